@@ -1,0 +1,1 @@
+"""Readers of faces and pair lists, and their alignment."""

@@ -1,0 +1,1 @@
+"""Tests of fxeval; run them with ``pytest --pyargs fxeval``."""
