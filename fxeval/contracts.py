@@ -102,7 +102,7 @@ class FaceModel(Protocol):
 
     @property
     def module(self) -> nn.Module | None:
-        """``Images -> Embeddings`` with normalisation inside, differentiable; None if there is none."""
+        """``Images -> Embeddings``, normalisation inside, differentiable; None if none."""
 
     def embed(self, images: Images) -> Embeddings:
         """Embed (N, 3, H, W) float32 images in [0, 1]; returns (N, D) float32, no gradient."""
@@ -264,6 +264,33 @@ class SaliencyMaps:
                 f"saliency maps: one state and one reason per map expected, got {len(self.states)} "
                 f"states and {len(self.reasons)} reasons for {n} maps."
             )
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbations:
+    """R images, described and not yet made: which pixels of which image are replaced by a fill.
+
+    Image ``image[r]`` has the pixels replaced whose rank under ``ranks[ranking[r]]`` lies in
+    ``first[r] <= rank < last[r]``. Deletion of k pixels is [0, k), insertion of k is [k, n).
+
+    Attributes:
+        image: (R,) int64, row of ``Pairs.images``.
+        ranks: (Q, H*W) int32, rank of each pixel, 0 = most salient (``fxeval.ranking.ranks``).
+        ranking: (R,) int64, row of ``ranks``.
+        first: (R,) int64.
+        last: (R,) int64.
+        fill: Name of the fill.
+    """
+
+    image: Tensor
+    ranks: Tensor
+    ranking: Tensor
+    first: Tensor
+    last: Tensor
+    fill: str
+
+    def __len__(self) -> int:
+        return len(self.image)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,13 @@
-"""The catalogue of metrics, one module per protocol."""
+"""The catalogue of metrics: every kind of check in one visible list, one module per protocol."""
+
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+
+from fxeval.metrics import deletion_insertion, model_randomisation
+
+CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
+    {
+        "sanity.model_randomisation": model_randomisation,
+        "faithfulness.deletion_insertion": deletion_insertion,
+    }
+)
