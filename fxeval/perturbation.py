@@ -5,18 +5,16 @@ Everything here happens on images in [0, 1], before any model's own normalisatio
 
 import math
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fxeval.contracts import Images
-
-FillName = Literal["blur", "mean", "black"]
+from fxeval.contracts import Fill, Images
 
 
-def fill_images(images: Images, fill: FillName) -> Images:
+def fill_images(images: Images, fill: Fill) -> Images:
     """Return what each image is replaced with where its pixels are removed.
 
     ``blur`` is a Gaussian of sigma = 5 * H / 112 pixels in both directions, kernel cut at
@@ -25,7 +23,7 @@ def fill_images(images: Images, fill: FillName) -> Images:
 
     Args:
         images: (N, 3, H, W) floating in [0, 1], on any device.
-        fill: One of ``FillName``.
+        fill: One of ``fxeval.contracts.Fill``.
 
     Returns:
         (N, 3, H, W), same dtype and device.
@@ -44,7 +42,7 @@ def fill_images(images: Images, fill: FillName) -> Images:
         return mean.expand_as(images).contiguous()
     if fill == "black":
         return torch.zeros_like(images)
-    raise ValueError(f"fill_images: one of {get_args(FillName)} expected, got {fill!r}.")
+    raise ValueError(f"fill_images: one of {get_args(Fill)} expected, got {fill!r}.")
 
 
 def remove(images: Images, fillers: Images, ranks: Tensor, first: Tensor, last: Tensor) -> Images:

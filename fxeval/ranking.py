@@ -71,7 +71,7 @@ def tie_share(map_: Tensor) -> float:
     """Return the share, 0 to 1, of a map's (H, W) pixels whose quantised value is not unique."""
     levels = _levels(map_[None])[0]
     occurrences = np.bincount(levels, minlength=LEVELS + 1)
-    return int(occurrences[occurrences > 1].sum()) / levels.size
+    return float(occurrences[occurrences > 1].sum() / levels.size)
 
 
 def count(fraction: float, n: int) -> int:
