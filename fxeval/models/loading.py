@@ -6,9 +6,12 @@ and gives another network; a digest is the only thing that notices.
 """
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
+from typing import cast, get_args
 
 import safetensors
 import safetensors.torch
@@ -162,6 +165,43 @@ def fill_module(module: nn.Module, state: Mapping[str, Tensor], where: str) -> N
             f"{'; '.join(faults[:3])}{more}. Load the weights of this architecture."
         )
     module.load_state_dict(dict(state))
+
+
+def load_card(card: Path, architecture: Callable[[], nn.Module], crop: Crop) -> TorchFaceModel:
+    """Load the model that a card describes, from the ``.safetensors`` file of the card's name.
+
+    Args:
+        card: JSON with ``name``, ``sha256``, ``similarity`` and ``operating_threshold`` (or null).
+        architecture: Makes the module to fill.
+        crop: The crop that the module expects.
+
+    Raises:
+        ModelContractError: If the card or the weights cannot be used.
+    """
+    try:
+        content = json.loads(card.read_text("utf-8"))
+        name, sha256, kind = (str(content[key]) for key in ("name", "sha256", "similarity"))
+        threshold = content["operating_threshold"]
+        threshold = None if threshold is None else float(threshold)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ModelContractError(
+            f"{card}: a model card (JSON with name, sha256, similarity, operating_threshold) "
+            f"expected ({error!r}). Write or correct it."
+        ) from error
+    if kind not in get_args(SimilarityKind) or (threshold is not None and not isfinite(threshold)):
+        raise ModelContractError(
+            f"{card}: similarity 'cosine' or 'neg_l2' and a finite operating threshold expected, "
+            f"got {kind!r} and {threshold}. Correct the card."
+        )
+    weights = card.with_suffix(".safetensors")
+    state = load_safetensors_state(weights, sha256)
+    with torch.random.fork_rng(devices=[]):  # constructors draw weights from the global generator
+        module = architecture()
+    fill_module(module, state, str(weights))
+    similarity = cast(SimilarityKind, kind)
+    model = TorchFaceModel(name, crop, module.eval(), similarity, threshold, sha256.lower())
+    check_loaded(model)
+    return model
 
 
 def check_loaded(model: FaceModel) -> None:
