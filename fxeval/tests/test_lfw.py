@@ -1,0 +1,242 @@
+"""LFW pair lists."""
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fxeval.contracts import PairSource
+from fxeval.datasets.alignment import ARCFACE_112, DLIB_150, align
+from fxeval.datasets.lfw import LfwPairs, parse_pairs
+from fxeval.errors import DataContractError
+
+LANDMARKS = [[38, 52], [74, 52], [56, 72], [42, 92], [71, 92]]
+PEOPLE = {"Ann": 2, "Bob": 2, "Cleo": 1}
+LIST = "2\t1\nAnn\t1\t2\nAnn\t1\tBob\t2\nBob\t2\t1\nBob\t1\tCleo\t1\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder of noise images of three invented people."""
+    generator, entries = np.random.Generator(np.random.PCG64(1)), []
+    for name, count in PEOPLE.items():
+        for number in range(1, count + 1):
+            file = f"faces/{name}/{number:04d}.png"
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / file), generator.integers(0, 256, (120, 120, 3), np.uint8))
+            digest = hashlib.sha256((tmp_path / file).read_bytes()).hexdigest()
+            entries.append(
+                {"file": file, "sha256": digest, "identity": name, "number": number,
+                 "landmarks5": LANDMARKS}
+            )  # fmt: skip
+    (tmp_path / "faces_manifest.json").write_text(json.dumps({"images": entries}))
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "lfw_view2.txt").write_text(LIST)
+    return tmp_path
+
+
+def rewrite(root: Path, change) -> None:
+    """Change the manifest's list of images."""
+    path = root / "faces_manifest.json"
+    content = json.loads(path.read_text())
+    change(content["images"])
+    path.write_text(json.dumps(content))
+
+
+# --- the list
+
+
+def test_the_list_is_read_in_its_order(root: Path):
+    pairs = LfwPairs(root)
+    listing = pairs.listing()
+    assert isinstance(pairs, PairSource)
+    assert pairs.banner is None
+    assert listing.is_mated == (True, False, True, False)
+    assert listing.reference[0] != listing.probe[0] == listing.probe[1]
+    assert listing.probe[2] == listing.reference[1]
+    assert listing.probe_identity[2:] == (listing.reference_identity[1],) * 2
+    assert len({*listing.probe, *listing.reference}) == 5
+
+
+def test_no_name_leaves_the_folder(root: Path):
+    text = repr(LfwPairs(root).listing())
+    assert not any(name in text for name in PEOPLE)
+
+
+def test_pairs_of_the_errata_are_excluded_with_a_reason_in_either_order(root: Path):
+    (root / "errata.txt").write_text("# known to be wrong\n\nAnn\t2\t1\nNobody\t1\t2\n")
+    listing = LfwPairs(root, errata_file=Path("errata.txt")).listing()
+    assert len(listing) == 3
+    assert [exclusion.reason for exclusion in listing.excluded] == [
+        "errata.txt lists it as labelled wrongly"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"x:1: header .* got ''"),
+        ("ten\t300\n", r"x:1: header"),
+        ("1\t2\t3\n", r"x:1: header"),
+        ("0\t300\n", r"x:1: header"),
+        ("1\t-1\n", r"x:1: header"),
+        ("1\t1\nAnn\t1\t2\n", r"x: 2 pairs expected .* got 1 lines"),
+        ("1\t1\nAnn\t1\t2\nAnn\t1\tBob\t1\nBob\t1\t2\n", r"got 3 lines"),
+        ("999999\t999999\nAnn\t1\t2\n", r"got 1 lines"),
+        ("1\t1\nAnn\t1\tBob\t2\nAnn\t1\t2\n", r"x:2: a mated pair 'name i j' expected"),
+        ("1\t1\nAnn\t1\t2\nAnn\t1\tAnn\t2\n", r"x:3: a nonmated pair"),
+        ("1\t1\nAnn\t1\t1\nAnn\t1\tBob\t2\n", r"x:2: two different images"),
+        ("1\t1\nAnn\t0\t1\nAnn\t1\tBob\t2\n", r"x:2: .* image numbers from 1"),
+        ("1\t1\nAnn\t1\ttwo\nAnn\t1\tBob\t2\n", r"x:2: .* got 'Ann\\t1\\ttwo'"),
+        ("1\t1\nAnn\n\n", r"got 1 lines"),
+        ("1\t1\n\nAnn\t1\tBob\t2\n", r"x:2: 'name i j'"),
+        ("1\t1\nAnn\t1\t٣\nAnn\t1\tBob\t2\n", r"x:2:"),
+    ],
+)
+def test_a_wrong_list_is_refused_with_file_and_line(text: str, message: str):
+    with pytest.raises(DataContractError, match=message):
+        parse_pairs(text, "x")
+
+
+def test_a_list_of_one_fold_needs_no_fold_count():
+    assert parse_pairs("1\nAnn 1 2\nAnn 1 Bob 1", "x") == parse_pairs(
+        "1 1\nAnn 1 2\nAnn 1 Bob 1", "x"
+    )
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_any_text_is_a_list_or_refused(text: str):
+    with contextlib.suppress(DataContractError):
+        assert parse_pairs(text, "x")
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_a_damaged_list_is_a_list_or_refused(data):
+    text = list(LIST)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        text[at : at + data.draw(st.integers(0, 3))] = data.draw(
+            st.text("\t\n 0129AnBob#", max_size=3)
+        )
+    with contextlib.suppress(DataContractError):
+        pairs = parse_pairs("".join(text), "x")
+        assert 2 * sum(pair.is_mated for pair in pairs) == len(pairs) > 0
+
+
+def test_an_unknown_image_is_named_with_its_line(root: Path):
+    (root / "pairs" / "lfw_view2.txt").write_text(LIST.replace("Cleo\t1", "Cleo\t2"))
+    with pytest.raises(DataContractError, match=r"lfw_view2\.txt:5: image 2 of 'Cleo'"):
+        LfwPairs(root).listing()
+
+
+def test_missing_files_are_named(root: Path):
+    for pairs, file in (
+        (LfwPairs(root, pairs_file=Path("no.txt")), "no.txt"),
+        (LfwPairs(root, errata_file=Path("gone.txt")), "gone.txt"),
+        (LfwPairs(root, manifest_file=Path("lost.json")), "lost.json"),
+    ):
+        with pytest.raises(DataContractError, match=file):
+            pairs.listing()
+
+
+# --- the manifest
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"images": 3}', "[" * 100_000, '{"images": [3]}', "\xff"]
+)
+def test_a_manifest_that_is_none_is_refused(root: Path, text: str):
+    (root / "faces_manifest.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataContractError, match=r"faces_manifest\.json"):
+        LfwPairs(root).listing()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"landmarks5": LANDMARKS[:4]},
+        {"landmarks5": [[1, float("nan")]] * 5},
+        {"landmarks5": [1, 2, 3]},
+        {"landmarks5": [[10**400, 1]] * 5},
+        {"sha256": "abc"},
+        {"sha256": None},
+        {"number": "one"},
+        {"number": float("inf")},
+        {"identity": "\ud800"},
+    ],
+)
+def test_a_wrong_entry_is_named_by_its_index(root: Path, change: dict):
+    rewrite(root, lambda images: images[3].update(change))
+    with pytest.raises(DataContractError, match=r"images\[3\]"):
+        LfwPairs(root).listing()
+
+
+def test_two_entries_of_one_image_are_refused(root: Path):
+    rewrite(root, lambda images: images.append(images[0]))
+    with pytest.raises(DataContractError, match="6 different images"):
+        LfwPairs(root).listing()
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["../secret.png", "/etc/passwd", "faces//x.png", "./x.png", "a\\..\\x.png", "C:x.png",
+     "", "a\x00b", "\ud800.png", "link/x.png"],
+)  # fmt: skip
+def test_a_path_out_of_the_folder_is_refused(root: Path, file: str, tmp_path_factory):
+    (root / "link").symlink_to(tmp_path_factory.mktemp("elsewhere"))
+    rewrite(root, lambda images: images[0].update(file=file))
+    pairs = LfwPairs(root)
+    with pytest.raises(DataContractError, match="a relative path inside"):
+        pairs.images(pairs.listing().probe[:1], ARCFACE_112)
+
+
+# --- the images
+
+
+def test_images_come_aligned_in_the_order_asked(root: Path):
+    pairs = LfwPairs(root)
+    one, two = pairs.listing().probe[0], pairs.listing().reference[0]
+    images = pairs.images([two, one, two], ARCFACE_112)
+    assert images.shape == (3, 3, 112, 112)
+    assert images.dtype == torch.uint8
+    assert torch.equal(images[0], images[2])
+    source = cv2.imread(str(root / "faces" / "Ann" / "0001.png"))[..., ::-1]
+    expected = align(np.ascontiguousarray(source), LANDMARKS, ARCFACE_112)
+    assert np.array_equal(images[1].permute(1, 2, 0).numpy(), expected)
+
+
+def test_every_bad_file_is_named_and_only_those(root: Path):
+    (root / "faces" / "Ann" / "0001.png").write_bytes(b"broken")
+    (root / "faces" / "Bob" / "0002.png").unlink()
+    swapped = root / "faces" / "Cleo" / "0001.png"
+    swapped.write_bytes((root / "faces" / "Bob" / "0001.png").read_bytes())
+    pairs = LfwPairs(root)
+    listing = pairs.listing()
+    with pytest.raises(DataContractError) as caught:
+        pairs.images([*sorted({*listing.probe, *listing.reference}), "no-such-id"], DLIB_150)
+    message = str(caught.value)
+    assert "4 of 6 images" in message
+    for text in ("Ann/0001.png", "Bob/0002.png", "Cleo/0001.png: SHA-256", "'no-such-id'"):
+        assert text in message
+    assert "Ann/0002.png" not in message
+    assert "Bob/0001.png" not in message
+
+
+def test_the_real_list_is_complete(data_root: Path):
+    listing = LfwPairs(data_root).listing()
+    assert len(listing) == 3000
+    assert sum(listing.is_mated) == 1500
+    assert len({*listing.probe, *listing.reference}) == 3811
+    checked = LfwPairs(data_root, errata_file=Path("pairs/lfw_errata.txt")).listing()
+    assert len(checked) == 2994
+    assert len(checked.excluded) == 6
+    assert sum(checked.is_mated) == 1494
