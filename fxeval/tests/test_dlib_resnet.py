@@ -136,15 +136,25 @@ def test_a_file_cut_anywhere_is_refused(dat: bytes, data):
         parse_dlib_dat(dat[:at])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=200)
 @given(data=st.data())
-def test_a_damaged_file_is_parsed_or_refused(dat: bytes, fields: list[int], data):
-    places = st.one_of(st.integers(0, HEADER), st.sampled_from(fields))
-    damaged = bytearray(dat)
+def test_damage_in_the_first_layers_is_refused(dat: bytes, data):
+    damaged = bytearray(dat[:60_000])  # the whole file would cost 22 MB an example
+    first_affine = dat.index(b"affine_")
+    places = st.integers(0, HEADER) | st.integers(first_affine - 70, first_affine + 80)
     for _ in range(data.draw(st.integers(1, 3))):
         damaged[data.draw(places)] = data.draw(st.integers(0, 255))
-    with contextlib.suppress(ModelContractError):
+    with pytest.raises(ModelContractError, match="byte"):
         parse_dlib_dat(bytes(damaged))
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(1, 4000), st.integers(0, 255))
+def test_damage_in_the_last_layer_is_refused_or_changes_one_weight(dat: bytes, at, value):
+    damaged = bytearray(dat)
+    damaged[-at] = value
+    with contextlib.suppress(ModelContractError):
+        assert len(parse_dlib_dat(bytes(damaged))) == 4 * 29 + 1
 
 
 @settings(deadline=None)
@@ -152,16 +162,6 @@ def test_a_damaged_file_is_parsed_or_refused(dat: bytes, fields: list[int], data
 def test_garbage_is_refused(garbage: bytes):
     with pytest.raises(ModelContractError, match="dlib weights, byte"):
         parse_dlib_dat(garbage)
-
-
-@pytest.fixture(scope="module")
-def fields(dat: bytes) -> list[int]:
-    """Positions close to layer names: the integers and flags between the long tensors."""
-    found, at = [], dat.find(b"affine_")
-    while at >= 0:
-        found += range(at - 70, at + 20)
-        at = dat.find(b"affine_", at + 1)
-    return [*found, *range(len(dat) - 120, len(dat))]
 
 
 def test_nan_weights_and_trailing_bytes_are_refused(dat: bytes):
