@@ -1,7 +1,7 @@
 """What a suite asks for, and the cells that follow from it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -123,9 +123,9 @@ def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs:
         check=check.id,
         kind=check.kind,
         why=check.why,
-        model=model.use,
-        explainer=explainer.use,
-        pairs=pairs.use,
+        model=_named(model),
+        explainer=_named(explainer),
+        pairs=_named(pairs),
         n=pairs.n,
         parameters=check.parameters,
         limits=check.limits,
@@ -135,3 +135,8 @@ def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs:
         device=suite.device,
         where=check.where,
     )
+
+
+def _named(subject: Subject) -> Use:
+    """Return the use of a subject under the name it has in the suite."""
+    return replace(subject.use, alias=subject.name)

@@ -45,6 +45,7 @@ _SYNTAX = {
     "expected ',' or ']'": "',' or ']' expected: a list that starts with '[' is not closed",
     "expected ',' or '}'": "',' or '}' expected: a mapping that starts with '{' is not closed",
     "found unexpected end of stream": "the file ends inside a quoted text",
+    "expected the node content": "a value is missing here",
     "could not find expected ':'": "a ':' and a value expected after the key above",
 }
 

@@ -59,6 +59,8 @@ MISTAKES = [
     ("suite: base\n", "", "1:1", "the key 'suite' is missing", ""),
     ("suite: base", "suite: a b", "2:8", "'suite': a letter, then letters, digits", ""),
     ("suite: base", "suite: 12", "2:8", "'suite' must be text, got 12", ""),
+    ("suite: base", "suite:", "2:7", "'suite' has no value", ""),
+    ("title: A suite", 'title: "a\\rb"', "3:8", "the character U+000D is not allowed", ""),
     ("title: A suite", "titel: A suite", "3:1", "unknown key 'titel'", "title"),
     ("title: A suite", "title:", "3:7", "'title' has no value", ""),
     # defaults
@@ -151,6 +153,7 @@ MISTAKES = [
     ("title: A suite", "title: 'A suite", "23:1", "the file ends inside a quoted text", ""),
     ("    steps: 24", "\tsteps: 24", "15:1", "a tab cannot start a value", ""),
     ("    steps: 24", "   steps: 24", "15:4", "does not line up with the lines above", ""),
+    ("[net]", "[,net]", "5:10", "a value is missing here", ""),
     ("[html]", "[html", "22:24", "',' or ']' expected", ""),
     ("report:", "---\nreport:", "22:1", "a second document starts here", ""),
     ("fxeval: 1", "%YAML 1.2\n---\nfxeval: 1", "1:1", "directives ('%') are not allowed", ""),
