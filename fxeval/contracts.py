@@ -26,6 +26,7 @@ Embeddings: TypeAlias = Tensor
 
 SimilarityKind = Literal["cosine", "neg_l2"]
 Need = Literal["gradients", "layers", "black_box"]
+Fill = Literal["blur", "mean", "black"]
 _T = TypeVar("_T")
 
 
@@ -287,7 +288,7 @@ class Perturbations:
     ranking: Tensor
     first: Tensor
     last: Tensor
-    fill: str
+    fill: Fill
 
     def __len__(self) -> int:
         return len(self.image)
@@ -369,11 +370,24 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Use:
-    """A subject named in a suite: its id and the parameters set there."""
+    """A subject as a suite names it.
+
+    Attributes:
+        id: Of the fixture.
+        params: Set in the suite.
+        where: ``file:line:column``.
+        alias: Another name in this suite, so that one fixture can be used with several settings.
+    """
 
     id: str
     params: Mapping[str, Any] = field(default_factory=dict)
     where: str = ""
+    alias: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name in reports: the alias if there is one."""
+        return self.alias or self.id
 
 
 @dataclass(frozen=True)

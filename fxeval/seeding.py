@@ -1,8 +1,12 @@
 """Randomness with an address: every draw is seeded by what it is for."""
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 
 
 def seed_of(*parts: str | int) -> int:
@@ -23,3 +27,25 @@ def seed_of(*parts: str | int) -> int:
 def generator_of(*parts: str | int) -> np.random.Generator:
     """Return a fresh PCG64 generator seeded by :func:`seed_of`."""
     return np.random.Generator(np.random.PCG64(seed_of(*parts)))
+
+
+@contextmanager
+def sealed(seed: int) -> Iterator[None]:
+    """Run a stranger's code with the global generators seeded, then put them back as they were.
+
+    Code that draws from a global generator thereby repeats itself, and leaves no trace in the
+    caller's random state.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    with torch.random.fork_rng(devices=devices):
+        try:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            torch.default_generator.manual_seed(seed)
+            for device in devices:
+                torch.cuda.default_generators[device].manual_seed(seed)
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
