@@ -1,0 +1,247 @@
+"""One engine for all forward passes.
+
+Metrics describe what they want embedded (:class:`fxeval.contracts.Perturbations`); the pool makes
+the images on the model's device, embeds each different one once, in batches that mix pairs and
+steps, and remembers the answer for later cells. The composition of a batch depends on the request
+alone, never on what earlier cells left in memory: results don't depend on order or workers.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fxeval.contracts import (
+    Crop,
+    Embeddings,
+    FaceModel,
+    Fill,
+    Images,
+    Pairs,
+    Perturbations,
+    SimilarityKind,
+    check_embeddings,
+)
+from fxeval.errors import ModelContractError
+from fxeval.perturbation import fill_images, remove
+
+
+def device_of(model: FaceModel) -> torch.device:
+    """Return the device of the model's parameters; the CPU for a model without a module."""
+    parameter = next(model.module.parameters(), None) if model.module is not None else None
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+class ForwardPool:
+    """Embeds images and described perturbations for any number of models and cells.
+
+    Args:
+        batch_size: Most images in one forward pass; halved when the device is out of memory.
+        memory_bytes: Budget of remembered embeddings; the least recently used go first.
+        on_forward: Called with the number of images after each batch (for progress).
+
+    Attributes:
+        forwards: Images embedded so far.
+        halvings: One sentence for each time the batch size had to be halved.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 64,
+        memory_bytes: int = 512 << 20,
+        on_forward: Callable[[int], None] | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.batch_size = batch_size
+        self.forwards = 0
+        self.halvings: list[str] = []
+        self._memory_bytes = memory_bytes
+        self._on_forward = on_forward
+        self._memory: OrderedDict[bytes, Embeddings] = OrderedDict()
+        self._memory_used = 0
+
+    def embed_images(self, model: FaceModel, images: Images) -> Embeddings:
+        """Embed (N, 3, H, W) images in [0, 1]; returns (N, D) float32 on the CPU."""
+        return self._batches(model, len(images), lambda start, stop: images[start:stop])
+
+    def clean(self, model: FaceModel, pairs: Pairs) -> Embeddings:
+        """Embed every distinct image of the pairs, unperturbed, once; returns (M, D)."""
+        return self._remembered(
+            _key(model, pairs.image_digests, "clean"),
+            lambda: self._batches(
+                model,
+                len(pairs.images),
+                lambda start, stop: _float(pairs.images[start:stop], model),
+            ),
+        )
+
+    def embed(self, model: FaceModel, pairs: Pairs, wanted: Perturbations) -> Embeddings:
+        """Embed described perturbations.
+
+        Args:
+            model: The model.
+            pairs: Owns the images.
+            wanted: R descriptions.
+
+        Returns:
+            (R, D) float32 on the CPU. Nothing removed costs nothing (the clean embeddings are
+            shared), everything removed costs one pass per image and fill, and equal descriptions
+            cost one pass.
+        """
+        n = pairs.images.shape[-1] * pairs.images.shape[-2]
+        empty = wanted.last <= wanted.first
+        full = ~empty & (wanted.first <= 0) & (wanted.last >= n)
+        partial = ~(empty | full)
+        clean = self.clean(model, pairs)
+        result: Embeddings = clean.new_empty(len(wanted), clean.shape[1])
+        result[empty] = clean[wanted.image[empty]]
+        if bool(full.any()):
+            used, inverse = torch.unique(wanted.image[full], return_inverse=True)
+            result[full] = self._filled(model, pairs, used, wanted.fill)[inverse]
+        if bool(partial.any()):
+            columns = torch.stack(
+                [wanted.image, wanted.ranking, wanted.first.long(), wanted.last.long()], dim=1
+            )[partial]
+            distinct, inverse = torch.unique(columns, dim=0, return_inverse=True)
+            result[partial] = self._partial(model, pairs, distinct, wanted)[inverse]
+        return result
+
+    def _filled(self, model: FaceModel, pairs: Pairs, used: Tensor, fill: Fill) -> Embeddings:
+        digests = tuple(pairs.image_digests[i] for i in used.tolist())
+
+        def make(start: int, stop: int) -> Images:
+            return fill_images(_float(pairs.images[used[start:stop]], model), fill)
+
+        return self._remembered(
+            _key(model, digests, "filled", fill), lambda: self._batches(model, len(used), make)
+        )
+
+    def _partial(
+        self, model: FaceModel, pairs: Pairs, distinct: Tensor, wanted: Perturbations
+    ) -> Embeddings:
+        used, image = torch.unique(distinct[:, 0], return_inverse=True)
+        rankings, ranking = torch.unique(distinct[:, 1], return_inverse=True)
+        key = _key(
+            model,
+            tuple(pairs.image_digests[i] for i in used.tolist()),
+            "partial",
+            wanted.fill,
+            wanted.ranks[rankings].contiguous().numpy().tobytes(),
+            torch.cat([image[:, None], ranking[:, None], distinct[:, 2:]], 1).numpy().tobytes(),
+        )
+
+        def compute() -> Embeddings:
+            device = device_of(model)
+            images = _float(pairs.images[used], model)
+            fillers = fill_images(images, wanted.fill)
+            ranks = wanted.ranks[rankings].to(device)
+            rows, orders, bounds = image.to(device), ranking.to(device), distinct[:, 2:].to(device)
+
+            def make(start: int, stop: int) -> Images:
+                row, order = rows[start:stop], orders[start:stop]
+                first, last = bounds[start:stop].unbind(1)
+                return remove(images[row], fillers[row], ranks[order], first, last)
+
+            return self._batches(model, len(distinct), make)
+
+        return self._remembered(key, compute)
+
+    def _batches(
+        self, model: FaceModel, count: int, make: Callable[[int, int], Images]
+    ) -> Embeddings:
+        parts: list[Embeddings] = []
+        start = 0
+        while start < count:
+            stop = min(start + self.batch_size, count)
+            try:
+                embeddings = model.embed(make(start, stop))
+            except Exception as error:  # a stranger's code may raise anything
+                self._halve(model, error)
+                continue
+            parts.append(check_embeddings(model.name, embeddings, stop - start).cpu())
+            self.forwards += stop - start
+            if self._on_forward is not None:
+                self._on_forward(stop - start)
+            start = stop
+        return torch.cat(parts) if parts else torch.empty(0, 0)
+
+    def _halve(self, model: FaceModel, error: Exception) -> None:
+        if "out of memory" not in str(error).lower():
+            raise ModelContractError(
+                f"model '{model.name}': embed raised {type(error).__name__}: {error}"
+            ) from error
+        if self.batch_size == 1:
+            raise ModelContractError(
+                f"model '{model.name}': out of memory with a single image. Use a device with more."
+            ) from error
+        self.batch_size //= 2
+        self.halvings.append(f"out of memory: batch size halved to {self.batch_size}")
+
+    def _remembered(self, key: bytes, compute: Callable[[], Embeddings]) -> Embeddings:
+        if key in self._memory:
+            self._memory.move_to_end(key)
+            return self._memory[key]
+        value = self._memory[key] = compute()
+        self._memory_used += value.nbytes
+        while self._memory_used > self._memory_bytes and len(self._memory) > 1:
+            self._memory_used -= self._memory.popitem(last=False)[1].nbytes
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class PooledModel:
+    """A face model whose ``embed`` goes through a pool; what explainers are given."""
+
+    model: FaceModel
+    pool: ForwardPool
+
+    @property
+    def name(self) -> str:
+        """As the model's."""
+        return self.model.name
+
+    @property
+    def crop(self) -> Crop:
+        """As the model's."""
+        return self.model.crop
+
+    @property
+    def similarity(self) -> SimilarityKind:
+        """As the model's."""
+        return self.model.similarity
+
+    @property
+    def operating_threshold(self) -> float | None:
+        """As the model's."""
+        return self.model.operating_threshold
+
+    @property
+    def digest(self) -> str:
+        """As the model's."""
+        return self.model.digest
+
+    @property
+    def module(self) -> nn.Module | None:
+        """As the model's."""
+        return self.model.module
+
+    def embed(self, images: Images) -> Embeddings:
+        """Embed through the pool, in its batches; returns (N, D) on the model's device."""
+        return self.pool.embed_images(self.model, images).to(device_of(self.model))
+
+
+def _float(images: Tensor, model: FaceModel) -> Images:
+    return images.to(device_of(model)).to(torch.float32).div_(255.0)
+
+
+def _key(model: FaceModel, digests: tuple[str, ...], *parts: str | bytes) -> bytes:
+    hasher = hashlib.blake2b(digest_size=24)
+    for part in (model.digest, "|".join(digests), *parts):
+        data = part if isinstance(part, bytes) else part.encode()
+        hasher.update(len(data).to_bytes(8, "big") + data)
+    return hasher.digest()

@@ -1,0 +1,173 @@
+"""A stranger's explainer can do anything; only its own rows suffer, and the model comes back."""
+
+import numpy as np
+import pytest
+import torch
+
+from fxeval.contracts import RowState, SaliencyMaps
+from fxeval.errors import ModelContractError
+from fxeval.explain import explain
+from fxeval.forward_pool import ForwardPool, PooledModel
+from fxeval.models.custody import Custody
+from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
+
+N = 20  # more than one group
+
+
+@pytest.fixture
+def model():
+    return PooledModel(CountingModel(ConvNet().eval()), ForwardPool())
+
+
+class From:
+    """An explainer made of a function of (model, probes, references, generator)."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def explain(self, model, probes, references, *, contrast=None, generator):
+        return self.function(model, probes, references, generator)
+
+
+def run(function, model, *, pairs=None, side="probe", seed=1):
+    told = []
+    maps = explain(
+        From(function), model, pairs or make_pairs(N), side=side, seed=seed,
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert told[-1] == (N, N)
+    return maps
+
+
+def test_maps_come_back_in_order_with_the_sides_asked_for(model):
+    pairs = make_pairs(N)
+    probe = run(lambda m, p, r, g: p.mean(1), model, pairs=pairs)
+    torch.testing.assert_close(probe.positive, pairs.images[:N].float().mean(1) / 255)
+    other = run(lambda m, p, r, g: p.mean(1), model, pairs=pairs, side="reference")
+    torch.testing.assert_close(other.positive, pairs.images[N:].float().mean(1) / 255)
+    assert set(probe.states) == {RowState.OK}
+
+
+def test_every_call_meets_the_generator_in_the_same_state(model):
+    maps = run(
+        lambda m, p, r, g: torch.from_numpy(g.random((16, 16))).expand(len(p), 16, 16), model
+    )
+    assert all(torch.equal(map_, maps.positive[0]) for map_ in maps.positive)
+
+
+def test_a_global_generator_repeats_itself_and_is_put_back(model):
+    def draw(m, p, r, g):
+        return torch.rand(len(p), 16, 16) + torch.from_numpy(np.random.rand(1, 16, 16))  # noqa: NPY002
+
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first, second = run(draw, model), run(draw, model)
+    assert torch.equal(first.positive, second.positive)
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+
+
+def planted(fault):
+    """An explainer whose third pair of the list is at fault."""
+    bad = make_pairs(N).images[3].float() / 255
+
+    def function(model, probes, references, generator):
+        maps = probes.mean(1)
+        for row, probe in enumerate(probes):
+            if torch.equal(probe, bad):
+                maps = fault(model, maps, row)
+        return maps
+
+    return function
+
+
+def spoil(value):
+    def fault(model, maps, row):
+        maps = maps.clone()
+        maps[row] = value
+        return maps
+
+    return fault
+
+
+def raises(model, maps, row):
+    raise KeyError("layer9")
+
+
+def train(model, maps, row):
+    model.module.train()
+    return maps
+
+
+def hook(model, maps, row):
+    model.module.conv1.register_forward_hook(lambda *a: None)
+    return maps
+
+
+def weights(model, maps, row):
+    model.module.conv1.weight.data.add_(1.0)
+    return maps
+
+
+def weights_and_raise(model, maps, row):
+    weights(model, maps, row)
+    raise RuntimeError("half way")
+
+
+def freeze(model, maps, row):
+    model.module.fc.weight.requires_grad_(False)
+    return maps
+
+
+def gradients(model, maps, row):
+    with torch.enable_grad():
+        model.module(torch.rand(1, 3, 16, 16)).sum().backward()
+    return maps
+
+
+def swap(model, maps, row):
+    model.module.conv2 = torch.nn.Conv2d(6, 8, 3, padding=1)
+    return maps
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "reason"),
+    [
+        (spoil(torch.nan), RowState.NAN_MAP, "256 pixels are NaN"),
+        (spoil(torch.inf), RowState.NAN_MAP, "NaN or infinite"),
+        (spoil(0.25), RowState.DEGENERATE_MAP, "every pixel is 0.25"),
+        (lambda m, maps, row: maps[:, :8], RowState.WRONG_SHAPE, "must be (1, 16, 16)"),
+        (lambda m, maps, row: None, RowState.WRONG_SHAPE, "NoneType"),
+        (raises, RowState.EXPLAINER_RAISED, "KeyError: 'layer9'"),
+        (train, RowState.MODEL_CHANGED, "training and evaluation"),
+        (hook, RowState.MODEL_CHANGED, "hooks were left"),
+        (weights, RowState.MODEL_CHANGED, "weights or buffers"),
+        (weights_and_raise, RowState.MODEL_CHANGED, "weights or buffers"),
+        (freeze, RowState.MODEL_CHANGED, "requires_grad"),
+        (gradients, RowState.MODEL_CHANGED, "gradients were left"),
+        (swap, RowState.MODEL_CHANGED, "submodules were replaced"),
+    ],
+)
+def test_a_fault_marks_its_own_pair_only_and_the_model_is_put_back(model, fault, state, reason):
+    custody = Custody(model.module)
+    maps = run(planted(fault), model)
+    assert maps.states[3] is state
+    assert reason in maps.reasons[3]
+    assert [s for row, s in enumerate(maps.states) if row != 3] == [RowState.OK] * (N - 1)
+    assert custody.changes() == []
+    torch.testing.assert_close(maps.positive[4], make_pairs(N).images[4].float().mean(0) / 255)
+
+
+def test_a_model_that_fails_under_the_explainer_is_the_models_fault(model):
+    model.model.module.fc = torch.nn.Linear(3, 3)
+    with pytest.raises(ModelContractError, match="embed raised"):
+        run(lambda m, p, r, g: m.embed(p), model)
+
+
+def test_states_that_the_explainer_declares_are_kept(model):
+    def function(m, p, r, g):
+        states = tuple([RowState.NO_GRADIENT] * len(p))
+        return SaliencyMaps(torch.zeros(len(p), 16, 16), None, states, ("equal images",) * len(p))
+
+    maps = run(function, model)
+    assert set(maps.states) == {RowState.NO_GRADIENT}
+    assert maps.reasons[0] == "equal images"
