@@ -1,0 +1,335 @@
+"""What the cells of a run share: device, forward passes, pairs, maps, re-drawn networks."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxeval.contracts import (
+    Cell,
+    Explainer,
+    FaceModel,
+    PairListing,
+    Pairs,
+    PairSource,
+    SaliencyMaps,
+    check_embeddings,
+)
+from fxeval.errors import DataContractError, EvidenceError, ModelContractError
+from fxeval.explain import explain
+from fxeval.forward_pool import ForwardPool, PooledModel, device_of
+from fxeval.metrics.evidence import Evidence, Redrawn, Side
+from fxeval.models.loading import with_module
+from fxeval.randomisation import embedding_spread, randomise, redrawn_share
+from fxeval.seeding import seed_of
+
+CALIBRATION_IMAGES = 64  # crops that re-estimate the batch-norm statistics of a re-drawn network
+KEPT_MAPS = 16  # sets of maps kept for later cells
+
+Emit = Callable[[str, Sequence[dict[str, Any]]], None]
+Progress = Callable[[str, str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Subjects:
+    """What a cell's ids resolved to."""
+
+    model: FaceModel
+    explainer: Explainer
+    source: PairSource
+
+
+class Bench:
+    """Prepares the evidence of cell after cell, doing shared work once.
+
+    Args:
+        batch_size: Most images in one forward pass.
+        emit: Takes (cell id, finished rows).
+        progress: Takes (cell id, stage, done, total).
+
+    Attributes:
+        pool: All forward passes.
+        subjects: What is known about models, explainers and pairs, for the record.
+    """
+
+    def __init__(self, *, batch_size: int, emit: Emit, progress: Progress) -> None:
+        self.pool = ForwardPool(batch_size=batch_size)
+        self.subjects: dict[str, dict[str, dict[str, Any]]] = {
+            "models": {}, "explainers": {}, "pairs": {},
+        }  # fmt: skip
+        self._emit = emit
+        self._progress = progress
+        self._admitted: dict[int, FaceModel] = {}
+        self._pairs: dict[tuple[Any, ...], tuple[PairSource, Pairs]] = {}
+        self._maps: dict[tuple[Any, ...], SaliencyMaps] = {}
+        self._redrawn: dict[tuple[Any, ...], PooledModel] = {}
+        self._gradient_passes: Counter[str] = Counter()
+
+    def evidence(self, cell: Cell, subjects: Subjects) -> Evidence:
+        """Return everything a protocol may ask for, lazily.
+
+        Raises:
+            ContractError: If the model or the pairs can't be used.
+            EvidenceError: If the explainer needs what the model doesn't offer.
+        """
+        model = self._admit(cell, subjects.model)
+        pairs = self._load(cell, subjects)
+        self._describe(cell, subjects, pairs)
+        if subjects.model.module is None and _needs(subjects.explainer) & {"gradients", "layers"}:
+            raise EvidenceError(
+                f"explainer '{cell.explainer.id}' needs gradients, but model "
+                f"'{subjects.model.name}' is a black box. Use a black-box explainer."
+            )
+        pooled = PooledModel(model, self.pool)
+
+        def maps(of: PooledModel, label: str, side: Side) -> SaliencyMaps:
+            return self._explained(cell, subjects.explainer, of, (pairs, label, side))
+
+        return Evidence(
+            pairs=pairs,
+            similarity=model.similarity,
+            operating_threshold=model.operating_threshold,
+            seed=cell.seed,
+            clean=lambda: self.pool.clean(model, pairs),
+            embed=lambda wanted: self.pool.embed(model, pairs, wanted),
+            explain=lambda side: maps(pooled, "trained", side),
+            redraw=lambda index: self._redraw(cell, model, pairs, index, maps),
+            emit=lambda rows: self._emit(cell.id, rows),
+        )
+
+    def take_backwards(self) -> int:
+        """Return the images that passed with gradients since last asked."""
+        return self._gradient_passes.pop("images", 0)
+
+    def take_notes(self) -> list[str]:
+        """Return what the pool has to say since last asked."""
+        notes, self.pool.halvings = self.pool.halvings, []
+        return notes
+
+    def _admit(self, cell: Cell, model: FaceModel) -> FaceModel:
+        """Move a model to the cell's device and try it once."""
+        device = _device(cell.device)
+        if model.module is not None:
+            model.module.to(device)
+        if id(model) not in self._admitted:
+            _try(model)
+            self._admitted[id(model)] = model
+        return model
+
+    def _load(self, cell: Cell, subjects: Subjects) -> Pairs:
+        crop = subjects.model.crop
+        source = subjects.source
+        named = repr(source) if is_dataclass(source) else id(source)
+        key = (cell.pairs.name, named, cell.n, cell.seed, crop)
+        if key not in self._pairs:
+            listing = source.listing()
+            rows = chosen_rows(listing, cell.n, cell.seed, cell.pairs.id)
+            self._pairs[key] = source, load_pairs(source, listing.take(rows), crop)
+        return self._pairs[key][1]
+
+    def _explained(
+        self,
+        cell: Cell,
+        explainer: Explainer,
+        model: PooledModel,
+        about: tuple[Pairs, str, Side],
+    ) -> SaliencyMaps:
+        pairs, label, side = about
+        key = (_signature(cell, explainer), model.digest, id(pairs), side, cell.seed)
+        if key not in self._maps:
+            while len(self._maps) >= KEPT_MAPS:
+                self._maps.pop(next(iter(self._maps)))
+            stage = "explaining" if label == "trained" else f"explaining {label}"
+            with self._counted(model.module):
+                self._maps[key] = explain(
+                    explainer,
+                    model,
+                    pairs,
+                    side=side,
+                    seed=cell.seed,
+                    progress=lambda done, total: self._progress(cell.id, stage, done, total),
+                )
+        return self._maps[key]
+
+    def _redraw(
+        self,
+        cell: Cell,
+        model: FaceModel,
+        pairs: Pairs,
+        index: int,
+        maps: Callable[[PooledModel, str, Side], SaliencyMaps],
+    ) -> Redrawn:
+        if model.module is None:
+            raise EvidenceError(
+                f"model '{model.name}' is a black box: its weights can't be re-drawn. Leave "
+                "sanity.model_randomisation out for it."
+            )
+        key = (model.digest, id(pairs), cell.seed, index)
+        calibration = pairs.images[:CALIBRATION_IMAGES].to(device_of(model)).float() / 255.0
+        if key not in self._redrawn:
+            copy = randomise(model.module, calibration, cell.seed, index)
+            digest = hashlib.sha256(f"{model.digest}/{cell.seed}/{index}".encode()).hexdigest()
+            self._redrawn = {key: PooledModel(with_module(model, copy, digest=digest), self.pool)}
+        redrawn = self._redrawn[key]
+        assert redrawn.module is not None
+        return Redrawn(
+            maps=maps(redrawn, f"re-drawn network {index + 1}", "probe"),
+            spread=embedding_spread(redrawn.embed(calibration)),
+            redrawn_share=redrawn_share(model.module, redrawn.module),
+        )
+
+    @contextmanager
+    def _counted(self, module: nn.Module | None) -> Iterator[None]:
+        """Count the images that pass the module with gradients on."""
+        if module is None:
+            yield
+            return
+
+        def count(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if torch.is_grad_enabled() and inputs and isinstance(inputs[0], Tensor):
+                self._gradient_passes["images"] += len(inputs[0])
+
+        handle = module.register_forward_pre_hook(count)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _describe(self, cell: Cell, subjects: Subjects, pairs: Pairs) -> None:
+        model, module = subjects.model, subjects.model.module
+        self.subjects["models"][cell.model.name] = {
+            "name": model.name,
+            "digest": model.digest,
+            "crop": model.crop.name,
+            "size": list(model.crop.size),
+            "similarity": model.similarity,
+            "operating_threshold": model.operating_threshold,
+            "parameters": sum(p.numel() for p in module.parameters()) if module else None,
+        }
+        self.subjects["explainers"][cell.explainer.name] = {
+            "class": type(subjects.explainer).__qualname__,
+            "params": dict(cell.explainer.params),
+            "needs": sorted(_needs(subjects.explainer)),
+        }
+        digest = hashlib.sha256("".join(pairs.row_id(i) for i in range(len(pairs))).encode())
+        self.subjects["pairs"][cell.pairs.name] = {
+            "name": pairs.name,
+            "n_pairs": len(pairs),
+            "n_identities": len(set(pairs.probe_identity.tolist())),
+            "banner": subjects.source.banner,
+            "excluded": Counter(one.reason for one in pairs.excluded),
+            "digest": digest.hexdigest(),
+        }
+
+
+def chosen_rows(listing: PairListing, n: int | None, seed: int, name: str) -> list[int]:
+    """Choose n mated pairs, as many different identities as there are before any comes again.
+
+    The choice depends on the suite's seed and the image ids alone.
+
+    Raises:
+        DataContractError: If the list holds fewer mated pairs.
+    """
+    mated = [row for row, is_mated in enumerate(listing.is_mated) if is_mated]
+    wanted = len(mated) if n is None else n
+    if wanted > len(mated) or not mated:
+        raise DataContractError(
+            f"pairs '{name}': {max(wanted, 1)} mated pairs asked for, the list holds {len(mated)}. "
+            "Lower n or bring more pairs."
+        )
+    mated.sort(key=lambda row: seed_of(seed, "pick", listing.probe[row], listing.reference[row]))
+    met: Counter[str] = Counter()
+    turns: dict[int, int] = {}
+    for row in mated:
+        turns[row] = met[listing.probe_identity[row]]
+        met[listing.probe_identity[row]] += 1
+    return sorted(mated, key=lambda row: turns[row])[:wanted]
+
+
+def load_pairs(source: PairSource, listing: PairListing, crop: Any) -> Pairs:  # noqa: ANN401
+    """Read the distinct images of a listing in a crop.
+
+    Raises:
+        DataContractError: If the source breaks its promise or an image can't be read.
+    """
+    ids = list(dict.fromkeys([*listing.probe, *listing.reference]))
+    images = source.images(ids, crop)
+    expected = (len(ids), 3, *crop.size)
+    if images.dtype != torch.uint8 or tuple(images.shape) != expected:
+        raise DataContractError(
+            f"pairs '{source.name}': images must be uint8 {expected}, got {images.dtype} "
+            f"{tuple(images.shape)}."
+        )
+    place = {image_id: row for row, image_id in enumerate(ids)}
+    people = {
+        name: number
+        for number, name in enumerate(
+            dict.fromkeys([*listing.probe_identity, *listing.reference_identity])
+        )
+    }
+
+    def rows(column: Sequence[str], of: dict[str, int]) -> Tensor:
+        return torch.tensor([of[value] for value in column], dtype=torch.int64)
+
+    return Pairs(
+        name=source.name,
+        images=images,
+        image_digests=tuple(hashlib.sha256(i.numpy().tobytes()).hexdigest() for i in images),
+        probe=rows(listing.probe, place),
+        reference=rows(listing.reference, place),
+        is_mated=torch.tensor(listing.is_mated),
+        probe_identity=rows(listing.probe_identity, people),
+        reference_identity=rows(listing.reference_identity, people),
+        excluded=listing.excluded,
+    )
+
+
+def _needs(explainer: Explainer) -> frozenset[str]:
+    return frozenset(getattr(explainer, "needs", ()))
+
+
+def _signature(cell: Cell, explainer: Explainer) -> tuple[str, ...]:
+    """Name an explainer by its values where it is a dataclass, else by its cell alone."""
+    kind = f"{type(explainer).__module__}.{type(explainer).__qualname__}"
+    return (kind, repr(explainer)) if is_dataclass(explainer) else (kind, cell.id)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelContractError(
+            f"device '{name}' asked for, but there is no CUDA device. Set device: auto or cpu."
+        )
+    return torch.device(name)
+
+
+def _try(model: FaceModel) -> None:
+    """Embed two different images; the module and ``embed`` must agree.
+
+    Raises:
+        ModelContractError: If the embeddings are unusable.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((2, 3, *model.crop.size), generator=generator).to(device_of(model))
+    embeddings = check_embeddings(model.name, model.embed(images), 2).cpu()
+    if bool((embeddings.norm(dim=1) == 0).any()) or torch.equal(embeddings[0], embeddings[1]):
+        raise ModelContractError(
+            f"model '{model.name}': two different images must have two non-zero, different "
+            "embeddings. Check the weights and the input range (images come in [0, 1])."
+        )
+    if model.module is None:
+        return
+    with torch.inference_mode():
+        direct = model.module(images).detach().cpu().float()
+    scale = float(embeddings.norm(dim=1).max())
+    if direct.shape != embeddings.shape or float((direct - embeddings).abs().max()) > 1e-3 * scale:
+        raise ModelContractError(
+            f"model '{model.name}': embed(images) and module(images) must agree, so that gradient "
+            "explainers explain what is measured. Put the normalisation inside the module."
+        )

@@ -1,0 +1,76 @@
+"""What a result depends on besides the suite: versions, device, commit."""
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+import fxeval
+
+
+def describe(device: torch.device, batch_size: int, folder: Path) -> dict[str, str | int | None]:
+    """Return versions, device and commit as a flat mapping for the record.
+
+    Args:
+        device: Where the models ran.
+        batch_size: Most images in one forward pass.
+        folder: A folder of the checkout whose commit is recorded.
+    """
+    facts: dict[str, str | int | None] = {
+        "fxeval": fxeval.__version__,
+        "python": platform.python_version(),
+        **{
+            name: _version(package)
+            for name, package in (
+                ("torch", "torch"),
+                ("numpy", "numpy"),
+                ("opencv", "opencv-python-headless"),
+                ("pytest", "pytest"),
+            )
+        },
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "precision": "float32",
+        "batch_size": batch_size,
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["cuda"] = torch.version.cuda
+        facts["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    facts["commit"] = _git(folder, "rev-parse", "HEAD")
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    facts["working_tree"] = None if changed is None else ("changed" if changed else "clean")
+    return facts
+
+
+def command_line() -> str:
+    """Return the command of this process without machine paths, for the reader to repeat."""
+    program = Path(sys.argv[0]).name
+    if program == "__main__.py":
+        program = f"python -m {Path(sys.argv[0]).parent.name}"
+    return " ".join([program, *sys.argv[1:]])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

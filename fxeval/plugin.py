@@ -1,0 +1,300 @@
+"""The door to pytest: suites become test items, results become a record and a scorecard.
+
+Importing this module loads no torch; everything heavy is imported when a suite is collected.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import types
+import warnings
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fxeval.gather import Gatherer
+
+if TYPE_CHECKING:
+    from fxeval.contracts import Cell
+    from fxeval.plan import Suite
+    from fxeval.session import Session
+
+pytest_plugins = (
+    "fxeval.fixtures.models",
+    "fxeval.fixtures.explainers",
+    "fxeval.fixtures.pairs",
+)
+
+_SESSION: pytest.StashKey[Session] = pytest.StashKey()
+_RESULT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+_RUN_ID: pytest.StashKey[str] = pytest.StashKey()
+_ROLES = ("model", "explainer", "pairs")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options and ini values of fxeval."""
+    group = parser.getgroup("fxeval", "evaluation of face-recognition explanations")
+    group.addoption("--fx-data", metavar="DIR", help="folder of real faces (or $FXEVAL_DATA)")
+    group.addoption(
+        "--fx-reports", metavar="DIR", default="reports", help="where records and scorecards go"
+    )
+    group.addoption(
+        "--fx-batch-size", type=_positive, default=64, metavar="N",
+        help="most images in one forward pass (default: 64)",
+    )  # fmt: skip
+    group.addoption(
+        "--fx-threads", type=_positive, metavar="N",
+        help="torch threads per process (default: the cores, shared by the workers)",
+    )  # fmt: skip
+    parser.addini(
+        "fx_suites", "which YAML files are suites", type="args", default=["suites/*.yaml"]
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"at least 1 expected, got {number}")
+    return number
+
+
+@pytest.fixture(scope="session")
+def fx_data(pytestconfig: pytest.Config) -> Path | None:
+    """Folder of real faces that the user named, or None."""
+    named = pytestconfig.getoption("--fx-data") or os.environ.get("FXEVAL_DATA")
+    return Path(named) if named else None
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> SuiteFile | None:
+    """Collect suite files: named on the command line, or matching ``fx_suites``."""
+    if file_path.suffix not in {".yaml", ".yml"}:
+        return None
+    config = parent.config
+    named = [config.invocation_params.dir / arg.partition("::")[0] for arg in config.args]
+    if file_path in named or (
+        any(_matches(file_path, config, pattern) for pattern in config.getini("fx_suites"))
+        and _claims_to_be_a_suite(file_path)
+    ):
+        return SuiteFile.from_parent(parent, path=file_path)
+    return None
+
+
+def _matches(path: Path, config: pytest.Config, pattern: str) -> bool:
+    return fnmatch(path.as_posix(), f"*/{pattern}") or fnmatch(
+        os.path.relpath(path, config.rootpath), pattern
+    )
+
+
+def _claims_to_be_a_suite(path: Path) -> bool:
+    """Say whether a YAML file that nobody named looks like ours, even if it is a faulty one."""
+    head = path.read_bytes()[:65536].decode("utf-8", errors="replace").splitlines()
+    return any(line.startswith(("fxeval", "suite:", "checks:")) for line in head)
+
+
+class SuiteFile(pytest.Module):
+    """A suite file; its checks are collected like the test functions of a module."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        """Read the suite and return one item per cell."""
+        from fxeval import plan, suite
+        from fxeval.errors import SuiteError
+        from fxeval.explainers import SHIPPED, check_params
+
+        known = fixture_ids(self.config, self.path)
+        overridden = fixture_ids(self.config, self.path, conftests_only=True)["explainer"]
+
+        def faults(role: str, id: str, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+            if role == "explainer" and id in SHIPPED and id not in overridden:
+                return check_params(id, params)
+            return ()
+
+        ids = suite.KnownIds(known["model"], known["explainer"], known["pairs"])
+        try:
+            loaded = suite.load(self._shown_path(), ids, check_params=faults)
+            cells = plan.cells(loaded)
+        except SuiteError as error:
+            raise self.CollectError(str(error)) from None
+        self.obj = _module(loaded, cells, self.path)
+        items = list(super().collect())
+        order = {cell.id: position for position, cell in enumerate(cells)}
+        items.sort(key=lambda item: order.get(item.name, -1))
+        _session(self.config).plan(self.path, loaded, [cell.id for cell in cells])
+        return items
+
+    def _shown_path(self) -> Path:
+        return Path(os.path.relpath(self.path, self.config.invocation_params.dir))
+
+
+def fixture_ids(
+    config: pytest.Config, suite: Path, *, conftests_only: bool = False
+) -> dict[str, frozenset[str]]:
+    """Return, for each role, the ids for which a fixture is visible from a suite file."""
+    found: dict[str, set[str]] = {role: set() for role in _ROLES}
+    for plugin in config.pluginmanager.get_plugins():
+        file = Path(getattr(plugin, "__file__", None) or "")
+        if file.name == "conftest.py" and file.parent not in suite.parents:
+            continue
+        if conftests_only and file.name != "conftest.py":
+            continue
+        for name in _fixture_names(plugin):
+            role, _, id = name.partition("_")
+            if role in found and id:
+                found[role].add(id)
+    return {role: frozenset(ids) for role, ids in found.items()}
+
+
+def _fixture_names(plugin: object) -> Iterable[str]:
+    for name, value in list(vars(plugin).items()) if hasattr(plugin, "__dict__") else ():
+        # pytest >= 8.4 has a fixture object; before, a function that carries its marker
+        marker = getattr(value, "_fixture_function_marker", None) or getattr(
+            value, "_pytestfixturefunction", None
+        )
+        if marker is not None:
+            yield getattr(marker, "name", None) or name
+
+
+def _module(suite: Suite, cells: Sequence[Cell], path: Path) -> types.ModuleType:
+    """Return a module in memory with one parametrised test function per check."""
+    module = types.ModuleType(path.stem, suite.title)
+    module.__file__ = str(path)
+    for check in suite.checks:
+        own = [cell for cell in cells if cell.check == check.id]
+        line = int(check.where.rsplit(":", 2)[-2])
+        function = types.FunctionType(
+            _cell_test.__code__.replace(co_filename=str(path), co_firstlineno=line),
+            globals(),
+            check.id,
+        )
+        function.__doc__ = check.why or None
+        function.__test__ = True  # type: ignore[attr-defined]
+        marks = [getattr(pytest.mark, name) for name in check.marks]
+        ids = [cell.id.partition("[")[2].removesuffix("]") for cell in own]
+        marks.append(pytest.mark.parametrize("fx_cell", own, ids=ids))
+        function.pytestmark = marks  # type: ignore[attr-defined]
+        setattr(module, check.id, function)
+    return module
+
+
+def _cell_test(fx_cell: Cell, request: pytest.FixtureRequest) -> None:
+    _judge(fx_cell, request)
+
+
+def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
+    """Measure a cell and turn its verdict into the outcome of its test."""
+    from fxeval import run
+    from fxeval.bench import Subjects
+    from fxeval.configure import configured
+    from fxeval.errors import FxevalError
+
+    session = _session(request.config)
+    try:
+        subjects = Subjects(
+            *(
+                configured(request.getfixturevalue(f"{role}_{use.id}"), use, role)
+                for role, use in zip(_ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
+            )
+        )
+        result = run.measure_cell(cell, subjects, session.bench)
+    except FxevalError as error:
+        result = run.invalid_cell(cell, str(error))
+    except Exception as error:  # a fault of a conftest, or ours: recorded, and shown as it is
+        invalid = run.invalid_cell(cell, f"{type(error).__name__}: {error}")
+        request.node.stash[_RESULT] = session.result(request.node, invalid)
+        raise
+    request.node.stash[_RESULT] = session.result(request.node, result)
+    outcome, reason = result["verdict"]["outcome"], result["verdict"]["reason"]
+    if outcome == "pass":
+        return
+    if outcome == "inconclusive" and cell.on_inconclusive == "warn":
+        warnings.warn(pytest.PytestWarning(f"{cell.id}: inconclusive: {reason}"), stacklevel=2)
+        return
+    pytest.fail(f"{outcome}: {reason}\n{cell.where}", pytrace=False)
+
+
+def _session(config: pytest.Config) -> Session:
+    """Return what the cells of this process share, made when the first suite needs it."""
+    if _SESSION not in config.stash:
+        from fxeval.session import Session
+
+        config.stash[_SESSION] = Session(config, config.stash[_RUN_ID])
+    return config.stash[_SESSION]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Hang the result on the report, so that it travels from workers to the controller."""
+    report = yield
+    if call.when == "call" and _RESULT in item.stash:
+        report.fxeval = item.stash[_RESULT]  # type: ignore[attr-defined]
+    return report
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the run; where results come together, gather them."""
+    worker_input = getattr(config, "workerinput", None)
+    if worker_input is not None:
+        config.stash[_RUN_ID] = worker_input["fx_run"]
+        return
+    now = datetime.now(UTC)
+    config.stash[_RUN_ID] = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    folder = config.invocation_params.dir / config.getoption("--fx-reports")
+    gatherer = Gatherer(folder / config.stash[_RUN_ID], config.stash[_RUN_ID], now)
+    config.pluginmanager.register(_Results(gatherer), "fxeval.results")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # noqa: ANN401  (xdist's own type)
+    """Tell a worker which run it belongs to."""
+    node.workerinput["fx_run"] = node.config.stash[_RUN_ID]
+
+
+class _Results:
+    """Gathers the results of all processes; silent unless there are any."""
+
+    def __init__(self, gatherer: Gatherer) -> None:
+        self._gatherer = gatherer
+        self._error = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the result of a finished cell."""
+        result = getattr(report, "fxeval", None)
+        if result is not None:
+            self._gatherer.add(result)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Close the records and write the scorecards."""
+        if not self._gatherer.results:
+            return
+        from fxeval.errors import StoreError
+
+        try:
+            self._gatherer.write()
+        except StoreError as error:
+            self._error = str(error)
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show a short table and where the scorecard is."""
+        if not self._gatherer.results:
+            return
+        from fxeval.scorecard import terminal_summary
+
+        writer = terminalreporter
+        for record in self._gatherer.records():
+            writer.section(f"fxeval: {record['suite']['title']}")
+            width = writer.config.get_terminal_writer().fullwidth
+            colour = writer.config.get_terminal_writer().hasmarkup
+            for line in terminal_summary(record, width=width, colour=colour):
+                writer.write_line(line)
+        for path in self._gatherer.written:
+            writer.write_line(f"wrote {os.path.relpath(path)}")
+        if self._error:
+            writer.write_line(f"error: {self._error}", red=True)

@@ -1,0 +1,119 @@
+"""What one process keeps while it runs cells: the bench, the row file, the progress line."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fxeval import environment, store
+from fxeval.bench import Bench
+from fxeval.plan import Suite
+
+if TYPE_CHECKING:
+    import pytest
+
+QUIET_SECONDS = 30.0  # between two lines of progress where there is no terminal
+
+
+class Session:
+    """State of a pytest process that runs cells.
+
+    Args:
+        config: Of pytest.
+        run_id: Name of the run, the same in all processes.
+    """
+
+    def __init__(self, config: "pytest.Config", run_id: str) -> None:
+        worker = getattr(config, "workerinput", {})
+        _set_threads(config.getoption("--fx-threads"), int(worker.get("workercount", 1)))
+        folder = config.invocation_params.dir / config.getoption("--fx-reports") / run_id
+        name = f"rows-{worker['workerid']}.jsonl" if worker else "rows.jsonl"
+        self._rows = store.RowFile(folder / name)
+        self._progress = Progress(config)
+        self._batch_size = int(config.getoption("--fx-batch-size"))
+        self.bench = Bench(
+            batch_size=self._batch_size, emit=self._rows.append, progress=self._progress.show
+        )
+        self._suites: dict[Path, dict[str, Any]] = {}
+
+    def plan(self, path: Path, suite: Suite, cells: Sequence[str]) -> None:
+        """Remember what a suite file asks for."""
+        self._suites[path] = {
+            "suite": {
+                "name": suite.name,
+                "title": suite.title,
+                "path": suite.path.as_posix(),
+                "digest": suite.digest,
+                "seed": suite.seed,
+                "formats": list(suite.formats),
+            },
+            "planned": list(cells),
+        }
+
+    def result(self, node: "pytest.Item", cell: dict[str, Any]) -> dict[str, Any]:
+        """Return a finished cell as plain data, with all that the record says beside it."""
+        self._progress.clear()
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        names = {role: cell[role[:-1] if role != "pairs" else role] for role in self.bench.subjects}
+        plain: dict[str, Any] = store.plain(
+            {
+                **self._suites[node.path],
+                "cell": {**cell, "nodeid": node.nodeid},
+                "command": environment.command_line(),
+                "environment": environment.describe(device, self._batch_size, node.path.parent),
+                "subjects": {
+                    role: {names[role]: found[names[role]]} if names[role] in found else {}
+                    for role, found in self.bench.subjects.items()
+                },
+            }
+        )
+        return plain
+
+
+def _set_threads(asked: int | None, workers: int) -> None:
+    """Share the cores among the workers; with ``asked``, results are equal for any number."""
+    if asked is not None or workers > 1:
+        torch.set_num_threads(asked or max(1, (os.cpu_count() or 1) // workers))
+
+
+class Progress:
+    """One live line on a terminal; a line every half minute elsewhere; nothing in a worker."""
+
+    def __init__(self, config: "pytest.Config") -> None:
+        self._capture = config.pluginmanager.getplugin("capturemanager")
+        self._writer = config.get_terminal_writer()
+        self._silent = hasattr(config, "workerinput") or config.getoption("quiet", 0) > 0
+        self._live = sys.__stdout__ is not None and sys.__stdout__.isatty()
+        self._started: dict[tuple[str, str], float] = {}
+        self._last = time.monotonic()
+        self._width = 0
+
+    def show(self, cell: str, stage: str, done: int, total: int) -> None:
+        """Say how far a stage of a cell is."""
+        now = time.monotonic()
+        started = self._started.setdefault((cell, stage), now)
+        if self._silent or (not self._live and now - self._last < QUIET_SECONDS):
+            return
+        self._last = now
+        line = f"{cell}  {stage} {done}/{total} pairs"
+        if done < total and now > started:
+            line += f"  about {(now - started) / done * (total - done):.0f} s left"
+        self._write(("\r" if self._live else "\n") + line.ljust(self._width))
+        self._width = len(line)
+
+    def clear(self) -> None:
+        """Take the live line away."""
+        if self._live and self._width:
+            self._write("\r" + " " * self._width + "\r")
+            self._width = 0
+
+    def _write(self, text: str) -> None:
+        if self._capture is None:
+            self._writer.write(text, flush=True)
+            return
+        with self._capture.global_and_fixture_disabled():
+            self._writer.write(text, flush=True)

@@ -1,0 +1,253 @@
+"""Whole runs: a suite file in, verdicts, record and scorecard out."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fxeval.tests.world import CONFTEST, SUITE
+
+
+@pytest.fixture
+def world(pytester):
+    """A folder with a conftest and a suite; returns a function that runs it."""
+    pytester.makeconftest(CONFTEST)
+    threads = torch.get_num_threads()
+    (pytester.path / "suites").mkdir()
+
+    def run(*args, explainers="occlusion", edit=lambda text: text, alone=False):
+        text = edit(SUITE.replace("EXPLAINERS", explainers))
+        (pytester.path / "suites" / "small.yaml").write_text(text)
+        start = pytester.runpytest_subprocess if alone else pytester.runpytest_inprocess
+        return start("suites/small.yaml", "--fx-threads=1", *args)
+
+    run.path = pytester.path
+    yield run
+    torch.set_num_threads(threads)
+
+
+def the_record(world):
+    (path,) = world.path.glob("reports/*/small.json")
+    return json.loads(path.read_text())
+
+
+def cells(record):
+    return {cell["id"]: cell for cell in record["cells"]}
+
+
+def rows(world):
+    found = [json.loads(line) for path in sorted(world.path.glob("reports/*/rows*.jsonl"))
+             for line in path.read_text().splitlines()]  # fmt: skip
+    return sorted(found, key=lambda row: (row["cell"], row["row"]))
+
+
+def test_a_suite_runs_to_a_record_a_scorecard_and_a_table(world):
+    result = world()
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
+    record = the_record(world)
+    assert record["verdict"]["outcome"] == "pass"
+    assert record["run"]["complete"]
+    assert record["banners"] == ["Made up: says nothing about anybody."]
+    found = cells(record)["deletion-insertion[tiny-occlusion-memory]"]
+    assert found["n_pairs"] == found["n_identities"] == 32
+    assert {one["map"] for one in found["estimates"]} == {
+        "explainer", "control.random_blobs", "control.random_pixels"}  # fmt: skip
+    assert len(rows(world)) == 64
+    (page,) = world.path.glob("reports/*/small.html")
+    assert "Made up: says nothing about anybody." in page.read_text()
+    result.stdout.fnmatch_lines(["*fxeval: small*", "*wrote reports/*small.html"])
+
+
+def test_node_ids_name_the_cell_and_select_it(world):
+    result = world("--collect-only", "-q")
+    result.stdout.fnmatch_lines(["suites/small.yaml::randomisation?tiny-occlusion-memory?"])
+    result = world("-k", "randomisation")
+    result.assert_outcomes(passed=1, deselected=1)
+    record = the_record(world)
+    assert record["verdict"]["outcome"] == "inconclusive"
+    assert "1 not run" in record["verdict"]["reason"]
+    assert not record["run"]["complete"]
+
+
+@pytest.mark.parametrize(
+    ("explainer", "check", "reason"),
+    [
+        ("constant", "deletion-insertion", "degenerate (constant)"),
+        ("noise", "randomisation", "absolute_rank_correlation_fully_randomised"),
+        ("centre", "randomisation", "absolute_rank_correlation_fully_randomised"),
+        ("nan", "deletion-insertion", "nan_map"),
+        ("shape", "deletion-insertion", "got (1, 7, 7). Upsample"),
+        ("raises", "randomisation", "RuntimeError: out of ideas"),
+        ("vandal", "deletion-insertion", "its weights or buffers were changed"),
+    ],
+)
+def test_an_explainer_that_says_nothing_fails_and_the_record_says_why(
+    world, explainer, check, reason
+):
+    result = world(explainers=explainer)
+    assert result.ret == 1
+    record = the_record(world)
+    cell = cells(record)[f"{check}[tiny-{explainer}-memory]"]
+    assert cell["verdict"]["outcome"] == "fail"
+    assert reason in cell["verdict"]["reason"]
+    assert record["verdict"]["outcome"] == "fail"
+
+
+def test_a_vandal_leaves_the_next_explainer_a_whole_model(world):
+    alone = world(explainers="occlusion")
+    assert alone.ret == 0
+    before = {row["cell"]: row for row in rows(world)}
+    for path in world.path.glob("reports/*"):
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+    world(explainers="vandal, occlusion")
+    after = {row["cell"]: row for row in rows(world)}
+    assert {cell: after[cell] for cell in before} == before
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (("models: [tiny]", "models: [absent, tiny]"), "weights.safetensors: not there"),
+        (("models: [tiny]", "models: [nan, tiny]"), "NaN"),
+        (("models: [tiny]", "models: [bug, tiny]"), "a bug in the conftest"),
+        (("pairs: [{use: memory, n: 32}]", "pairs: [broken, memory]"), "unreadable"),
+        (("pairs: [{use: memory, n: 32}]", "pairs: [{use: memory, n: 99, as: many}, memory]"),
+         "99 mated pairs asked for"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_invalid_and_the_rest_goes_on(world, line, words):
+    result = world(edit=lambda text: text.replace(*line))
+    result.assert_outcomes(passed=2, failed=2)
+    record = the_record(world)
+    outcomes = [cell["verdict"]["outcome"] for cell in record["cells"]]
+    assert sorted(outcomes) == ["invalid", "invalid", "pass", "pass"]
+    assert record["verdict"]["outcome"] == "invalid"
+    reasons = [c["verdict"]["reason"] for c in record["cells"]]
+    assert sum(words in reason for reason in reasons) == 2
+
+
+def test_few_identities_are_inconclusive_and_warn_only_if_asked(world):
+    result = world(edit=lambda text: text.replace("n: 32", "n: 20"))
+    assert result.ret == 1
+    assert the_record(world)["verdict"]["outcome"] == "inconclusive"
+
+    def warn(text):
+        return text.replace("n: 32", "n: 20").replace("seed: 7", "seed: 7, on_inconclusive: warn")
+
+    result = world("-W", "default", edit=warn)
+    assert result.ret == 0
+    result.assert_outcomes(passed=2, warnings=2)
+
+
+def comparable(rows):
+    return json.dumps(rows, sort_keys=True)
+
+
+def test_the_same_suite_twice_and_in_two_processes_gives_the_same_rows(world):
+    found = []
+    for args in ((), (), ("-n", "2")):
+        world(*args, explainers="occlusion, noise", alone=True)
+        found.append(comparable(rows(world)))
+        record = the_record(world)
+        assert len(record["cells"]) == 4
+        for file in [*world.path.glob("reports/*/*")]:
+            file.unlink()
+        for folder in world.path.glob("reports/*"):
+            folder.rmdir()
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_faulty_suite_is_an_error_at_collection_with_its_place(world):
+    result = world(edit=lambda text: text.replace("steps: 8", "stps: 8"))
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(
+        ["*suites/small.yaml:13:5: error: *stps*", "*did you mean 'steps'*"]
+    )
+    assert not (world.path / "reports").exists()
+
+
+def test_a_misspelt_first_key_does_not_skip_the_file(world):
+    result = world(edit=lambda text: text.replace("fxeval: 1", "fxevl: 1"))
+    assert result.ret == 2
+
+
+def test_foreign_yaml_is_left_alone(pytester):
+    (pytester.path / "suites").mkdir()
+    (pytester.path / "suites" / "compose.yaml").write_text("services: {web: {image: nginx}}\n")
+    pytester.makepyfile("def test_one(): pass")
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_an_unrelated_project_hears_nothing_of_fxeval_and_loads_no_torch(pytester):
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_nothing_heavy_was_imported():
+            assert "fxeval.plugin" in sys.modules
+            for name in ("torch", "cv2", "pydantic", "yaml", "jinja2"):
+                assert name not in sys.modules, name
+        """
+    )
+    result = pytester.runpytest_subprocess("-q", "-W", "error")
+    result.assert_outcomes(passed=1)
+    assert "fxeval" not in result.stdout.str()
+    assert not (pytester.path / "reports").exists()
+
+
+def test_importing_the_plugin_imports_no_torch():
+    code = "import fxeval.plugin, sys; assert not {'torch', 'cv2', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_parameters_reach_a_conftests_dataclass_and_wrong_ones_are_named(world):
+    conftest = world.path / "conftest.py"
+    conftest.write_text(
+        CONFTEST
+        + """
+
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Power:
+    exponent: float = 1.0
+
+    def explain(self, model, probes, references, *, contrast=None, generator):
+        return occlusion(model, probes, references, generator).clamp(min=0) ** self.exponent
+
+@pytest.fixture
+def explainer_power():
+    return Power()
+"""
+    )
+    result = world(explainers="{use: power, params: {exponent: 2.0}}")
+    assert the_record(world)["subjects"]["explainers"]["power"]["params"] == {"exponent": 2.0}
+    result = world(explainers="{use: power, params: {expnent: 2.0}}")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*suites/small.yaml:5:*no parameter 'expnent'*exponent*"])
+    result = world(explainers="{use: occlusion, params: {side: 2}}")
+    result.stdout.fnmatch_lines(["*takes no parameters*"])
+
+
+def test_a_killed_run_keeps_the_rows_it_had(world):
+    conftest = world.path / "conftest.py"
+    conftest.write_text(
+        CONFTEST
+        + """
+
+@pytest.fixture
+def explainer_killer():
+    def kill(m, p, r, g):
+        import os, signal
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Explain(kill)
+"""
+    )
+    world(explainers="occlusion, killer", alone=True)
+    assert rows(world)
+    assert all(row["cell"] == "randomisation[tiny-occlusion-memory]" for row in rows(world))
