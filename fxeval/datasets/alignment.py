@@ -127,7 +127,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     # Decoders fill what is missing of a truncated picture with grey, so the end is asked for.
     end = b"IEND" if data.startswith(_PNG) else b"\xff\xd9"
     if end not in data[-1024:]:
-        raise DataContractError(f"{path}: is truncated (its end marker is missing). Replace it.")
+        raise DataContractError(
+            f"{path}: is truncated (no end marker in its last kilobyte). Replace it."
+        )
     try:
         pixels = cv2.imdecode(
             np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION

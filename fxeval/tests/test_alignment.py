@@ -144,9 +144,13 @@ def test_a_truncated_image_is_refused_wherever_it_is_cut(tmp_path: Path, suffix:
     path = tmp_path / f"a{suffix}"
     cv2.imwrite(str(path), noise(64, 64))
     data = path.read_bytes()
-    for kept in (0, 1, 3, 12, 40, len(data) // 2, len(data) - 200, len(data) - 8):
+    for kept in (0, 1, 3, 12, 40):
         path.write_bytes(data[:kept])
         with pytest.raises(DataContractError, match=f"a{suffix}"):
+            read_image(path)
+    for kept in (len(data) // 2, len(data) - 200, len(data) - 8):
+        path.write_bytes(data[:kept])
+        with pytest.raises(DataContractError, match=f"a{suffix}: is truncated"):
             read_image(path)
 
 
