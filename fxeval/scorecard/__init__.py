@@ -1,1 +1,9 @@
-"""The HTML scorecard."""
+"""The two faces of a record: one HTML page and a short table for the terminal.
+
+Both are pure functions of the record. They show the verdicts that the record holds and make none.
+"""
+
+from fxeval.scorecard.page import render
+from fxeval.scorecard.terminal import terminal_summary
+
+__all__ = ["render", "terminal_summary"]

@@ -1,0 +1,156 @@
+"""The HTML scorecard: one self-contained file, no script, no network."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from fxeval.errors import StoreError
+from fxeval.scorecard import view, wording
+
+SIZE_AIM = 2_000_000  # bytes; a page above it is thinned, and says what was left out
+_BANNER_LENGTH = 170  # characters of the banners that fit the head of a printed page
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How much of a cell is drawn; the embedded record is whole at every detail."""
+
+    curve_tables: bool
+    charts_of: tuple[str, ...]
+    left_out: str
+
+
+_MISSED = tuple(outcome for outcome in view.OUTCOMES if outcome != "pass")
+_DETAILS = (
+    Detail(True, view.OUTCOMES, ""),
+    Detail(False, view.OUTCOMES, "the tables of the curves"),
+    Detail(False, _MISSED, "the tables of the curves and the charts of cells that passed"),
+    Detail(False, (), "the charts of all cells but for their missed limits"),
+)
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("fxeval", "scorecard"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters |= {
+    "number": wording.number,
+    "interval": wording.interval,
+    "plain": wording.plain,
+    "map_name": wording.map_name,
+    "states_text": wording.states_text,
+    "limit_text": view.limit_text,
+    "curve_table": view.curve_table,
+    "measured_on": view.measured_on,
+}
+
+
+def render(record: Mapping[str, Any]) -> str:
+    """Show a record as one HTML page.
+
+    Args:
+        record: A record of format version 1; it is not changed.
+
+    Returns:
+        The page. It holds the record as JSON in the element ``fxeval-record``.
+
+    Raises:
+        StoreError: If it is not a record, or holds NaN or anything that JSON cannot.
+    """
+    embedded = _embedded(view.checked(record))
+    shown = wording.visible(record)
+    digest = hashlib.sha256(embedded.encode()).hexdigest()
+    style = _style(shown, digest)
+    cells = view.cell_views(shown)
+    context = {
+        "record": shown,
+        "embedded": Markup(embedded),  # every < > & in it is a JSON escape
+        "digest_full": digest,
+        "style": Markup(style),  # our file, plus hex escapes made below
+        "style_hash": base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        "cells": cells,
+        "not_passed": view.not_passed(cells),
+        "matrices": view.matrices(cells),
+        "counts": view.counts(shown),
+        "warnings": view.warnings(shown),
+        "metrics": _metrics(cells),
+        "names": view.names,
+        "exclusions": view.exclusions,
+        "line": view.limit_line,
+        "words": wording,
+    }
+    template = _ENVIRONMENT.get_template("page.html.j2")
+    page = ""
+    for detail in _DETAILS:
+        page = template.render(context, detail=detail)
+        if len(page.encode()) <= SIZE_AIM:
+            break
+    return page
+
+
+def _embedded(record: Mapping[str, Any]) -> str:
+    """Write the record so that nothing in it can end the script element it stands in."""
+    try:
+        text = json.dumps(record, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise StoreError(
+            f"record: not plain JSON ({error}). Write missing numbers as null."
+        ) from error
+    for char in "<>&":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def _style(record: Mapping[str, Any], digest: str) -> str:
+    """Return the style sheet with the head and foot of the printed pages."""
+    sheet = resources.files("fxeval.scorecard").joinpath("style.css").read_text("utf-8")
+    banner = wording.clipped(" ".join(record["banners"]), _BANNER_LENGTH)
+    outcome = record["verdict"]["outcome"].upper()
+    head = css_string(f"{outcome} · {record['suite']['name']} · run {record['run']['id']}")
+    return (
+        f"{sheet}@page{{@top-left{{content:{css_string(banner)}}}"
+        f"@bottom-left{{content:{head} '\\a record sha256 {digest}'}}}}\n"
+    )
+
+
+def css_string(text: str) -> str:
+    r"""Write any text as a CSS string: whatever is not plain becomes an escape.
+
+    >>> css_string("a'</style>")
+    "'a\\27 \\3c \\2f style\\3e '"
+    """
+    return (
+        "'"
+        + "".join(
+            char if char.isascii() and (char.isalnum() or char in " .,:") else f"\\{ord(char):x} "
+            for char in text
+        )
+        + "'"
+    )
+
+
+def _metrics(cells: tuple[view.CellView, ...]) -> list[dict[str, str]]:
+    """Return what each metric on the page means, in the order of first use."""
+    rows = {row["metric"]: row for view_ in cells for row in view_.cell.get("estimates", ())}
+    known = view.METRICS
+    return [
+        {
+            "name": name,
+            "title": row["title"],
+            "unit": row["unit"],
+            "better": row["better"],
+            "statistic": row["statistic"],
+            "meaning": known[name].meaning if name in known else "",
+            "source": known[name].source if name in known else "",
+        }
+        for name, row in rows.items()
+    ]

@@ -1,0 +1,88 @@
+"""The scorecard as a few lines of text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fxeval.scorecard import view
+from fxeval.scorecard.wording import clipped, visible
+
+_COLOURS: Mapping[str, str] = {"pass": "32", "fail": "31", "inconclusive": "33", "invalid": "35"}
+_COLUMNS = ("verdict", "check", "explainer", "model", "pairs", "decided by")
+_DECIDED = 34  # characters: a value with its interval, and the limit's metric
+_NARROWEST = 6
+_GAP = "  "
+
+
+def terminal_summary(
+    record: Mapping[str, Any], width: int = 100, *, colour: bool = False
+) -> list[str]:
+    """Show a record as lines of text: the verdict, the banners, a row per cell, and why not.
+
+    Args:
+        record: A record of format version 1.
+        width: Of the terminal, in characters; names are shortened to fit, values are not.
+        colour: Colour the verdict words with ANSI escapes.
+
+    Raises:
+        StoreError: If it is not a record.
+    """
+    shown = visible(view.checked(record))
+    verdict = shown["verdict"]
+    lines = [
+        f"{_word(verdict['outcome'], colour)}{_GAP}{shown['suite']['name']}: {verdict['reason']}",
+        *(f"! {warning}" for warning in view.warnings(shown)),
+    ]
+    cells = shown["cells"]
+    if cells:
+        lines += ["", *_table(cells, width, colour)]
+    missed = [cell for cell in cells if cell["verdict"]["outcome"] != "pass"]
+    if missed:
+        lines += ["", *(_why(cell, colour) for cell in missed)]
+    return lines
+
+
+def _table(cells: list[Mapping[str, Any]], width: int, colour: bool) -> list[str]:
+    rows = [
+        [
+            cell["verdict"]["outcome"].upper(),
+            *(cell[key] for key in _COLUMNS[1:5]),
+            view.deciding_text(cell).replace("−", "-"),
+        ]
+        for cell in cells
+    ]
+    widths = _widths([list(_COLUMNS), *rows], width)
+    lines = [_line(list(_COLUMNS), widths)]
+    for cell, row in zip(cells, rows, strict=True):
+        line = _line(row, widths)
+        word = row[0]
+        lines.append(_word(cell["verdict"]["outcome"], colour) + line[len(word) :])
+    return lines
+
+
+def _widths(rows: list[list[str]], width: int) -> list[int]:
+    """Fit the columns: names shrink, the widest first; the last column takes what is left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    room = width - len(_GAP) * (len(_COLUMNS) - 1)
+    last = min(widths[-1], _DECIDED)
+    while sum(widths[:-1]) + last > room:
+        widest = max(range(1, 5), key=widths.__getitem__)
+        if widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
+    return [*widths[:-1], max(last, room - sum(widths[:-1]))]
+
+
+def _line(row: list[str], widths: list[int]) -> str:
+    return _GAP.join(
+        clipped(text, size).ljust(size) for text, size in zip(row, widths, strict=True)
+    ).rstrip()
+
+
+def _why(cell: Mapping[str, Any], colour: bool) -> str:
+    verdict = cell["verdict"]
+    return f"{_word(verdict['outcome'], colour)}{_GAP}{cell['id']}: {verdict['reason']}"
+
+
+def _word(outcome: str, colour: bool) -> str:
+    word = outcome.upper()
+    return f"\x1b[1;{_COLOURS[outcome]}m{word}\x1b[0m" if colour else word

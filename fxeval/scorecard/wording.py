@@ -1,0 +1,193 @@
+"""Words and figures: how numbers are written and what the terms of a scorecard mean."""
+
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+VERDICTS: Mapping[str, str] = {
+    "pass": "every critical limit holds: the whole interval is on the good side of each.",
+    "fail": "the whole interval of a critical limit is on the wrong side, or more than 1 % of the "
+    "explainer's maps were constant, not finite or missing.",
+    "inconclusive": "an interval straddles its limit, or too few identities were measured: a pass "
+    "needs 30, a fail 10. It is not a pass; the suite says whether it stops the test.",
+    "invalid": "nothing could be measured that counts: a subject could not be loaded, a control is "
+    "missing, or the metric cannot tell a true map from a random one here.",
+}
+
+CONTROLS: Mapping[str, str] = {
+    "random_pixels": "every pixel gets an independent random value",
+    "random_blobs": "smoothed noise: random regions as coherent as those of real maps",
+    "centre": "a Gaussian in the middle of the crop, the same for every pair",
+    "edge": "strength of the edges of the probe; no model is asked",
+    "mean_map": "mean of the explainer's own maps over the other identities",
+    "inverse": "the explainer's map upside down: must do worse than the map itself",
+}
+
+KINDS: Mapping[str, str] = {
+    "faithfulness.deletion_insertion": "Pixels are removed in the order of the saliency map, most "
+    "salient first (deletion), or restored in that order on a filled image (insertion), while the "
+    "similarity to the unchanged other image is read.",
+    "sanity.model_randomisation": "The network is re-drawn with random weights, the pair is "
+    "explained again, and the two saliency maps are compared.",
+}
+
+FILLS: Mapping[str, str] = {
+    "blur": "removed pixels are replaced by a blurred copy of the image",
+    "mean": "removed pixels are replaced by the mean colour of the image",
+    "black": "removed pixels are set to black",
+}
+
+NOT_CLAIMED: tuple[str, ...] = (
+    "Safety: no verdict here says that a model or an explainer is safe to deploy.",
+    "Fairness: groups of people are not compared.",
+    "Meaning to people: whether a person understands or trusts a map was not asked.",
+    "Other conditions: a verdict holds for these weights, this explainer and its parameters, these "
+    "pairs, this crop and these fills, and for the mean over identities, not for one pair.",
+    "Real faces, if the pairs are rendered: rendered faces test explainers and metrics only.",
+)
+
+# state -> (of one map, of several maps)
+_STATES: Mapping[str, tuple[str, str]] = {
+    "degenerate_map": (
+        "is constant and was ranked at random",
+        "are constant and were ranked at random",
+    ),
+    "nan_map": ("holds NaN or infinite values", "hold NaN or infinite values"),
+    "no_gradient": ("has no gradient", "have no gradient"),
+    "wrong_shape": ("has the wrong shape", "have the wrong shape"),
+    "explainer_raised": (
+        "is missing: the explainer raised an error",
+        "are missing: the explainer raised an error",
+    ),
+    "model_changed": (
+        "is void: the explainer changed the model",
+        "are void: the explainer changed the model",
+    ),
+    "collapsed": (
+        "was made on a re-drawn network that embeds every face alike",
+        "were made on a re-drawn network that embeds every face alike",
+    ),
+}
+
+# Characters that would let a name move the cursor, break the line or turn the text around it.
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_HIDDEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+def visible(value: Any) -> Any:  # noqa: ANN401  (JSON is what it is)
+    r"""Return a copy of plain JSON whose strings hold no control or direction characters.
+
+    >>> visible({"id": "a\x1b[31m"})
+    {'id': 'a�[31m'}
+    """
+    if isinstance(value, str):
+        return "".join(
+            "\ufffd" if char in _BIDI or unicodedata.category(char) in _HIDDEN else char
+            for char in value
+        )
+    if isinstance(value, Mapping):
+        return {visible(key): visible(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [visible(item) for item in value]
+    return value
+
+
+def number(value: float | None, places: int = 3) -> str:
+    """Write a measured value; a record's null is a missing number, never a zero.
+
+    >>> number(0.41249), number(-0.02), number(4e-05), number(None)
+    ('0.412', '−0.020', '4.0e−05', 'none')
+    """
+    if value is None or not math.isfinite(value):
+        return "none"
+    tiny = value != 0 and abs(value) < 10**-places
+    return (f"{value:.1e}" if tiny else f"{value:,.{places}f}").replace("-", "−")
+
+
+def places_for(values: Iterable[float | None], line: float | None) -> int:
+    """Return how many decimals keep every value apart from the limit it is judged by.
+
+    >>> places_for([0.4004, 0.41], 0.4)
+    4
+    """
+    if line is None:
+        return 3
+    apart = [value for value in values if value is not None and value != line]
+    for places in range(3, 8):
+        if all(number(value, places) != number(line, places) for value in apart):
+            return places
+    return 8
+
+
+def interval(estimate: Mapping[str, Any] | None, line: float | None = None) -> str:
+    """Write ``value [low, high]``.
+
+    >>> interval({"value": 0.412, "low": 0.3911, "high": 0.433})
+    '0.412 [0.391, 0.433]'
+    """
+    if estimate is None:
+        return "no estimate"
+    ends = [estimate["value"], estimate["low"], estimate["high"]]
+    value, low, high = (number(end, places_for(ends, line)) for end in ends)
+    return f"{value} [{low}, {high}]"
+
+
+def plain(value: object) -> str:
+    """Write a parameter or an environment entry.
+
+    >>> plain(["blur", 3]), plain(True), plain(1360000), plain(None), plain({"a": 1})
+    ('blur, 3', 'yes', '1,360,000', 'none', 'a: 1')
+    """
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {plain(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value) or "none"
+    return str(value)
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Write a count with its noun.
+
+    >>> counted(1, "cell"), counted(1200, "pair"), counted(2, "identity", "identities")
+    ('1 cell', '1,200 pairs', '2 identities')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def of_maps(state: str, count: int, total: int) -> str:
+    """Say in one sentence how many maps are in a state.
+
+    >>> of_maps("nan_map", 2, 40)
+    '2 of 40 maps hold NaN or infinite values'
+    """
+    unknown = state.replace("_", " ")
+    one, many = _STATES.get(state, (f"is in state {unknown}", f"are in state {unknown}"))
+    return f"{count:,} of {total:,} maps {one if count == 1 else many}"
+
+
+def states_text(states: Mapping[str, int]) -> str:
+    """Write how many rows are in which state.
+
+    >>> states_text({"ok": 31, "not_crossed": 9})
+    '31 ok, 9 not crossed'
+    """
+    return ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in states.items())
+
+
+def map_name(name: str) -> str:
+    """Name a map as readers do: ``control.random_blobs`` is 'random blobs'."""
+    return name.removeprefix("control.").replace("_", " ")
+
+
+def clipped(text: str, length: int) -> str:
+    """Shorten a name to a length; the full one stands elsewhere on the page."""
+    return text if len(text) <= length else text[: length - 1] + "…"
