@@ -13,8 +13,8 @@ FloatArray = NDArray[np.float64]
 def spearman(a: Tensor, b: Tensor) -> FloatArray:
     """Return Spearman's rank correlation of each row of ``a`` with the same row of ``b``.
 
-    Pearson's correlation of average ranks. Centred and doubled, average ranks are integers, so the
-    sums are exact in float64 up to 2**18 pixels: equal maps give exactly 1.
+    Pearson's correlation of average ranks. Centred and doubled, average ranks are whole numbers, so
+    the sums are exact in float64 up to 2**18 pixels: equal maps give exactly 1.
 
     Args:
         a: (N, n) real, finite, one flattened map a row.
@@ -34,35 +34,33 @@ def spearman(a: Tensor, b: Tensor) -> FloatArray:
         raise ValueError(
             f"spearman: two (N, n) tensors expected, got {tuple(a.shape)} and {tuple(b.shape)}."
         )
-    x, y = _centred_ranks(a), _centred_ranks(b)
-    covariance = np.einsum("ij,ij->i", x, y)
-    spread = np.sqrt(np.einsum("ij,ij->i", x, x) * np.einsum("ij,ij->i", y, y))
-    result = np.full(len(x), np.nan)
-    np.divide(covariance, spread, out=result, where=spread > 0.0)
-    np.clip(result, -1.0, 1.0, out=result)
+    result = np.full(len(a), np.nan)
+    for row, (one, other) in enumerate(zip(_finite(a), _finite(b), strict=True)):
+        x, y = _centred_ranks(one), _centred_ranks(other)
+        spread = np.sqrt((x @ x) * (y @ y))
+        if spread > 0.0:
+            result[row] = min(1.0, max(-1.0, (x @ y) / spread))
     return result
 
 
-def _centred_ranks(maps: Tensor) -> FloatArray:
-    """Return 2 * (average rank - mean rank) of each value in its row, (N, n), whole numbers."""
-    if not bool(torch.isfinite(maps).all()):
-        row = int((~torch.isfinite(maps)).any(1).nonzero()[0])
+def _finite(maps: Tensor) -> FloatArray:
+    broken = ~torch.isfinite(maps).all(1)
+    if bool(broken.any()):
         raise ExplainerContractError(
-            f"spearman: finite maps expected, got NaN or infinity in map {row} of {len(maps)}. "
-            "Leave it out with state 'nan_map'."
+            f"spearman: finite maps expected, got NaN or infinity in {int(broken.sum())} of "
+            f"{len(maps)}, first in map {int(broken.nonzero()[0])}. Leave it out with state "
+            "'nan_map'."
         )
-    values = maps.detach().to("cpu", torch.float64).numpy()
-    if not values.size:
-        return np.zeros(values.shape)
-    n = values.shape[1]
-    order = np.argsort(values, axis=1)
-    ordered = np.take_along_axis(values, order, axis=1)
-    opens_tie = np.ones(values.shape, dtype=bool)
-    np.not_equal(ordered[:, 1:], ordered[:, :-1], out=opens_tie[:, 1:])
-    # Every row opens a tie of its own, so the ties of all rows can be counted in one go.
-    start = np.flatnonzero(opens_tie)
-    size = np.diff(start, append=values.size)
-    doubled = 2 * (start % n) + size - n
-    ranks = np.empty(values.shape)
-    np.put_along_axis(ranks, order, np.repeat(doubled, size).reshape(values.shape), axis=1)
+    values: FloatArray = maps.detach().to("cpu", torch.float64).numpy()
+    return values
+
+
+def _centred_ranks(values: FloatArray) -> FloatArray:
+    """Return 2 * (average rank - mean rank) of each of (n,) values, whole numbers."""
+    order = np.argsort(values)
+    ordered = values[order]
+    start = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(values)])
+    size = np.diff(start, append=len(values))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat(2 * start + size - len(values), size)
     return ranks

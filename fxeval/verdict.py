@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from fxeval.contracts import BROKEN_STATES, Estimate, Limit, Outcome, RowState, Verdict
+from fxeval.cells import Estimate, Limit, Outcome, Verdict
+from fxeval.contracts import BROKEN_STATES, RowState
 
 MIN_IDENTITIES = 30
 """Identities from which a limit can be passed (certification.md 4.2)."""
@@ -41,10 +42,13 @@ def judge(limit: Limit, estimate: Estimate) -> Verdict:
         estimate: Of the metric; for ``better_than``, of the paired improvement (positive = the
             explainer is better) from which ``by_relative`` of the control is already subtracted.
     """
-    margin = limit.by_absolute if limit.form == "better_than" else limit.bound
+    margin = _margin(limit)
     subject = _subject(limit)
-    if margin is None or not math.isfinite(margin):
-        return Verdict(Outcome.INVALID, f"{subject}: the limit {margin} is not a finite number")
+    if not math.isfinite(margin):
+        return Verdict(
+            Outcome.INVALID,
+            f"{subject}: the limit is not a finite number or its margin is negative",
+        )
     unusable = _unusable(estimate)
     if unusable is not None:
         return Verdict(unusable.outcome, f"{subject}: {unusable.reason}")
@@ -58,10 +62,11 @@ def judge(limit: Limit, estimate: Estimate) -> Verdict:
     if estimate.n_identities < needed.get(outcome, MIN_IDENTITIES):
         outcome, remark = Outcome.INCONCLUSIVE, f": {_too_few(estimate)}"
     wanted = {"at_most": "be at most", "at_least": "be at least", "better_than": "lie above"}
+    is_of = " " if limit.form == "better_than" else ": "
     value, low, high = (_number(x, margin) for x in (estimate.value, estimate.low, estimate.high))
     return Verdict(
         outcome,
-        f"{subject} {value} [{low}, {high}], must {wanted[limit.form]} {margin:g}{remark}",
+        f"{subject}{is_of}{value} [{low}, {high}], must {wanted[limit.form]} {margin:g}{remark}",
     )
 
 
@@ -80,7 +85,8 @@ def state_verdict(states: Mapping[RowState, int], n: int) -> Verdict | None:
     reasons = []
     if constant > MAX_BAD_SHARE * n:
         reasons.append(
-            f"{constant} of {n} saliency maps are constant, at most {MAX_BAD_SHARE:.0%} may be"
+            f"{constant} of {n} saliency maps are degenerate (constant), at most "
+            f"{MAX_BAD_SHARE:.0%} may be"
         )
     if sum(broken.values()) > MAX_BAD_SHARE * n:
         listed = ", ".join(f"{state.value} {rows}" for state, rows in broken.items())
@@ -110,7 +116,7 @@ def _bounded(low: float, high: float, bound: float) -> tuple[Outcome, str]:
         return Outcome.PASS, ""
     if low > bound:
         return Outcome.FAIL, ""
-    return Outcome.INCONCLUSIVE, ": the interval holds the limit"
+    return Outcome.INCONCLUSIVE, ": the interval contains the limit"
 
 
 def _compared(estimate: Estimate, margin: float) -> tuple[Outcome, str]:
@@ -121,7 +127,7 @@ def _compared(estimate: Estimate, margin: float) -> tuple[Outcome, str]:
         return Outcome.PASS, ""
     if estimate.high < margin:
         return Outcome.FAIL, ""
-    return Outcome.INCONCLUSIVE, ": the interval holds the limit"
+    return Outcome.INCONCLUSIVE, ": the interval contains the limit"
 
 
 def _unusable(estimate: Estimate) -> Verdict | None:
@@ -132,7 +138,9 @@ def _unusable(estimate: Estimate) -> Verdict | None:
         return Verdict(Outcome.INVALID, f"the estimate {estimate.value} is not a finite number")
     if math.isnan(estimate.low) and math.isnan(estimate.high):
         return Verdict(
-            Outcome.INCONCLUSIVE, f"{estimate.value:.3g} without an interval, {_too_few(estimate)}"
+            Outcome.INCONCLUSIVE,
+            f"{estimate.value:.3g} without an interval: {estimate.n_identities} identities, at "
+            f"least {MIN_IDENTITIES} needed",
         )
     if not -math.inf < estimate.low <= estimate.value <= estimate.high < math.inf:
         return Verdict(
@@ -147,10 +155,21 @@ def _too_few(estimate: Estimate) -> str:
     return f"too few identities ({estimate.n_identities} of at least {MIN_IDENTITIES})"
 
 
+def _margin(limit: Limit) -> float:
+    """Return the number that the interval must clear, NaN if there is none.
+
+    A negative margin would let an explainer pass that is worse than the control.
+    """
+    if limit.form != "better_than":
+        return math.nan if limit.bound is None else limit.bound
+    helps = not (limit.by_absolute >= 0.0 and limit.by_relative >= 0.0)  # NaN included
+    return math.nan if helps else limit.by_absolute
+
+
 def _subject(limit: Limit) -> str:
     fill = f" ({limit.fill})" if limit.fill else ""
     if limit.form != "better_than":
-        return f"{limit.metric}{fill}:"
+        return f"{limit.metric}{fill}"
     beyond = f" beyond {limit.by_relative:g} of the control" if limit.by_relative else ""
     return f"{limit.metric}{fill}: improvement over control.{limit.control}{beyond}"
 

@@ -1,0 +1,197 @@
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fxeval.cells import Estimate, Limit, Outcome, Verdict
+from fxeval.contracts import RowState
+from fxeval.verdict import MIN_IDENTITIES, MIN_IDENTITIES_TO_FAIL, combine, judge, state_verdict
+
+PASS, FAIL, INCONCLUSIVE, INVALID = (
+    Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.INVALID,
+)  # fmt: skip
+AT_MOST = Limit("deletion_auc", "at_most", bound=0.4)
+AT_LEAST = Limit("insertion_auc", "at_least", bound=0.4)
+BETTER = Limit("deletion_auc", "better_than", control="random_blobs")
+BEYOND = replace(BETTER, by_absolute=0.02)
+
+
+def _estimate(low, value, high, identities=50):
+    return Estimate(value, low, high, 0.95, 100, identities, "cluster-robust t over identities")
+
+
+@pytest.mark.parametrize(
+    ("limit", "interval", "outcome"),
+    [
+        (AT_MOST, (0.2, 0.3, 0.39), PASS),
+        (AT_MOST, (0.2, 0.3, 0.4), PASS),
+        (AT_MOST, (0.2, 0.3, 0.41), INCONCLUSIVE),
+        (AT_MOST, (0.4, 0.5, 0.6), INCONCLUSIVE),
+        (AT_MOST, (0.41, 0.5, 0.6), FAIL),
+        (AT_MOST, (0.3, 0.3, 0.3), PASS),
+        (AT_LEAST, (0.41, 0.5, 0.6), PASS),
+        (AT_LEAST, (0.4, 0.5, 0.6), PASS),
+        (AT_LEAST, (0.39, 0.5, 0.6), INCONCLUSIVE),
+        (AT_LEAST, (0.2, 0.3, 0.4), INCONCLUSIVE),
+        (AT_LEAST, (0.2, 0.3, 0.39), FAIL),
+        (BETTER, (0.044, 0.061, 0.078), PASS),
+        (BETTER, (0.0, 0.061, 0.078), INCONCLUSIVE),
+        (BETTER, (-0.01, 0.061, 0.078), INCONCLUSIVE),
+        (BETTER, (-0.02, -0.01, 0.0), INCONCLUSIVE),
+        (BETTER, (-0.02, -0.01, -0.001), FAIL),
+        (BEYOND, (0.021, 0.061, 0.078), PASS),
+        (BEYOND, (0.02, 0.061, 0.078), INCONCLUSIVE),
+        (BEYOND, (0.001, 0.01, 0.019), FAIL),
+    ],
+)
+def test_the_interval_decides(limit, interval, outcome):
+    assert judge(limit, _estimate(*interval)).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("value", "outcome"), [(0.0, FAIL), (-0.1, FAIL), (0.1, INCONCLUSIVE), (1e-9, INCONCLUSIVE)]
+)
+@pytest.mark.parametrize("noise", [0.0, 1e-17])
+def test_a_paired_difference_without_variance_never_passes(value, outcome, noise):
+    verdict = judge(BETTER, _estimate(value - noise, value, value + noise))
+    assert verdict.outcome is outcome
+    assert "no width" in verdict.reason
+
+
+@pytest.mark.parametrize("limit", [AT_MOST, AT_LEAST, BETTER])
+@pytest.mark.parametrize("identities", [2, 9, 10, 29, 30])
+def test_few_identities_never_pass_and_very_few_decide_nothing(limit, identities):
+    better = -0.5 if limit is AT_MOST else 0.9
+    good = judge(limit, _estimate(better - 0.01, better, better + 0.01, identities))
+    bad = judge(limit, _estimate(0.4 - better, 0.41 - better, 0.42 - better, identities))
+    assert good.outcome is (PASS if identities >= MIN_IDENTITIES else INCONCLUSIVE)
+    assert bad.outcome is (FAIL if identities >= MIN_IDENTITIES_TO_FAIL else INCONCLUSIVE)
+    if identities < MIN_IDENTITIES:
+        assert f"too few identities ({identities} of at least 30)" in good.reason
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.sampled_from([AT_MOST, AT_LEAST, BETTER, BEYOND]),
+    st.tuples(*[st.floats(allow_nan=True, allow_infinity=True)] * 3),
+    st.integers(0, 60),
+)
+def test_only_a_finite_interval_beyond_the_limit_with_enough_identities_passes(
+    limit, interval, identities
+):
+    verdict = judge(limit, _estimate(*interval, identities))
+    low, value, high = interval
+    margin = limit.by_absolute if limit.bound is None else limit.bound
+    clears = {"at_most": high <= margin, "at_least": low >= margin, "better_than": low > margin}
+    if verdict.outcome is PASS:
+        assert all(map(math.isfinite, interval))
+        assert low <= value <= high
+        assert identities >= MIN_IDENTITIES
+        assert clears[limit.form]
+    assert verdict.reason
+
+
+@pytest.mark.parametrize("limit", [AT_MOST, AT_LEAST, BETTER])
+@pytest.mark.parametrize(
+    ("interval", "outcome"),
+    [
+        ((math.nan, math.nan, math.nan), INVALID),
+        ((0.1, math.inf, 0.3), INVALID),
+        ((-math.inf, 0.2, 0.3), INVALID),
+        ((0.1, 0.2, math.inf), INVALID),
+        ((math.nan, 0.2, 0.3), INVALID),
+        ((0.3, 0.2, 0.1), INVALID),
+        ((0.1, 0.5, 0.3), INVALID),
+        ((math.nan, 0.2, math.nan), INCONCLUSIVE),
+    ],
+)
+def test_what_is_no_number_is_never_a_pass(limit, interval, outcome):
+    assert judge(limit, _estimate(*interval)).outcome is outcome
+
+
+def test_no_rows_are_no_evidence():
+    nothing = Estimate(math.nan, math.nan, math.nan, 0.95, 0, 0, "no row has a value")
+    assert judge(AT_MOST, nothing) == Verdict(INCONCLUSIVE, "deletion_auc: no row has a value")
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        *(replace(AT_MOST, bound=bound) for bound in (None, math.nan, math.inf)),
+        *(replace(BETTER, by_absolute=margin) for margin in (math.nan, math.inf, -0.1)),
+        *(replace(BETTER, by_relative=margin) for margin in (math.nan, -0.1)),
+    ],
+)
+def test_a_limit_that_is_no_number_or_helps_the_explainer_is_invalid(limit):
+    assert judge(limit, _estimate(0.1, 0.2, 0.3)).outcome is INVALID
+
+
+def test_reasons_are_sentences_with_numbers():
+    assert judge(BETTER, _estimate(0.0441, 0.06099, 0.0779)).reason == (
+        "deletion_auc: improvement over control.random_blobs 0.061 [0.0441, 0.0779], "
+        "must lie above 0"
+    )
+    assert judge(replace(AT_MOST, fill="blur"), _estimate(0.35, 0.4, 0.45)).reason == (
+        "deletion_auc (blur): 0.4 [0.35, 0.45], must be at most 0.4: "
+        "the interval contains the limit"
+    )
+    assert judge(replace(BETTER, by_relative=0.1), _estimate(-0.3, -0.2, -0.1)).reason == (
+        "deletion_auc: improvement over control.random_blobs beyond 0.1 of the control -0.2 "
+        "[-0.3, -0.1], must lie above 0"
+    )
+    assert judge(AT_LEAST, _estimate(math.nan, 0.5, math.nan, 1)).reason == (
+        "insertion_auc: 0.5 without an interval: 1 identities, at least 30 needed"
+    )
+
+
+def test_a_number_is_never_rounded_onto_the_limit_it_misses():
+    reason = judge(AT_MOST, _estimate(0.3, 0.35, 0.40004)).reason
+    assert "[0.3, 0.40004]" in reason
+
+
+@pytest.mark.parametrize(
+    ("states", "outcome"),
+    [
+        ({RowState.OK: 200}, None),
+        ({RowState.OK: 198, RowState.DEGENERATE_MAP: 2}, None),
+        ({RowState.OK: 197, RowState.DEGENERATE_MAP: 3}, FAIL),
+        ({RowState.OK: 198, RowState.NAN_MAP: 1, RowState.EXPLAINER_RAISED: 1}, None),
+        ({RowState.OK: 197, RowState.NAN_MAP: 1, RowState.EXPLAINER_RAISED: 2}, FAIL),
+        ({RowState.OK: 196, RowState.NAN_MAP: 2, RowState.DEGENERATE_MAP: 2}, None),
+        ({RowState.OK: 100, RowState.NOT_CROSSED: 100}, None),
+        ({RowState.MODEL_CHANGED: 200}, FAIL),
+        ({}, None),
+    ],
+)
+def test_more_than_one_percent_of_bad_maps_fail(states, outcome):
+    verdict = state_verdict(states, 200)
+    assert (verdict.outcome if verdict else None) is outcome
+
+
+def test_one_bad_map_of_few_fails_and_is_named():
+    verdict = state_verdict({RowState.OK: 38, RowState.DEGENERATE_MAP: 1, RowState.NAN_MAP: 1}, 40)
+    assert verdict.reason == (
+        "1 of 40 saliency maps are degenerate (constant), at most 1% may be; "
+        "1 of 40 rows have no usable saliency map (nan_map 1), at most 1% may"
+    )
+
+
+def test_the_severest_critical_verdict_decides_the_cell():
+    good, bad, open_, void = (
+        Verdict(outcome, outcome.value) for outcome in (PASS, FAIL, INCONCLUSIVE, INVALID)
+    )
+    ordered = [void, bad, open_, good]
+    for index, severest in enumerate(ordered):
+        group = [(verdict, "critical") for verdict in reversed(ordered[index:])]
+        assert combine(group) == severest
+    assert combine([(good, "critical"), (bad, "warning"), (void, "info")]) == good
+    two = [(Verdict(FAIL, "a"), "critical"), (good, "critical"), (Verdict(FAIL, "b"), "critical")]
+    assert combine(two) == Verdict(FAIL, "a; b")
+
+
+@pytest.mark.parametrize("severities", [[], ["warning"], ["info", "warning"]])
+def test_without_a_critical_limit_nothing_is_passed(severities):
+    verdict = combine([(Verdict(PASS, "fine"), severity) for severity in severities])
+    assert verdict == Verdict(INCONCLUSIVE, "no critical limit: information only")
