@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxeval.cells import Cell
 from fxeval.contracts import (
-    Cell,
     Explainer,
     FaceModel,
     PairListing,

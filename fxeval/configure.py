@@ -3,7 +3,7 @@
 from dataclasses import fields, is_dataclass, replace
 from typing import TypeVar
 
-from fxeval.contracts import Use
+from fxeval.cells import Use
 from fxeval.errors import FxevalError, SuiteError
 from fxeval.registry import hint
 

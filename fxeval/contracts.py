@@ -9,10 +9,10 @@ Legend of shapes (mypy sees tensors; the names carry the meaning):
 N pairs, K removal steps, D embedding size, H and W height and width in pixels.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -50,15 +50,6 @@ BROKEN_STATES = frozenset(
     {RowState.NAN_MAP, RowState.NO_GRADIENT, RowState.WRONG_SHAPE,
      RowState.EXPLAINER_RAISED, RowState.MODEL_CHANGED}
 )  # fmt: skip
-
-
-class Outcome(StrEnum):
-    """The four verdicts."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
-    INVALID = "invalid"
 
 
 @dataclass(frozen=True)
@@ -292,143 +283,6 @@ class Perturbations:
 
     def __len__(self) -> int:
         return len(self.image)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A quantity under a condition, and what it means.
-
-    Attributes:
-        name: Quantity and condition, for example ``deletion_auc``.
-        title: The name in words.
-        unit: Of the value.
-        better: Which direction is better for the explainer.
-        statistic: What of the rows the interval is about.
-        source: Paper and section.
-        meaning: One sentence for the reader of a scorecard.
-    """
-
-    name: str
-    title: str
-    unit: str
-    better: Literal["lower", "higher"]
-    statistic: Literal["mean", "median"]
-    source: str
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its two-sided interval.
-
-    ``low`` and ``high`` are NaN where no interval can be given (fewer than two identities).
-    """
-
-    value: float
-    low: float
-    high: float
-    confidence: float
-    n_pairs: int
-    n_identities: int
-    method: str
-
-
-@dataclass(frozen=True)
-class Limit:
-    """What an interval must clear.
-
-    Attributes:
-        metric: Name of the metric.
-        form: ``at_most``, ``at_least`` or ``better_than``.
-        bound: The number of ``at_most`` and ``at_least``; None otherwise.
-        control: Name of the control of ``better_than``; None otherwise.
-        by_absolute: Margin in the metric's unit, >= 0.
-        by_relative: Margin as a fraction of the control's value, >= 0.
-        fill: The fill it is about; None = every fill of the check.
-        severity: ``critical`` decides the cell, ``warning`` and ``info`` are shown.
-        where: ``file:line:column`` in the suite.
-    """
-
-    metric: str
-    form: Literal["at_most", "at_least", "better_than"]
-    bound: float | None = None
-    control: str | None = None
-    by_absolute: float = 0.0
-    by_relative: float = 0.0
-    fill: str | None = None
-    severity: Literal["critical", "warning", "info"] = "critical"
-    where: str = ""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """An outcome and the sentence that justifies it."""
-
-    outcome: Outcome
-    reason: str
-
-
-@dataclass(frozen=True)
-class Use:
-    """A subject as a suite names it.
-
-    Attributes:
-        id: Of the fixture.
-        params: Set in the suite.
-        where: ``file:line:column``.
-        alias: Another name in this suite, so that one fixture can be used with several settings.
-    """
-
-    id: str
-    params: Mapping[str, Any] = field(default_factory=dict)
-    where: str = ""
-    alias: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The name in reports: the alias if there is one."""
-        return self.alias or self.id
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One check x model x explainer x pair list: one pytest test.
-
-    Attributes:
-        id: ``check[model-explainer-pairs]``, unique in the suite.
-        suite: Name of the suite.
-        check: Id of the check in the suite.
-        kind: What is measured, for example ``faithfulness.deletion_insertion``.
-        why: The suite's sentence on why it matters.
-        model: The face model.
-        explainer: The explainer.
-        pairs: The pair list.
-        n: Number of mated pairs to measure; None = all.
-        parameters: The kind's validated parameters object (``fxeval.metrics.<kind>.Parameters``).
-        limits: What must hold.
-        seed: The suite's seed.
-        confidence: Two-sided confidence of the intervals.
-        on_inconclusive: What an undecided interval does to the test: ``fail`` or ``warn``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        where: ``file:line:column`` of the check.
-    """
-
-    id: str
-    suite: str
-    check: str
-    kind: str
-    why: str
-    model: Use
-    explainer: Use
-    pairs: Use
-    n: int | None
-    parameters: Any
-    limits: tuple[Limit, ...]
-    seed: int
-    confidence: float
-    on_inconclusive: Literal["fail", "warn"]
-    device: str
-    where: str
 
 
 def check_embeddings(name: str, embeddings: object, n: int) -> Embeddings:

@@ -5,13 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fxeval.contracts import (
-    Explainer,
-    Pairs,
-    RowState,
-    SaliencyMaps,
-    check_maps,
-)
+from fxeval.contracts import Explainer, Pairs, RowState, SaliencyMaps, check_maps
 from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.forward_pool import PooledModel, device_of
 from fxeval.metrics.evidence import ROWS_AT_ONCE, Side

@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from fxeval.contracts import Cell, Limit, Use
+from fxeval.cells import Cell, Limit, Use
 from fxeval.errors import SuiteError
 
 MAX_CELLS = 10_000

@@ -20,7 +20,7 @@ import pytest
 from fxeval.gather import Gatherer
 
 if TYPE_CHECKING:
-    from fxeval.contracts import Cell
+    from fxeval.cells import Cell
     from fxeval.plan import Suite
     from fxeval.session import Session
 

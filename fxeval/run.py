@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from fxeval.bench import Bench, Subjects
-from fxeval.contracts import Cell, Estimate, Fill, Limit, Metric, Outcome, RowState, Verdict
+from fxeval.cells import Cell, Estimate, Limit, Metric, Outcome, Verdict
+from fxeval.contracts import Fill, RowState
 from fxeval.estimation import mean_estimate, median_estimate, paired
 from fxeval.metrics import CATALOGUE
 from fxeval.metrics.evidence import EXPLAINER, Curve, Measurement

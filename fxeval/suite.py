@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from pydantic import BaseModel
 
 from fxeval import suite_forms as forms
-from fxeval.contracts import Limit, Use
+from fxeval.cells import Limit, Use
 from fxeval.metrics import CATALOGUE
 from fxeval.plan import Check, Subject, Suite
 from fxeval.suite_yaml import Document, Loc, describe, read, suggestion

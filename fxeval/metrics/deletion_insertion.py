@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from fxeval.contracts import Fill, Metric, RowState, SaliencyMaps
+from fxeval.cells import Metric
+from fxeval.contracts import Fill, RowState, SaliencyMaps
 from fxeval.errors import EvidenceError
 from fxeval.explainers.controls import ControlInputs, control_maps, mean_map
 from fxeval.metrics.evidence import (

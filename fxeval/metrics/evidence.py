@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fxeval.cells import Verdict
 from fxeval.contracts import (
     BROKEN_STATES,
     Embeddings,
@@ -21,7 +22,6 @@ from fxeval.contracts import (
     RowState,
     SaliencyMaps,
     SimilarityKind,
-    Verdict,
 )
 
 Side = Literal["probe", "reference"]

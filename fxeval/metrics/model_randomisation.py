@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from fxeval.contracts import BROKEN_STATES, Metric, Outcome, RowState, SaliencyMaps, Verdict
+from fxeval.cells import Metric, Outcome, Verdict
+from fxeval.contracts import BROKEN_STATES, RowState, SaliencyMaps
 from fxeval.map_similarity import spearman
 from fxeval.metrics.evidence import (
     EXPLAINER,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fxeval import plan
-from fxeval.contracts import Limit, Use
+from fxeval.cells import Limit, Use
 from fxeval.errors import SuiteError
 from fxeval.metrics.model_randomisation import Parameters
 from fxeval.plan import Check, Subject, Suite, cells
