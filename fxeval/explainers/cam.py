@@ -21,7 +21,7 @@ from fxeval.contracts import (
     SaliencyMaps,
     SimilarityKind,
     check_embeddings,
-)  # fmt: skip
+)
 from fxeval.errors import ExplainerContractError
 from fxeval.similarity import similarity
 

@@ -14,14 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fxeval.contracts import (
-    Embeddings,
-    FaceModel,
-    Images,
-    Need,
-    SaliencyMaps,
-    check_embeddings,
-)  # fmt: skip
+from fxeval.contracts import Embeddings, FaceModel, Images, Need, SaliencyMaps, check_embeddings
 from fxeval.errors import ExplainerContractError
 from fxeval.similarity import similarity
 

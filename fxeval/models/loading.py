@@ -18,14 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fxeval.contracts import (
-    Crop,
-    Embeddings,
-    FaceModel,
-    Images,
-    SimilarityKind,
-    check_embeddings,
-)
+from fxeval.contracts import Crop, Embeddings, FaceModel, Images, SimilarityKind, check_embeddings
 from fxeval.errors import ModelContractError
 
 MAX_HEADER_BYTES = 4 << 20
