@@ -41,10 +41,11 @@ def test_the_golden_order_of_the_specification_is_met():
 def test_the_slow_reference_agrees_and_its_hash_is_the_published_splitmix64():
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     assert _splitmix64(1234567, 3) == published
-    maps = torch.stack(
-        [GOLDEN, torch.zeros(4, 4), -GOLDEN.T, torch.linspace(1, 1.001, 16).view(4, 4)]
-    )
-    seeds = [0, 1234567, 2**63 - 1, 5]
+    neighbours = torch.arange(16.0).view(4, 4) * 1e-5  # one quantisation level apart
+    neighbours[3, 3] = 1.0
+    narrow = torch.linspace(1, 1.001, 16).view(4, 4)
+    maps = torch.stack([GOLDEN, torch.zeros(4, 4), -GOLDEN.T, narrow, neighbours])
+    seeds = [0, 1234567, 2**63 - 1, 5, 6]
     expected = [_slow_ranks(map_, seed) for map_, seed in zip(maps, seeds, strict=True)]
     assert ranks(maps, seeds).tolist() == expected
 
