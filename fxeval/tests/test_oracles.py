@@ -10,22 +10,21 @@ fxeval's own order must differ from the peer's inside the ties only, and there r
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from fxeval.contracts import Crop, Fill, Pairs
+from fxeval.contracts import Crop, Fill
 from fxeval.explainers.cam import GradCAM
 from fxeval.forward_pool import ForwardPool
 from fxeval.metrics.evidence import Evidence
 from fxeval.metrics.removal_curves import Curves, Perturbed, area, trace
 from fxeval.ranking import ranks
+from fxeval.tests.peers import MaskedPairs, quantus_curves, torchcam_areas
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
 
 pytestmark = pytest.mark.oracle
@@ -80,13 +79,17 @@ def follow(order: Tensor, steps: int, fill: Fill) -> Curves:
     return trace(Perturbed(PAIRS.probe, PAIRS.reference, order, fill), steps, evidence)
 
 
-def unit_images(rows: Tensor, pairs: Pairs = PAIRS) -> Tensor:
-    return pairs.images[rows].float() / 255
+def unit_images(rows: Tensor) -> Tensor:
+    return PAIRS.images[rows].float() / 255
 
 
-def unit_embeddings(images: Tensor) -> Tensor:
+def embedded(images: Tensor) -> Tensor:
     with torch.no_grad():
-        return F.normalize(NET(images).double())
+        return NET(images)
+
+
+def mean_fill(images: Tensor) -> Tensor:
+    return images.mean((2, 3), keepdim=True)
 
 
 def ranks_of(order: np.ndarray) -> Tensor:
@@ -117,51 +120,24 @@ def assert_orders_differ_inside_ties_only(maps: Tensor, theirs: Tensor) -> None:
 # torchcam
 
 
-class GivenMaps:
-    """Stands in for torchcam's extractor: it hands over maps that are already there."""
-
-    def __init__(self, maps: Tensor) -> None:
-        self.model = NET
-        self._maps = maps
-
-    def __call__(self, *_: object, **__: object) -> list[Tensor]:
-        return [self._maps]
-
-    def fuse_cams(self, maps: list[Tensor]) -> Tensor:
-        return maps[0]
-
-    @contextmanager
-    def _hooks_off(self) -> Iterator[None]:
-        yield
-
-
-@pytest.fixture
-def torchcam() -> ModuleType:
-    return pytest.importorskip("torchcam.metrics", reason="torchcam is absent: run .ci/oracles")
-
-
-def torchcam_areas(torchcam: ModuleType, maps: Tensor, steps: int, fill: Fill) -> np.ndarray:
-    """Areas under deletion and insertion of every pair, (N, 2); torchcam itself returns means."""
-    baseline = {"black": None, "mean": lambda images: images.mean((2, 3), keepdim=True)}[fill]
-    references = unit_embeddings(unit_images(PAIRS.reference))
-    areas = []
-    for row, reference in enumerate(references):
-        metric = torchcam.DeletionInsertionMetric(
-            GivenMaps(maps[row : row + 1]), steps=steps, baseline=baseline, batch_size=50
-        )
-
-        def cosine(embedding: Tensor, reference: Tensor = reference) -> Tensor:
-            return F.normalize(embedding.double(), dim=0) @ reference
-
-        metric.update(unit_images(PAIRS.probe[row : row + 1]), targets=[cosine])
-        areas.append([metric.summary()[way] for way in ("deletion_auc", "insertion_auc")])
-    return np.array(areas)
+def torchcam_areas_of_pairs(maps: Tensor, steps: int, fill: Fill) -> np.ndarray:
+    """Areas under deletion and insertion of every pair, (N, 2)."""
+    images, references = unit_images(PAIRS.probe), embedded(unit_images(PAIRS.reference))
+    baseline = {"black": None, "mean": mean_fill}[fill]
+    return np.array(
+        [
+            torchcam_areas(NET, image, reference, map_, steps=steps, baseline=baseline)
+            for image, reference, map_ in zip(
+                images.split(1), references.split(1), maps.split(1), strict=True
+            )
+        ]
+    )
 
 
 @each_map
 @each_fill
 @pytest.mark.parametrize("steps", STEPS)
-def test_areas_agree_with_torchcam(torchcam, maps, fill, steps):
+def test_areas_agree_with_torchcam(maps, fill, steps):
     """torchcam ranks by a stable descending sort: ties go from the top of the image to its bottom.
 
     That order is replayed. A constant map is thus one sweep of the image, not a random order.
@@ -169,102 +145,55 @@ def test_areas_agree_with_torchcam(torchcam, maps, fill, steps):
     stable = torch.argsort(maps.flatten(1), dim=1, descending=True, stable=True)
     replayed = ranks_of(stable.numpy())
     found = follow(replayed, steps, fill)
-    theirs = torchcam_areas(torchcam, maps, steps, fill)
+    theirs = torchcam_areas_of_pairs(maps, steps, fill)
     np.testing.assert_allclose(area(found.fraction, found.cosine), theirs, rtol=0, atol=TOLERANCE)
     assert_orders_differ_inside_ties_only(maps, replayed)
 
 
 @each_fill
-def test_on_maps_without_ties_our_own_order_leads_to_torchcams_areas(torchcam, fill):
+def test_on_maps_without_ties_our_own_order_leads_to_torchcams_areas(fill):
     found = follow(ranks(MAPS["distinct"], SEEDS), 64, fill)
-    theirs = torchcam_areas(torchcam, MAPS["distinct"], 64, fill)
+    theirs = torchcam_areas_of_pairs(MAPS["distinct"], 64, fill)
     np.testing.assert_allclose(area(found.fraction, found.cosine), theirs, rtol=0, atol=TOLERANCE)
 
 
-def test_on_ties_torchcams_areas_are_another_orders(torchcam):
+def test_on_ties_torchcams_areas_are_another_orders():
     """Without the replay the numbers differ: the agreement above is one of orders, too."""
     found = follow(ranks(MAPS["72% zeros"], SEEDS), 64, "black")
-    theirs = torchcam_areas(torchcam, MAPS["72% zeros"], 64, "black")
+    theirs = torchcam_areas_of_pairs(MAPS["72% zeros"], 64, "black")
     assert np.abs(area(found.fraction, found.cosine) - theirs).max() > 100 * TOLERANCE
 
 
 # Quantus
 
 
-class MaskedPairs(nn.Module):
-    """Similarity of all pairs as a function of a mask, (N, 1, H, W) -> (N, 1).
-
-    Quantus flips single values. Flipping those of a mask flips whole pixels, and a mask of zeros
-    to be flipped to one is insertion.
-    """
-
-    def __init__(self, fill: Fill) -> None:
-        super().__init__()
-        self.images = unit_images(PAIRS.probe)
-        mean = self.images.mean((2, 3), keepdim=True)
-        self.fillers = (mean if fill == "mean" else 0 * mean).expand_as(self.images)
-        self.references = unit_embeddings(unit_images(PAIRS.reference))
-
-    def forward(self, mask: Tensor) -> Tensor:
-        embeddings = unit_embeddings(torch.where(mask == 1, self.images, self.fillers))
-        return (embeddings * self.references).sum(1, keepdim=True)
-
-
-@pytest.fixture
-def quantus() -> ModuleType:
-    return pytest.importorskip("quantus", reason="Quantus is absent: run .ci/oracles")
-
-
-def quantus_curve(
-    quantus: ModuleType, maps: Tensor, steps: int, model: MaskedPairs, *, deletes: bool
-) -> tuple[np.ndarray, Tensor]:
-    """Return Quantus' curves, (N, K) without the point at 0, and the ranks of its order."""
-    flipped: list[np.ndarray] = []
-
-    def perturb(arr: np.ndarray, indices: np.ndarray, perturb_baseline: float) -> np.ndarray:
-        flipped.append(indices)
-        return quantus.batch_baseline_replacement_by_indices(arr, indices, perturb_baseline)
-
-    metric = quantus.PixelFlipping(
-        features_in_step=PIXELS // steps,
-        normalise=False,
-        perturb_func=perturb,
-        perturb_baseline=0.0 if deletes else 1.0,
-        disable_warnings=True,
-    )
-    curves = metric(
-        model.eval(),
-        np.full((len(maps), 1, *SIZE), 1.0 if deletes else 0.0, np.float32),
-        np.zeros(len(maps), np.int64),
-        maps[:, None].numpy(),
-        channel_first=True,
-        softmax=False,
-        device="cpu",
-        batch_size=len(maps),  # the references are not batched
-    )
-    return np.array(curves), ranks_of(np.concatenate(flipped, axis=1))
+def masked_pairs(fill: Fill) -> MaskedPairs:
+    images = unit_images(PAIRS.probe)
+    fillers = mean_fill(images) if fill == "mean" else torch.zeros(1)
+    references = embedded(unit_images(PAIRS.reference))
+    return MaskedPairs(NET, images, fillers.expand_as(images), references)
 
 
 @each_map
 @each_fill
 @pytest.mark.parametrize("steps", STEPS)
-def test_curves_agree_with_quantus(quantus, maps, fill, steps):
+def test_curves_agree_with_quantus(maps, fill, steps):
     """Quantus ranks by an unstable ``numpy.argsort``: what ties do depends on numpy and the CPU.
 
     The order it really took is recorded and replayed. Its curves lack the untouched image.
     """
-    model = MaskedPairs(fill)
     for way, deletes in enumerate([True, False]):
-        curves, replayed = quantus_curve(quantus, maps, steps, model, deletes=deletes)
+        curves, order = quantus_curves(masked_pairs(fill), maps, steps=steps, deletes=deletes)
+        replayed = ranks_of(order)
         found = follow(replayed, steps, fill)
         np.testing.assert_allclose(found.cosine[:, way, 1:], curves, rtol=0, atol=TOLERANCE)
         assert_orders_differ_inside_ties_only(maps, replayed)
 
 
 @each_map
-def test_between_ties_our_own_order_leads_to_quantus_curves(quantus, maps):
+def test_between_ties_our_own_order_leads_to_quantus_curves(maps):
     """Where a step ends between two values both have removed the same set, whatever ties do."""
-    curves, _ = quantus_curve(quantus, maps, 64, MaskedPairs("black"), deletes=True)
+    curves, _ = quantus_curves(masked_pairs("black"), maps, steps=64, deletes=True)
     found = follow(ranks(maps, SEEDS), 64, "black")
     counts = found.counts[1:-1]
     ordered = -np.sort(-maps.flatten(1).numpy(), axis=1)
