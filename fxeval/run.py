@@ -262,11 +262,16 @@ def _band(curve: Curve, identities: NDArray[np.int64], confidence: float) -> Map
         "kind": curve.kind,
         "map": curve.map,
         "fill": curve.fill,
-        "fraction": curve.fraction.tolist() if points else [],
-        "similarity": [point.value for point in points],
-        "low": [point.low for point in points],
-        "high": [point.high for point in points],
+        "fraction": [_drawn(value) for value in curve.fraction.tolist()] if points else [],
+        "similarity": [_drawn(point.value) for point in points],
+        "low": [_drawn(point.low) for point in points],
+        "high": [_drawn(point.high) for point in points],
     }
+
+
+def _drawn(value: float) -> float:
+    """Shorten a number that is only drawn; what is judged keeps all its digits."""
+    return float(f"{value:.5g}")
 
 
 def _mean_map(found: Measurement) -> list[list[float]] | None:

@@ -1,0 +1,242 @@
+"""What cells share, and what is refused before anything is measured."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from fxeval.bench import Bench, Subjects, chosen_rows, load_pairs
+from fxeval.cells import Cell, Use
+from fxeval.contracts import PairListing
+from fxeval.errors import DataContractError, EvidenceError, ModelContractError
+from fxeval.metrics import CATALOGUE
+from fxeval.models.loading import TorchFaceModel
+from fxeval.tests.subjects import CROP, ConvNet, CountingModel
+
+KIND = "sanity.model_randomisation"
+CELL = Cell(
+    "c", "s", "check", KIND, "", Use("tiny"), Use("mean"), Use("memory"), None,
+    CATALOGUE[KIND].Parameters(), (), 1, 0.95, "fail", "cpu", "s.yaml:1:1",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Memory:
+    n: int = 8
+    name: str = "memory"
+    banner: str | None = None
+
+    def listing(self):
+        ids = tuple(str(row) for row in range(self.n))
+        return PairListing(
+            tuple(f"{row}a" for row in ids), tuple(f"{row}b" for row in ids), (True,) * self.n,
+            ids, ids,
+        )  # fmt: skip
+
+    def images(self, image_ids, crop):
+        seeds = [[int(image_id[:-1]), ord(image_id[-1])] for image_id in image_ids]
+        draws = [np.random.default_rng(seed).integers(0, 256, (3, *crop.size)) for seed in seeds]
+        return torch.from_numpy(np.stack(draws).astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class Mean:
+    power: float = 1.0
+
+    def explain(self, model, probes, references, *, contrast=None, generator):
+        with torch.enable_grad():
+            images = probes.clone().requires_grad_()
+            similarity = (model.module(images) * model.embed(references)).sum()
+            (gradient,) = torch.autograd.grad(similarity, images)
+        return gradient.abs().mean(1) ** self.power
+
+
+def tiny(seed=0):
+    return TorchFaceModel("tiny", CROP, ConvNet(seed), "cosine", 0.5, f"{seed:064d}")
+
+
+@pytest.fixture
+def bench():
+    return Bench(batch_size=16, emit=lambda *a: None, progress=lambda *a: None)
+
+
+def listing(rows):
+    """Rows of (probe, reference, probe identity, reference identity)."""
+    probe, reference, one, two = zip(*rows, strict=True)
+    mated = tuple(a == b for a, b in zip(one, two, strict=True))
+    return PairListing(probe, reference, mated, one, two)
+
+
+MANY = listing(
+    [(f"{who}{n}", f"{who}{n}x", who, who) for who in "abcd" for n in range(5)]
+    + [("a0", "b0", "a", "b")]
+)
+
+
+def test_different_identities_come_before_any_comes_again():
+    for n in (4, 8, 20):
+        rows = chosen_rows(MANY, n, 1, "many")
+        met = [MANY.probe_identity[row] for row in rows]
+        assert len(set(rows)) == n
+        for turn in range(0, n, 4):
+            assert set(met[turn : turn + 4]) == set("abcd")
+
+
+def test_a_choice_depends_on_the_seed_and_not_on_the_order_of_the_list():
+    def names(of, seed):
+        return {of.probe[row] for row in chosen_rows(of, 8, seed, "many")}
+
+    turned = MANY.take(range(len(MANY)))
+    turned = MANY.take(list(range(len(MANY)))[::-1])
+    assert names(MANY, 1) == names(turned, 1)
+    assert any(names(MANY, 1) != names(MANY, seed) for seed in (2, 3, 4))
+
+
+def test_nonmated_pairs_are_never_chosen_and_too_few_are_refused():
+    assert len(chosen_rows(MANY, None, 1, "many")) == 20
+    with pytest.raises(DataContractError, match="21 mated pairs asked for, the list holds 20"):
+        chosen_rows(MANY, 21, 1, "many")
+    with pytest.raises(DataContractError, match="holds 0"):
+        chosen_rows(MANY.take([20]), None, 1, "many")
+
+
+def test_an_image_of_several_pairs_is_loaded_once():
+    rows = [("p", f"r{n}", "a", "a") for n in range(3)]
+
+    class Source(Memory):
+        def images(self, image_ids, crop):
+            assert image_ids == ["p", "r0", "r1", "r2"]
+            return torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 16, 16)
+
+    pairs = load_pairs(Source(), listing(rows), CROP)
+    assert pairs.probe.tolist() == [0, 0, 0]
+    assert pairs.reference.tolist() == [1, 2, 3]
+    assert len(set(pairs.image_digests)) == 4
+
+
+@pytest.mark.parametrize(
+    "images",
+    [torch.zeros(16, 3, 16, 16), torch.zeros(16, 3, 8, 8, dtype=torch.uint8),
+     torch.zeros(3, 3, 16, 16, dtype=torch.uint8)],
+)  # fmt: skip
+def test_a_source_that_breaks_its_promise_is_named(images):
+    class Source(Memory):
+        def images(self, image_ids, crop):
+            return images
+
+    with pytest.raises(DataContractError, match="pairs 'memory': images must be uint8"):
+        load_pairs(Source(), Memory().listing(), CROP)
+
+
+def test_maps_and_pairs_are_made_once_for_equal_explainers(bench):
+    model, asked = tiny(), []
+
+    @dataclass(frozen=True)
+    class Watched(Mean):
+        def explain(self, *args, **kwargs):
+            asked.append(self.power)
+            return super().explain(*args, **kwargs)
+
+    for power in (1.0, 1.0, 2.0):
+        evidence = bench.evidence(CELL, Subjects(model, Watched(power), Memory()))
+        evidence.explain("probe")
+    assert asked == [1.0, 2.0]
+
+
+def test_an_explainer_that_is_no_dataclass_is_asked_in_every_cell(bench):
+    model, asked = tiny(), []
+
+    class Plain:
+        def explain(self, model, probes, references, *, contrast=None, generator):
+            asked.append(1)
+            return probes.mean(1)
+
+    for cell in (CELL, CELL, replace(CELL, id="other")):
+        bench.evidence(cell, Subjects(model, Plain(), Memory())).explain("probe")
+    assert len(asked) == 2
+
+
+def test_gradient_passes_are_counted_and_the_hook_is_gone(bench):
+    model = tiny()
+    bench.evidence(CELL, Subjects(model, Mean(), Memory())).explain("probe")
+    assert bench.take_backwards() == 8
+    assert bench.take_backwards() == 0
+    assert not model.module._forward_pre_hooks
+
+
+def test_a_redrawn_network_is_another_network_and_the_model_stays(bench):
+    model = tiny()
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    evidence = bench.evidence(CELL, Subjects(model, Mean(), Memory()))
+    one, again, two = evidence.redraw(0), evidence.redraw(0), evidence.redraw(1)
+    assert torch.equal(one.maps.positive, again.maps.positive)
+    assert not torch.allclose(one.maps.positive, two.maps.positive)
+    assert one.redrawn_share > 0.9
+    assert one.spread > 1e-3
+    for name, value in model.module.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+class Api(CountingModel):
+    """A model behind an interface: no module to look into."""
+
+    def __init__(self):
+        super().__init__(None, name="api")
+        self._inner = ConvNet().eval()
+
+    def embed(self, images):
+        with torch.inference_mode():
+            return self._inner(images)
+
+
+def test_a_black_box_is_refused_gradients_and_re_drawing(bench):
+    @dataclass(frozen=True)
+    class NeedsGradients(Mean):
+        needs = frozenset({"gradients"})
+
+    with pytest.raises(EvidenceError, match="needs gradients, but model 'api' is a black box"):
+        bench.evidence(CELL, Subjects(Api(), NeedsGradients(), Memory()))
+    evidence = bench.evidence(CELL, Subjects(Api(), Mean(), Memory()))
+    with pytest.raises(EvidenceError, match="can't be re-drawn"):
+        evidence.redraw(0)
+
+
+class Wrong(torch.nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, images):
+        return self.answer(images)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x: torch.ones(len(x), 4), "two different images"),
+        (lambda x: x.flatten(1)[:, :4] * 0, "two different images"),
+        (lambda x: x.flatten(1) * torch.nan, "NaN"),
+        (lambda x: x, r"\(2, D\)"),
+    ],
+)
+def test_a_model_that_tells_no_faces_apart_is_refused(bench, answer, message):
+    model = TorchFaceModel("bad", CROP, Wrong(answer), "cosine", 0.5, "f" * 64)
+    with pytest.raises(ModelContractError, match=message):
+        bench.evidence(CELL, Subjects(model, Mean(), Memory()))
+
+
+def test_embed_and_module_must_agree(bench):
+    class Two(CountingModel):
+        def embed(self, images):
+            return super().embed(images * 255)
+
+    model = Two(ConvNet().eval())
+    with pytest.raises(ModelContractError, match="must agree"):
+        bench.evidence(CELL, Subjects(model, Mean(), Memory()))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused(bench):
+    with pytest.raises(ModelContractError, match="there is no CUDA device"):
+        bench.evidence(replace(CELL, device="cuda"), Subjects(tiny(), Mean(), Memory()))
