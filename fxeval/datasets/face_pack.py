@@ -111,7 +111,10 @@ class FacePack:
                 "render the pack again."
             )
         if pixels.shape[:2] != ARCFACE_112.size:
-            raise DataContractError(f"{path}: 112 x 112 pixels expected, got {pixels.shape[:2]}.")
+            height, width = pixels.shape[:2]
+            raise DataContractError(
+                f"{path}: 112 x 112 pixels expected, got {width} x {height}. Render the pack again."
+            )
         return pixels
 
     def _nonmated(self, faces: "list[_Face]", wanted: int) -> "list[tuple[_Face, _Face]]":
@@ -152,6 +155,9 @@ class FacePack:
         return {face.file: face for face in faces}
 
 
+_RELATIVE_PATH = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
+
+
 class _Face(NamedTuple):
     """An entry of the manifest."""
 
@@ -176,7 +182,7 @@ def _face(entry: dict[str, Any], where: str) -> _Face:
             )
     if not re.fullmatch("[0-9a-f]{64}", face.sha256):
         raise DataContractError(f"{where}: 'sha256' of 64 hexadecimal digits expected.")
-    if not re.fullmatch(r"(?!.*\.\.)[\w.-]+(/[\w.-]+)*", face.file, re.ASCII):
+    if len(face.file) > 200 or not _RELATIVE_PATH.fullmatch(face.file):
         raise DataContractError(
             f"{where}: a relative path inside the folder, of letters, digits and _.- expected, got "
             f"{face.file!r}. Correct the manifest."
