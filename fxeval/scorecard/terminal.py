@@ -7,7 +7,7 @@ from fxeval.scorecard import view
 from fxeval.scorecard.wording import clipped, visible
 
 _COLOURS: Mapping[str, str] = {"pass": "32", "fail": "31", "inconclusive": "33", "invalid": "35"}
-_COLUMNS = ("verdict", "check", "explainer", "model", "pairs", "decided by")
+_NAMES = ("check", "explainer", "model", "pairs")
 _DECIDED = 34  # characters: a value with its interval, and the limit's metric
 _NARROWEST = 6
 _GAP = "  "
@@ -34,24 +34,32 @@ def terminal_summary(
     ]
     cells = shown["cells"]
     if cells:
-        lines += ["", *_table(cells, width, colour)]
+        lines += [_about(cells), "", *_table(cells, width, colour)]
     missed = [cell for cell in cells if cell["verdict"]["outcome"] != "pass"]
     if missed:
         lines += ["", *(_why(cell, colour) for cell in missed)]
     return lines
 
 
+def _about(cells: list[Mapping[str, Any]]) -> str:
+    """Name what all cells share, which then needs no column."""
+    shared = [f"{key} {cells[0][key]}" for key in _NAMES if len({c[key] for c in cells}) == 1]
+    return " · ".join([*shared, f"{max(cell['n_pairs'] for cell in cells)} pairs a cell"])
+
+
 def _table(cells: list[Mapping[str, Any]], width: int, colour: bool) -> list[str]:
+    names = [key for key in _NAMES if len({cell[key] for cell in cells}) > 1]
     rows = [
         [
             cell["verdict"]["outcome"].upper(),
-            *(cell[key] for key in _COLUMNS[1:5]),
+            *(cell[key] for key in names),
             view.deciding_text(cell).replace("−", "-"),
         ]
         for cell in cells
     ]
-    widths = _widths([list(_COLUMNS), *rows], width)
-    lines = [_line(list(_COLUMNS), widths)]
+    head = ["verdict", *names, "decided by"]
+    widths = _widths([head, *rows], width)
+    lines = [_line(head, widths)]
     for cell, row in zip(cells, rows, strict=True):
         line = _line(row, widths)
         word = row[0]
@@ -61,11 +69,13 @@ def _table(cells: list[Mapping[str, Any]], width: int, colour: bool) -> list[str
 
 def _widths(rows: list[list[str]], width: int) -> list[int]:
     """Fit the columns: names shrink, the widest first; the last column takes what is left."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-    room = width - len(_GAP) * (len(_COLUMNS) - 1)
+    columns = len(rows[0])
+    widths = [max(len(row[i]) for row in rows) for i in range(columns)]
+    room = width - len(_GAP) * (columns - 1)
     last = min(widths[-1], _DECIDED)
-    while sum(widths[:-1]) + last > room:
-        widest = max(range(1, 5), key=widths.__getitem__)
+    names = range(1, columns - 1)
+    while names and sum(widths[:-1]) + last > room:
+        widest = max(names, key=widths.__getitem__)
         if widths[widest] <= _NARROWEST:
             break
         widths[widest] -= 1

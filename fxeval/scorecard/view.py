@@ -136,7 +136,7 @@ def deciding_text(cell: Json) -> str:
     """Say what decided a cell, the value first."""
     limit = deciding(cell)
     if limit is None:
-        return "no limit decided it"
+        return "no limit: see below"
     return f"{interval(limit['estimate'], limit_line(limit))}  {limit_text(limit)}"
 
 

@@ -340,23 +340,24 @@ def test_a_list_is_no_record():
 
 def test_the_terminal_shows_verdict_banner_one_line_per_cell_and_reasons():
     lines = terminal_summary(EXAMPLE, 100)
-    assert lines[:8] == [
+    assert lines[:9] == [
         "INVALID  quickstart: of 4 cells 1 could not be measured, 1 failed, 1 inconclusive, "
         "1 passed",
         "! Rendered faces: this run validates explainers and metrics; it says nothing about real "
         "faces.",
+        "model mini_resnet · pairs rendered · 40 pairs a cell",
         "",
-        "verdict       check         explainer      model        pairs     decided by",
-        "PASS          deletion-in…  gradcam        mini_resnet  rendered  "
-        "0.122 [0.107, 0.137]  deletion_au…",
-        "FAIL          deletion-in…  srise_4000_m…  mini_resnet  rendered  "
-        "-0.058 [-0.071, -0.044]  deletion…",
-        "INCONCLUSIVE  model-rando…  gradcam        mini_resnet  rendered  "
-        "0.180 [0.110, 0.250]  rank_correl…",
-        "INVALID       model-rando…  srise_4000_m…  mini_resnet  rendered  no limit decided it",
+        "verdict       check                explainer                      decided by",
+        "PASS          deletion-insertion   gradcam                  "
+        "      0.122 [0.107, 0.137]  deletion_au…",
+        "FAIL          deletion-insertion   srise_4000_masks_<script>"
+        "ale…  -0.058 [-0.071, -0.044]  deletion…",
+        "INCONCLUSIVE  model-randomisation  gradcam                  "
+        "      0.180 [0.110, 0.250]  rank_correl…",
+        "INVALID       model-randomisation  srise_4000_masks_<script>ale…  no limit: see below",
     ]
     missed = [cell for cell in EXAMPLE["cells"] if cell["verdict"]["outcome"] != "pass"]
-    assert lines[9:] == [
+    assert lines[10:] == [
         f"{cell['verdict']['outcome'].upper()}  {cell['id']}: {cell['verdict']['reason']}"
         for cell in missed
     ]
