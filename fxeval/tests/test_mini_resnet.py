@@ -1,0 +1,127 @@
+"""The shipped network on rendered faces."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from fxeval.datasets.alignment import ARCFACE_112
+from fxeval.datasets.face_pack import BANNER, FacePack
+from fxeval.fixtures.synthetic import evaluate
+from fxeval.fixtures.synthetic.evaluate import DATA, verify
+from fxeval.models.loading import TorchFaceModel, file_digest, load_card
+from fxeval.models.mini_resnet import Block, MiniResNet
+
+CARD = DATA / "mini_resnet.json"
+
+
+@pytest.fixture(scope="module")
+def card():
+    return json.loads(CARD.read_text())
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_card(CARD, MiniResNet, ARCFACE_112)
+
+
+@pytest.fixture(scope="module")
+def verification(model):
+    return verify(model, FacePack(DATA / "rendered_faces"))
+
+
+def test_the_card_describes_its_weights(card, model):
+    assert file_digest(DATA / card["file"]) == card["sha256"] == model.digest
+    assert (DATA / card["file"]).stat().st_size <= 3_000_000
+    parameters = sum(parameter.numel() for parameter in model.module.parameters())
+    assert parameters == card["parameters"] <= 1_500_000
+    assert (card["name"], card["crop"], card["similarity"]) == (
+        "mini_resnet", ARCFACE_112.name, "cosine",
+    )  # fmt: skip
+
+
+def test_verification_of_held_out_identities_is_accurate(verification):
+    assert (verification.n_mated, verification.n_nonmated) == (600, 600)
+    assert verification.accuracy >= 0.96
+    assert verification.auc >= 0.99
+
+
+def test_the_card_states_the_accuracy_that_is_measured(card, verification):
+    for name in ("accuracy", "accuracy_std", "auc", "fmr", "fnmr"):
+        assert card["verification"][name] == pytest.approx(getattr(verification, name), abs=0.003)
+
+
+def test_the_operating_threshold_balances_errors_on_other_identities(verification):
+    assert verification.fmr < 0.06
+    assert verification.fnmr < 0.06
+
+
+def test_an_untrained_network_verifies_far_worse(verification):
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        untrained = MiniResNet().eval()
+    model = TorchFaceModel("untrained", ARCFACE_112, untrained, "cosine", 0.0, "")
+    result = verify(model, FacePack(DATA / "rendered_faces"))
+    assert result.accuracy < verification.accuracy - 0.15
+
+
+def test_folds_are_equal_mixtures_that_cover_every_row_once():
+    is_mated = torch.tensor([True] * 30 + [False] * 50).numpy()
+    order = evaluate._folds(is_mated)
+    assert sorted(order) == list(range(80))
+    assert all(is_mated[fold].sum() == 3 for fold in order.reshape(10, 8))
+
+
+def test_the_command_prints_the_figures_and_the_banner(capsys, verification):
+    evaluate.main([])
+    written = capsys.readouterr().out
+    assert f"{verification.accuracy:.4f}" in written
+    assert BANNER in written
+
+
+def test_stages_halve_the_maps_and_the_head_flattens_them(model):
+    shapes = {}
+
+    def keep(name):
+        return lambda _module, _inputs, output: shapes.update({name: tuple(output.shape[1:])})
+
+    names = ("stem", "stage1", "stage2", "stage3", "stage4")
+    hooks = [getattr(model.module, name).register_forward_hook(keep(name)) for name in names]
+    embeddings = model.embed(torch.rand(2, 3, 112, 112))
+    for hook in hooks:
+        hook.remove()
+    assert embeddings.shape == (2, 128)
+    assert shapes == {
+        "stem": (16, 56, 56), "stage1": (24, 56, 56), "stage2": (48, 28, 28),
+        "stage3": (96, 14, 14), "stage4": (128, 7, 7),
+    }  # fmt: skip
+    assert not any(isinstance(m, nn.AdaptiveAvgPool2d) for m in model.module.modules())
+
+
+def test_a_block_adds_its_shortcut_and_applies_nothing_after_the_sum():
+    with torch.random.fork_rng():
+        block = Block(4, 4, 1).eval()
+    last = block.residual[-1]
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    x = torch.randn(1, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(block(x), x)  # negative values included
+
+
+def test_normalisation_is_part_of_the_network():
+    with torch.random.fork_rng():
+        network = MiniResNet().eval()
+    seen = []
+    network.stem.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    image = torch.linspace(0, 1, 3 * 112 * 112).reshape(1, 3, 112, 112)
+    network(image)
+    assert torch.allclose(seen[0], (image * 255 - 127.5) / 127.5, atol=1e-6)
+
+
+def test_an_embedding_has_a_gradient_at_every_stage(model):
+    image = torch.rand(1, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+    image.requires_grad_()
+    model.module(image).square().sum().backward()
+    assert bool((image.grad != 0).any())
+    model.module.zero_grad(set_to_none=True)
