@@ -1,11 +1,13 @@
 """Asks an explainer for maps, trusts nothing, and loses no pair to another's fault."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fxeval.contracts import Explainer, Pairs, RowState, SaliencyMaps, check_maps
+from fxeval.contracts import Explainer, Images, Pairs, RowState, SaliencyMaps, check_maps
 from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.forward_pool import PooledModel, device_of
 from fxeval.metrics.evidence import ROWS_AT_ONCE, Side
@@ -27,8 +29,9 @@ def explain(
     """Return the explainer's maps of one image of every pair.
 
     Pairs are handed over in groups of ``ROWS_AT_ONCE``. If a group fails, its pairs are asked for
-    one by one, so that only those at fault get a broken state. A model that was changed is put back
-    and the group's pairs are marked ``model_changed``.
+    one by one, so that only those at fault get a broken state. The model is put back after every
+    call, and the pairs of a call that changed it are marked ``model_changed``. Modes that hold for
+    the whole process (gradients, default dtype, threads, numpy's errors) are put back, too.
 
     Args:
         explainer: A stranger.
@@ -40,6 +43,9 @@ def explain(
 
     Returns:
         (N, H, W) maps on the CPU, with a state for each.
+
+    Raises:
+        ModelContractError: If the model fails on the clean images, or can't be put back.
     """
     probes, references = (
         (pairs.probe, pairs.reference) if side == "probe" else (pairs.reference, pairs.probe)
@@ -71,18 +77,23 @@ class _Group:
 
     def maps(self, probes: Tensor, references: Tensor) -> list[SaliencyMaps]:
         """Return the maps of a group, as one part or, after a fault, as one part per pair."""
+        part: SaliencyMaps | None = None
         fault: tuple[RowState, str] | None = None
+        changes: list[str] = []
         try:
             part = self._ask(probes, references)
-        except ModelContractError:
-            raise
         except Exception as error:  # a stranger's code may raise anything
             fault = _fault(error)
-        changes = self._put_back()
+            is_of_the_model = isinstance(error, ModelContractError)
+        finally:  # an interrupted run hands the model back, too
+            changes = self._put_back()
+        if fault is not None and is_of_the_model:
+            self._try_model(probes, references)
         if changes:
             fault = RowState.MODEL_CHANGED, "; ".join(changes)
-        if fault is None:
+        if part is not None and fault is None:
             return [part]
+        assert fault is not None
         if len(probes) > 1:
             return [
                 part
@@ -93,27 +104,65 @@ class _Group:
         return [SaliencyMaps(nothing, None, (fault[0],), (fault[1],))]
 
     def _ask(self, probes: Tensor, references: Tensor) -> SaliencyMaps:
-        device = device_of(self._model)
-        inputs = [
-            self._images[rows].to(device).to(torch.float32).div_(255.0)
-            for rows in (probes, references)
-        ]
-        with sealed(seed_of(self._seed, "global", *self._size)):
+        with _modes_kept(), sealed(seed_of(self._seed, "global", *self._size)):
             maps: object = self._explainer.explain(
                 self._model,
-                inputs[0],
-                inputs[1],
+                self._inputs(probes),
+                self._inputs(references),
                 generator=generator_of(self._seed, "explain", *self._size),
             )
+        # check_maps copies: the explainer may write its next maps over these.
         return check_maps(type(self._explainer).__name__, maps, len(probes), self._size)
 
+    def _inputs(self, rows: Tensor) -> Images:
+        """Return images that belong to whoever asks: they may be written over."""
+        return self._images[rows].to(device_of(self._model)).to(torch.float32).div_(255.0)
+
     def _put_back(self) -> list[str]:
+        """Put the model back, whatever happened to it, and return what did.
+
+        Raises:
+            ModelContractError: If it can't be put back.
+        """
         if self._custody is None:
             return []
         changes = self._custody.changes()
-        if changes:
-            self._custody.restore()
+        self._custody.restore()
+        left = self._custody.changes() if changes else []
+        if left:
+            raise ModelContractError(
+                f"model '{self._model.name}': what explainer '{type(self._explainer).__name__}' "
+                f"did to it can't be undone: {'; '.join(left)}. Give the explainer a copy."
+            )
         return changes
+
+    def _try_model(self, probes: Tensor, references: Tensor) -> None:
+        """Embed the clean images: an error of the model is the model's only if it comes again.
+
+        Raises:
+            ModelContractError: If it does.
+        """
+        try:
+            for rows in (probes, references):
+                self._model.embed(self._inputs(rows))
+        finally:
+            self._put_back()
+
+
+@contextmanager
+def _modes_kept() -> Iterator[None]:
+    """Run a stranger's code with gradients on, and take back the modes it switches for all."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    with np.errstate(), torch.inference_mode(False), torch.enable_grad():
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 def _fault(error: Exception) -> tuple[RowState, str]:

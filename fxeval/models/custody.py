@@ -1,90 +1,289 @@
 """A model is borrowed and handed back as it was."""
 
-import hashlib
-from copy import deepcopy
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+
+_SLOTS = ("_parameters", "_buffers")
+_METHODS = ("forward", "__call__")
+_HOOK_DICTS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+_SUBMODULES = "its submodules were replaced"
+_WEIGHTS = "its weights or buffers were changed"
+_MODES = "modules were switched between training and evaluation"
+_REQUIRES_GRAD = "requires_grad was changed"
+_GRADIENTS = "gradients were left on its parameters or taken from them"
+_HOOKS = "hooks were left on its modules or taken from them"
 
 
 class Custody:
     """Remembers a module, says what an explainer did to it, and undoes that.
 
-    Weights, buffers, training modes, ``requires_grad``, gradients, hooks and the modules themselves
-    are looked at. Putting back is exact for all but replaced submodules, which are put back too.
+    Every part's class and attributes are remembered, containers with their contents, and of every
+    tensor the object, its memory, its values, ``requires_grad``, gradient and hooks. Putting back
+    is exact: the same objects with the same bits. Attributes that a forward pass may use as a
+    cache (tensors that are replaced, None, attributes that did not exist) are put back but are no
+    change worth naming. Of a ``torch.jit`` module the tensors, the training modes and the hooks are
+    remembered; its code can't be changed.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._module = module
-        self._state = deepcopy(module.state_dict())
-        self._digest = _digest(module)
-        self._modules = dict(module.named_modules())
-        self._flags = _flags(module)
+        self._parts = [_Part(name, part) for name, part in module.named_modules()]
+        self._tensors = {id(one): _Loan(one) for part in self._parts for one in part.tensors()}
+        self._methods = {
+            (kind, method): vars(kind).get(method)
+            for part in module.modules()
+            for kind in type(part).__mro__
+            for method in _METHODS
+            if kind is not object
+        }
 
     def changes(self) -> list[str]:
         """Return what differs now, in words; empty if nothing does."""
-        found = []
-        if dict(self._module.named_modules()) != self._modules:
-            found.append("its submodules were replaced")
-        if _digest(self._module) != self._digest:
-            found.append("its weights or buffers were changed")
-        now = _flags(self._module)
-        for words, before, after in zip(_FLAG_WORDS, self._flags, now, strict=True):
-            if before != after:
-                found.append(words)
-        return found
+        found = [word for part in self._parts for word in part.changes(self._tensors)]
+        found += [word for loan in self._tensors.values() for word in loan.changes()]
+        found += [
+            f"the method {method} of the class {kind.__name__} was replaced"
+            for (kind, method), kept in self._methods.items()
+            if vars(kind).get(method) is not kept
+        ]
+        return list(dict.fromkeys(found))
 
     def restore(self) -> None:
         """Put the module back as it was."""
-        for name, module in self._modules.items():
-            if name:
-                parent = self._modules[name.rpartition(".")[0]]
-                parent._modules[name.rpartition(".")[2]] = module
-        with torch.no_grad():
-            current = self._module.state_dict(keep_vars=True)
-            for name, value in self._state.items():
-                current[name].data.copy_(value)
-        training, requires_grad, _, hooks = self._flags
-        for name, module in self._modules.items():
-            module.training = training[name]
-            for kind, kept in hooks[name].items():
-                registered: dict[int, Any] = getattr(module, kind)
-                for key in [key for key in registered if key not in kept]:
-                    del registered[key]
-        for name, parameter in self._module.named_parameters():
-            parameter.requires_grad_(requires_grad[name])
-            parameter.grad = None
+        for (kind, method), kept in self._methods.items():
+            if vars(kind).get(method) is kept:
+                continue
+            if kept is None:
+                delattr(kind, method)
+            else:
+                setattr(kind, method, kept)
+        for part in self._parts:
+            part.restore()
+        for loan in self._tensors.values():
+            loan.restore()
 
 
-_FLAG_WORDS = (
-    "modules were switched between training and evaluation",
-    "requires_grad was changed",
-    "gradients were left on its parameters",
-    "hooks were left on its modules",
-)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+class _Part:
+    """One module without its submodules: its class, its attributes, its containers' contents."""
+
+    def __init__(self, name: str, part: nn.Module) -> None:
+        self._name = name
+        self._part = part
+        self._kind = type(part)
+        self._attributes = dict(_attributes(part))
+        self._contents = {
+            attribute: _contents(value)
+            for attribute, value in self._attributes.items()
+            if isinstance(value, dict | set | list)
+        }
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield parameters, buffers and unregistered tensors, those in containers too."""
+        for attribute, value in self._attributes.items():
+            for _, item in self._contents.get(attribute, [(None, value)]):
+                if isinstance(item, Tensor):
+                    yield item
+
+    def changes(self, tensors: "dict[int, _Loan]") -> Iterator[str]:
+        """Yield what differs now, in words; the tensors themselves are looked at elsewhere."""
+        now = _attributes(self._part)
+        if type(self._part) is not self._kind:
+            yield f"the class of its module '{self._name}' was changed"
+        for attribute, before in self._attributes.items():
+            value = now.get(attribute)
+            known, contents = self._contents.get(attribute, []), _contents(value)
+            if attribute in _SLOTS:
+                words = "" if _equal(known, contents, tensors) else _WEIGHTS
+            elif attribute == "_modules" or attribute.endswith("_hooks"):
+                kind = _SUBMODULES if attribute == "_modules" else _HOOKS
+                words = "" if _identical(known, contents) else kind
+            elif _differs(before, value) or _any_differs(known, contents):
+                words = _MODES if attribute == "training" else self._changed(attribute)
+            else:
+                words = ""
+            if words:
+                yield words
+        for attribute, value in now.items():
+            is_new = attribute not in self._attributes
+            if is_new and callable(value) and hasattr(self._kind, attribute):
+                yield self._changed(attribute)
+
+    def restore(self) -> None:
+        """Put class and attributes back; the objects stay the same, so that handles stay valid."""
+        for attribute, contents in self._contents.items():
+            _refill(self._attributes[attribute], contents)
+        if isinstance(self._part, torch.jit.ScriptModule):
+            self._restore_script(self._part)
+            return
+        if type(self._part) is not self._kind:
+            object.__setattr__(self._part, "__class__", self._kind)
+        attributes = vars(self._part)
+        attributes.clear()
+        attributes.update(self._attributes)
+
+    def _restore_script(self, part: nn.Module) -> None:
+        if self._attributes["training"] is not None:
+            part.training = self._attributes["training"]
+        for slot in _SLOTS:
+            for name, tensor in self._contents[slot]:
+                if getattr(part, name) is not tensor:
+                    setattr(part, name, tensor)
+
+    def _changed(self, attribute: str) -> str:
+        path = f"{self._name}.{attribute}" if self._name else attribute
+        return f"its attribute {path} was changed"
 
 
-def _flags(
-    module: nn.Module,
-) -> tuple[dict[str, bool], dict[str, bool], dict[str, bool], dict[str, dict[str, set[int]]]]:
-    return (
-        {name: part.training for name, part in module.named_modules()},
-        {name: parameter.requires_grad for name, parameter in module.named_parameters()},
-        {name: parameter.grad is not None for name, parameter in module.named_parameters()},
-        {
-            name: {kind: set(getattr(part, kind)) for kind in _HOOKS}
-            for name, part in module.named_modules()
-        },
+class _Loan:
+    """One tensor: the object, its memory and its values."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor: Any = tensor  # its hooks have no type
+        self._data = tensor.data
+        self._values = tensor.detach().clone()
+        self._is_leaf = tensor.is_leaf
+        self._requires_grad = tensor.requires_grad
+        self._hooks = tensor._backward_hooks
+        self._hook_items = _contents(self._hooks)
+        grad = tensor.grad if tensor.is_leaf else None
+        self._grad = None if grad is None else _Loan(grad)
+
+    def equals(self, other: object) -> bool:
+        """Say whether another tensor has the same bits, type, shape and device."""
+        return isinstance(other, Tensor) and _same(self._values, other)
+
+    def changes(self) -> Iterator[str]:
+        """Yield what differs now, in words."""
+        if not self.equals(self._tensor):
+            yield _WEIGHTS
+        if self._tensor.requires_grad != self._requires_grad:
+            yield _REQUIRES_GRAD
+        if not _identical(self._hook_items, _contents(self._tensor._backward_hooks)):
+            yield _HOOKS
+        grad = self._tensor.grad if self._tensor.is_leaf and self._is_leaf else None
+        kept = None if self._grad is None else self._grad._tensor
+        if grad is not kept or (self._grad is not None and not self._grad.equals(grad)):
+            yield _GRADIENTS
+
+    def restore(self) -> None:
+        """Put memory, values, ``requires_grad``, hooks and gradient back."""
+        # PyTorch lets tensors that were made in inference mode be written to nowhere else.
+        with torch.inference_mode(self._data.is_inference()), torch.no_grad():
+            if self._is_leaf and not self._tensor.is_leaf and not self._tensor._is_view():
+                self._tensor.detach_()
+            if self._tensor.is_leaf:
+                self._tensor.grad = None
+            self._tensor.data = self._data
+            if not _same(self._values, self._data):
+                _elements(self._data, self._data).copy_(_elements(self._values, self._data))
+            if self._tensor.is_leaf:
+                self._tensor.requires_grad_(self._requires_grad)
+            if not _identical(self._hook_items, _contents(self._tensor._backward_hooks)):
+                _refill(self._hooks, self._hook_items)
+                self._tensor._backward_hooks = self._hooks
+            if self._grad is not None:
+                self._grad.restore()
+                self._tensor.grad = self._grad._tensor
+
+
+def _attributes(part: nn.Module) -> dict[str, Any]:
+    if not isinstance(part, torch.jit.ScriptModule):
+        return vars(part)
+    return {
+        "training": getattr(part, "training", None),  # a frozen one has none
+        "_modules": dict(part.named_children()),
+        "_parameters": dict(part.named_parameters(recurse=False)),
+        "_buffers": dict(part.named_buffers(recurse=False)),
+        **{kind: getattr(part, kind) for kind in _HOOK_DICTS},
+    }
+
+
+def _contents(value: object) -> list[tuple[Any, Any]]:
+    """Return a container's items with their keys; a set's items are their own keys."""
+    if isinstance(value, dict):
+        return list(value.items())
+    if isinstance(value, set):
+        return [(item, item) for item in value]
+    return list(enumerate(value)) if isinstance(value, list) else []
+
+
+def _refill(container: object, contents: list[tuple[Any, Any]]) -> None:
+    if _identical(_contents(container), contents):
+        return
+    if isinstance(container, dict):
+        container.clear()
+        container.update(contents)
+    elif isinstance(container, set):
+        container.clear()
+        container.update(item for _, item in contents)
+    elif isinstance(container, list):
+        container[:] = [item for _, item in contents]
+
+
+def _identical(before: list[tuple[Any, Any]], now: list[tuple[Any, Any]]) -> bool:
+    """Say whether two containers hold the same objects under the same keys in the same order."""
+    return len(before) == len(now) and all(
+        key == other_key and item is other
+        for (key, item), (other_key, other) in zip(before, now, strict=True)
     )
 
 
-def _digest(module: nn.Module) -> bytes:
-    hasher = hashlib.blake2b(digest_size=16)
-    for name, value in module.state_dict().items():
-        hasher.update(name.encode())
-        if isinstance(value, Tensor):
-            data = value.detach().cpu().contiguous().reshape(-1)
-            hasher.update(data.view(torch.uint8).numpy().tobytes())
-    return hasher.digest()
+def _equal(
+    before: list[tuple[Any, Any]], now: list[tuple[Any, Any]], tensors: dict[int, _Loan]
+) -> bool:
+    """Say whether tensors that took the place of others have their bits."""
+    current = dict(now)
+    return current.keys() == dict(before).keys() and all(
+        current[key] is item or (item is not None and tensors[id(item)].equals(current[key]))
+        for key, item in before
+    )
+
+
+def _differs(before: object, now: object) -> bool:
+    """Say whether a value that steers a computation (a number, a word, a function) is another."""
+    if now is before:
+        return False
+    if _is_plain(before):
+        return not _is_plain(now) or now != before
+    return callable(before)
+
+
+def _any_differs(before: list[tuple[Any, Any]], now: list[tuple[Any, Any]]) -> bool:
+    current = dict(now)
+    return any(_differs(item, current.get(key)) for key, item in before)
+
+
+def _is_plain(value: object) -> TypeGuard[bool | int | float | str | tuple[Any, ...]]:
+    if isinstance(value, tuple):
+        return all(_is_plain(item) for item in value)
+    return isinstance(value, bool | int | float | str)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Compare bit by bit: NaN is equal to itself, and -0 is not 0."""
+    return (
+        (one.dtype, one.shape, one.device) == (other.dtype, other.shape, other.device)
+    ) and torch.equal(_bits(one), _bits(other))
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_quantized:
+        tensor = tensor.int_repr()
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return real.view(_INTEGERS[real.itemsize])
+
+
+def _elements(tensor: Tensor, expanded: Tensor) -> Tensor:
+    """Return the part of a tensor that an expanded tensor of its shape really stores."""
+    if expanded.layout != torch.strided:
+        return tensor
+    for dim, (size, stride) in enumerate(zip(expanded.shape, expanded.stride(), strict=True)):
+        tensor = tensor.narrow(dim, 0, 1) if stride == 0 and size > 1 else tensor
+    return tensor

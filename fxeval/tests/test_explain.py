@@ -16,7 +16,7 @@ N = 20  # more than one group
 
 @pytest.fixture
 def model():
-    return PooledModel(CountingModel(ConvNet().eval()), ForwardPool())
+    return PooledModel(CountingModel(ConvNet().eval()), ForwardPool(), "key")
 
 
 class From:
@@ -129,6 +129,52 @@ def swap(model, maps, row):
     return maps
 
 
+def shadow(model, maps, row):
+    model.module.forward = lambda x: x.flatten(1)
+    return maps
+
+
+def stride(model, maps, row):
+    model.module.conv1.stride = (1, 1)
+    return maps
+
+
+def double(model, maps, row):
+    model.module.double()
+    return maps
+
+
+def norm_weights(model, maps, row):
+    torch.nn.utils.parametrizations.weight_norm(model.module.fc)
+    return maps
+
+
+def add(model, maps, row):
+    model.module.extra = torch.nn.Linear(2, 2)
+    return maps
+
+
+def reshape(model, maps, row):
+    model.module.fc.weight.data = torch.ones(2, 2)
+    return maps
+
+
+def embed_nan(model, maps, row):
+    model.embed(torch.full((1, 3, 16, 16), torch.nan))
+    return maps
+
+
+def break_and_embed(model, maps, row):
+    with torch.no_grad():
+        model.module.fc.weight.fill_(torch.nan)
+    model.embed(torch.rand(1, 3, 16, 16))
+    return maps
+
+
+def refuse(model, maps, row):
+    raise ModelContractError("I don't like it")
+
+
 @pytest.mark.parametrize(
     ("fault", "state", "reason"),
     [
@@ -145,15 +191,26 @@ def swap(model, maps, row):
         (freeze, RowState.MODEL_CHANGED, "requires_grad"),
         (gradients, RowState.MODEL_CHANGED, "gradients were left"),
         (swap, RowState.MODEL_CHANGED, "submodules were replaced"),
+        (shadow, RowState.MODEL_CHANGED, "its attribute forward was changed"),
+        (stride, RowState.MODEL_CHANGED, "its attribute conv1.stride was changed"),
+        (double, RowState.MODEL_CHANGED, "weights or buffers"),
+        (norm_weights, RowState.MODEL_CHANGED, "class of its module 'fc'"),
+        (add, RowState.MODEL_CHANGED, "submodules were replaced"),
+        (reshape, RowState.MODEL_CHANGED, "weights or buffers"),
+        (embed_nan, RowState.EXPLAINER_RAISED, "ModelContractError: model 'counting'"),
+        (break_and_embed, RowState.MODEL_CHANGED, "weights or buffers"),
+        (refuse, RowState.EXPLAINER_RAISED, "I don't like it"),
     ],
 )
 def test_a_fault_marks_its_own_pair_only_and_the_model_is_put_back(model, fault, state, reason):
-    custody = Custody(model.module)
+    custody, batch = Custody(model.module), torch.rand(4, 3, 16, 16)
+    embedded = model.embed(batch)
     maps = run(planted(fault), model)
     assert maps.states[3] is state
     assert reason in maps.reasons[3]
     assert [s for row, s in enumerate(maps.states) if row != 3] == [RowState.OK] * (N - 1)
     assert custody.changes() == []
+    assert torch.equal(model.embed(batch), embedded)
     torch.testing.assert_close(maps.positive[4], make_pairs(N).images[4].float().mean(0) / 255)
 
 
@@ -171,3 +228,103 @@ def test_states_that_the_explainer_declares_are_kept(model):
     maps = run(function, model)
     assert set(maps.states) == {RowState.NO_GRADIENT}
     assert maps.reasons[0] == "equal images"
+
+
+def test_an_interrupted_run_hands_the_model_back(model):
+    def function(m, p, r, g):
+        m.module.double()
+        raise KeyboardInterrupt
+
+    custody = Custody(model.module)
+    with pytest.raises(KeyboardInterrupt):
+        run(function, model)
+    assert custody.changes() == []
+
+
+def test_hooks_of_the_caller_are_no_change_and_can_be_removed_afterwards(model):
+    passes = []
+    handle = model.module.register_forward_pre_hook(lambda *_: passes.append(1))
+
+    def function(m, p, r, g):
+        m.module(p)
+        m.module._forward_pre_hooks.clear()
+        return p.mean(1)
+
+    assert set(run(function, model).states) == {RowState.MODEL_CHANGED}
+    assert len(passes) == 2 + N  # two groups, then every pair: each met the hook
+    handle.remove()
+    assert len(model.module._forward_pre_hooks) == 0
+
+
+def test_what_cannot_be_undone_is_said(model, monkeypatch):
+    monkeypatch.setattr(Custody, "restore", lambda self: None)
+    with pytest.raises(ModelContractError, match="can't be undone: its attribute forward"):
+        run(lambda m, p, r, g: setattr(m.module, "forward", None) or shadow(m, p.mean(1), 0), model)
+
+
+def test_a_reused_output_buffer_keeps_every_groups_maps(model):
+    buffer = torch.zeros(16, 16, 16)
+
+    def function(m, p, r, g):
+        buffer[: len(p)] = p.mean(1)
+        return SaliencyMaps(buffer[: len(p)], buffer[: len(p)])
+
+    pairs = make_pairs(N)
+    maps = run(function, model, pairs=pairs)
+    torch.testing.assert_close(maps.positive, pairs.images[:N].float().mean(1) / 255)
+
+
+def test_images_that_the_explainer_writes_over_are_its_own(model):
+    pairs = make_pairs(N, shared_probe=True)
+    images, seen = pairs.images.clone(), []
+
+    def function(m, p, r, g):
+        seen.append(p.clone())
+        maps = p.mean(1)
+        p.zero_()
+        r.zero_()
+        return maps
+
+    maps = run(function, model, pairs=pairs)
+    assert torch.equal(pairs.images, images)
+    assert all(torch.equal(one, seen[0][0]) for group in seen for one in group)
+    assert all(torch.equal(map_, maps.positive[0]) for map_ in maps.positive)
+
+
+def test_modes_that_an_explainer_switches_are_put_back(model):
+    def modes():
+        return (
+            torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype(),
+            torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(), np.geterr(),
+        )  # fmt: skip
+
+    met = []
+
+    def function(m, p, r, g):
+        met.append(modes())
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        np.seterr(all="ignore")
+        if len(p) > 1:
+            raise RuntimeError("and raises")
+        return p.mean(1)
+
+    before = modes()
+    run(function, model)
+    assert modes() == before
+    assert set(map(str, met)) == {str(before)}
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_an_explainer_finds_gradients_on(model, mode):
+    def function(m, p, r, g):
+        p.requires_grad_()
+        return torch.autograd.grad(m.module(p).sum(), p)[0].sum(1)
+
+    with mode():
+        maps = run(function, model)
+        assert not torch.is_grad_enabled()
+    assert set(maps.states) == {RowState.OK}
