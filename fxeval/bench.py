@@ -1,16 +1,17 @@
 """What the cells of a run share: device, forward passes, pairs, maps, re-drawn networks."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fxeval.cells import Cell
+from fxeval.cells import Cell, Use
 from fxeval.contracts import (
     Explainer,
     FaceModel,
@@ -22,7 +23,7 @@ from fxeval.contracts import (
 )
 from fxeval.errors import DataContractError, EvidenceError, ModelContractError
 from fxeval.explain import explain
-from fxeval.forward_pool import ForwardPool, PooledModel, device_of
+from fxeval.forward_pool import ForwardPool, PooledModel, device_of, precise
 from fxeval.metrics.evidence import Evidence, Redrawn, Side
 from fxeval.models.loading import with_module
 from fxeval.randomisation import embedding_spread, randomise, redrawn_share
@@ -51,21 +52,25 @@ class Bench:
         batch_size: Most images in one forward pass.
         emit: Takes (cell id, finished rows).
         progress: Takes (cell id, stage, done, total).
+        worker: Number of this process among those of the run; ``auto`` spreads them over the GPUs.
 
     Attributes:
         pool: All forward passes.
         subjects: What is known about models, explainers and pairs, for the record.
+        device: Of the cell measured last.
     """
 
-    def __init__(self, *, batch_size: int, emit: Emit, progress: Progress) -> None:
+    def __init__(self, *, batch_size: int, emit: Emit, progress: Progress, worker: int = 0) -> None:
         self.pool = ForwardPool(batch_size=batch_size)
         self.subjects: dict[str, dict[str, dict[str, Any]]] = {
             "models": {}, "explainers": {}, "pairs": {},
         }  # fmt: skip
+        self.device = torch.device("cpu")
         self._emit = emit
         self._progress = progress
-        self._admitted: dict[int, FaceModel] = {}
-        self._pairs: dict[tuple[Any, ...], tuple[PairSource, Pairs]] = {}
+        self._worker = worker
+        self._admitted: FaceModel | None = None
+        self._pairs: dict[tuple[Any, ...], Pairs] = {}
         self._maps: dict[tuple[Any, ...], SaliencyMaps] = {}
         self._redrawn: dict[tuple[Any, ...], PooledModel] = {}
         self._gradient_passes: Counter[str] = Counter()
@@ -77,6 +82,8 @@ class Bench:
             ContractError: If the model or the pairs can't be used.
             EvidenceError: If the explainer needs what the model doesn't offer.
         """
+        for role, use in zip(self.subjects, (cell.model, cell.explainer, cell.pairs), strict=True):
+            self.subjects[role].pop(use.name, None)
         model = self._admit(cell, subjects.model)
         pairs = self._load(cell, subjects)
         self._describe(cell, subjects, pairs)
@@ -85,7 +92,7 @@ class Bench:
                 f"explainer '{cell.explainer.id}' needs gradients, but model "
                 f"'{subjects.model.name}' is a black box. Use a black-box explainer."
             )
-        pooled = PooledModel(model, self.pool)
+        pooled = PooledModel(model, self.pool, _model_key(cell, model))
 
         def maps(of: PooledModel, label: str, side: Side) -> SaliencyMaps:
             return self._explained(cell, subjects.explainer, of, (pairs, label, side))
@@ -95,10 +102,10 @@ class Bench:
             similarity=model.similarity,
             operating_threshold=model.operating_threshold,
             seed=cell.seed,
-            clean=lambda: self.pool.clean(model, pairs),
-            embed=lambda wanted: self.pool.embed(model, pairs, wanted),
+            clean=lambda: self.pool.clean(pooled, pairs),
+            embed=lambda wanted: self.pool.embed(pooled, pairs, wanted),
             explain=lambda side: maps(pooled, "trained", side),
-            redraw=lambda index: self._redraw(cell, model, pairs, index, maps),
+            redraw=lambda index: self._redraw(cell, pooled, pairs, index, maps),
             emit=lambda rows: self._emit(cell.id, rows),
         )
 
@@ -113,24 +120,24 @@ class Bench:
 
     def _admit(self, cell: Cell, model: FaceModel) -> FaceModel:
         """Move a model to the cell's device and try it once."""
-        device = _device(cell.device)
+        self.device = _device(cell.device, self._worker)
         if model.module is not None:
-            model.module.to(device)
-        if id(model) not in self._admitted:
-            _try(model)
-            self._admitted[id(model)] = model
+            model.module.to(self.device)
+        if model is not self._admitted:
+            with precise(self.device):
+                _try(model)
+            self._admitted = model
         return model
 
     def _load(self, cell: Cell, subjects: Subjects) -> Pairs:
         crop = subjects.model.crop
         source = subjects.source
-        named = repr(source) if is_dataclass(source) else id(source)
-        key = (cell.pairs.name, named, cell.n, cell.seed, crop)
+        key = (_fixture(cell, cell.pairs), cell.n, cell.seed, crop)
         if key not in self._pairs:
             listing = source.listing()
             rows = chosen_rows(listing, cell.n, cell.seed, cell.pairs.id)
-            self._pairs[key] = source, load_pairs(source, listing.take(rows), crop)
-        return self._pairs[key][1]
+            self._pairs[key] = load_pairs(source, listing.take(rows), crop)
+        return self._pairs[key]
 
     def _explained(
         self,
@@ -140,12 +147,12 @@ class Bench:
         about: tuple[Pairs, str, Side],
     ) -> SaliencyMaps:
         pairs, label, side = about
-        key = (_signature(cell, explainer), model.digest, id(pairs), side, cell.seed)
+        key = (_fixture(cell, cell.explainer), model.key, id(pairs), side, cell.seed)
         if key not in self._maps:
             while len(self._maps) >= KEPT_MAPS:
                 self._maps.pop(next(iter(self._maps)))
             stage = "explaining" if label == "trained" else f"explaining {label}"
-            with self._counted(model.module):
+            with self._counted(model.module), precise(self.device):
                 self._maps[key] = explain(
                     explainer,
                     model,
@@ -159,7 +166,7 @@ class Bench:
     def _redraw(
         self,
         cell: Cell,
-        model: FaceModel,
+        model: PooledModel,
         pairs: Pairs,
         index: int,
         maps: Callable[[PooledModel, str, Side], SaliencyMaps],
@@ -169,12 +176,13 @@ class Bench:
                 f"model '{model.name}' is a black box: its weights can't be re-drawn. Leave "
                 "sanity.model_randomisation out for it."
             )
-        key = (model.digest, id(pairs), cell.seed, index)
+        key = (model.key, id(pairs), cell.seed, index)
         calibration = pairs.images[:CALIBRATION_IMAGES].to(device_of(model)).float() / 255.0
         if key not in self._redrawn:
             copy = randomise(model.module, calibration, cell.seed, index)
-            digest = hashlib.sha256(f"{model.digest}/{cell.seed}/{index}".encode()).hexdigest()
-            self._redrawn = {key: PooledModel(with_module(model, copy, digest=digest), self.pool)}
+            digest = _digest(model.key, cell.seed, index, *pairs.image_digests)
+            redrawn_model = with_module(model.model, copy, digest=digest)
+            self._redrawn = {key: PooledModel(redrawn_model, self.pool, digest)}
         redrawn = self._redrawn[key]
         assert redrawn.module is not None
         return Redrawn(
@@ -278,7 +286,7 @@ def load_pairs(source: PairSource, listing: PairListing, crop: Any) -> Pairs:  #
 
     return Pairs(
         name=source.name,
-        images=images,
+        images=images.clone(),  # a source may use its buffer again
         image_digests=tuple(hashlib.sha256(i.numpy().tobytes()).hexdigest() for i in images),
         probe=rows(listing.probe, place),
         reference=rows(listing.reference, place),
@@ -293,15 +301,28 @@ def _needs(explainer: Explainer) -> frozenset[str]:
     return frozenset(getattr(explainer, "needs", ()))
 
 
-def _signature(cell: Cell, explainer: Explainer) -> tuple[str, ...]:
-    """Name an explainer by its values where it is a dataclass, else by its cell alone."""
-    kind = f"{type(explainer).__module__}.{type(explainer).__qualname__}"
-    return (kind, repr(explainer)) if is_dataclass(explainer) else (kind, cell.id)
+def _fixture(cell: Cell, use: Use) -> tuple[str, str, str]:
+    """Name what decides a subject: the suite file it is seen from, the fixture, the parameters.
+
+    Never its ``repr``, which need not show all that makes it differ.
+    """
+    return cell.where.rsplit(":", 2)[0], use.id, json.dumps(use.params, sort_keys=True)
 
 
-def _device(name: str) -> torch.device:
+def _model_key(cell: Cell, model: FaceModel) -> str:
+    """Name a model by its fixture, its weights and how it is fed and read."""
+    return _digest(*_fixture(cell, cell.model), model.digest, model.crop, model.similarity)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
+
+
+def _device(name: str, worker: int) -> torch.device:
+    if name == "auto" and torch.cuda.is_available():
+        return torch.device("cuda", worker % torch.cuda.device_count())
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ModelContractError(
             f"device '{name}' asked for, but there is no CUDA device. Set device: auto or cpu."
@@ -317,17 +338,29 @@ def _try(model: FaceModel) -> None:
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.rand((2, 3, *model.crop.size), generator=generator).to(device_of(model))
-    embeddings = check_embeddings(model.name, model.embed(images), 2).cpu()
+    try:
+        found = model.embed(images), model.embed(images[:1])
+    except Exception as error:  # a stranger's code may raise anything
+        raise ModelContractError(
+            f"model '{model.name}': embed raised {type(error).__name__}: {error}"
+        ) from error
+    embeddings = check_embeddings(model.name, found[0], 2).cpu()
+    alone = check_embeddings(model.name, found[1], 1).cpu()
     if bool((embeddings.norm(dim=1) == 0).any()) or torch.equal(embeddings[0], embeddings[1]):
         raise ModelContractError(
             f"model '{model.name}': two different images must have two non-zero, different "
             "embeddings. Check the weights and the input range (images come in [0, 1])."
         )
+    scale = float(embeddings.norm(dim=1).max())
+    if float((alone - embeddings[:1]).abs().max()) > 1e-3 * scale:
+        raise ModelContractError(
+            f"model '{model.name}': the embedding of an image must not depend on the others in its "
+            "batch. Switch the network to evaluation mode: network.eval()."
+        )
     if model.module is None:
         return
     with torch.inference_mode():
         direct = model.module(images).detach().cpu().float()
-    scale = float(embeddings.norm(dim=1).max())
     if direct.shape != embeddings.shape or float((direct - embeddings).abs().max()) > 1e-3 * scale:
         raise ModelContractError(
             f"model '{model.name}': embed(images) and module(images) must agree, so that gradient "

@@ -328,6 +328,25 @@ def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> Salien
     Raises:
         ExplainerContractError: If type, shape or dtype are wrong.
     """
+    maps = _of_right_form(name, maps, (n, *size))
+    positive = maps.positive.detach().to("cpu", torch.float32, copy=True)
+    negative = maps.negative
+    if negative is not None:
+        negative = negative.detach().to("cpu", torch.float32, copy=True)
+    states, reasons = _declared(name, maps.states), list(maps.reasons)
+    for row, map_ in enumerate(positive):
+        if states[row] in BROKEN_STATES:
+            continue
+        if not bool(torch.isfinite(map_).all()):
+            states[row] = RowState.NAN_MAP
+            reasons[row] = f"{int((~torch.isfinite(map_)).sum())} pixels are NaN or infinite"
+        elif is_constant(map_):
+            states[row] = RowState.DEGENERATE_MAP
+            reasons[row] = f"every pixel is {float(map_.flatten()[0]):g}"
+    return SaliencyMaps(positive, negative, tuple(states), tuple(reasons))
+
+
+def _of_right_form(name: str, maps: object, expected: tuple[int, ...]) -> SaliencyMaps:
     if isinstance(maps, Tensor):
         maps = SaliencyMaps(maps)
     if not isinstance(maps, SaliencyMaps):
@@ -335,7 +354,6 @@ def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> Salien
             f"explainer '{name}': explain must return SaliencyMaps or a torch.Tensor (N, H, W), "
             f"got {type(maps).__name__}."
         )
-    expected = (n, *size)
     for part in (maps.positive, maps.negative):
         if part is not None and tuple(part.shape) != expected:
             raise ExplainerContractError(
@@ -346,19 +364,19 @@ def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> Salien
         raise ExplainerContractError(
             f"explainer '{name}': saliency maps must be real numbers, got {maps.positive.dtype}."
         )
-    positive = maps.positive.detach().to("cpu", torch.float32)
-    negative = None if maps.negative is None else maps.negative.detach().to("cpu", torch.float32)
-    states, reasons = list(maps.states), list(maps.reasons)
-    for row, map_ in enumerate(positive):
-        if states[row] is not RowState.OK:
-            continue
-        if not bool(torch.isfinite(map_).all()):
-            states[row] = RowState.NAN_MAP
-            reasons[row] = f"{int((~torch.isfinite(map_)).sum())} pixels are NaN or infinite"
-        elif is_constant(map_):
-            states[row] = RowState.DEGENERATE_MAP
-            reasons[row] = f"every pixel is {float(map_.flatten()[0]):g}"
-    return SaliencyMaps(positive, negative, tuple(states), tuple(reasons))
+    return maps
+
+
+def _declared(name: str, states: Sequence[RowState]) -> list[RowState]:
+    """Return the states an explainer gave its maps; it may not excuse itself from a row."""
+    allowed = {RowState.OK, RowState.DEGENERATE_MAP, *BROKEN_STATES}
+    wrong = [state for state in states if state not in allowed]
+    if wrong:
+        raise ExplainerContractError(
+            f"explainer '{name}': a map's state must be one of "
+            f"{', '.join(sorted(allowed))}, got '{wrong[0]}'."
+        )
+    return [RowState(state) for state in states]
 
 
 def is_constant(map_: Tensor) -> bool:

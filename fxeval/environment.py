@@ -3,7 +3,6 @@
 import importlib.metadata
 import platform
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -45,14 +44,6 @@ def describe(device: torch.device, batch_size: int, folder: Path) -> dict[str, s
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     facts["working_tree"] = None if changed is None else ("changed" if changed else "clean")
     return facts
-
-
-def command_line() -> str:
-    """Return the command of this process without machine paths, for the reader to repeat."""
-    program = Path(sys.argv[0]).name
-    if program == "__main__.py":
-        program = f"python -m {Path(sys.argv[0]).parent.name}"
-    return " ".join([program, *sys.argv[1:]])
 
 
 def _version(package: str) -> str | None:

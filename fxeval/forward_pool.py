@@ -8,8 +8,10 @@ alone, never on what earlier cells left in memory: results don't depend on order
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +32,28 @@ from fxeval.perturbation import fill_images, remove
 
 
 def device_of(model: FaceModel) -> torch.device:
-    """Return the device of the model's parameters; the CPU for a model without a module."""
-    parameter = next(model.module.parameters(), None) if model.module is not None else None
-    return torch.device("cpu") if parameter is None else parameter.device
+    """Return the device of the model's tensors; the CPU for a model without any."""
+    if model.module is None:
+        return torch.device("cpu")
+    tensor = next(chain(model.module.parameters(), model.module.buffers()), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+@contextmanager
+def precise(device: torch.device) -> Iterator[None]:
+    """Compute in full float32 on a GPU (no TF32, no autotuning), then put its switches back."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, cudnn.deterministic = (
+        False, False, False, True,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
 
 
 class ForwardPool:
@@ -154,12 +175,15 @@ class ForwardPool:
     def _batches(
         self, model: FaceModel, count: int, make: Callable[[int, int], Images]
     ) -> Embeddings:
+        if isinstance(model, PooledModel):
+            model = model.model
         parts: list[Embeddings] = []
         start = 0
         while start < count:
             stop = min(start + self.batch_size, count)
             try:
-                embeddings = model.embed(make(start, stop))
+                with precise(device_of(model)):
+                    embeddings = model.embed(make(start, stop))
             except Exception as error:  # a stranger's code may raise anything
                 self._halve(model, error)
                 continue
@@ -195,10 +219,18 @@ class ForwardPool:
 
 @dataclass(frozen=True, eq=False)
 class PooledModel:
-    """A face model whose ``embed`` goes through a pool; what explainers are given."""
+    """A face model whose ``embed`` goes through a pool; what explainers are given.
+
+    Attributes:
+        model: The model.
+        pool: Takes its forward passes.
+        key: What its embeddings are remembered under. The digest of the weights alone does not say
+            how images are prepared, so whoever knows more hands in more.
+    """
 
     model: FaceModel
     pool: ForwardPool
+    key: str
 
     @property
     def name(self) -> str:
@@ -240,8 +272,9 @@ def _float(images: Tensor, model: FaceModel) -> Images:
 
 
 def _key(model: FaceModel, digests: tuple[str, ...], *parts: str | bytes) -> bytes:
+    identity = model.key if isinstance(model, PooledModel) else model.digest
     hasher = hashlib.blake2b(digest_size=24)
-    for part in (model.digest, "|".join(digests), *parts):
+    for part in (identity, "|".join(digests), *parts):
         data = part if isinstance(part, bytes) else part.encode()
         hasher.update(len(data).to_bytes(8, "big") + data)
     return hasher.digest()

@@ -16,23 +16,32 @@ class Gatherer:
         folder: Of this run; made when the first file is written.
         run_id: Name of the run.
         started: When the run began.
+        command: That started it.
 
     Attributes:
         results: What the processes sent, in order of arrival.
         written: Files written so far.
     """
 
-    def __init__(self, folder: Path, run_id: str, started: datetime) -> None:
+    def __init__(self, folder: Path, run_id: str, started: datetime, command: str) -> None:
         self.results: list[dict[str, Any]] = []
         self.written: list[Path] = []
         self._folder = folder
         self._run_id = run_id
         self._started = started
+        self._command = command
         self._finished: datetime | None = None
 
     def add(self, result: dict[str, Any]) -> None:
         """Take a finished cell with what its process knows about suite, subjects, environment."""
         self.results.append(result)
+
+    def spoil(self, nodeid: str, reason: str) -> None:
+        """Make a cell invalid whose test failed after it was measured."""
+        for result in self.results:
+            if result["cell"].get("nodeid") == nodeid:
+                verdict = {"outcome": "invalid", "reason": reason.strip().splitlines()[-1]}
+                result["cell"] = {**result["cell"], "verdict": verdict}
 
     def records(self) -> list[dict[str, Any]]:
         """Return one record per suite file, cells in the suite's order."""
@@ -55,8 +64,7 @@ class Gatherer:
             if sum(one["suite"]["name"] == name for one in self.records()) > 1:
                 name += "-" + hashlib.sha256(record["suite"]["path"].encode()).hexdigest()[:6]
             formats = record["suite"].pop("formats")
-            if "json" in formats:
-                self._write(f"{name}.json", store.dump(record))
+            self._write(f"{name}.json", store.dump(record))  # whatever else: all comes from it
             if "html" in formats:
                 self._write(f"{name}.html", render(record))
 
@@ -83,7 +91,7 @@ class Gatherer:
                 "started": f"{self._started:%Y-%m-%dT%H:%M:%SZ}",
                 "finished": f"{finished:%Y-%m-%dT%H:%M:%SZ}",
                 "seconds": (finished - self._started).total_seconds(),
-                "command": results[0]["command"],
+                "command": self._command,
                 "complete": not missing,
                 "missing": missing,
             },

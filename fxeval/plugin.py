@@ -6,8 +6,10 @@ Importing this module loads no torch; everything heavy is imported when a suite 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import types
+import unittest
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -52,7 +54,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="torch threads per process (default: the cores, shared by the workers)",
     )  # fmt: skip
     parser.addini(
-        "fx_suites", "which YAML files are suites", type="args", default=["suites/*.yaml"]
+        "fx_suites",
+        "which YAML files are suites",
+        type="args",
+        default=["suites/*.yaml", "suites/*.yml"],
     )
 
 
@@ -75,11 +80,12 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> SuiteFile 
     if file_path.suffix not in {".yaml", ".yml"}:
         return None
     config = parent.config
-    named = [config.invocation_params.dir / arg.partition("::")[0] for arg in config.args]
-    if file_path in named or (
-        any(_matches(file_path, config, pattern) for pattern in config.getini("fx_suites"))
-        and _claims_to_be_a_suite(file_path)
-    ):
+    start = config.invocation_params.dir
+    named = [os.path.normpath(start / arg.partition("::")[0]) for arg in config.args]
+    if (
+        os.path.normpath(file_path) in named
+        or any(_matches(file_path, config, pattern) for pattern in config.getini("fx_suites"))
+    ) and _claims_to_be_a_suite(file_path):
         return SuiteFile.from_parent(parent, path=file_path)
     return None
 
@@ -91,9 +97,9 @@ def _matches(path: Path, config: pytest.Config, pattern: str) -> bool:
 
 
 def _claims_to_be_a_suite(path: Path) -> bool:
-    """Say whether a YAML file that nobody named looks like ours, even if it is a faulty one."""
+    """Say whether a YAML file looks like ours, even if it is a faulty one; others are not."""
     head = path.read_bytes()[:65536].decode("utf-8", errors="replace").splitlines()
-    return any(line.startswith(("fxeval", "suite:", "checks:")) for line in head)
+    return any(re.match(r"[\s{\ufeff]*['\"]?(fxeval|fxevl|suite|checks)\b", line) for line in head)
 
 
 class SuiteFile(pytest.Module):
@@ -184,6 +190,9 @@ def _cell_test(fx_cell: Cell, request: pytest.FixtureRequest) -> None:
     _judge(fx_cell, request)
 
 
+_EXCUSES = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest, SystemExit)
+
+
 def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     """Measure a cell and turn its verdict into the outcome of its test."""
     from fxeval import run
@@ -202,7 +211,9 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
         result = run.measure_cell(cell, subjects, session.bench)
     except FxevalError as error:
         result = run.invalid_cell(cell, str(error))
-    except Exception as error:  # a fault of a conftest, or ours: recorded, and shown as it is
+    except _EXCUSES as error:  # a cell that was asked for and not measured is never green
+        result = run.invalid_cell(cell, f"{type(error).__name__}: {error}")
+    except (Exception, pytest.fail.Exception) as error:  # a bug, shown as it is
         invalid = run.invalid_cell(cell, f"{type(error).__name__}: {error}")
         request.node.stash[_RESULT] = session.result(request.node, invalid)
         raise
@@ -245,8 +256,15 @@ def pytest_configure(config: pytest.Config) -> None:
     now = datetime.now(UTC)
     config.stash[_RUN_ID] = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     folder = config.invocation_params.dir / config.getoption("--fx-reports")
-    gatherer = Gatherer(folder / config.stash[_RUN_ID], config.stash[_RUN_ID], now)
+    command = " ".join(["pytest", *map(_portable, config.invocation_params.args)])
+    gatherer = Gatherer(folder / config.stash[_RUN_ID], config.stash[_RUN_ID], now, command)
     config.pluginmanager.register(_Results(gatherer), "fxeval.results")
+
+
+def _portable(argument: object) -> str:
+    """Return an argument of the command line without the machine's own paths."""
+    option, equals, value = str(argument).rpartition("=")
+    return option + equals + (Path(value).name if Path(value).is_absolute() else value)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -267,6 +285,8 @@ class _Results:
         result = getattr(report, "fxeval", None)
         if result is not None:
             self._gatherer.add(result)
+        elif report.failed and report.when == "teardown":
+            self._gatherer.spoil(report.nodeid, f"teardown failed: {report.longrepr}")
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -289,7 +309,8 @@ class _Results:
 
         writer = terminalreporter
         for record in self._gatherer.records():
-            writer.section(f"fxeval: {record['suite']['title']}")
+            title = "".join(c for c in record["suite"]["title"] if c.isprintable())
+            writer.section(f"fxeval: {title}")
             width = writer.config.get_terminal_writer().fullwidth
             colour = writer.config.get_terminal_writer().hasmarkup
             for line in terminal_summary(record, width=width, colour=colour):

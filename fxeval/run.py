@@ -47,11 +47,14 @@ def measure_cell(cell: Cell, subjects: Subjects, bench: Bench) -> dict[str, Any]
     identities = evidence.pairs.probe_identity.numpy()
     table = _Table(cell, found, identities)
     limits = [judged for limit in cell.limits for judged in table.judged(limit)]
-    states = _counts(found.maps.states)
+    states = _counts(found.states)
     verdicts = [(limit["verdict"], limit["severity"]) for limit in limits]
-    for verdict in (_state_verdict(found, states), found.objection):
-        if verdict is not None:
-            verdicts.insert(0, (verdict, "critical"))
+    bad_maps = _state_verdict(found, states)
+    if bad_maps is not None:  # what the limits cannot say for lack of maps is a consequence of it
+        failed = [judged for judged in verdicts if judged[0].outcome is Outcome.FAIL]
+        verdicts = [(bad_maps, "critical"), *failed]
+    elif found.objection is not None:
+        verdicts.insert(0, (found.objection, "critical"))
     return {
         **identity_of(cell),
         "n_pairs": len(identities),
@@ -233,10 +236,10 @@ def _figures(estimate: Estimate) -> dict[str, Any]:
 
 def _state_verdict(found: Measurement, states: Mapping[RowState, int]) -> Verdict | None:
     """Fail too many bad maps, with what the first of them was."""
-    verdict = state_verdict(states, len(found.maps.states))
+    verdict = state_verdict(states, len(found.states))
     if verdict is None:
         return None
-    first = next((reason for reason in found.maps.reasons if reason), "no reason given")
+    first = next((reason for reason in found.reasons if reason), "no reason given")
     return Verdict(verdict.outcome, f"{verdict.reason}; first: {first}")
 
 
@@ -246,8 +249,8 @@ def _counts(states: Sequence[RowState]) -> dict[RowState, int]:
 
 def _problems(row_id: Callable[[int], str], found: Measurement) -> list[dict[str, str]]:
     return [
-        {"row": row_id(row), "state": state.value, "reason": found.maps.reasons[row]}
-        for row, state in enumerate(found.maps.states)
+        {"row": row_id(row), "state": state.value, "reason": found.reasons[row]}
+        for row, state in enumerate(found.states)
         if state is not RowState.OK
     ][:SHOWN_PROBLEMS]
 

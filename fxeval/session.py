@@ -36,9 +36,13 @@ class Session:
         self._progress = Progress(config)
         self._batch_size = int(config.getoption("--fx-batch-size"))
         self.bench = Bench(
-            batch_size=self._batch_size, emit=self._rows.append, progress=self._progress.show
+            batch_size=self._batch_size,
+            emit=self._rows.append,
+            progress=self._progress.show,
+            worker=int(worker.get("workerid", "gw0").removeprefix("gw")),
         )
         self._suites: dict[Path, dict[str, Any]] = {}
+        self._environments: dict[tuple[Path, torch.device], dict[str, Any]] = {}
 
     def plan(self, path: Path, suite: Suite, cells: Sequence[str]) -> None:
         """Remember what a suite file asks for."""
@@ -57,14 +61,12 @@ class Session:
     def result(self, node: "pytest.Item", cell: dict[str, Any]) -> dict[str, Any]:
         """Return a finished cell as plain data, with all that the record says beside it."""
         self._progress.clear()
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         names = {role: cell[role[:-1] if role != "pairs" else role] for role in self.bench.subjects}
         plain: dict[str, Any] = store.plain(
             {
                 **self._suites[node.path],
                 "cell": {**cell, "nodeid": node.nodeid},
-                "command": environment.command_line(),
-                "environment": environment.describe(device, self._batch_size, node.path.parent),
+                "environment": self._environment(node.path.parent),
                 "subjects": {
                     role: {names[role]: found[names[role]]} if names[role] in found else {}
                     for role, found in self.bench.subjects.items()
@@ -72,6 +74,14 @@ class Session:
             }
         )
         return plain
+
+    def _environment(self, folder: Path) -> dict[str, Any]:
+        key = folder, self.bench.device
+        if key not in self._environments:
+            self._environments[key] = environment.describe(
+                self.bench.device, self._batch_size, folder
+            )
+        return self._environments[key]
 
 
 def _set_threads(asked: int | None, workers: int) -> None:
@@ -85,8 +95,12 @@ class Progress:
 
     def __init__(self, config: "pytest.Config") -> None:
         self._capture = config.pluginmanager.getplugin("capturemanager")
-        self._writer = config.get_terminal_writer()
-        self._silent = hasattr(config, "workerinput") or config.getoption("quiet", 0) > 0
+        self._silent = (
+            hasattr(config, "workerinput")
+            or config.getoption("quiet", 0) > 0
+            or not config.pluginmanager.hasplugin("terminalreporter")
+        )
+        self._writer = None if self._silent else config.get_terminal_writer()
         self._live = sys.__stdout__ is not None and sys.__stdout__.isatty()
         self._started: dict[tuple[str, str], float] = {}
         self._last = time.monotonic()
@@ -112,6 +126,8 @@ class Progress:
             self._width = 0
 
     def _write(self, text: str) -> None:
+        if self._writer is None:
+            return
         if self._capture is None:
             self._writer.write(text, flush=True)
             return

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fxeval.errors import StoreError
 
 RECORD_VERSION = 1
@@ -23,6 +25,8 @@ def plain(value: Any) -> Any:  # noqa: ANN401  (JSON is what it is)
     >>> plain({"a": (1.0, float("nan"))})
     {'a': [1.0, None]}
     """
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

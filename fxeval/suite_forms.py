@@ -65,6 +65,12 @@ def _once(values: list[Any]) -> list[Any]:
     return values
 
 
+def _check_id(text: str) -> str:
+    if re.match(r"(setup|teardown|setUp|tearDown|pytest)", text):
+        raise ValueError("a name without a meaning of its own for pytest expected")
+    return text
+
+
 _Name = Annotated[str, AfterValidator(_name)]
 _AtLeastZero = Annotated[float, Field(ge=0)]
 
@@ -124,7 +130,7 @@ class Pairs(Use):
 class Check(_Strict):
     """A check, without the parameters of its kind."""
 
-    id: _Name
+    id: Annotated[_Name, AfterValidator(_check_id)]
     kind: Literal[tuple(CATALOGUE)]  # type: ignore[valid-type]
     why: str = ""
     limits: _Entries

@@ -35,7 +35,8 @@ def judge(limit: Limit, estimate: Estimate) -> Verdict:
       same map twice), and they fail unless they lie above the margin.
     * Anything else is inconclusive, and so is a pass with fewer than ``MIN_IDENTITIES`` or a fail
       with fewer than ``MIN_IDENTITIES_TO_FAIL``.
-    * A limit or an estimate that is no number is invalid; no row or no interval is inconclusive.
+    * A limit or an estimate that is no number is invalid, and so is an estimate without rows; one
+      without an interval is inconclusive.
 
     Args:
         limit: What must hold.
@@ -133,7 +134,7 @@ def _compared(estimate: Estimate, margin: float) -> tuple[Outcome, str]:
 def _unusable(estimate: Estimate) -> Verdict | None:
     """Say why an estimate cannot decide anything, or None if it can."""
     if estimate.n_pairs < 1:
-        return Verdict(Outcome.INCONCLUSIVE, "no row has a value")
+        return Verdict(Outcome.INVALID, "no row has a value")
     if not math.isfinite(estimate.value):
         return Verdict(Outcome.INVALID, f"the estimate {estimate.value} is not a finite number")
     if math.isnan(estimate.low) and math.isnan(estimate.high):

@@ -21,8 +21,10 @@ from fxeval.metrics.evidence import (
     Measurement,
     Series,
     Side,
+    severity,
     sides_of,
     usable,
+    worst_states,
 )
 from fxeval.metrics.removal_curves import FloatArray, Perturbed, area, crossings, trace
 from fxeval.ranking import ranks
@@ -112,6 +114,12 @@ def measure(evidence: Evidence, parameters: Parameters) -> Measurement:
         Four metrics per map and fill, and the curves. Of a pair whose map has no order (NaN, wrong
         shape, ...) the explainer has no value; the controls have theirs.
     """
+    n = evidence.pairs.images.shape[-1] * evidence.pairs.images.shape[-2]
+    if parameters.steps > n:
+        raise EvidenceError(
+            f"deletion and insertion: {parameters.steps} steps asked for on images of {n} pixels. "
+            "Lower steps."
+        )
     sides = [_Side(side, evidence) for side in sides_of(parameters.side)]
     maps = (EXPLAINER, *(f"control.{name}" for name in parameters.controls))
     columns = [
@@ -124,9 +132,12 @@ def measure(evidence: Evidence, parameters: Parameters) -> Measurement:
         for column in columns:
             column.put(rows, [side.follow(column, rows, parameters) for side in sides])
         evidence.emit([_row(evidence, columns, int(row)) for row in rows])
+    states, reasons = worst_states([side.maps for side in sides])
     return Measurement(
         series=tuple(series for column in columns for series in column.series()),
         maps=sides[0].maps,
+        states=states,
+        reasons=reasons,
         curves=tuple(curve for column in columns for curve in column.curves()),
         notes=(_NO_THRESHOLD,) if evidence.operating_threshold is None else (),
     )
@@ -157,10 +168,8 @@ class _Column:
         self._values[rows] = np.mean([side.values for side in sides], axis=0)
         self._curves[rows] = np.mean([side.curves for side in sides], axis=0)
         for position, row in enumerate(rows):
-            for side in reversed(sides):
-                for metric, state in enumerate(side.states[position]):
-                    if state is not RowState.OK:
-                        self._states[row][metric] = state
+            by_metric = zip(*(side.states[position] for side in sides), strict=True)
+            self._states[row] = [max(states, key=severity) for states in by_metric]
 
     def series(self) -> list[Series]:
         """One series per metric."""

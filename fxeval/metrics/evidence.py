@@ -115,7 +115,9 @@ class Measurement:
 
     Attributes:
         series: Values per pair.
-        maps: The explainer's maps, for their states and their mean.
+        maps: The explainer's maps of the first side, for their mean.
+        states: Per pair, the worst state of all its maps, whatever the side or the network.
+        reasons: Per pair, what that state is about.
         curves: Curves per pair, if the protocol has any.
         notes: Sentences for the reader.
         objection: Why nothing can be concluded whatever the intervals say, or None.
@@ -123,9 +125,31 @@ class Measurement:
 
     series: tuple[Series, ...]
     maps: SaliencyMaps
+    states: tuple[RowState, ...]
+    reasons: tuple[str, ...]
     curves: tuple[Curve, ...] = ()
     notes: tuple[str, ...] = ()
     objection: Verdict | None = None
+
+
+def severity(state: RowState) -> int:
+    """Order states: a map without an order is worse than a constant one, that worse than the rest.
+
+    >>> sorted([RowState.NAN_MAP, RowState.OK, RowState.DEGENERATE_MAP], key=severity)[0].value
+    'ok'
+    """
+    if state in BROKEN_STATES:
+        return 3
+    return {RowState.DEGENERATE_MAP: 2, RowState.OK: 0}.get(state, 1)
+
+
+def worst_states(
+    several: Sequence[SaliencyMaps],
+) -> tuple[tuple[RowState, ...], tuple[str, ...]]:
+    """Return, for each pair, the worst state among several sets of maps, with its reason."""
+    rows = zip(*(zip(maps.states, maps.reasons, strict=True) for maps in several), strict=True)
+    worst = [max(row, key=lambda entry: severity(entry[0])) for row in rows]
+    return tuple(state for state, _ in worst), tuple(reason for _, reason in worst)
 
 
 def sides_of(side: Literal["probe", "reference", "both"]) -> tuple[Side, ...]:

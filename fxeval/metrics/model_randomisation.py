@@ -18,11 +18,13 @@ from fxeval.metrics.evidence import (
     Redrawn,
     Series,
     without_broken,
+    worst_states,
 )
 from fxeval.randomisation import COLLAPSED_BELOW
 from fxeval.ranking import ranks
 from fxeval.seeding import seed_of
 
+REDRAWN_SHARE = 0.5  # below it, the re-drawn network is still mostly the trained one
 DEGENERATE_SHARE = 0.2  # above it, constant maps of a re-drawn network are no sign of change
 
 
@@ -81,26 +83,27 @@ def measure(evidence: Evidence, parameters: Parameters) -> Measurement:
     before = evidence.explain("probe")
     trained = _ordered(before, evidence, "trained")
     correlations: list[NDArray[np.float64]] = []
-    states = list(before.states)
+    everything = [before]
     notes: list[str] = []
     objection: Verdict | None = None
     for index in range(parameters.redraws):
         redrawn = evidence.redraw(index)
         after = _ordered(redrawn.maps, evidence, f"redrawn{index}")
         correlations.append(spearman(trained, after))
-        states = [_worse(one, two) for one, two in zip(states, redrawn.maps.states, strict=True)]
+        everything.append(_forgiven(redrawn.maps))
         notes.append(_note(index, redrawn))
         objection = objection or _objection(redrawn)
+    states, reasons = worst_states(everything)
     rho: NDArray[np.float64] = np.stack(correlations)
     broken = np.array([state in BROKEN_STATES for state in states], dtype=bool)
     signed, absolute = rho.mean(axis=0), np.abs(rho).mean(axis=0)
     signed[broken] = absolute[broken] = np.nan
     series = tuple(
-        Series(metric.name, EXPLAINER, None, values, tuple(states))
+        Series(metric.name, EXPLAINER, None, values, states)
         for metric, values in zip(METRICS, (signed, absolute), strict=True)
     )
     evidence.emit(_rows(evidence, series))
-    return Measurement(series, before, notes=tuple(notes), objection=objection)
+    return Measurement(series, before, states, reasons, notes=tuple(notes), objection=objection)
 
 
 def _ordered(maps: SaliencyMaps, evidence: Evidence, label: str) -> Tensor:
@@ -115,11 +118,10 @@ def _ordered(maps: SaliencyMaps, evidence: Evidence, label: str) -> Tensor:
     return values
 
 
-def _worse(before: RowState, after: RowState) -> RowState:
-    """Return the state of a row: a constant map after re-drawing is not the explainer's fault."""
-    if before is not RowState.OK:
-        return before
-    return after if after in BROKEN_STATES else RowState.OK
+def _forgiven(after: SaliencyMaps) -> SaliencyMaps:
+    """Return maps of a re-drawn network with constant ones let off: not the explainer's fault."""
+    states = tuple(state if state in BROKEN_STATES else RowState.OK for state in after.states)
+    return SaliencyMaps(after.positive, None, states, after.reasons)
 
 
 def _note(index: int, redrawn: Redrawn) -> str:
@@ -136,6 +138,12 @@ def _objection(redrawn: Redrawn) -> Verdict | None:
             Outcome.INVALID,
             f"the re-drawn network is collapsed: it embeds every face alike (spread "
             f"{redrawn.spread:.2g}, at least {COLLAPSED_BELOW:g} needed)",
+        )
+    if redrawn.redrawn_share < REDRAWN_SHARE:
+        return Verdict(
+            Outcome.INVALID,
+            f"only {redrawn.redrawn_share:.0%} of the parameters could be re-drawn (at least "
+            f"{REDRAWN_SHARE:.0%} needed): the network keeps its weights elsewhere",
         )
     flat = sum(state is RowState.DEGENERATE_MAP for state in redrawn.maps.states)
     if flat > DEGENERATE_SHARE * len(redrawn.maps.states):

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from math import isfinite
 from pathlib import Path
 from typing import cast, get_args
@@ -47,10 +48,10 @@ class TorchFaceModel:
 
     def embed(self, images: Images) -> Embeddings:
         """Embed (N, 3, H, W) images in [0, 1]; returns (N, D) float32 on the module's device."""
-        parameter = next(self.module.parameters(), images)
+        tensor = next(chain(self.module.parameters(), self.module.buffers()), images)
         self.module.eval()
         with torch.inference_mode():
-            embeddings: Embeddings = self.module(images.to(parameter.device, torch.float32))
+            embeddings: Embeddings = self.module(images.to(tensor.device, torch.float32))
         # Autograd refuses tensors made in inference mode; a copy may serve as a constant in an
         # explainer's objective.
         return embeddings.clone()

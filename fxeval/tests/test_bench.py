@@ -139,12 +139,22 @@ def test_maps_and_pairs_are_made_once_for_equal_explainers(bench):
             return super().explain(*args, **kwargs)
 
     for power in (1.0, 1.0, 2.0):
-        evidence = bench.evidence(CELL, Subjects(model, Watched(power), Memory()))
-        evidence.explain("probe")
+        cell = replace(CELL, explainer=Use("mean", {"power": power}))
+        bench.evidence(cell, Subjects(model, Watched(power), Memory())).explain("probe")
     assert asked == [1.0, 2.0]
 
 
-def test_an_explainer_that_is_no_dataclass_is_asked_in_every_cell(bench):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"explainer": Use("other")},
+        {"explainer": Use("mean", {"power": 2.0})},
+        {"where": "another.yaml:1:1"},
+        {"seed": 2},
+        {"model": Use("other")},
+    ],
+)
+def test_another_fixture_parameter_suite_file_or_seed_is_asked_anew(bench, change):
     model, asked = tiny(), []
 
     class Plain:
@@ -152,9 +162,43 @@ def test_an_explainer_that_is_no_dataclass_is_asked_in_every_cell(bench):
             asked.append(1)
             return probes.mean(1)
 
-    for cell in (CELL, CELL, replace(CELL, id="other")):
+    for cell in (CELL, replace(CELL, id="same"), replace(CELL, **change)):
         bench.evidence(cell, Subjects(model, Plain(), Memory())).explain("probe")
     assert len(asked) == 2
+
+
+def test_equal_weights_fed_otherwise_are_another_model(bench):
+    class Turned(ConvNet):
+        def forward(self, images):
+            return super().forward(images.flip(1))
+
+    one, two = tiny(), TorchFaceModel("bgr", CROP, Turned(), "cosine", 0.5, tiny().digest)
+    first = bench.evidence(CELL, Subjects(one, Mean(), Memory()))
+    second = bench.evidence(replace(CELL, model=Use("bgr")), Subjects(two, Mean(), Memory()))
+    assert not torch.allclose(first.clean(), second.clean())
+    assert not torch.allclose(first.explain("probe").positive, second.explain("probe").positive)
+
+
+def test_a_network_in_training_mode_is_refused(bench):
+    class Training(CountingModel):
+        def embed(self, images):
+            with torch.inference_mode():
+                return self.module.train()(images)
+
+    with pytest.raises(ModelContractError, match="evaluation mode"):
+        bench.evidence(CELL, Subjects(Training(ConvNet()), Mean(), Memory()))
+
+
+def test_a_source_that_uses_its_buffer_again_spoils_nothing():
+    buffer = torch.zeros(16, 3, 16, 16, dtype=torch.uint8)
+
+    class Source(Memory):
+        def images(self, image_ids, crop):
+            return buffer
+
+    pairs = load_pairs(Source(), Memory().listing(), CROP)
+    buffer.fill_(7)
+    assert int(pairs.images.max()) == 0
 
 
 def test_gradient_passes_are_counted_and_the_hook_is_gone(bench):

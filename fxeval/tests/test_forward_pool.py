@@ -154,7 +154,7 @@ def test_memory_is_bounded_and_forgetting_changes_nothing(model, pairs):
 def test_a_pooled_model_embeds_in_the_pools_batches(model, pairs):
     pool = ForwardPool(batch_size=3)
     images = torch.rand(8, 3, 16, 16)
-    pooled = PooledModel(model, pool)
+    pooled = PooledModel(model, pool, "key")
     torch.testing.assert_close(pooled.embed(images), model.module(images).detach())
     assert model.batches == [3, 3, 2]
     assert pool.forwards == 8

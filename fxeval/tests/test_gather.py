@@ -13,7 +13,6 @@ def result(cell, outcome="pass", *, path="suites/a.yaml", name="a", planned=("x"
         "suite": {"name": name, "title": name, "path": path, "digest": "0" * 64, "seed": 1,
                   "formats": ["json"]},
         "planned": list(planned),
-        "command": "pytest",
         "environment": {},
         "subjects": {"models": {}, "explainers": {}, "pairs": {"p": {"banner": "Made up."}}},
         "cell": {"id": cell, "verdict": {"outcome": outcome, "reason": ""}},
@@ -22,7 +21,7 @@ def result(cell, outcome="pass", *, path="suites/a.yaml", name="a", planned=("x"
 
 @pytest.fixture
 def gatherer(tmp_path):
-    return Gatherer(tmp_path / "run", "run-1", datetime.now(UTC))
+    return Gatherer(tmp_path / "run", "run-1", datetime.now(UTC), "pytest")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Whole runs: a suite file in, verdicts, record and scorecard out."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -251,3 +252,129 @@ def explainer_killer():
     world(explainers="occlusion, killer", alone=True)
     assert rows(world)
     assert all(row["cell"] == "randomisation[tiny-occlusion-memory]" for row in rows(world))
+
+
+EXCUSES = """
+
+@pytest.fixture
+def explainer_skips():
+    pytest.skip("no licence here")
+
+
+@pytest.fixture
+def explainer_xfails():
+    pytest.xfail("later")
+
+
+@pytest.fixture
+def explainer_imports():
+    pytest.importorskip("a_library_that_is_not_there")
+
+
+@pytest.fixture
+def explainer_exits():
+    raise SystemExit(0)
+"""
+
+
+@pytest.mark.parametrize("explainer", ["skips", "xfails", "imports", "exits"])
+def test_a_cell_that_excuses_itself_is_invalid_and_never_green(world, explainer):
+    (world.path / "conftest.py").write_text(CONFTEST + EXCUSES)
+    result = world(explainers=explainer)
+    assert result.ret == 1
+    result.assert_outcomes(failed=2)
+    assert {c["verdict"]["outcome"] for c in the_record(world)["cells"]} == {"invalid"}
+
+
+def test_two_suites_that_call_two_explainers_alike_do_not_share_their_maps(world):
+    world(explainers="{use: occlusion, as: cam}")
+    expected = cells(the_record(world))["deletion-insertion[tiny-cam-memory]"]["estimates"]
+    text = SUITE.replace("EXPLAINERS", "{use: noise, as: cam}").replace("small", "first")
+    (world.path / "suites" / "another.yaml").write_text(text)
+    for folder in world.path.glob("reports/*"):
+        shutil.rmtree(folder)
+    world("suites/another.yaml", explainers="{use: occlusion, as: cam}")
+    found = cells(the_record(world))["deletion-insertion[tiny-cam-memory]"]["estimates"]
+    assert found == expected
+
+
+SIDED = '''
+
+class Sided:
+    """Good maps, but broken ones where the network or the image is another."""
+
+    def __init__(self, wrong):
+        self.wrong = wrong
+
+    def explain(self, model, probes, references, *, contrast=None, generator):
+        maps = occlusion(model, probes, references, generator)
+        for row in range(len(probes)):
+            if self.wrong(model, probes[row], references[row]):
+                maps[row] = torch.nan
+        return maps
+
+
+@pytest.fixture
+def explainer_redrawn():
+    return Sided(lambda m, p, r: m.digest != "a" * 64 and float(p.mean()) > 0.5)
+
+
+@pytest.fixture
+def explainer_reference():
+    return Sided(lambda m, p, r: float(p.mean()) > float(r.mean()))
+'''
+
+
+@pytest.mark.parametrize(
+    ("explainer", "check", "edit"),
+    [
+        ("redrawn", "randomisation", ("", "")),
+        ("reference", "deletion-insertion", ("steps: 8", "steps: 8\n    side: both")),
+    ],
+)
+def test_broken_maps_count_on_either_side_and_under_the_redrawn_network(
+    world, explainer, check, edit
+):
+    (world.path / "conftest.py").write_text(CONFTEST + SIDED)
+    world(explainers=explainer, edit=lambda text: text.replace(*edit) if edit[0] else text)
+    cell = cells(the_record(world))[f"{check}[tiny-{explainer}-memory]"]
+    assert cell["verdict"]["outcome"] == "fail"
+    assert "NaN" in cell["verdict"]["reason"]
+    assert cell["states"]["nan_map"] > 1
+
+
+def test_a_failing_teardown_makes_the_cell_invalid(world):
+    conftest = (
+        CONFTEST
+        + """
+
+@pytest.fixture
+def explainer_torn():
+    yield Explain(occlusion)
+    raise RuntimeError("the lid fell off")
+"""
+    )
+    (world.path / "conftest.py").write_text(conftest)
+    result = world(explainers="torn")
+    assert result.ret == 1
+    for cell in the_record(world)["cells"]:
+        assert cell["verdict"]["outcome"] == "invalid"
+        assert "the lid fell off" in cell["verdict"]["reason"]
+
+
+def test_without_a_terminal_the_run_still_goes_through(world):
+    assert world("-p", "no:terminal", alone=True).ret == 0
+    assert the_record(world)["verdict"]["outcome"] == "pass"
+
+
+def test_the_recorded_command_is_the_users_without_machine_paths(world):
+    world("-n", "2", f"--rootdir={world.path}", alone=True)
+    command = the_record(world)["run"]["command"]
+    assert command.startswith("pytest suites/small.yaml --fx-threads=1 -n 2")
+    assert str(world.path) not in command
+
+
+def test_yaml_of_others_is_left_alone_even_when_named(pytester):
+    pytester.makefile(".yaml", other="stages: [one]\n")
+    result = pytester.runpytest_subprocess("other.yaml")
+    assert "fxeval" not in "".join(line for line in result.outlines if "plugins:" not in line)

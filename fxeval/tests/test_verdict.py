@@ -113,7 +113,7 @@ def test_what_is_no_number_is_never_a_pass(limit, interval, outcome):
 
 def test_no_rows_are_no_evidence():
     nothing = Estimate(math.nan, math.nan, math.nan, 0.95, 0, 0, "no row has a value")
-    assert judge(AT_MOST, nothing) == Verdict(INCONCLUSIVE, "deletion_auc: no row has a value")
+    assert judge(AT_MOST, nothing) == Verdict(INVALID, "deletion_auc: no row has a value")
 
 
 @pytest.mark.parametrize(
