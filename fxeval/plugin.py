@@ -46,8 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fx-reports", metavar="DIR", default="reports", help="where records and scorecards go"
     )
     group.addoption(
-        "--fx-batch-size", type=_positive, default=64, metavar="N",
-        help="most images in one forward pass (default: 64)",
+        "--fx-batch-size", type=_positive, metavar="N",
+        help="most images in one forward pass (default: 16 on a CPU, 128 on a GPU)",
     )  # fmt: skip
     group.addoption(
         "--fx-threads", type=_positive, metavar="N",
