@@ -38,6 +38,7 @@ def terminal_summary(
     missed = [cell for cell in cells if cell["verdict"]["outcome"] != "pass"]
     if missed:
         lines += ["", *(_why(cell, colour) for cell in missed)]
+    lines += [f"warning  {cell['id']}: {reason}" for cell in cells for reason in _warnings(cell)]
     return lines
 
 
@@ -91,6 +92,15 @@ def _line(row: list[str], widths: list[int]) -> str:
 def _why(cell: Mapping[str, Any], colour: bool) -> str:
     verdict = cell["verdict"]
     return f"{_word(verdict['outcome'], colour)}{_GAP}{cell['id']}: {verdict['reason']}"
+
+
+def _warnings(cell: Mapping[str, Any]) -> list[str]:
+    """Return why limits that only warn were not passed."""
+    return [
+        limit["verdict"]["reason"]
+        for limit in cell["limits"]
+        if limit["severity"] == "warning" and limit["verdict"]["outcome"] != "pass"
+    ]
 
 
 def _word(outcome: str, colour: bool) -> str:

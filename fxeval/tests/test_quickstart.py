@@ -81,7 +81,7 @@ def test_constant_noise_and_centre_maps_fail_and_the_scorecard_says_why(run):
         assert verdicts[cell]["outcome"] == "fail", cell
         assert words in verdicts[cell]["reason"]
         assert verdicts[cell]["reason"].split(";")[0][:60] in text
-    # the centre of an aligned face is a strong map: it is its blindness to the weights that fails it
+    # The centre of an aligned face is a strong map; its blindness to the weights is what fails.
     assert verdicts["deletion-insertion[mini_resnet-centre-rendered]"]["outcome"] == "pass"
 
 

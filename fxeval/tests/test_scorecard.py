@@ -111,7 +111,7 @@ def test_every_point_of_every_curve_stands_in_a_table(read):
 
 
 def test_the_first_screen_says_verdict_reason_banner_and_what_was_tested(read):
-    start = read.text[: read.text.index("What decided it Subjects")]
+    start = read.text[: read.text.index("What decided it Not gating")]
     assert EXAMPLE["suite"]["title"] in start
     assert f"INVALID {EXAMPLE['verdict']['reason']}" in start
     assert "1 invalid 1 fail 1 inconclusive 1 pass" in start
@@ -131,6 +131,19 @@ def test_what_decided_it_names_every_missed_critical_limit_and_no_other(read):
     assert "about 60 more identities would settle it" in text
     assert "sign dropped" not in text  # a warning limit, missed too
     assert text.index("invalid") < text.index("fail") < text.index("inconclusive")
+
+
+def test_limits_that_only_warn_or_inform_and_did_not_pass_are_listed(read):
+    text = read.section("shown")
+    listed = [
+        limit
+        for cell in EXAMPLE["cells"]
+        for limit in cell["limits"]
+        if limit["severity"] != "critical" and limit["verdict"]["outcome"] != "pass"
+    ]
+    assert listed
+    for limit in listed:
+        assert limit["verdict"]["reason"] in text
 
 
 def test_constant_maps_are_named_with_their_number_and_their_pairs(read):
@@ -357,10 +370,18 @@ def test_the_terminal_shows_verdict_banner_one_line_per_cell_and_reasons():
         "INVALID       model-randomisation  srise_4000_masks_<script>ale…  no limit: see below",
     ]
     missed = [cell for cell in EXAMPLE["cells"] if cell["verdict"]["outcome"] != "pass"]
-    assert lines[10:] == [
+    assert lines[10 : 10 + len(missed)] == [
         f"{cell['verdict']['outcome'].upper()}  {cell['id']}: {cell['verdict']['reason']}"
         for cell in missed
     ]
+    warned = [
+        (cell["id"], limit["verdict"]["reason"])
+        for cell in EXAMPLE["cells"]
+        for limit in cell["limits"]
+        if limit["severity"] == "warning" and limit["verdict"]["outcome"] != "pass"
+    ]
+    assert warned
+    assert lines[10 + len(missed) :] == [f"warning  {cell}: {reason}" for cell, reason in warned]
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160, 240])
