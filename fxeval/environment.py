@@ -42,7 +42,7 @@ def describe(device: torch.device, batch_size: int, folder: Path) -> dict[str, s
         facts["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     facts["commit"] = _git(folder, "rev-parse", "HEAD")
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    facts["working_tree"] = None if changed is None else ("changed" if changed else "clean")
+    facts["dirty"] = None if changed is None else bool(changed)
     return facts
 
 

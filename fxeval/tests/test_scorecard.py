@@ -304,6 +304,15 @@ def test_excluded_pairs_are_counted_by_reason_and_not_named(record, excluded):
     assert "a/b" not in read.text
 
 
+def test_a_cell_that_was_not_asked_for_is_told_from_one_that_did_not_run(record):
+    absent = record["cells"].pop()
+    assert "not asked for" in Reader(render(record)).section("matrix")
+    record["run"] |= {"complete": False, "missing": [absent["id"]]}
+    text = Reader(render(record)).section("matrix")
+    assert "not run" in text
+    assert "not asked for" not in text
+
+
 def test_an_unfinished_run_and_uncommitted_changes_are_warned_of(record):
     record["run"] |= {"complete": False, "missing": ["a[b-c-d]", "e[b-c-d]"]}
     record["environment"]["dirty"] = True
