@@ -153,8 +153,7 @@ class _Group:
 def _modes_kept() -> Iterator[None]:
     """Run a stranger's code with gradients on, and take back the modes it switches for all."""
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    determinism = _determinism()
     with np.errstate(), torch.inference_mode(False), torch.enable_grad():
         try:
             yield
@@ -162,7 +161,16 @@ def _modes_kept() -> Iterator[None]:
             torch.set_default_dtype(dtype)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            # Only if need be: the call alone imports torch's compiler, which takes seconds.
+            if _determinism() != determinism:
+                torch.use_deterministic_algorithms(determinism[0], warn_only=determinism[1])
+
+
+def _determinism() -> tuple[bool, bool]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
 
 
 def _fault(error: Exception) -> tuple[RowState, str]:

@@ -40,7 +40,7 @@ class Gatherer:
         """Make a cell invalid whose test failed after it was measured."""
         for result in self.results:
             if result["cell"].get("nodeid") == nodeid:
-                verdict = {"outcome": "invalid", "reason": reason.strip().splitlines()[-1]}
+                verdict = {"outcome": "invalid", "reason": reason.strip()}
                 result["cell"] = {**result["cell"], "verdict": verdict}
 
     def records(self) -> list[dict[str, Any]]:

@@ -286,7 +286,9 @@ class _Results:
         if result is not None:
             self._gatherer.add(result)
         elif report.failed and report.when == "teardown":
-            self._gatherer.spoil(report.nodeid, f"teardown failed: {report.longrepr}")
+            crash = getattr(report.longrepr, "reprcrash", None)
+            message = getattr(crash, "message", str(report.longrepr))
+            self._gatherer.spoil(report.nodeid, f"teardown failed: {message}")
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
