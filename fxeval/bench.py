@@ -19,13 +19,12 @@ from fxeval.contracts import (
     Pairs,
     PairSource,
     SaliencyMaps,
-    check_embeddings,
 )
 from fxeval.errors import DataContractError, EvidenceError, ModelContractError
 from fxeval.explain import explain
-from fxeval.forward_pool import ForwardPool, PooledModel, device_of, precise
+from fxeval.forward_pool import ForwardPool, PooledModel, precise
 from fxeval.metrics.evidence import Evidence, Redrawn, Side
-from fxeval.models.loading import with_module
+from fxeval.models.loading import check_loaded, device_of, with_module
 from fxeval.randomisation import embedding_spread, randomise, redrawn_share
 from fxeval.seeding import seed_of
 
@@ -125,7 +124,7 @@ class Bench:
             model.module.to(self.device)
         if model is not self._admitted:
             with precise(self.device):
-                _try(model)
+                check_loaded(model)
             self._admitted = model
         return model
 
@@ -328,41 +327,3 @@ def _device(name: str, worker: int) -> torch.device:
             f"device '{name}' asked for, but there is no CUDA device. Set device: auto or cpu."
         )
     return torch.device(name)
-
-
-def _try(model: FaceModel) -> None:
-    """Embed two different images; the module and ``embed`` must agree.
-
-    Raises:
-        ModelContractError: If the embeddings are unusable.
-    """
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand((2, 3, *model.crop.size), generator=generator).to(device_of(model))
-    try:
-        found = model.embed(images), model.embed(images[:1])
-    except Exception as error:  # a stranger's code may raise anything
-        raise ModelContractError(
-            f"model '{model.name}': embed raised {type(error).__name__}: {error}"
-        ) from error
-    embeddings = check_embeddings(model.name, found[0], 2).cpu()
-    alone = check_embeddings(model.name, found[1], 1).cpu()
-    if bool((embeddings.norm(dim=1) == 0).any()) or torch.equal(embeddings[0], embeddings[1]):
-        raise ModelContractError(
-            f"model '{model.name}': two different images must have two non-zero, different "
-            "embeddings. Check the weights and the input range (images come in [0, 1])."
-        )
-    scale = float(embeddings.norm(dim=1).max())
-    if float((alone - embeddings[:1]).abs().max()) > 1e-3 * scale:
-        raise ModelContractError(
-            f"model '{model.name}': the embedding of an image must not depend on the others in its "
-            "batch. Switch the network to evaluation mode: network.eval()."
-        )
-    if model.module is None:
-        return
-    with torch.inference_mode():
-        direct = model.module(images).detach().cpu().float()
-    if direct.shape != embeddings.shape or float((direct - embeddings).abs().max()) > 1e-3 * scale:
-        raise ModelContractError(
-            f"model '{model.name}': embed(images) and module(images) must agree, so that gradient "
-            "explainers explain what is measured. Put the normalisation inside the module."
-        )

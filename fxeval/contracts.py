@@ -40,7 +40,6 @@ class RowState(StrEnum):
     WRONG_SHAPE = "wrong_shape"
     EXPLAINER_RAISED = "explainer_raised"
     MODEL_CHANGED = "model_changed"
-    COLLAPSED = "collapsed"  # a randomised network that embeds every face alike
     NOT_CROSSED = "not_crossed"  # the similarity never crossed the operating threshold
     START_BEYOND = "start_beyond"  # the starting image is already on the far side
     EXCLUDED = "excluded"

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from fxeval.contracts import Explainer, Images, Pairs, RowState, SaliencyMaps, check_maps
 from fxeval.errors import ExplainerContractError, ModelContractError
-from fxeval.forward_pool import PooledModel, device_of
+from fxeval.forward_pool import PooledModel
 from fxeval.metrics.evidence import ROWS_AT_ONCE, Side
 from fxeval.models.custody import Custody
+from fxeval.models.loading import device_of
 from fxeval.seeding import generator_of, sealed, seed_of
 
 Progress = Callable[[int, int], None]

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +27,8 @@ from fxeval.contracts import (
     check_embeddings,
 )
 from fxeval.errors import ModelContractError
+from fxeval.models.loading import device_of
 from fxeval.perturbation import fill_images, remove
-
-
-def device_of(model: FaceModel) -> torch.device:
-    """Return the device of the model's tensors; the CPU for a model without any."""
-    if model.module is None:
-        return torch.device("cpu")
-    tensor = next(chain(model.module.parameters(), model.module.buffers()), None)
-    return torch.device("cpu") if tensor is None else tensor.device
 
 
 @contextmanager

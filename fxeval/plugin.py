@@ -99,7 +99,7 @@ def _matches(path: Path, config: pytest.Config, pattern: str) -> bool:
 def _claims_to_be_a_suite(path: Path) -> bool:
     """Say whether a YAML file looks like ours, even if it is a faulty one; others are not."""
     head = path.read_bytes()[:65536].decode("utf-8", errors="replace").splitlines()
-    return any(re.match(r"[\s{\ufeff]*['\"]?(fxeval|fxevl|suite|checks)\b", line) for line in head)
+    return any(re.match(r"[\s{\ufeff]*['\"]?(fxeval|suite|checks)\b", line) for line in head)
 
 
 class SuiteFile(pytest.Module):

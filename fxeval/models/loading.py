@@ -48,10 +48,9 @@ class TorchFaceModel:
 
     def embed(self, images: Images) -> Embeddings:
         """Embed (N, 3, H, W) images in [0, 1]; returns (N, D) float32 on the module's device."""
-        tensor = next(chain(self.module.parameters(), self.module.buffers()), images)
         self.module.eval()
         with torch.inference_mode():
-            embeddings: Embeddings = self.module(images.to(tensor.device, torch.float32))
+            embeddings: Embeddings = self.module(images.to(device_of(self), torch.float32))
         # Autograd refuses tensors made in inference mode; a copy may serve as a constant in an
         # explainer's objective.
         return embeddings.clone()
@@ -198,29 +197,55 @@ def load_card(card: Path, architecture: Callable[[], nn.Module], crop: Crop) -> 
     return model
 
 
+def device_of(model: FaceModel) -> torch.device:
+    """Return the device of the model's tensors; the CPU for a model without any."""
+    if model.module is None:
+        return torch.device("cpu")
+    tensor = next(chain(model.module.parameters(), model.module.buffers()), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
 def check_loaded(model: FaceModel) -> None:
-    """Embed two different noise images and refuse a model that is certainly not alive.
+    """Embed two different noise images and refuse a model that is certainly not usable.
 
     Raises:
-        ModelContractError: If an embedding is not finite or zero, or the two are equal.
+        ModelContractError: If an embedding is not finite or zero, the two are equal, an image's
+            embedding depends on its batch, or ``module`` and ``embed`` disagree.
     """
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(2, 3, *model.crop.size, generator=generator)
+    images = torch.rand(2, 3, *model.crop.size, generator=generator).to(device_of(model))
     try:
-        embeddings = check_embeddings(model.name, model.embed(images), 2)
-    except (RuntimeError, TypeError) as error:
+        found = model.embed(images), model.embed(images[:1])
+    except Exception as error:  # a stranger's code may raise anything
         raise ModelContractError(
             f"model '{model.name}': cannot embed {tuple(images.shape)} images of its crop "
-            f"'{model.crop.name}': {error}"
+            f"'{model.crop.name}': {type(error).__name__}: {error}"
         ) from error
+    embeddings = check_embeddings(model.name, found[0], 2).cpu()
+    alone = check_embeddings(model.name, found[1], 1).cpu()
     norms = embeddings.norm(dim=1)
     if not bool((norms > 0).all()):
         raise ModelContractError(
             f"model '{model.name}': embeddings with length > 0 expected, got lengths "
             f"{norms.tolist()}. The weights or the input range are wrong."
         )
-    if float((embeddings[0] - embeddings[1]).norm()) <= 1e-6 * float(norms.max()):
+    scale = float(norms.max())
+    if float((embeddings[0] - embeddings[1]).norm()) <= 1e-6 * scale:
         raise ModelContractError(
             f"model '{model.name}': two different images got the same embedding. The weights or "
             "the input range are wrong."
+        )
+    if float((alone - embeddings[:1]).abs().max()) > 1e-3 * scale:
+        raise ModelContractError(
+            f"model '{model.name}': the embedding of an image must not depend on the others in its "
+            "batch. Switch the network to evaluation mode: network.eval()."
+        )
+    if model.module is None:
+        return
+    with torch.inference_mode():
+        direct = model.module(images).detach().cpu().float()
+    if direct.shape != embeddings.shape or float((direct - embeddings).abs().max()) > 1e-3 * scale:
+        raise ModelContractError(
+            f"model '{model.name}': embed(images) and module(images) must agree, so that gradient "
+            "explainers explain what is measured. Put the normalisation inside the module."
         )

@@ -64,10 +64,6 @@ _STATES: Mapping[str, tuple[str, str]] = {
         "is void: the explainer changed the model",
         "are void: the explainer changed the model",
     ),
-    "collapsed": (
-        "was made on a re-drawn network that embeds every face alike",
-        "were made on a re-drawn network that embeds every face alike",
-    ),
 }
 
 # Characters that would let a name move the cursor, break the line or turn the text around it.

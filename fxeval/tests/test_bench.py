@@ -259,7 +259,7 @@ class Wrong(torch.nn.Module):
     ("answer", "message"),
     [
         (lambda x: torch.ones(len(x), 4), "two different images"),
-        (lambda x: x.flatten(1)[:, :4] * 0, "two different images"),
+        (lambda x: x.flatten(1)[:, :4] * 0, "length > 0 expected"),
         (lambda x: x.flatten(1) * torch.nan, "NaN"),
         (lambda x: x, r"\(2, D\)"),
     ],
