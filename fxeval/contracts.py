@@ -9,8 +9,8 @@ Legend of shapes (mypy sees tensors; the names carry the meaning):
 N pairs, K removal steps, D embedding size, H and W height and width in pixels.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fxeval.errors import DataContractError, ExplainerContractError, ModelContractError
+from fxeval.errors import DataContractError, ExplainerContractError
 
 Images: TypeAlias = Tensor
 Maps: TypeAlias = Tensor
 Embeddings: TypeAlias = Tensor
 
 SimilarityKind = Literal["cosine", "neg_l2"]
-Need = Literal["gradients", "layers", "black_box"]
+# The first three say what of the model an explainer uses, the last two what else it must be given.
+Need = Literal["gradients", "layers", "black_box", "contrast", "gallery"]
 Fill = Literal["blur", "mean", "black"]
 _T = TypeVar("_T")
 
@@ -100,8 +101,21 @@ class FaceModel(Protocol):
 
 
 @runtime_checkable
+class MaskedEmbedder(Protocol):
+    """A face model that remembers the embeddings of masked images."""
+
+    def embed_masked(self, image: Tensor, bank: "MaskBank", fill: Fill) -> Embeddings:
+        """Embed a (3, H, W) image in [0, 1] under each of N masks; returns (N, D)."""
+
+
+@runtime_checkable
 class Explainer(Protocol):
-    """Anything that makes saliency maps. ``needs`` (a set of ``Need``) is optional."""
+    """Anything that makes saliency maps.
+
+    Optional: ``needs``, a set of ``Need`` (with ``contrast`` in it the harness hands in nonmates,
+    with ``gallery`` a keyword ``gallery``, a :class:`Gallery`); and ``unsupported(model) -> str |
+    None``, the reason why this kind of model cannot be explained.
+    """
 
     def explain(
         self, model: FaceModel, probes: Images, references: Images,
@@ -112,7 +126,9 @@ class Explainer(Protocol):
         Args:
             model: The model to explain, never to change.
             probes: (N, 3, H, W) images to explain.
-            references: (N, 3, H, W) images they are compared with.
+            references: (N, 3, H, W) images they are compared with. Explainers that have
+                ``takes_centroids = True`` may also get (N, R, 3, H, W), R references of each
+                probe, and compare it with the centroid of their embeddings.
             contrast: (N, 3, H, W) negative references of a discriminative explanation, or None.
             generator: In the same state at every call: draw mask banks from it, and every pair
                 meets the same bank, before and after randomisation.
@@ -229,6 +245,41 @@ class Pairs:
 
 
 @dataclass(frozen=True, eq=False)
+class Gallery:
+    """Enrolled identities, for explainers that set a probe against many others.
+
+    Attributes:
+        embeddings: (G, D) float32, as the model that is explained returns them.
+        identity: (G,) int64.
+        probe_identity: (N,) int64, the identity of each probe in the same numbering.
+    """
+
+    embeddings: Embeddings
+    identity: Tensor
+    probe_identity: Tensor
+
+    def centroids(self) -> tuple[Tensor, Tensor]:
+        """Return the I distinct identities (int64), and their (I, D) unit centroids in float64."""
+        names, group = torch.unique(self.identity, return_inverse=True)
+        unit = torch.nn.functional.normalize(self.embeddings.double(), dim=1, eps=1e-12)
+        sums = unit.new_zeros(len(names), unit.shape[1]).index_add_(0, group.to(unit.device), unit)
+        return names, torch.nn.functional.normalize(sums, dim=1, eps=1e-12)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskBank:
+    """Masks that many images are hidden behind.
+
+    Attributes:
+        masks: (N, H, W) float32 in [0, 1], 1 = kept. Not to be written to.
+        digest: SHA-256 of the masks: equal banks share embeddings.
+    """
+
+    masks: Tensor
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
 class SaliencyMaps:
     """Maps of N pairs, with what is known about each.
 
@@ -237,12 +288,15 @@ class SaliencyMaps:
         negative: (N, H, W) float32, evidence against the similarity; signed methods only.
         states: One RowState per map; all ``ok`` if not given.
         reasons: One short text per map for states other than ``ok``.
+        diagnostics: Name to (N,) numbers, what a careful reader wants to know of each map, such as
+            ``negative_activation_share``.
     """
 
     positive: Maps
     negative: Maps | None = None
     states: tuple[RowState, ...] = ()
     reasons: tuple[str, ...] = ()
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.positive)
@@ -254,6 +308,12 @@ class SaliencyMaps:
             raise ExplainerContractError(
                 f"saliency maps: one state and one reason per map expected, got {len(self.states)} "
                 f"states and {len(self.reasons)} reasons for {n} maps."
+            )
+        wrong = [name for name, values in self.diagnostics.items() if tuple(values.shape) != (n,)]
+        if wrong:
+            raise ExplainerContractError(
+                f"saliency maps: diagnostic '{wrong[0]}' must be ({n},), one number per map, got "
+                f"{tuple(self.diagnostics[wrong[0]].shape)}."
             )
 
 
@@ -282,103 +342,3 @@ class Perturbations:
 
     def __len__(self) -> int:
         return len(self.image)
-
-
-def check_embeddings(name: str, embeddings: object, n: int) -> Embeddings:
-    """Return a stranger's embeddings if they keep the contract: (n, D) floating, finite.
-
-    Raises:
-        ModelContractError: If they do not.
-    """
-    if not isinstance(embeddings, Tensor):
-        raise ModelContractError(
-            f"model '{name}': embed must return a torch.Tensor (N, D), got "
-            f"{type(embeddings).__name__}."
-        )
-    if embeddings.ndim != 2 or embeddings.shape[0] != n:
-        raise ModelContractError(
-            f"model '{name}': embed must return ({n}, D) for {n} images, got "
-            f"{tuple(embeddings.shape)}."
-        )
-    if not embeddings.dtype.is_floating_point:
-        raise ModelContractError(
-            f"model '{name}': embeddings must be float, got {embeddings.dtype}."
-        )
-    if not bool(torch.isfinite(embeddings).all()):
-        raise ModelContractError(
-            f"model '{name}': embeddings hold NaN or infinite values. Check the weights and the "
-            "input range."
-        )
-    return embeddings.detach().to(torch.float32)
-
-
-def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> SaliencyMaps:
-    """Return a stranger's maps with every NaN and constant map marked, or refuse their form.
-
-    Args:
-        name: Of the explainer, for the message.
-        maps: What it returned: SaliencyMaps or a tensor.
-        n: Number of pairs.
-        size: (height, width) of the probes.
-
-    Returns:
-        SaliencyMaps on the CPU in float32; states ``nan_map`` and ``degenerate_map`` are set.
-
-    Raises:
-        ExplainerContractError: If type, shape or dtype are wrong.
-    """
-    maps = _of_right_form(name, maps, (n, *size))
-    positive = maps.positive.detach().to("cpu", torch.float32, copy=True)
-    negative = maps.negative
-    if negative is not None:
-        negative = negative.detach().to("cpu", torch.float32, copy=True)
-    states, reasons = _declared(name, maps.states), list(maps.reasons)
-    for row, map_ in enumerate(positive):
-        if states[row] in BROKEN_STATES:
-            continue
-        if not bool(torch.isfinite(map_).all()):
-            states[row] = RowState.NAN_MAP
-            reasons[row] = f"{int((~torch.isfinite(map_)).sum())} pixels are NaN or infinite"
-        elif is_constant(map_):
-            states[row] = RowState.DEGENERATE_MAP
-            reasons[row] = f"every pixel is {float(map_.flatten()[0]):g}"
-    return SaliencyMaps(positive, negative, tuple(states), tuple(reasons))
-
-
-def _of_right_form(name: str, maps: object, expected: tuple[int, ...]) -> SaliencyMaps:
-    if isinstance(maps, Tensor):
-        maps = SaliencyMaps(maps)
-    if not isinstance(maps, SaliencyMaps):
-        raise ExplainerContractError(
-            f"explainer '{name}': explain must return SaliencyMaps or a torch.Tensor (N, H, W), "
-            f"got {type(maps).__name__}."
-        )
-    for part in (maps.positive, maps.negative):
-        if part is not None and tuple(part.shape) != expected:
-            raise ExplainerContractError(
-                f"explainer '{name}': saliency maps must be {expected}, one per probe and at its "
-                f"size, got {tuple(part.shape)}. Upsample inside the explainer."
-            )
-    if maps.positive.dtype == torch.bool or maps.positive.is_complex():
-        raise ExplainerContractError(
-            f"explainer '{name}': saliency maps must be real numbers, got {maps.positive.dtype}."
-        )
-    return maps
-
-
-def _declared(name: str, states: Sequence[RowState]) -> list[RowState]:
-    """Return the states an explainer gave its maps; it may not excuse itself from a row."""
-    allowed = {RowState.OK, RowState.DEGENERATE_MAP, *BROKEN_STATES}
-    wrong = [state for state in states if state not in allowed]
-    if wrong:
-        raise ExplainerContractError(
-            f"explainer '{name}': a map's state must be one of "
-            f"{', '.join(sorted(allowed))}, got '{wrong[0]}'."
-        )
-    return [RowState(state) for state in states]
-
-
-def is_constant(map_: Tensor) -> bool:
-    """Say whether a finite map has no order: max - min <= 1e-12 * max(1, |max|)."""
-    low, high = float(map_.min()), float(map_.max())
-    return high - low <= 1e-12 * max(1.0, abs(high))

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fxeval.contracts import Explainer, Images, Pairs, RowState, SaliencyMaps, check_maps
+from fxeval.admission import check_maps
+from fxeval.contracts import Explainer, Images, Pairs, RowState, SaliencyMaps
 from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.forward_pool import PooledModel
 from fxeval.metrics.evidence import ROWS_AT_ONCE, Side

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fxeval.admission import check_embeddings
 from fxeval.contracts import (
     Crop,
     Embeddings,
@@ -24,7 +25,6 @@ from fxeval.contracts import (
     Pairs,
     Perturbations,
     SimilarityKind,
-    check_embeddings,
 )
 from fxeval.errors import ModelContractError
 from fxeval.models.loading import device_of

@@ -31,7 +31,7 @@ def ranks(maps: Maps, seeds: Sequence[int] | None) -> Tensor:
 
     Pixels are ordered by (quantised value descending, hash ascending, index ascending). The value
     is quantised to ``rint((m - min) / (max - min) * 1e5)`` in float64; a constant map
-    (``fxeval.contracts.is_constant``) is 0 everywhere. The hash of pixel i is the upper 27 bits of
+    (``fxeval.admission.is_constant``) is 0 everywhere. The hash of pixel i is the upper 27 bits of
     the (i+1)-th output of SplitMix64 started at the map's seed.
 
     Args:

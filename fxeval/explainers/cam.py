@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fxeval.admission import check_embeddings
 from fxeval.contracts import (
     Embeddings,
     FaceModel,
@@ -20,7 +21,6 @@ from fxeval.contracts import (
     RowState,
     SaliencyMaps,
     SimilarityKind,
-    check_embeddings,
 )
 from fxeval.errors import ExplainerContractError
 from fxeval.similarity import similarity

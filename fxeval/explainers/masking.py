@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fxeval.contracts import Embeddings, FaceModel, Images, Need, SaliencyMaps, check_embeddings
+from fxeval.admission import check_embeddings
+from fxeval.contracts import Embeddings, FaceModel, Images, Need, SaliencyMaps
 from fxeval.errors import ExplainerContractError
 from fxeval.similarity import similarity
 

@@ -19,7 +19,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fxeval.contracts import Crop, Embeddings, FaceModel, Images, SimilarityKind, check_embeddings
+from fxeval.admission import check_embeddings
+from fxeval.contracts import Crop, Embeddings, FaceModel, Images, SimilarityKind
 from fxeval.errors import ModelContractError
 
 MAX_HEADER_BYTES = 4 << 20

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxeval.contracts import Crop, Explainer, RowState, check_maps
+from fxeval.admission import check_maps
+from fxeval.contracts import Crop, Explainer, RowState
 from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers.cam import ROWS, GradCAM, borrowed, check_layer, default_layer
 

@@ -5,14 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxeval.contracts import (
-    BROKEN_STATES,
-    PairListing,
-    RowState,
-    SaliencyMaps,
-    check_embeddings,
-    check_maps,
-)
+from fxeval.admission import check_embeddings, check_maps
+from fxeval.contracts import BROKEN_STATES, PairListing, RowState, SaliencyMaps
 from fxeval.errors import DataContractError, ExplainerContractError, ModelContractError
 
 SIZE = (4, 5)

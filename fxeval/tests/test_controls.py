@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor
 
-from fxeval.contracts import check_maps
+from fxeval.admission import check_maps
 from fxeval.errors import EvidenceError
 from fxeval.explainers.controls import (
     CONTROLS,

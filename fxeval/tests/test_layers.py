@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"errors", "contracts", "cells", "registry", "seeding"},
+    {"errors", "contracts", "admission", "cells", "registry", "seeding"},
     {"similarity", "ranking", "perturbation", "randomisation", "map_similarity", "estimation"},
     {"models", "explainers", "datasets", "metrics"},
     {"verdict"},

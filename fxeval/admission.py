@@ -1,0 +1,113 @@
+"""Holds what strangers return against the contract."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fxeval.contracts import BROKEN_STATES, Embeddings, RowState, SaliencyMaps
+from fxeval.errors import ExplainerContractError, ModelContractError
+
+
+def check_embeddings(name: str, embeddings: object, n: int) -> Embeddings:
+    """Return a stranger's embeddings if they keep the contract: (n, D) floating, finite.
+
+    Raises:
+        ModelContractError: If they do not.
+    """
+    if not isinstance(embeddings, Tensor):
+        raise ModelContractError(
+            f"model '{name}': embed must return a torch.Tensor (N, D), got "
+            f"{type(embeddings).__name__}."
+        )
+    if embeddings.ndim != 2 or embeddings.shape[0] != n:
+        raise ModelContractError(
+            f"model '{name}': embed must return ({n}, D) for {n} images, got "
+            f"{tuple(embeddings.shape)}."
+        )
+    if not embeddings.dtype.is_floating_point:
+        raise ModelContractError(
+            f"model '{name}': embeddings must be float, got {embeddings.dtype}."
+        )
+    if not bool(torch.isfinite(embeddings).all()):
+        raise ModelContractError(
+            f"model '{name}': embeddings hold NaN or infinite values. Check the weights and the "
+            "input range."
+        )
+    return embeddings.detach().to(torch.float32)
+
+
+def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> SaliencyMaps:
+    """Return a stranger's maps with every NaN and constant map marked, or refuse their form.
+
+    Args:
+        name: Of the explainer, for the message.
+        maps: What it returned: SaliencyMaps or a tensor.
+        n: Number of pairs.
+        size: (height, width) of the probes.
+
+    Returns:
+        SaliencyMaps on the CPU in float32; states ``nan_map`` and ``degenerate_map`` are set.
+
+    Raises:
+        ExplainerContractError: If type, shape or dtype are wrong.
+    """
+    maps = _of_right_form(name, maps, (n, *size))
+    positive = maps.positive.detach().to("cpu", torch.float32, copy=True)
+    negative = maps.negative
+    if negative is not None:
+        negative = negative.detach().to("cpu", torch.float32, copy=True)
+    states, reasons = _declared(name, maps.states), list(maps.reasons)
+    for row, map_ in enumerate(positive):
+        if states[row] in BROKEN_STATES:
+            continue
+        if not bool(torch.isfinite(map_).all()):
+            states[row] = RowState.NAN_MAP
+            reasons[row] = f"{int((~torch.isfinite(map_)).sum())} pixels are NaN or infinite"
+        elif is_constant(map_):
+            states[row] = RowState.DEGENERATE_MAP
+            reasons[row] = f"every pixel is {float(map_.flatten()[0]):g}"
+    diagnostics = {
+        str(key): values.detach().to("cpu", torch.float32, copy=True)
+        for key, values in maps.diagnostics.items()
+    }
+    return SaliencyMaps(positive, negative, tuple(states), tuple(reasons), diagnostics)
+
+
+def _of_right_form(name: str, maps: object, expected: tuple[int, ...]) -> SaliencyMaps:
+    if isinstance(maps, Tensor):
+        maps = SaliencyMaps(maps)
+    if not isinstance(maps, SaliencyMaps):
+        raise ExplainerContractError(
+            f"explainer '{name}': explain must return SaliencyMaps or a torch.Tensor (N, H, W), "
+            f"got {type(maps).__name__}."
+        )
+    for part in (maps.positive, maps.negative):
+        if part is not None and tuple(part.shape) != expected:
+            raise ExplainerContractError(
+                f"explainer '{name}': saliency maps must be {expected}, one per probe and at its "
+                f"size, got {tuple(part.shape)}. Upsample inside the explainer."
+            )
+    if maps.positive.dtype == torch.bool or maps.positive.is_complex():
+        raise ExplainerContractError(
+            f"explainer '{name}': saliency maps must be real numbers, got {maps.positive.dtype}."
+        )
+    return maps
+
+
+def _declared(name: str, states: Sequence[RowState]) -> list[RowState]:
+    """Return the states an explainer gave its maps; it may not excuse itself from a row."""
+    allowed = {RowState.OK, RowState.DEGENERATE_MAP, *BROKEN_STATES}
+    wrong = [state for state in states if state not in allowed]
+    if wrong:
+        raise ExplainerContractError(
+            f"explainer '{name}': a map's state must be one of "
+            f"{', '.join(sorted(allowed))}, got '{wrong[0]}'."
+        )
+    return [RowState(state) for state in states]
+
+
+def is_constant(map_: Tensor) -> bool:
+    """Say whether a finite map has no order: max - min <= 1e-12 * max(1, |max|)."""
+    low, high = float(map_.min()), float(map_.max())
+    return high - low <= 1e-12 * max(1.0, abs(high))

@@ -1,0 +1,310 @@
+"""What a gradient explainer differentiates: how alike a probe is to what it is compared with.
+
+Every objective is ascended: larger means more like the reference. It is written down once, as a
+function of the embedding; explainers continue from there with the chain rule.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fxeval.admission import check_embeddings
+from fxeval.contracts import Embeddings, FaceModel, Gallery, Images, Need, SimilarityKind
+from fxeval.errors import ExplainerContractError
+
+FLAT = 1e-5  # relative size under which an objective's gradient is rounding, not direction
+_EDGE = 1e-7  # cosines are kept this far from 1 and -1 before the angle is taken
+FLAT_REASON = "the objective is flat: both embeddings agree"
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What n probes are compared with, embedded.
+
+    Attributes:
+        reference: (n, D) raw embeddings of the references; of several references, their centroid.
+        contrast: (n, D) of the nonmates, or None.
+        others: (I, D) unit centroids of a gallery's identities, float64, or None.
+        is_own: (n, I) bool, the centroid is of the probe's own identity; or None.
+    """
+
+    reference: Embeddings
+    contrast: Embeddings | None = None
+    others: Tensor | None = None
+    is_own: Tensor | None = None
+
+    def rows(self, rows: slice) -> "Targets":
+        """Return the targets of some probes."""
+        return Targets(
+            self.reference[rows],
+            None if self.contrast is None else self.contrast[rows],
+            self.others,
+            None if self.is_own is None else self.is_own[rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Pull:
+    """An objective and its gradient at the embeddings of n probes.
+
+    Attributes:
+        value: (n,) float64.
+        gradient: (n, D) float64, with respect to the raw embedding.
+        is_flat: (n,) bool, the gradient is zero or mere rounding: there is no direction to explain.
+    """
+
+    value: Tensor
+    gradient: Tensor
+    is_flat: Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    """An objective by name, with its numbers.
+
+    Written ``cos``, ``arc_pair(m=0.3)``, ``arc_softmax(s=64, m=0.5)``, ``-one_minus_cos``: a minus
+    in front descends it (explains the loss).
+
+    * ``native``: ``cos`` for cosine models, ``neg_l2`` for Euclidean ones.
+    * ``cos``: c, the cosine of probe and reference. ``one_minus_cos``: -(1 - c), the same gradient.
+    * ``arc_pair``: cos(theta + m) with theta = arccos(c).
+    * ``arc_softmax``: log softmax of the reference among the gallery's other identities, with
+      logits s cos(theta + m) for it and s cos(theta_j) for them. ``straight_through``: the
+      target logit's slope is s, as in insightface's in-place margin. 50 identities or more are
+      advisable.
+    * ``triplet``: c of the reference minus c of the contrast.
+    * ``neg_l2``: minus the squared Euclidean distance of the raw embeddings.
+
+    With a contrast, all but ``arc_softmax`` subtract the contrast's value of the same objective.
+
+    Attributes:
+        name: One of the above.
+        m: Margin in radians, 0 <= m < pi; ``arc_pair`` and ``arc_softmax``.
+        s: Scale, > 0; ``arc_softmax``.
+        straight_through: See above; ``arc_softmax``.
+        sign: 1 or -1.
+
+    Source:
+        algorithms.md 3.0; Deng et al., CVPR 2019 (ArcFace), eq. 3.
+    """
+
+    name: str = "native"
+    m: float = 0.3
+    s: float = 64.0
+    straight_through: bool = False
+    sign: int = 1
+
+    @classmethod
+    def parse(cls, text: str, explainer: str) -> "Objective":
+        """Read an objective as a suite writes it.
+
+        >>> Objective.parse("-arc_pair(m=0.2)", "gradcam")
+        Objective(name='arc_pair', m=0.2, s=64.0, straight_through=False, sign=-1)
+
+        Raises:
+            ExplainerContractError: Naming the explainer, what was expected and what came.
+        """
+
+        def refused(what: str) -> ExplainerContractError:
+            return ExplainerContractError(f"{explainer}: objective {what}, got {text!r}.")
+
+        form = re.fullmatch(r"\s*(-?)\s*(\w+)\s*(?:\(([^()]*)\))?\s*", str(text))
+        if form is None or form[2] not in _NUMBERS:
+            raise refused(f"must be one of {', '.join(_NUMBERS)}")
+        name, allowed = form[2], _NUMBERS[form[2]]
+        given: dict[str, float | bool] = {}
+        for part in filter(None, (piece.strip() for piece in (form[3] or "").split(","))):
+            key, equals, value = (one.strip() for one in part.partition("="))
+            if not equals or key not in allowed or key in given:
+                takes = f"takes {', '.join(f'{one}=...' for one in allowed)}" if allowed else ""
+                raise refused(f"'{name}' {takes or 'takes no numbers'}")
+            given[key] = _number(key, value, refused)
+        objective = cls(name, sign=-1 if form[1] else 1, **given)  # type: ignore[arg-type]
+        if not (0 <= objective.m < torch.pi and 0 < objective.s < float("inf")):
+            raise refused("needs 0 <= m < pi and a finite s > 0")
+        return objective
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it must be given beside the reference."""
+        needs: dict[str, frozenset[Need]] = {
+            "triplet": frozenset({"contrast"}),
+            "arc_softmax": frozenset({"gallery"}),
+        }
+        return needs.get(self.name, frozenset())
+
+    def pull(self, kind: SimilarityKind, embeddings: Embeddings, targets: Targets) -> Pull:
+        """Return value and gradient at the embeddings, in float64.
+
+        Args:
+            kind: The model's native similarity.
+            embeddings: (n, D) of the probes; no graph is needed.
+            targets: Of the same n probes.
+
+        Raises:
+            ExplainerContractError: If the contrast or the gallery it needs is missing.
+        """
+        self._require(targets)
+        # float64: near cos = 1 the gradient is a small difference of nearly equal vectors.
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = embeddings.detach().double().clone().requires_grad_()
+            name = (
+                {"cosine": "cos", "neg_l2": "neg_l2"}[kind] if self.name == "native" else self.name
+            )
+            if name == "neg_l2":
+                value, gradient, is_flat = _distances(leaf, targets)
+            else:
+                value, gradient, is_flat = self._cosines(name, leaf, targets)
+        return Pull(self.sign * value, self.sign * gradient, is_flat)
+
+    def _cosines(self, name: str, leaf: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+        unit = F.normalize(leaf, dim=1, eps=1e-12)
+        cosines = [_cosine(unit, targets.reference)[:, None]]
+        if targets.contrast is not None and name != "arc_softmax":
+            cosines.append(_cosine(unit, targets.contrast)[:, None])
+        if name == "arc_softmax":
+            assert targets.others is not None
+            cosines.append(unit @ targets.others.to(leaf.device, torch.float64).T)
+        to_all = torch.cat(cosines, dim=1)  # (n, 1 + others)
+        inner = to_all.detach().requires_grad_()
+        value = self._of_cosines(name, inner, targets)
+        (slopes,) = torch.autograd.grad(value.sum(), inner)
+        (gradient,) = torch.autograd.grad(to_all, leaf, slopes)
+        steepest = slopes.abs().amax(dim=1)
+        size = gradient.norm(dim=1) * leaf.detach().norm(dim=1).clamp_min(1e-12)
+        return value.detach(), gradient, size <= FLAT * steepest
+
+    def _of_cosines(self, name: str, cosines: Tensor, targets: Targets) -> Tensor:
+        if name == "arc_softmax":
+            assert targets.is_own is not None
+            target = _with_margin(cosines[:, 0], self.m)
+            if self.straight_through:
+                target = cosines[:, 0] + (target - cosines[:, 0]).detach()
+            others = cosines[:, 1:].masked_fill(targets.is_own.to(cosines.device), -torch.inf)
+            logits = self.s * torch.cat([target[:, None], others], dim=1)
+            return logits.log_softmax(dim=1)[:, 0]
+        shape: Callable[[Tensor], Tensor] = _SHAPES.get(name, lambda c: _with_margin(c, self.m))
+        value = shape(cosines[:, 0])
+        return value if cosines.shape[1] == 1 else value - shape(cosines[:, 1])
+
+    def _require(self, targets: Targets) -> None:
+        if self.name == "triplet" and targets.contrast is None:
+            raise ExplainerContractError(
+                "objective 'triplet': needs a contrast (N, 3, H, W), images of nonmates. Hand them "
+                "in, or use 'cos'."
+            )
+        if self.name == "arc_softmax":
+            if targets.others is None or targets.is_own is None:
+                raise ExplainerContractError(
+                    "objective 'arc_softmax': needs a gallery, other identities to tell the "
+                    "reference from. Hand one in, or use 'arc_pair'."
+                )
+            if not bool((~targets.is_own).any(dim=1).all()):
+                raise ExplainerContractError(
+                    "objective 'arc_softmax': the gallery has no identity but the probe's own. "
+                    "Enrol others."
+                )
+
+
+# The numbers each objective takes.
+_NUMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "native": (), "cos": (), "one_minus_cos": (), "arc_pair": ("m",),
+        "arc_softmax": ("s", "m", "straight_through"), "triplet": (), "neg_l2": (),
+    }
+)  # fmt: skip
+_SHAPES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {"cos": lambda c: c, "triplet": lambda c: c, "one_minus_cos": lambda c: c - 1}
+)
+assert {name for names in _NUMBERS.values() for name in names} < {f.name for f in fields(Objective)}
+
+
+def targets_of(
+    model: FaceModel, references: Images, contrast: Images | None = None,
+    gallery: Gallery | None = None,
+) -> Targets:  # fmt: skip
+    """Embed what n probes are compared with.
+
+    Args:
+        model: Asked for embeddings only.
+        references: (n, 3, H, W), or (n, R, 3, H, W) for the centroid of R references: the mean of
+            the unit embeddings, for Euclidean models of the raw ones.
+        contrast: (n, 3, H, W) nonmates, or None.
+        gallery: Other identities, for objectives that need them.
+
+    Raises:
+        ModelContractError: If the embeddings are not finite (n, D) tensors.
+    """
+    others = is_own = None
+    if gallery is not None:
+        names, others = gallery.centroids()
+        is_own = gallery.probe_identity[:, None] == names[None, :]
+    return Targets(
+        centroid_embeddings(model, references),
+        None if contrast is None else centroid_embeddings(model, contrast),
+        others,
+        is_own,
+    )
+
+
+def centroid_embeddings(model: FaceModel, images: Images) -> Embeddings:
+    """Embed (n, 3, H, W) images, or the centroids of (n, R, 3, H, W); returns (n, D).
+
+    The embeddings are ordinary tensors: autograd may use them, whatever mode ``embed`` ran in.
+    """
+    flat = images.flatten(0, 1) if images.ndim == 5 else images
+    with torch.inference_mode(False), torch.no_grad():
+        found = check_embeddings(model.name, model.embed(flat), len(flat)).clone()
+        if images.ndim != 5:
+            return found
+        if model.similarity == "cosine":
+            found = F.normalize(found, dim=1, eps=1e-12)
+        return found.view(*images.shape[:2], -1).mean(dim=1)
+
+
+def twins(probes: Images, references: Images) -> Tensor:
+    """Say, (n,) bool, which probes are one of their references pixel by pixel: c = 1 exactly."""
+    several = references if references.ndim == 5 else references[:, None]
+    if several.shape[1] != 1:
+        return torch.zeros(len(probes), dtype=torch.bool)
+    return (probes == several[:, 0].to(probes.device)).flatten(1).all(dim=1)
+
+
+def _distances(leaf: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+    def value_of(other: Embeddings) -> Tensor:
+        return -(leaf - other.to(leaf.device, torch.float64)).square().sum(dim=1)
+
+    value = value_of(targets.reference)
+    if targets.contrast is not None:
+        value = value - value_of(targets.contrast)
+    (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    length = leaf.detach().norm(dim=1).clamp_min(1e-12)
+    return value.detach(), gradient, gradient.norm(dim=1) <= FLAT * length
+
+
+def _cosine(unit: Tensor, other: Embeddings) -> Tensor:
+    other = F.normalize(other.to(unit.device, torch.float64), dim=1, eps=1e-12)
+    return (unit * other).sum(dim=1)
+
+
+def _with_margin(cosines: Tensor, m: float) -> Tensor:
+    # Clipped in the value alone: a clipped cosine would have no gradient.
+    clipped = cosines.detach().clamp(-1 + _EDGE, 1 - _EDGE)
+    theta = torch.arccos(cosines + (clipped - cosines.detach()))
+    return torch.cos(theta + m)
+
+
+def _number(key: str, value: str, refused: Callable[[str], ExplainerContractError]) -> float | bool:
+    if key == "straight_through":
+        if value not in ("true", "false"):
+            raise refused("straight_through must be true or false")
+        return value == "true"
+    try:
+        return float(value)
+    except ValueError:
+        raise refused(f"'{key}' must be a number") from None
