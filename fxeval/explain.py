@@ -1,15 +1,23 @@
 """Asks an explainer for maps, trusts nothing, and loses no pair to another's fault."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fxeval.admission import check_maps
-from fxeval.contracts import Explainer, Images, Pairs, RowState, SaliencyMaps
-from fxeval.errors import ExplainerContractError, ModelContractError
+from fxeval.contracts import (
+    Explainer,
+    Gallery,
+    Images,
+    Pairs,
+    RowState,
+    SaliencyMaps,
+)
+from fxeval.errors import EvidenceError, ExplainerContractError, ModelContractError
 from fxeval.forward_pool import PooledModel
 from fxeval.metrics.evidence import ROWS_AT_ONCE, Side
 from fxeval.models.custody import Custody
@@ -35,6 +43,9 @@ def explain(
     call, and the pairs of a call that changed it are marked ``model_changed``. Modes that hold for
     the whole process (gradients, default dtype, threads, numpy's errors) are put back, too.
 
+    An explainer whose ``needs`` name a contrast gets, for each pair, the other side's image of
+    another identity of the list; one that needs a gallery gets all images of the list, embedded.
+
     Args:
         explainer: A stranger.
         model: The model, its ``embed`` through the pool.
@@ -48,77 +59,113 @@ def explain(
 
     Raises:
         ModelContractError: If the model fails on the clean images, or can't be put back.
+        EvidenceError: If the list has no nonmate for an explainer that needs one.
     """
-    probes, references = (
-        (pairs.probe, pairs.reference) if side == "probe" else (pairs.reference, pairs.probe)
-    )
-    group = _Group(explainer, model, pairs.images, seed)
+    group = _Group(explainer, model, _Comparisons(explainer, model, pairs, side, seed), seed)
     parts: list[SaliencyMaps] = []
-    for start in range(0, len(pairs), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        parts.extend(group.maps(probes[rows], references[rows]))
-        progress(min(start + ROWS_AT_ONCE, len(pairs)), len(pairs))
-    return SaliencyMaps(
-        torch.cat([part.positive for part in parts]),
-        None,
-        tuple(state for part in parts for state in part.states),
-        tuple(reason for part in parts for reason in part.reasons),
-    )
+    for rows in torch.arange(len(pairs)).split(ROWS_AT_ONCE):
+        parts.extend(group.maps(rows))
+        progress(int(rows[-1]) + 1, len(pairs))
+    return _joined(parts)
+
+
+def needs_of(explainer: Explainer) -> frozenset[str]:
+    """Return what an explainer says it needs; nothing if it says nothing."""
+    return frozenset(getattr(explainer, "needs", ()))
+
+
+class _Comparisons:
+    """What an explainer is handed for some rows of a pair list."""
+
+    def __init__(
+        self, explainer: Explainer, model: PooledModel, pairs: Pairs, side: Side, seed: int
+    ) -> None:
+        of_probe = (pairs.probe, pairs.probe_identity)
+        of_reference = (pairs.reference, pairs.reference_identity)
+        first, second = (of_probe, of_reference) if side == "probe" else (of_reference, of_probe)
+        needs = needs_of(explainer)
+        self.size = (int(pairs.images.shape[-2]), int(pairs.images.shape[-1]))
+        self._device = device_of(model)
+        self._images = pairs.images
+        self._probes, self._identity = first
+        self._references = second[0]
+        self._contrast = _nonmates(pairs, first[1], second, seed) if "contrast" in needs else None
+        self._gallery: tuple[Tensor, Tensor] | None = None
+        if "gallery" in needs:
+            identity = torch.full((len(pairs.images),), -1)
+            identity[pairs.probe] = pairs.probe_identity
+            identity[pairs.reference] = pairs.reference_identity
+            self._gallery = (model.pool.clean(model, pairs), identity)
+
+    def clean(self, rows: Tensor) -> tuple[Images, Images]:
+        """Return probes and references; they belong to whoever asks and may be written over."""
+        return self._inputs(self._probes[rows]), self._inputs(self._references[rows])
+
+    def extra(self, rows: Tensor) -> dict[str, Any]:
+        """Return the keywords that the explainer asked for."""
+        given: dict[str, Any] = {}
+        if self._contrast is not None:
+            given["contrast"] = self._inputs(self._contrast[rows])
+        if self._gallery is not None:
+            embeddings, identity = self._gallery
+            given["gallery"] = Gallery(
+                embeddings.to(self._device, copy=True), identity.clone(), self._identity[rows]
+            )
+        return given
+
+    def _inputs(self, images: Tensor) -> Images:
+        return self._images[images].to(self._device).to(torch.float32).div_(255.0)
 
 
 class _Group:
     """Explains groups of pairs and watches over the model meanwhile."""
 
-    def __init__(self, explainer: Explainer, model: PooledModel, images: Tensor, seed: int) -> None:
+    def __init__(
+        self, explainer: Explainer, model: PooledModel, comparisons: _Comparisons, seed: int
+    ) -> None:
         self._explainer = explainer
         self._model = model
-        self._images = images
+        self._comparisons = comparisons
         self._seed = seed
-        self._size = (int(images.shape[-2]), int(images.shape[-1]))
+        self._size = comparisons.size
         self._custody = Custody(model.module) if model.module is not None else None
 
-    def maps(self, probes: Tensor, references: Tensor) -> list[SaliencyMaps]:
+    def maps(self, rows: Tensor) -> list[SaliencyMaps]:
         """Return the maps of a group, as one part or, after a fault, as one part per pair."""
         part: SaliencyMaps | None = None
         fault: tuple[RowState, str] | None = None
         changes: list[str] = []
         try:
-            part = self._ask(probes, references)
+            part = self._ask(rows)
         except Exception as error:  # a stranger's code may raise anything
             fault = _fault(error)
             is_of_the_model = isinstance(error, ModelContractError)
         finally:  # an interrupted run hands the model back, too
             changes = self._put_back()
         if fault is not None and is_of_the_model:
-            self._try_model(probes, references)
+            self._try_model(rows)
         if changes:
             fault = RowState.MODEL_CHANGED, "; ".join(changes)
         if part is not None and fault is None:
             return [part]
         assert fault is not None
-        if len(probes) > 1:
-            return [
-                part
-                for row in range(len(probes))
-                for part in self.maps(probes[row : row + 1], references[row : row + 1])
-            ]
+        if len(rows) > 1:
+            return [part for row in rows.split(1) for part in self.maps(row)]
         nothing = torch.full((1, *self._size), torch.nan)
         return [SaliencyMaps(nothing, None, (fault[0],), (fault[1],))]
 
-    def _ask(self, probes: Tensor, references: Tensor) -> SaliencyMaps:
+    def _ask(self, rows: Tensor) -> SaliencyMaps:
         with _modes_kept(), sealed(seed_of(self._seed, "global", *self._size)):
+            probes, references = self._comparisons.clean(rows)
             maps: object = self._explainer.explain(
                 self._model,
-                self._inputs(probes),
-                self._inputs(references),
+                probes,
+                references,
                 generator=generator_of(self._seed, "explain", *self._size),
+                **self._comparisons.extra(rows),
             )
         # check_maps copies: the explainer may write its next maps over these.
-        return check_maps(type(self._explainer).__name__, maps, len(probes), self._size)
-
-    def _inputs(self, rows: Tensor) -> Images:
-        """Return images that belong to whoever asks: they may be written over."""
-        return self._images[rows].to(device_of(self._model)).to(torch.float32).div_(255.0)
+        return check_maps(type(self._explainer).__name__, maps, len(rows), self._size)
 
     def _put_back(self) -> list[str]:
         """Put the model back, whatever happened to it, and return what did.
@@ -138,17 +185,62 @@ class _Group:
             )
         return changes
 
-    def _try_model(self, probes: Tensor, references: Tensor) -> None:
+    def _try_model(self, rows: Tensor) -> None:
         """Embed the clean images: an error of the model is the model's only if it comes again.
 
         Raises:
             ModelContractError: If it does.
         """
         try:
-            for rows in (probes, references):
-                self._model.embed(self._inputs(rows))
+            for images in self._comparisons.clean(rows):
+                self._model.embed(images)
         finally:
             self._put_back()
+
+
+def _nonmates(pairs: Pairs, identity: Tensor, others: tuple[Tensor, Tensor], seed: int) -> Tensor:
+    """Choose for each row an image of another identity among the other side's; (N,) int64."""
+    chosen = []
+    for row, own in enumerate(identity.tolist()):
+        images = others[0][others[1] != own].unique()
+        if not len(images):
+            raise EvidenceError(
+                f"pairs '{pairs.name}': the explainer needs a nonmate, but the list has no other "
+                "identity. Bring pairs of at least two."
+            )
+        # By content, so that a row keeps its nonmate when the list's order changes.
+        digests = sorted(images.tolist(), key=lambda image: pairs.image_digests[image])
+        chosen.append(digests[seed_of(seed, "nonmate", pairs.row_id(row)) % len(digests)])
+    return torch.tensor(chosen, dtype=torch.int64)
+
+
+def _joined(parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
+    """Put parts together; a part without a negative map or a diagnostic has NaN there."""
+    names = dict.fromkeys(name for part in parts for name in part.diagnostics)
+    signed = any(part.negative is not None for part in parts)
+
+    def missing(part: SaliencyMaps) -> Tensor:
+        return torch.full((len(part.states),), torch.nan)
+
+    return SaliencyMaps(
+        torch.cat([part.positive for part in parts]),
+        torch.cat(
+            [
+                torch.full_like(part.positive, torch.nan)
+                if part.negative is None
+                else part.negative
+                for part in parts
+            ]
+        )
+        if signed
+        else None,
+        tuple(state for part in parts for state in part.states),
+        tuple(reason for part in parts for reason in part.reasons),
+        {
+            name: torch.cat([part.diagnostics.get(name, missing(part)) for part in parts])
+            for name in names
+        },
+    )
 
 
 @contextmanager
