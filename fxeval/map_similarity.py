@@ -1,10 +1,11 @@
-"""How alike two saliency maps are."""
+"""How alike two saliency maps are, and the scale on which maps may be averaged."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fxeval.contracts import Maps
 from fxeval.errors import ExplainerContractError
 
 FloatArray = NDArray[np.float64]
@@ -41,6 +42,36 @@ def spearman(a: Tensor, b: Tensor) -> FloatArray:
         if spread > 0.0:
             result[row] = min(1.0, max(-1.0, (x @ y) / spread))
     return result
+
+
+def norm01(maps: Maps) -> tuple[Tensor, Tensor]:
+    """Scale each map to [0, 1]: (m - min) / (max - min), nothing added to the denominator.
+
+    A map is unusable if a pixel is NaN or infinite, or if it has no order
+    (``max - min <= 1e-12 * max(1, |max|)``, see :func:`fxeval.admission.is_constant`).
+
+    >>> norm01(torch.tensor([[[1.0, 2.0, 5.0]], [[3.0, 3.0, 3.0]]]))
+    (tensor([[[0.0000, 0.2500, 1.0000]],
+    <BLANKLINE>
+            [[0.0000, 0.0000, 0.0000]]], dtype=torch.float64), tensor([ True, False]))
+
+    Args:
+        maps: (N, H, W) real.
+
+    Returns:
+        (N, H, W) float64 in [0, 1], zero where unusable, and (N,) bool, the map is usable.
+
+    Source:
+        algorithms.md G4.
+    """
+    wide = maps.double()
+    usable = torch.isfinite(wide).flatten(1).all(dim=1)
+    wide = torch.where(usable[:, None, None], wide, 0.0)
+    low, high = wide.amin(dim=(1, 2)), wide.amax(dim=(1, 2))
+    usable &= high - low > 1e-12 * high.abs().clamp_min(1.0)
+    spread = torch.where(usable, high - low, 1.0)
+    scaled = (wide - low[:, None, None]) / spread[:, None, None]
+    return torch.where(usable[:, None, None], scaled, 0.0), usable
 
 
 def _finite(maps: Tensor) -> FloatArray:

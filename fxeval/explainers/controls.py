@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fxeval.contracts import Images, Maps
 from fxeval.errors import EvidenceError
+from fxeval.map_similarity import norm01
 from fxeval.seeding import generator_of
 
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B: ITU-R BT.601
@@ -121,7 +122,7 @@ def mean_map(maps: Maps, identities: Sequence[int]) -> Maps:
     Raises:
         EvidenceError: If some row has no usable map of another identity.
     """
-    scaled, usable = _norm01(maps)
+    scaled, usable = norm01(maps)
     names, group = torch.unique(torch.tensor(identities, device=maps.device), return_inverse=True)
     sums = scaled.new_zeros((len(names), *maps.shape[1:])).index_add_(0, group, scaled)
     counts = scaled.new_zeros(len(names)).index_add_(0, group, usable.double())
@@ -138,18 +139,6 @@ def mean_map(maps: Maps, identities: Sequence[int]) -> Maps:
 def inverse(maps: Maps) -> Maps:
     """Return minus the map: what it says is important least comes first."""
     return -maps.float()
-
-
-def _norm01(maps: Maps) -> tuple[Tensor, Tensor]:
-    """Return maps scaled to [0, 1] in float64, zero where unusable, and (N,) bool usable."""
-    wide = maps.double()
-    usable = torch.isfinite(wide).flatten(1).all(dim=1)
-    wide = torch.where(usable[:, None, None], wide, 0.0)
-    low, high = wide.amin(dim=(1, 2)), wide.amax(dim=(1, 2))
-    usable &= high - low > 1e-12 * high.abs().clamp_min(1.0)
-    spread = torch.where(usable, high - low, 1.0)
-    scaled = (wide - low[:, None, None]) / spread[:, None, None]
-    return torch.where(usable[:, None, None], scaled, 0.0), usable
 
 
 def _blur_matrix(length: int, sigma: float) -> Tensor:

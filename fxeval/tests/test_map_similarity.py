@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fxeval.errors import ExplainerContractError
-from fxeval.map_similarity import spearman
+from fxeval.map_similarity import norm01, spearman
 
 
 def _golden_maps() -> torch.Tensor:
@@ -69,3 +69,33 @@ def test_shapes_that_do_not_fit_are_refused(shapes):
 def test_speed_of_spearman(benchmark):
     maps = torch.rand(16, 12544, generator=torch.Generator().manual_seed(0))
     benchmark(spearman, maps, maps.flip(0))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.floats(-1e6, 1e6, width=32), min_size=4, max_size=4),
+    st.sampled_from([1e-3, 1.0, 64.0]),
+    st.integers(-8, 8),
+)
+def test_the_unit_scale_is_reached_at_both_ends_and_forgets_scale_and_offset(values, scale, offset):
+    map_ = torch.tensor(values, dtype=torch.float64).view(1, 2, 2)
+    scaled, usable = norm01(map_)
+    low, high = min(values), max(values)
+    if high - low <= 1e-12 * max(1.0, abs(high)):
+        assert not usable[0]
+        assert not scaled.any()
+        return
+    assert usable[0]
+    assert scaled.flatten().tolist() == [(value - low) / (high - low) for value in values]
+    if high - low > 1e-3:
+        moved, _ = norm01(map_ * scale + offset)
+        torch.testing.assert_close(moved, scaled, rtol=0, atol=1e-5)
+
+
+def test_a_tiny_map_is_scaled_and_a_constant_or_broken_one_is_not():
+    nan, inf = float("nan"), float("inf")
+    maps = torch.tensor([[0.0, 1e-9], [7.0, 7.0], [0.0, 0.0], [nan, 1.0], [inf, 1.0], [-inf, 1.0]])
+    scaled, usable = norm01(maps[:, None])
+    assert usable.tolist() == [True, False, False, False, False, False]
+    assert scaled[:, 0].tolist() == [[0.0, 1.0]] + [[0.0, 0.0]] * 5
+    assert len(norm01(maps[:0, None])[0]) == 0
