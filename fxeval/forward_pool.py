@@ -58,6 +58,7 @@ class ForwardPool:
 
     Attributes:
         forwards: Images embedded so far.
+        is_embedding: A model is embedding at this moment on the pool's behalf.
         halvings: One sentence for each time the batch size had to be halved.
     """
 
@@ -72,6 +73,7 @@ class ForwardPool:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.batch_size = batch_size
         self.forwards = 0
+        self.is_embedding = False
         self.halvings: list[str] = []
         self._memory_bytes = memory_bytes
         self._on_forward = on_forward
@@ -173,12 +175,15 @@ class ForwardPool:
         start = 0
         while start < count:
             stop = min(start + self.batch_size, count)
+            self.is_embedding = True
             try:
                 with precise(device_of(model)):
                     embeddings = model.embed(make(start, stop))
             except Exception as error:  # a stranger's code may raise anything
                 self._halve(model, error)
                 continue
+            finally:
+                self.is_embedding = False
             parts.append(check_embeddings(model.name, embeddings, stop - start).cpu())
             self.forwards += stop - start
             if self._on_forward is not None:
