@@ -10,7 +10,7 @@ LAYERS = [
     {"errors", "contracts", "admission", "cells", "registry", "seeding"},
     {"similarity", "ranking", "perturbation", "randomisation", "map_similarity", "estimation"},
     {"models", "explainers", "datasets", "metrics"},
-    {"verdict"},
+    {"planted", "verdict"},
     {"plan", "forward_pool", "explain", "bench", "run", "configure"},
     {"suite", "suite_forms", "suite_yaml", "store", "environment", "scorecard", "gather"},
     {"plugin", "session"},
