@@ -23,6 +23,7 @@ from fxeval.contracts import (
     SimilarityKind,
 )
 from fxeval.errors import ExplainerContractError
+from fxeval.explainers.layers import borrowed as borrowed
 from fxeval.similarity import similarity
 
 ROWS = 64  # pairs in one backward pass
@@ -163,57 +164,6 @@ def default_layer(module: nn.Module, images: Images) -> str:
             "default. Name a layer, or use an explainer that only asks for embeddings."
         )
     return layers[-1]
-
-
-@contextmanager
-def borrowed(module: nn.Module) -> Iterator[None]:
-    """Lend a module in eval mode and hand it back as it was, even after an error.
-
-    Training flags and torch's generators are put back. Everything else must not have been touched:
-    parameters, buffers, gradients, ``requires_grad``, hooks.
-
-    Raises:
-        ExplainerContractError: If one of them was.
-    """
-    modes = [(part, part.training) for part in module.modules()]
-    before = _traces(module)
-    tensor = next(module.parameters(), None)
-    devices = [tensor.device] if tensor is not None and tensor.is_cuda else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            # Not .eval(): a model may override train() and fuse or freeze weights in it.
-            for part, _ in modes:
-                part.training = False
-            yield
-        finally:
-            for part, mode in modes:
-                part.training = mode
-    after = _traces(module)
-    changed = sorted(name for name in before | after if before.get(name) != after.get(name))
-    if changed:
-        raise ExplainerContractError(
-            f"the model was changed while it was lent to an explainer: {_listed(changed)}. Its "
-            "forward pass must leave no trace in eval mode."
-        )
-
-
-def _traces(module: nn.Module) -> dict[str, tuple[object, ...]]:
-    """Return what identifies each parameter, buffer and hook list, without reading a value."""
-
-    def version(tensor: Tensor | None) -> tuple[int, int]:
-        if tensor is None:
-            return (0, 0)
-        return (id(tensor), 0 if tensor.is_inference() else tensor._version)
-
-    traces: dict[str, tuple[object, ...]] = {
-        name: (version(buffer),) for name, buffer in module.named_buffers()
-    }
-    for name, parameter in module.named_parameters():
-        traces[name] = (version(parameter), version(parameter.grad), parameter.requires_grad)
-    for name, part in module.named_modules():
-        hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks)
-        traces[f"hooks of '{name}'"] = tuple(tuple(some) for some in hooks)
-    return traces
 
 
 def _grad_cam(
