@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,8 @@ class _Group:
         self._seed = seed
         self._size = comparisons.size
         self._custody = Custody(model.module) if model.module is not None else None
+        if self._custody is not None:  # embeddings of a changed model are not remembered
+            self._model = replace(model, changes=self._custody.changes)
 
     def maps(self, rows: Tensor) -> list[SaliencyMaps]:
         """Return the maps of a group, as one part or, after a fault, as one part per pair."""

@@ -8,7 +8,7 @@ alone, never on what earlier cells left in memory: results don't depend on order
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,11 +22,13 @@ from fxeval.contracts import (
     FaceModel,
     Fill,
     Images,
+    MaskBank,
     Pairs,
     Perturbations,
     SimilarityKind,
 )
 from fxeval.errors import ModelContractError
+from fxeval.explainers.mask_banks import masker
 from fxeval.models.loading import device_of
 from fxeval.perturbation import fill_images, remove
 
@@ -126,6 +128,34 @@ class ForwardPool:
             result[partial] = self._partial(model, pairs, distinct, wanted)[inverse]
         return result
 
+    def masked(self, model: FaceModel, image: Tensor, bank: MaskBank, fill: Fill) -> Embeddings:
+        """Embed one image under every mask of a bank, in batches of this image alone.
+
+        While a pooled model is changed, nothing is remembered and nothing looked up.
+
+        Args:
+            model: The model.
+            image: (3, H, W) in [0, 1].
+            bank: N masks.
+            fill: What shows where a mask is 0.
+
+        Returns:
+            (N, D) float32 on the CPU, not to be written to.
+
+        Raises:
+            ExplainerContractError: If the bank does not fit the image, or its digest not the masks.
+        """
+        image = image.detach().to(device_of(model), torch.float32)
+        make = masker(image, bank, fill)
+
+        def compute() -> Embeddings:
+            return self._batches(model, len(bank.masks), make)
+
+        if isinstance(model, PooledModel) and model.changes():
+            return compute()
+        content = hashlib.sha256(image.cpu().contiguous().numpy().tobytes()).hexdigest()
+        return self._remembered(_key(model, (content,), "masked", bank.digest, fill), compute)
+
     def _filled(self, model: FaceModel, pairs: Pairs, used: Tensor, fill: Fill) -> Embeddings:
         digests = tuple(pairs.image_digests[i] for i in used.tolist())
 
@@ -223,11 +253,13 @@ class PooledModel:
         pool: Takes its forward passes.
         key: What its embeddings are remembered under. The digest of the weights alone does not say
             how images are prepared, so whoever knows more hands in more.
+        changes: Says what of the model is not as it was, for models in the hands of strangers.
     """
 
     model: FaceModel
     pool: ForwardPool
     key: str
+    changes: Callable[[], Sequence[str]] = tuple
 
     @property
     def name(self) -> str:
@@ -262,6 +294,14 @@ class PooledModel:
     def embed(self, images: Images) -> Embeddings:
         """Embed through the pool, in its batches; returns (N, D) on the model's device."""
         return self.pool.embed_images(self.model, images).to(device_of(self.model))
+
+    def embed_masked(self, image: Tensor, bank: MaskBank, fill: Fill) -> Embeddings:
+        """Embed a (3, H, W) image in [0, 1] under each of N masks; (N, D) on the model's device.
+
+        The same image, bank and fill cost N forward passes once, whoever asks for them again.
+        """
+        found = self.pool.masked(self, image, bank, fill)
+        return found.to(device_of(self.model), copy=True)  # belongs to whoever asked
 
 
 def _float(images: Tensor, model: FaceModel) -> Images:

@@ -1,26 +1,71 @@
-"""Mask banks, and the embeddings of images hidden behind them.
+"""Mask banks, and the similarities that an image keeps behind them.
 
 Embeddings of one image under one bank do not depend on the pair, triplet or cell that asks: a model
-that remembers them (:class:`fxeval.contracts.MaskedEmbedder`) forwards them once.
+that remembers them (:class:`fxeval.contracts.MaskedEmbedder`) forwards them once. So images are
+gone through one by one, under the same bank object.
 """
 
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from hashlib import sha256
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fxeval.admission import check_embeddings
-from fxeval.contracts import Embeddings, FaceModel, Fill, MaskBank, MaskedEmbedder
+from fxeval.contracts import Embeddings, FaceModel, Fill, Images, MaskBank, MaskedEmbedder
+from fxeval.errors import ExplainerContractError
+from fxeval.explainers.objectives import centroid_embeddings
 from fxeval.perturbation import fill_images
+from fxeval.similarity import similarity
 
-CHUNK = 64  # masked images in memory at once, if the model has no batches of its own
+CHUNK = 64  # images in memory at once, if the model has no batches of its own
+NATIVE_HEIGHT = 112  # the crop height that sizes in pixels are given for
+FULL_MASKS = 10.0  # a pixel with less than this many masks' worth of support has no say
+_BLOCK = 64  # masks weighted at once in float64
+_KEPT_BYTES = 512 << 20  # of banks; the last one is kept whatever its size
+
+_banks: OrderedDict[tuple[object, ...], MaskBank] = OrderedDict()
+_verified: WeakKeyDictionary[MaskBank, int] = WeakKeyDictionary()
 
 
 def bank_of(masks: Tensor) -> MaskBank:
     """Return masks with the digest that names them; (N, H, W) float32 in [0, 1], 1 = kept."""
     masks = masks.detach().cpu().contiguous()
-    head = f"{tuple(masks.shape)} {masks.dtype}".encode()
-    return MaskBank(masks, sha256(head + masks.numpy().tobytes()).hexdigest())
+    return MaskBank(masks, _digest(masks))
+
+
+def drawn_bank(
+    generator: np.random.Generator,
+    draw: Callable[..., NDArray[np.float32]],
+    *geometry: int | float | str | tuple[int, int],
+) -> MaskBank:
+    """Return the bank that ``draw(generator, *geometry)`` makes, once per state and geometry.
+
+    Args:
+        generator: Read, not advanced: the same state always gives the same bank.
+        draw: Returns (N, H, W) float32 masks in [0, 1], 1 = kept.
+        geometry: Everything else that the masks depend on.
+
+    Returns:
+        The bank, kept for the next call: the same object each time. Do not write to it.
+    """
+    # Some bit generators keep their state in arrays.
+    state = json.dumps(generator.bit_generator.state, sort_keys=True, default=np.ndarray.tolist)
+    key = (sha256(state.encode()).hexdigest(), draw, *geometry)
+    if key in _banks:
+        _banks.move_to_end(key)
+        return _banks[key]
+    bank = _banks[key] = bank_of(torch.from_numpy(draw(deepcopy(generator), *geometry)))
+    while len(_banks) > 1 and sum(one.masks.nbytes for one in _banks.values()) > _KEPT_BYTES:
+        _banks.popitem(last=False)
+    return bank
 
 
 def masked_embeddings(
@@ -38,20 +83,200 @@ def masked_embeddings(
         (N, D) float32 on the image's device.
 
     Raises:
+        ExplainerContractError: If the bank does not fit the image, or its digest not the masks.
         ModelContractError: If the embeddings are not finite (n, D) tensors.
     """
     if isinstance(model, MaskedEmbedder):
         return model.embed_masked(image, bank, fill).to(image.device)
+    hide = masker(image, bank, fill)
     parts = []
     for start in range(0, len(bank.masks), CHUNK):
-        images = masked(image, bank, fill, slice(start, start + CHUNK))
+        images = hide(start, min(start + CHUNK, len(bank.masks)))
         parts.append(check_embeddings(model.name, model.embed(images), len(images)))
-    return torch.cat(parts)
+    return torch.cat(parts).to(image.device)
 
 
-def masked(image: Tensor, bank: MaskBank, fill: Fill, rows: slice) -> Tensor:
-    """Return (n, 3, H, W), the image behind some masks of a bank."""
-    masks = bank.masks[rows, None].to(image.device)
-    if fill == "black":
-        return image * masks
-    return torch.lerp(fill_images(image[None], fill), image[None], masks)
+def masker(image: Tensor, bank: MaskBank, fill: Fill) -> Callable[[int, int], Images]:
+    """Return what makes (stop - start, 3, H, W) masked images, on the image's device.
+
+    Raises:
+        ExplainerContractError: If the bank does not fit the image, or its digest not the masks.
+    """
+    _check_bank(bank, image)
+    filler = None if fill == "black" else fill_images(image[None], fill)
+
+    def hide(start: int, stop: int) -> Images:
+        masks = bank.masks[start:stop, None].to(image.device)
+        return image * masks if filler is None else torch.lerp(filler, image[None], masks)
+
+    return hide
+
+
+def masked_similarities(
+    model: FaceModel, probes: Images, references: Images, contrast: Images | None, bank: MaskBank
+) -> Tensor:
+    """Return how similar each blackened probe stays to its reference; (n, N) float64.
+
+    (distinct probes) x (masks) + (references and contrasts) forward passes; in memory are the
+    masked embeddings of one image at a time.
+
+    Args:
+        model: Asked for embeddings only.
+        probes: (n, 3, H, W) in [0, 1].
+        references: (n, 3, H, W), or (n, R, 3, H, W) for centroids.
+        contrast: (n, 3, H, W), whose similarity is subtracted, or None.
+        bank: N masks of the probes' size.
+
+    Returns:
+        The model's native similarity, higher = more alike, on the probes' device.
+    """
+    # Before anything is drawn from the references: they may be the first to fail.
+    targets = [
+        _embedded(model, images).to(probes.device)
+        for images in (references, contrast)
+        if images is not None
+    ]
+    found = probes.new_empty((len(probes), len(bank.masks)), dtype=torch.float64)
+    for rows in _rows_of_distinct(probes):
+        hidden = masked_embeddings(model, probes[rows[0]], bank)
+        for row in rows:
+            signed = [
+                similarity(model.similarity, hidden, target[row].expand_as(hidden))
+                for target in targets
+            ]
+            found[row] = signed[0] if contrast is None else signed[0] - signed[1]
+    return found
+
+
+def weighted_masks(
+    model: FaceModel, similarities: Tensor, bank: MaskBank, coverage_corrected: bool
+) -> Tensor:
+    """Return (n, H, W) float64 sums of the masks, weighted with (n, N) similarities.
+
+    Similarities of Euclidean models are shifted per row by their minimum over the bank, so that no
+    weight is negative. ``coverage_corrected`` divides by the sum of the masks.
+    """
+    if model.similarity == "neg_l2" and similarities.numel():
+        similarities = similarities - similarities.amin(dim=1, keepdim=True)
+    maps = weighted_sum(similarities, bank)
+    if coverage_corrected:
+        maps /= coverage(bank).to(maps.device).clamp_min(1e-9)
+    return maps
+
+
+def weighted_sum(weights: Tensor, bank: MaskBank) -> Tensor:
+    """Return (n, H, W) float64 sums of the masks weighted with (n, N) float64 weights."""
+    size = bank.masks.shape[1:]
+    sums = weights.new_zeros((len(weights), math.prod(size)))
+    for start in range(0, len(bank.masks), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        masks = bank.masks[block].flatten(1).to(weights.device)
+        sums.addmm_(weights[:, block], masks.double())
+    return sums.view(-1, *size)
+
+
+def coverage(bank: MaskBank) -> Tensor:
+    """Return the (H, W) float64 sum of the masks: how often each pixel is kept."""
+    return weighted_sum(torch.ones(1, len(bank.masks), dtype=torch.float64), bank)[0]
+
+
+def share(pixels: Tensor, n: int) -> Tensor:
+    """Return the share of True pixels of an (H, W) tensor, as a diagnostic of n maps."""
+    return torch.full((n,), float(pixels.double().mean()))
+
+
+def scaled(pixels: int, height: int) -> int:
+    """Scale a side in pixels to a crop height, halves up, at least 1.
+
+    >>> [scaled(40, height) for height in (112, 150, 56, 63)]
+    [40, 54, 20, 23]
+    """
+    return max(1, math.floor(pixels * height / NATIVE_HEIGHT + 0.5))
+
+
+def check_counts(id: str, counts: Mapping[str, object], smallest: int = 1) -> None:
+    """Refuse what is no whole number of at least ``smallest``.
+
+    Raises:
+        ExplainerContractError: Naming the explainer, the parameter and what came.
+    """
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < smallest:
+            raise ExplainerContractError(
+                f"{id}: {name} must be a whole number of at least {smallest}, got {count!r}."
+            )
+
+
+def check_fits(id: str, name: str, side: int, size: tuple[int, int]) -> None:
+    """Refuse a patch that is larger than a mask.
+
+    Raises:
+        ExplainerContractError: Naming the explainer, the parameter and both sizes.
+    """
+    if side > min(size):
+        raise ExplainerContractError(
+            f"{id}: a patch of {side} x {side} pixels does not fit into an image of {size[0]} x "
+            f"{size[1]}. Lower {name} (it is for a crop {NATIVE_HEIGHT} pixels high, and scales "
+            "with the height)."
+        )
+
+
+def check_choice(id: str, name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse what is none of the choices.
+
+    Raises:
+        ExplainerContractError: Naming the explainer, the parameter and the choices.
+    """
+    if value not in choices:
+        raise ExplainerContractError(
+            f"{id}: {name} must be one of {', '.join(choices)}, got {value!r}."
+        )
+
+
+def check_switch(id: str, name: str, value: object) -> None:
+    """Refuse what is neither True nor False.
+
+    Raises:
+        ExplainerContractError: Naming the explainer, the parameter and what came.
+    """
+    if not isinstance(value, bool):
+        raise ExplainerContractError(f"{id}: {name} must be true or false, got {value!r}.")
+
+
+def _check_bank(bank: MaskBank, image: Tensor) -> None:
+    masks = bank.masks
+    if masks.ndim != 3 or masks.shape[1:] != image.shape[1:] or masks.dtype != torch.float32:
+        raise ExplainerContractError(
+            f"mask bank: masks (N, {image.shape[1]}, {image.shape[2]}) float32 expected for this "
+            f"image, got {tuple(masks.shape)} {masks.dtype}."
+        )
+    # What is remembered under a digest must be of these very masks, even if they were written to.
+    version = None if masks.is_inference() else masks._version
+    if version is not None and _verified.get(bank) == version:
+        return
+    if _digest(masks) != bank.digest:
+        raise ExplainerContractError(
+            "mask bank: the digest is not that of the masks. Make banks with bank_of, and do not "
+            "write to them."
+        )
+    if version is not None:
+        _verified[bank] = version
+
+
+def _digest(masks: Tensor) -> str:
+    head = f"{tuple(masks.shape)} {masks.dtype}".encode()
+    return sha256(head + masks.cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _embedded(model: FaceModel, images: Images) -> Embeddings:
+    rows = CHUNK if images.ndim == 4 else max(1, CHUNK // images.shape[1])
+    return torch.cat([centroid_embeddings(model, part) for part in torch.split(images, rows)])
+
+
+def _rows_of_distinct(images: Images) -> list[list[int]]:
+    """Return, for each distinct image, the rows that hold it."""
+    rows: dict[bytes, list[int]] = {}
+    for row, image in enumerate(images):
+        content = image.detach().cpu().contiguous().numpy().tobytes()
+        rows.setdefault(sha256(content).digest(), []).append(row)
+    return list(rows.values())

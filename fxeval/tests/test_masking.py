@@ -1,7 +1,5 @@
 """S-RISE against explicit loops: golden mask, count of forward passes, planted truth."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
 import torch
@@ -10,47 +8,20 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import fxeval.explainers.masking as masking
-from fxeval.contracts import Crop, Explainer
+from fxeval.contracts import Explainer
 from fxeval.errors import ExplainerContractError, FxevalError, ModelContractError
 from fxeval.explainers import SHIPPED, check_params, shipped
-from fxeval.explainers.masking import CHUNK, SRISE, mask_bank
+from fxeval.explainers.masking import SRISE, mask_bank
 from fxeval.fixtures.explainers import explainer_gradcam, explainer_srise  # noqa: F401
-
-SIZE = (14, 12)
-CROP = Crop("tiny", SIZE, ())
-
-
-def pcg(seed: int = 0) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(seed))
-
-
-@dataclass(eq=False)
-class BlackBox:
-    """A face model without a module; notes how many images each forward pass has."""
-
-    function: object
-    similarity: str = "cosine"
-    name: str = "box"
-    crop: Crop = CROP
-    operating_threshold: float | None = None
-    digest: str = "0"
-    module: nn.Module | None = None
-    passes: list[int] = field(default_factory=list)
-
-    def embed(self, images: Tensor) -> Tensor:
-        self.passes.append(len(images))
-        return self.function(images)
-
-
-def random_projection(size: tuple[int, int] = SIZE, dimensions: int = 6):
-    weights = torch.randn(
-        (3 * size[0] * size[1], dimensions), generator=torch.Generator().manual_seed(7)
-    )
-    return lambda images: torch.tanh((images.flatten(1) - 0.4) @ weights / 10)
-
-
-def images(n: int, seed: int, size: tuple[int, int] = SIZE) -> Tensor:
-    return torch.rand((n, 3, *size), generator=torch.Generator().manual_seed(seed))
+from fxeval.tests.black_boxes import (
+    SIZE,
+    BlackBox,
+    images,
+    pcg,
+    planted,
+    random_projection,
+    slow_scores,
+)
 
 
 def explain(explainer, model, probes, references, contrast=None, seed=0) -> Tensor:
@@ -59,40 +30,32 @@ def explain(explainer, model, probes, references, contrast=None, seed=0) -> Tens
     ).positive
 
 
-def slow_bank(seed, masks, patches, side, sigma, size) -> np.ndarray:
+def slow_bank(seed, masks, patches, side, sigma, size, how="max", where="anywhere") -> np.ndarray:
     """Every pixel of every patch in a loop of its own."""
     generator, (height, width) = pcg(seed), size
     bank = np.zeros((masks, height, width))
     for mask in bank:
-        ys = generator.integers(0, height, patches)
-        xs = generator.integers(0, width, patches)
-        for y, x in zip(ys, xs, strict=True):
-            for u in range(side):
-                for v in range(side):
-                    i, j = y - side // 2 + u, x - side // 2 + v
-                    if 0 <= i < height and 0 <= j < width:
-                        square = (u - (side - 1) / 2) ** 2 + (v - (side - 1) / 2) ** 2
-                        mask[i, j] = max(mask[i, j], np.exp(-square / (2 * sigma**2)))
-    return bank
-
-
-def slow_similarity(kind: str, one: np.ndarray, two: np.ndarray) -> float:
-    if kind == "cosine":
-        return float(one @ two / (np.linalg.norm(one) * np.linalg.norm(two)))
-    return -float(np.linalg.norm(one - two))
+        if where == "anywhere":
+            tops = generator.integers(0, height, patches) - side // 2
+            lefts = generator.integers(0, width, patches) - side // 2
+        else:
+            tops = generator.integers(0, height - side, patches, endpoint=True)
+            lefts = generator.integers(0, width - side, patches, endpoint=True)
+        for i, j in np.ndindex(height, width):
+            shown = [
+                np.exp(-((i - y - (side - 1) / 2) ** 2 + (j - x - (side - 1) / 2) ** 2)
+                       / (2 * sigma**2))
+                for y, x in zip(tops, lefts, strict=True)
+                if y <= i < y + side and x <= j < x + side
+            ]  # fmt: skip
+            mask[i, j] = max(shown, default=0.0) if how == "max" else sum(shown)
+        if how == "sum_stretched" and mask.max() > mask.min():
+            mask[:] = (mask - mask.min()) / (mask.max() - mask.min())
+    return bank.clip(0, 1)
 
 
 def slow_srise(model: BlackBox, bank: np.ndarray, probe, reference, contrast, corrected):
-    def f(image: Tensor) -> np.ndarray:
-        return model.function(image[None].float())[0].double().numpy()
-
-    scores = []
-    for mask in bank:
-        masked = f(probe * torch.from_numpy(mask))
-        score = slow_similarity(model.similarity, masked, f(reference))
-        if contrast is not None:
-            score -= slow_similarity(model.similarity, masked, f(contrast))
-        scores.append(score)
+    scores = slow_scores(model, bank, probe, reference, contrast)
     if model.similarity == "neg_l2":
         scores = [score - min(scores) for score in scores]
     total = sum(score * mask for score, mask in zip(scores, bank, strict=True))
@@ -101,7 +64,7 @@ def slow_srise(model: BlackBox, bank: np.ndarray, probe, reference, contrast, co
 
 def test_the_first_default_mask_is_the_golden_one():
     generator = pcg()
-    bank = mask_bank(generator, 2, 100, 40, 7.0, (112, 112))
+    bank = mask_bank(generator, SRISE(masks=2), (112, 112)).masks
     assert float(bank[0].double().sum()) == pytest.approx(8490.720725, abs=5e-6)
     assert float(bank[0, 0, 0]) == pytest.approx(0.73254941, abs=5e-8)
     assert float(bank[0, 56, 56]) == pytest.approx(0.86246632, abs=5e-8)
@@ -109,62 +72,68 @@ def test_the_first_default_mask_is_the_golden_one():
     assert generator.integers(0, 112, 100)[:3].tolist() == [44, 88, 35]
 
 
-@settings(deadline=None, max_examples=25)
+@pytest.mark.parametrize(
+    ("combination", "mean", "centre", "corner"),
+    [("max", 0.70, 0.705, 0.679), ("sum_clipped", 0.95, 0.98, 0.86),
+     ("sum_stretched", 0.38, 0.405, 0.264)],
+)  # fmt: skip
+def test_each_reading_keeps_what_the_table_says(combination, mean, centre, corner):
+    bank = mask_bank(pcg(), SRISE(masks=100, combination=combination), (112, 112)).masks
+    assert float(bank.mean()) == pytest.approx(mean, abs=0.005)
+    # The table's places: the middle 12 x 12 pixels, and 8 x 8 at the upper left.
+    digits = 0.005 if combination == "sum_clipped" else 0.0005
+    assert float(bank[:, 50:62, 50:62].mean()) == pytest.approx(centre, abs=digits)
+    assert float(bank[:, :8, :8].mean()) == pytest.approx(corner, abs=digits)
+
+
+def test_patches_inside_show_the_centre_and_never_a_corner():
+    kept = {}
+    for combination in ("max", "sum_clipped", "sum_stretched"):
+        geometry = SRISE(masks=100, combination=combination, placement="inside")
+        bank = mask_bank(pcg(), geometry, (112, 112)).masks
+        kept[combination] = round(float(bank.mean()), 2)
+        centre = float(bank[:, 50:62, 50:62].mean())
+        assert 0.595 <= centre <= 1.0
+        assert float(bank[:, :8, :8].mean()) < 0.005
+    assert min(kept.values()) == 0.26
+    assert max(kept.values()) == 0.65
+
+
+@settings(deadline=None, max_examples=40)
 @given(
     st.integers(0, 99), st.integers(1, 3), st.integers(1, 5), st.integers(1, 12),
     st.floats(0.5, 6), st.tuples(st.integers(12, 17), st.integers(12, 17)),
+    st.sampled_from(["max", "sum_clipped", "sum_stretched"]),
+    st.sampled_from(["anywhere", "inside"]),
 )  # fmt: skip
-def test_a_bank_equals_the_slow_one(seed, masks, patches, side, sigma, size):
-    bank = mask_bank(pcg(seed), masks, patches, side, sigma, size)
-    expected = slow_bank(seed, masks, patches, side, sigma, size)
-    np.testing.assert_allclose(bank.numpy(), expected, atol=1e-7)
-    assert bank.dtype == torch.float32
+def test_a_bank_equals_the_slow_one(seed, masks, patches, side, sigma, size, how, where):
+    bank = masking._draw(pcg(seed), masks, patches, side, sigma, how, where, size)
+    expected = slow_bank(seed, masks, patches, side, sigma, size, how, where)
+    np.testing.assert_allclose(bank, expected, atol=2e-6)
+    assert bank.dtype == np.float32
+    assert bank.min() >= 0
+    assert bank.max() <= 1
 
 
-def test_a_bank_is_drawn_once_per_state_parameters_and_size(monkeypatch):
-    drawn = []
-    draw = masking._draw_bank
-    monkeypatch.setattr(masking, "_draw_bank", lambda *a: drawn.append(1) or draw(*a))
-    monkeypatch.setattr(masking, "_banks", type(masking._banks)())
-    generator = pcg(11)
-    first = mask_bank(generator, 3, 4, 5, 2.0, SIZE)
-    for _ in range(40):
-        assert mask_bank(pcg(11), 3, 4, 5, 2.0, SIZE) is first
-    assert len(drawn) == 1
-    for other in [(3, 4, 5, 2.5, SIZE), (3, 4, 6, 2.0, SIZE), (4, 4, 5, 2.0, SIZE)]:
-        assert mask_bank(generator, *other).shape[0] == other[0]
-    generator.integers(0, 9)
-    assert not torch.equal(mask_bank(generator, 3, 4, 5, 2.0, SIZE), first)
-    assert len(drawn) == 5
-    assert len(masking._banks) == masking._KEPT_BANKS
-
-
-def test_the_bank_that_was_used_last_is_kept_longest():
-    first = mask_bank(pcg(0), 1, 1, 3, 2.0, SIZE)
-    for seed in range(1, 9):
-        mask_bank(pcg(seed), 1, 1, 3, 2.0, SIZE)
-        assert mask_bank(pcg(0), 1, 1, 3, 2.0, SIZE) is first
-
-
-def test_generators_with_states_in_arrays_have_banks_too():
-    banks = [
-        mask_bank(np.random.Generator(np.random.MT19937(seed)), 2, 3, 4, 2.0, SIZE)
-        for seed in (1, 1, 2)
-    ]
-    assert torch.equal(banks[0], banks[1])
-    assert not torch.equal(banks[0], banks[2])
+def test_a_flat_mask_is_not_stretched():
+    bank = masking._draw(pcg(), 2, 3, 12, 1e9, "sum_stretched", "inside", (12, 12))
+    assert (bank == 1).all()
 
 
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
 @pytest.mark.parametrize("corrected", [False, True])
-@pytest.mark.parametrize("with_contrast", [False, True])
-def test_maps_equal_the_slow_ones(kind, corrected, with_contrast):
+@pytest.mark.parametrize(
+    ("with_contrast", "reading"),
+    [(False, ("max", "anywhere")), (True, ("sum_stretched", "anywhere")),
+     (True, ("sum_clipped", "inside"))],
+)  # fmt: skip
+def test_maps_equal_the_slow_ones(kind, corrected, with_contrast, reading):
     size = (112, 96)
     model = BlackBox(random_projection(size), kind)
     probes, references, contrast = (images(2, seed, size) for seed in (1, 2, 3))
-    explainer = SRISE(5, 3, 20, 6.0, corrected)
+    explainer = SRISE(5, 3, 20, 6.0, corrected, *reading)
     maps = explain(explainer, model, probes, references, contrast if with_contrast else None)
-    bank = slow_bank(0, 5, 3, 20, 6.0, size)
+    bank = slow_bank(0, 5, 3, 20, 6.0, size, *reading)
     for row in range(2):
         against = contrast[row] if with_contrast else None
         expected = slow_srise(model, bank, probes[row], references[row], against, corrected)
@@ -176,27 +145,12 @@ def test_maps_equal_the_slow_ones(kind, corrected, with_contrast):
 
 def test_the_geometry_scales_with_the_height_of_the_crop(monkeypatch):
     asked = []
-    bank = masking.mask_bank
-    monkeypatch.setattr(masking, "mask_bank", lambda *a: asked.append(a[1:]) or bank(*a))
+    draw = masking._draw
+    monkeypatch.setattr(masking, "_draw", lambda *a: asked.append(a[3:5]) or draw(*a))
     for size in [(112, 112), (150, 150), (56, 40), (63, 63)]:
-        model = BlackBox(lambda batch: batch.mean((2, 3)) + 1)
-        explain(SRISE(masks=2), model, images(1, 1, size), images(1, 2, size))
-    assert [geometry[2] for geometry in asked] == [40, 54, 20, 23]  # 53.6, and 22.5 goes up
-    assert [geometry[3] for geometry in asked] == [7.0, 9.375, 3.5, 3.9375]
-
-
-def test_no_forward_pass_is_wasted():
-    masks, rows = 100, 7
-    probes, references = images(rows, 1), images(rows, 2)
-    probes[4], probes[6] = probes[1], probes[1]  # five distinct probes
-    model = BlackBox(random_projection())
-    contrast = images(rows, 3)
-    explain(SRISE(masks, 4), model, probes, references, contrast)
-    assert model.passes == [rows, rows, CHUNK, 500 - CHUNK]
-    assert sum(model.passes) == 2 * rows + 5 * masks
-    many = BlackBox(random_projection())
-    explain(SRISE(1, 4), many, images(300, 1), images(300, 2))
-    assert many.passes == [CHUNK, 300 - CHUNK, CHUNK, 300 - CHUNK]
+        mask_bank(pcg(), SRISE(masks=2), size)
+    assert [side for side, _ in asked] == [40, 54, 20, 23]  # 53.6, and 22.5 goes up
+    assert [sigma for _, sigma in asked] == [7.0, 9.375, 3.5, 3.9375]
 
 
 def test_rows_do_not_depend_on_their_batch_nor_on_the_rows_that_share_their_probe():
@@ -215,7 +169,7 @@ def test_only_the_corrected_form_of_a_model_without_opinion_is_flat():
     model = BlackBox(lambda batch: torch.ones(len(batch), 4))
     published = explain(SRISE(50, 4, 20), model, images(1, 1), images(1, 2))
     corrected = explain(SRISE(50, 4, 20, 7.0, True), model, images(1, 1), images(1, 2))
-    bank = mask_bank(pcg(), 50, 4, 3, 7.0 * 14 / 112, SIZE)
+    bank = mask_bank(pcg(), SRISE(50, 4, 20), SIZE).masks
     torch.testing.assert_close(published[0], bank.sum(0))
     covered = bank.sum(0) > 0
     torch.testing.assert_close(corrected[0][covered], torch.ones(int(covered.sum())))
@@ -225,21 +179,6 @@ def test_only_the_corrected_form_of_a_model_without_opinion_is_flat():
 def spearman(one: Tensor, two: Tensor) -> float:
     ranked = torch.stack([one.flatten().argsort().argsort(), two.flatten().argsort().argsort()])
     return float(torch.corrcoef(ranked.double())[0, 1])
-
-
-def planted(truth: Tensor, kind: str) -> BlackBox:
-    """The embedding is a sum over cells: light times importance along one axis, plus a constant.
-
-    Seen against an all-white reference, a cell's light is worth its importance, exactly.
-    """
-    constant = 3 * truth.sum()
-
-    def embed(batch: Tensor) -> Tensor:
-        light = nn.functional.adaptive_avg_pool2d(batch.mean(1), truth.shape)
-        evidence = (light * truth).sum((1, 2))
-        return torch.stack([evidence, constant.expand(len(batch))], 1)
-
-    return BlackBox(embed, kind)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
@@ -282,7 +221,7 @@ def test_a_contrast_shows_what_speaks_for_one_and_against_the_other():
     [
         ("masks", 0), ("masks", True), ("masks", 2.5), ("patches", 0), ("kernel_size", 0),
         ("sigma", 0.0), ("sigma", -1.0), ("sigma", float("nan")), ("sigma", float("inf")),
-        ("sigma", "7"),
+        ("sigma", "7"), ("coverage_corrected", 1), ("combination", "mean"), ("placement", None),
     ],
 )  # fmt: skip
 def test_numbers_out_of_range_are_refused_by_name(name, value):
@@ -292,11 +231,21 @@ def test_numbers_out_of_range_are_refused_by_name(name, value):
 
 def test_a_patch_larger_than_the_image_is_refused():
     with pytest.raises(ExplainerContractError, match=r"113 x 113 pixels does not fit.*112 x 112"):
-        mask_bank(pcg(), 1, 1, 113, 7.0, (112, 112))
+        mask_bank(pcg(), SRISE(masks=1, kernel_size=113), (112, 112))
     with pytest.raises(ExplainerContractError, match=r"40 x 40 .*112 x 39.*Lower kernel_size"):
         explain(SRISE(2), BlackBox(None), images(1, 1, (112, 39)), images(1, 2, (112, 39)))
-    with pytest.raises(ExplainerContractError, match="masks"):
-        mask_bank(pcg(), 0, 1, 3, 7.0, (112, 112))
+
+
+def test_how_much_of_the_image_the_masks_show_is_told():
+    model, (probes, references) = BlackBox(random_projection()), (images(3, 1), images(3, 2))
+    for explainer in (SRISE(12, 2, 30), SRISE(400, 9), SRISE(9, 9)):
+        maps = explainer.explain(model, probes, references, generator=pcg())
+        kept = np.sum(
+            [mask.astype(float) for mask in mask_bank(pcg(), explainer, SIZE).masks.numpy()], 0
+        )
+        shown = float(np.mean(kept >= 10))
+        assert maps.diagnostics["supported_share"].tolist() == pytest.approx([shown] * 3)
+    assert shown == 0  # nine masks are never ten
 
 
 def test_embeddings_that_are_not_numbers_are_the_models_fault():
@@ -338,6 +287,8 @@ def test_no_pairs_give_no_maps():
 def test_it_is_an_explainer_that_needs_embeddings_only():
     assert isinstance(SRISE(), Explainer)
     assert SRISE.needs == {"black_box"}
+    assert SRISE.takes_centroids
+    assert "2023" in SRISE.source
 
 
 @pytest.mark.parametrize("id", SHIPPED)
