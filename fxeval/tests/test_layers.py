@@ -13,9 +13,10 @@ LAYERS = [
     {"planted", "verdict"},
     {"plan", "forward_pool", "explain", "bench", "run", "configure"},
     {"suite", "suite_forms", "suite_yaml", "store", "environment", "scorecard", "gather"},
-    {"plugin", "session"},
+    {"plugin", "session", "cli", "__main__"},
 ]
 HOMES = {
+    "click": {"cli"},
     "yaml": {"suite_yaml"},
     "jinja2": {"scorecard"},
     "pytest": {"plugin", "session"},
