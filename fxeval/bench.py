@@ -3,13 +3,12 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fxeval.cells import Cell, Use
 from fxeval.contracts import (
@@ -20,9 +19,17 @@ from fxeval.contracts import (
     PairSource,
     SaliencyMaps,
 )
-from fxeval.errors import DataContractError, EvidenceError, ModelContractError
-from fxeval.explain import explain
+from fxeval.errors import (
+    DataContractError,
+    EvidenceError,
+    ExplainerContractError,
+    FxevalError,
+    ModelContractError,
+    UnsupportedError,
+)
+from fxeval.explain import explain, needs_of
 from fxeval.forward_pool import ForwardPool, PooledModel, precise
+from fxeval.meter import Cost, metered
 from fxeval.metrics.evidence import Evidence, Redrawn, Side
 from fxeval.models.loading import check_loaded, device_of, with_module
 from fxeval.randomisation import embedding_spread, randomise, redrawn_share
@@ -70,26 +77,28 @@ class Bench:
         self._worker = worker
         self._admitted: FaceModel | None = None
         self._pairs: dict[tuple[Any, ...], Pairs] = {}
-        self._maps: dict[tuple[Any, ...], SaliencyMaps] = {}
+        self._maps: dict[tuple[Any, ...], tuple[SaliencyMaps, Cost]] = {}
         self._redrawn: dict[tuple[Any, ...], PooledModel] = {}
-        self._gradient_passes: Counter[str] = Counter()
+        self._unpooled_forwards = 0
+        self._explaining: list[dict[str, Any]] = []
 
     def evidence(self, cell: Cell, subjects: Subjects) -> Evidence:
         """Return everything a protocol may ask for, lazily.
 
         Raises:
             ContractError: If the model or the pairs can't be used.
-            EvidenceError: If the explainer needs what the model doesn't offer.
+            UnsupportedError: If the explainer can't explain this kind of model.
         """
+        self._explaining = []
         for role, use in zip(self.subjects, (cell.model, cell.explainer, cell.pairs), strict=True):
             self.subjects[role].pop(use.name, None)
         model = self._admit(cell, subjects.model)
         pairs = self._load(cell, subjects)
         self._describe(cell, subjects, pairs)
-        if subjects.model.module is None and _needs(subjects.explainer) & {"gradients", "layers"}:
-            raise EvidenceError(
-                f"explainer '{cell.explainer.id}' needs gradients, but model "
-                f"'{subjects.model.name}' is a black box. Use a black-box explainer."
+        reason = _unsupported(subjects)
+        if reason is not None:
+            raise UnsupportedError(
+                f"unsupported: {cell.explainer.name} cannot explain {cell.model.name}: {reason}"
             )
         pooled = PooledModel(model, self.pool, _model_key(cell, model))
 
@@ -108,9 +117,15 @@ class Bench:
             emit=lambda rows: self._emit(cell.id, rows),
         )
 
-    def take_backwards(self) -> int:
-        """Return the images that passed with gradients since last asked."""
-        return self._gradient_passes.pop("images", 0)
+    @property
+    def forwards(self) -> int:
+        """Images that passed a network so far, through the pool or not."""
+        return self.pool.forwards + self._unpooled_forwards
+
+    def take_explaining(self) -> list[dict[str, Any]]:
+        """Return what the cell's maps cost when they were made, per network and side."""
+        taken, self._explaining = self._explaining, []
+        return taken
 
     def take_notes(self) -> list[str]:
         """Return what the pool has to say since last asked."""
@@ -147,12 +162,14 @@ class Bench:
     ) -> SaliencyMaps:
         pairs, label, side = about
         key = (_fixture(cell, cell.explainer), model.key, id(pairs), side, cell.seed)
-        if key not in self._maps:
+        is_new = key not in self._maps
+        if is_new:
             while len(self._maps) >= KEPT_MAPS:
                 self._maps.pop(next(iter(self._maps)))
             stage = "explaining" if label == "trained" else f"explaining {label}"
-            with self._counted(model.module), precise(self.device):
-                self._maps[key] = explain(
+            pooled = self.pool.forwards
+            with metered(model.module, self.pool) as cost, precise(self.device):
+                maps = explain(
                     explainer,
                     model,
                     pairs,
@@ -160,7 +177,12 @@ class Bench:
                     seed=cell.seed,
                     progress=lambda done, total: self._progress(cell.id, stage, done, total),
                 )
-        return self._maps[key]
+            self._unpooled_forwards += cost.forwards - (self.pool.forwards - pooled)
+            self._maps[key] = maps, cost
+        maps, cost = self._maps[key]
+        entry = {"network": label, "side": side, "n_maps": len(pairs), "was_shared": not is_new}
+        self._explaining.append({**entry, **asdict(cost)})
+        return maps
 
     def _redraw(
         self,
@@ -190,23 +212,6 @@ class Bench:
             redrawn_share=redrawn_share(model.module, redrawn.module),
         )
 
-    @contextmanager
-    def _counted(self, module: nn.Module | None) -> Iterator[None]:
-        """Count the images that pass the module with gradients on."""
-        if module is None:
-            yield
-            return
-
-        def count(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            if torch.is_grad_enabled() and inputs and isinstance(inputs[0], Tensor):
-                self._gradient_passes["images"] += len(inputs[0])
-
-        handle = module.register_forward_pre_hook(count)
-        try:
-            yield
-        finally:
-            handle.remove()
-
     def _describe(self, cell: Cell, subjects: Subjects, pairs: Pairs) -> None:
         model, module = subjects.model, subjects.model.module
         self.subjects["models"][cell.model.name] = {
@@ -221,7 +226,8 @@ class Bench:
         self.subjects["explainers"][cell.explainer.name] = {
             "class": type(subjects.explainer).__qualname__,
             "params": dict(cell.explainer.params),
-            "needs": sorted(_needs(subjects.explainer)),
+            "needs": sorted(needs_of(subjects.explainer)),
+            "source": getattr(subjects.explainer, "source", None),
         }
         digest = hashlib.sha256("".join(pairs.row_id(i) for i in range(len(pairs))).encode())
         self.subjects["pairs"][cell.pairs.name] = {
@@ -296,8 +302,31 @@ def load_pairs(source: PairSource, listing: PairListing, crop: Any) -> Pairs:  #
     )
 
 
-def _needs(explainer: Explainer) -> frozenset[str]:
-    return frozenset(getattr(explainer, "needs", ()))
+def _unsupported(subjects: Subjects) -> str | None:
+    """Return why the explainer can't explain this kind of model, by its own word or by its needs.
+
+    Raises:
+        ExplainerContractError: If it can't even be asked.
+    """
+    explainer, model = subjects.explainer, subjects.model
+    if model.module is None and needs_of(explainer) & {"gradients", "layers"}:
+        return (
+            "it needs gradients, and the model is a black box (its module is None). Use an "
+            "explainer that only asks for embeddings, such as srise."
+        )
+    ask = getattr(explainer, "unsupported", None)
+    if ask is None:
+        return None
+    try:
+        reason = ask(model)
+    except FxevalError:
+        raise
+    except Exception as error:  # a stranger's code may raise anything
+        raise ExplainerContractError(
+            f"explainer '{type(explainer).__name__}': unsupported(model) raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return None if reason is None else str(reason)
 
 
 def _fixture(cell: Cell, use: Use) -> tuple[str, str, str]:

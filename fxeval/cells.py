@@ -97,6 +97,8 @@ class Cell:
         seed: The suite's seed.
         confidence: Two-sided confidence of the intervals.
         on_inconclusive: What an undecided interval does to the test: ``fail`` or ``warn``.
+        on_unsupported: What an explainer that cannot explain this kind of model does to the test:
+            ``fail`` or ``skip``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         where: ``file:line:column`` of the check.
     """
@@ -115,6 +117,7 @@ class Cell:
     seed: int
     confidence: float
     on_inconclusive: Literal["fail", "warn"]
+    on_unsupported: Literal["fail", "skip"]
     device: str
     where: str
 
@@ -136,12 +139,13 @@ class Estimate:
 
 
 class Outcome(StrEnum):
-    """The four verdicts."""
+    """The four verdicts, and ``unsupported``: not asked of this model, by the suite's own word."""
 
     PASS = "pass"
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     INVALID = "invalid"
+    UNSUPPORTED = "unsupported"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ Every error that a user can cause is one of these; anything else is a bug in fxe
         * ModelContractError      ... a face model or its weights
         * ExplainerContractError  ... an explainer or its maps
         * DataContractError       ... a pair list, an image, a landmark file
+    * UnsupportedError        an explainer cannot explain this kind of model: nobody's mistake
     * EvidenceError           nothing can be concluded: a control is missing, a metric is unfit
     * StoreError              a record cannot be written or read
 
@@ -37,6 +38,10 @@ class ExplainerContractError(ContractError):
 
 class DataContractError(ContractError):
     """A pair list, image or landmark file cannot be used."""
+
+
+class UnsupportedError(FxevalError):
+    """An explainer cannot explain this kind of model; nobody made a mistake."""
 
 
 class EvidenceError(FxevalError):

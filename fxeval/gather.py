@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-ORDER = ("invalid", "fail", "inconclusive", "pass")
+ORDER = ("invalid", "fail", "inconclusive", "pass", "unsupported")
 
 
 class Gatherer:
@@ -109,14 +109,16 @@ class Gatherer:
 
 
 def _overall(outcomes: list[str], missing: list[str]) -> dict[str, str]:
-    """Return the verdict of a suite: the worst of its cells; a missing cell is never a pass."""
+    """Return the verdict of a suite: the worst of its cells; nothing measured is never a pass."""
     counts = Counter(outcomes)
     worst = next(outcome for outcome in ORDER if counts[outcome])
+    worst = "inconclusive" if worst == "unsupported" else worst
     words = {
         "invalid": "could not be measured",
         "fail": "failed",
         "inconclusive": "inconclusive",
         "pass": "passed",
+        "unsupported": "unsupported",
     }
     parts = [f"{counts[outcome]} {words[outcome]}" for outcome in ORDER if counts[outcome]]
     reason = f"of {len(outcomes) + len(missing)} cells " + ", ".join(parts)

@@ -68,6 +68,7 @@ class Suite:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         confidence: Two-sided confidence of the intervals, in [0.5, 1).
         on_inconclusive: What an undecided interval does to the test.
+        on_unsupported: What an explainer that cannot explain a kind of model does to the test.
         checks: In the order of the file.
         formats: Of the report: ``html``, ``json``.
         digest: SHA-256, as hex, of all of the above but the path, in canonical JSON: files that
@@ -81,6 +82,7 @@ class Suite:
     device: str
     confidence: float
     on_inconclusive: Literal["fail", "warn"]
+    on_unsupported: Literal["fail", "skip"]
     checks: tuple[Check, ...]
     formats: tuple[str, ...]
     digest: str
@@ -132,6 +134,7 @@ def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs:
         seed=suite.seed,
         confidence=suite.confidence,
         on_inconclusive=suite.on_inconclusive,
+        on_unsupported=suite.on_unsupported,
         device=suite.device,
         where=check.where,
     )

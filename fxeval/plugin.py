@@ -197,8 +197,9 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     """Measure a cell and turn its verdict into the outcome of its test."""
     from fxeval import run
     from fxeval.bench import Subjects
+    from fxeval.cells import Outcome
     from fxeval.configure import configured
-    from fxeval.errors import FxevalError
+    from fxeval.errors import FxevalError, UnsupportedError
 
     session = _session(request.config)
     try:
@@ -209,6 +210,10 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
             )
         )
         result = run.measure_cell(cell, subjects, session.bench)
+    except UnsupportedError as error:
+        is_excused = cell.on_unsupported == "skip"
+        outcome = Outcome.UNSUPPORTED if is_excused else Outcome.INVALID
+        result = run.invalid_cell(cell, str(error), outcome)
     except FxevalError as error:
         result = run.invalid_cell(cell, str(error))
     except _EXCUSES as error:  # a cell that was asked for and not measured is never green
@@ -221,6 +226,8 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     outcome, reason = result["verdict"]["outcome"], result["verdict"]["reason"]
     if outcome == "pass":
         return
+    if outcome == "unsupported":
+        pytest.skip(reason)
     if outcome == "inconclusive" and cell.on_inconclusive == "warn":
         warnings.warn(pytest.PytestWarning(f"{cell.id}: inconclusive: {reason}"), stacklevel=2)
         return

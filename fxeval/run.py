@@ -41,7 +41,7 @@ def measure_cell(cell: Cell, subjects: Subjects, bench: Bench) -> dict[str, Any]
         ContractError: If the model or the data can't be used at all; the explainer's faults are
             states of rows instead.
     """
-    started, forwards = time.perf_counter(), bench.pool.forwards
+    started, forwards = time.perf_counter(), bench.forwards
     evidence = bench.evidence(cell, subjects)
     found: Measurement = CATALOGUE[cell.kind].measure(evidence, cell.parameters)
     identities = evidence.pairs.probe_identity.numpy()
@@ -60,8 +60,8 @@ def measure_cell(cell: Cell, subjects: Subjects, bench: Bench) -> dict[str, Any]
         "n_pairs": len(identities),
         "n_identities": len(set(identities.tolist())),
         "seconds": time.perf_counter() - started,
-        "forwards": bench.pool.forwards - forwards,
-        "backwards": bench.take_backwards(),
+        "forwards": bench.forwards - forwards,
+        "explaining": bench.take_explaining(),
         "verdict": _plain(combine(verdicts)),
         "limits": [{**limit, "verdict": _plain(limit["verdict"])} for limit in limits],
         "states": {state.value: count for state, count in states.items()},
@@ -70,11 +70,12 @@ def measure_cell(cell: Cell, subjects: Subjects, bench: Bench) -> dict[str, Any]
         "differences": table.differences(),
         "curves": [_band(curve, identities, cell.confidence) for curve in found.curves],
         "mean_map": _mean_map(found),
+        "diagnostics": _diagnostics(found),
         "notes": [*found.notes, *bench.take_notes()],
     }
 
 
-def invalid_cell(cell: Cell, reason: str) -> dict[str, Any]:
+def invalid_cell(cell: Cell, reason: str, outcome: Outcome = Outcome.INVALID) -> dict[str, Any]:
     """Return the record of a cell that could not be measured at all."""
     return {
         **identity_of(cell),
@@ -82,8 +83,8 @@ def invalid_cell(cell: Cell, reason: str) -> dict[str, Any]:
         "n_identities": 0,
         "seconds": 0.0,
         "forwards": 0,
-        "backwards": 0,
-        "verdict": {"outcome": Outcome.INVALID.value, "reason": reason},
+        "explaining": [],
+        "verdict": {"outcome": outcome.value, "reason": reason},
         "limits": [],
         "states": {},
         "problems": [],
@@ -91,6 +92,7 @@ def invalid_cell(cell: Cell, reason: str) -> dict[str, Any]:
         "differences": [],
         "curves": [],
         "mean_map": None,
+        "diagnostics": [],
         "notes": [],
     }
 
@@ -275,6 +277,24 @@ def _band(curve: Curve, identities: NDArray[np.int64], confidence: float) -> Map
 def _drawn(value: float) -> float:
     """Shorten a number that is only drawn; what is judged keeps all its digits."""
     return float(f"{value:.5g}")
+
+
+def _diagnostics(found: Measurement) -> list[dict[str, Any]]:
+    """Return mean, least and largest of each diagnostic of the maps, over the rows that have it."""
+    entries = []
+    for name, values in found.maps.diagnostics.items():
+        present = values[torch.isfinite(values)].double()
+        if len(present):
+            entries.append(
+                {
+                    "name": name,
+                    "mean": float(present.mean()),
+                    "least": float(present.min()),
+                    "largest": float(present.max()),
+                    "n_pairs": len(present),
+                }
+            )
+    return entries
 
 
 def _mean_map(found: Measurement) -> list[list[float]] | None:

@@ -112,6 +112,7 @@ class _Reader:
             device=defaults.device,
             confidence=defaults.confidence,
             on_inconclusive=defaults.on_inconclusive,
+            on_unsupported=defaults.on_unsupported,
             checks=checks,
             formats=tuple(report.formats or ()),
             digest="",

@@ -103,6 +103,7 @@ class Defaults(_Strict):
     device: Annotated[str, AfterValidator(_device)] = "auto"
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     on_inconclusive: Literal["fail", "warn"] = "fail"
+    on_unsupported: Literal["fail", "skip"] = "fail"
 
 
 class Report(_Strict):

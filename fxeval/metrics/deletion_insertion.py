@@ -21,6 +21,7 @@ from fxeval.metrics.evidence import (
     Measurement,
     Series,
     Side,
+    row_diagnostics,
     severity,
     sides_of,
     usable,
@@ -131,7 +132,7 @@ def measure(evidence: Evidence, parameters: Parameters) -> Measurement:
         rows = np.arange(start, min(start + ROWS_AT_ONCE, len(evidence.pairs)))
         for column in columns:
             column.put(rows, [side.follow(column, rows, parameters) for side in sides])
-        evidence.emit([_row(evidence, columns, int(row)) for row in rows])
+        evidence.emit([_row(evidence, columns, sides, int(row)) for row in rows])
     states, reasons = worst_states([side.maps for side in sides])
     return Measurement(
         series=tuple(series for column in columns for series in column.series()),
@@ -143,10 +144,13 @@ def measure(evidence: Evidence, parameters: Parameters) -> Measurement:
     )
 
 
-def _row(evidence: Evidence, columns: Sequence["_Column"], row: int) -> dict[str, Any]:
+def _row(
+    evidence: Evidence, columns: Sequence["_Column"], sides: Sequence["_Side"], row: int
+) -> dict[str, Any]:
     return {
         "row": evidence.pairs.row_id(row),
         "identity": int(evidence.pairs.probe_identity[row]),
+        "diagnostics": {side.name: row_diagnostics(side.maps, row) for side in sides},
         "maps": [column.row(row) for column in columns],
     }
 
@@ -219,7 +223,7 @@ class _Side:
 
     def __init__(self, side: Side, evidence: Evidence) -> None:
         self.maps: SaliencyMaps = evidence.explain(side)
-        self._side = side
+        self.name = side
         self._evidence = evidence
         pairs = evidence.pairs
         self._image, self._other = (
@@ -233,7 +237,7 @@ class _Side:
         ordered = usable(states)
         kept = rows[ordered]
         seeds = [
-            seed_of(self._evidence.seed, "ties", self._evidence.pairs.row_id(row), self._side)
+            seed_of(self._evidence.seed, "ties", self._evidence.pairs.row_id(row), self.name)
             for row in kept.tolist()
         ]
         subject = Perturbed(
@@ -267,7 +271,7 @@ class _Side:
         inputs = ControlInputs(
             probes=pairs.images[self._image[rows]].float() / 255.0,
             row_seeds=[
-                seed_of(self._evidence.seed, "control", pairs.row_id(row), self._side)
+                seed_of(self._evidence.seed, "control", pairs.row_id(row), self.name)
                 for row in rows.tolist()
             ],
             identities=self._identities[rows].tolist(),

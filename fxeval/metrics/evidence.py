@@ -161,6 +161,11 @@ def sides_of(side: Literal["probe", "reference", "both"]) -> tuple[Side, ...]:
     return ("probe", "reference") if side == "both" else (side,)
 
 
+def row_diagnostics(maps: SaliencyMaps, row: int) -> dict[str, float]:
+    """Return what the explainer says about one map."""
+    return {name: float(values[row]) for name, values in maps.diagnostics.items()}
+
+
 def usable(states: Sequence[RowState]) -> NDArray[np.bool_]:
     """Say which maps have an order at all, even if it is a random one."""
     unordered = BROKEN_STATES | {RowState.EXCLUDED}

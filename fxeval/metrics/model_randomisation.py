@@ -17,6 +17,7 @@ from fxeval.metrics.evidence import (
     Measurement,
     Redrawn,
     Series,
+    row_diagnostics,
     without_broken,
     worst_states,
 )
@@ -102,7 +103,7 @@ def measure(evidence: Evidence, parameters: Parameters) -> Measurement:
         Series(metric.name, EXPLAINER, None, values, states)
         for metric, values in zip(METRICS, (signed, absolute), strict=True)
     )
-    evidence.emit(_rows(evidence, series))
+    evidence.emit(_rows(evidence, series, before))
     return Measurement(series, before, states, reasons, notes=tuple(notes), objection=objection)
 
 
@@ -155,11 +156,14 @@ def _objection(redrawn: Redrawn) -> Verdict | None:
     return None
 
 
-def _rows(evidence: Evidence, series: Sequence[Series]) -> list[dict[str, object]]:
+def _rows(
+    evidence: Evidence, series: Sequence[Series], maps: SaliencyMaps
+) -> list[dict[str, object]]:
     return [
         {
             "row": evidence.pairs.row_id(row),
             "identity": int(evidence.pairs.probe_identity[row]),
+            "diagnostics": {"probe": row_diagnostics(maps, row)},
             "maps": [
                 {
                     "map": EXPLAINER,

@@ -6,7 +6,13 @@ from typing import Any
 from fxeval.scorecard import view
 from fxeval.scorecard.wording import clipped, visible
 
-_COLOURS: Mapping[str, str] = {"pass": "32", "fail": "31", "inconclusive": "33", "invalid": "35"}
+_COLOURS: Mapping[str, str] = {
+    "pass": "32",
+    "fail": "31",
+    "inconclusive": "33",
+    "invalid": "35",
+    "unsupported": "2",
+}
 _NAMES = ("check", "explainer", "model", "pairs")
 _DECIDED = 34  # characters: a value with its interval, and the limit's metric
 _NARROWEST = 6

@@ -21,7 +21,7 @@ from fxeval.scorecard.wording import counted, interval, map_name, number, of_map
 
 Json = Mapping[str, Any]
 
-OUTCOMES = ("invalid", "fail", "inconclusive", "pass")  # worst first
+OUTCOMES = ("invalid", "fail", "inconclusive", "pass", "unsupported")  # worst first
 METRICS = {metric.name: metric for kind in CATALOGUE.values() for metric in kind.METRICS}
 
 _VERSION = 1
@@ -159,8 +159,9 @@ def cell_views(record: Json) -> tuple[CellView, ...]:
 
 
 def not_passed(views: Sequence[CellView]) -> list[CellView]:
-    """Return the cells that decided the run: all that did not pass, worst first."""
-    found = [view for view in views if view.cell["verdict"]["outcome"] != "pass"]
+    """Return the cells that decided the run: all measured ones that did not pass, worst first."""
+    neutral = ("pass", "unsupported")
+    found = [view for view in views if view.cell["verdict"]["outcome"] not in neutral]
     return sorted(found, key=lambda view: OUTCOMES.index(view.cell["verdict"]["outcome"]))
 
 

@@ -13,6 +13,8 @@ VERDICTS: Mapping[str, str] = {
     "needs 30, a fail 10. It is not a pass; the suite says whether it stops the test.",
     "invalid": "nothing could be measured that counts: a subject could not be loaded, a control is "
     "missing, or the metric cannot tell a true map from a random one here.",
+    "unsupported": "the explainer cannot explain this kind of model, and the suite says that this "
+    "is to be passed over (on_unsupported: skip). Nothing was measured.",
 }
 
 CONTROLS: Mapping[str, str] = {

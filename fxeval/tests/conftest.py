@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+from fxeval.tests.world import CONFTEST, SUITE
 
 pytest_plugins = ["pytester"]
 
@@ -19,3 +22,21 @@ def data_root() -> Path:
         if candidate and (Path(candidate) / "faces_manifest.json").is_file():
             return Path(candidate)
     pytest.skip("real faces are absent: set FXEVAL_DATA to a folder with faces_manifest.json")
+
+
+@pytest.fixture
+def world(pytester):
+    """A folder with a conftest and a suite; returns a function that runs it."""
+    pytester.makeconftest(CONFTEST)
+    threads = torch.get_num_threads()
+    (pytester.path / "suites").mkdir()
+
+    def run(*args, explainers="occlusion", edit=lambda text: text, alone=False):
+        text = edit(SUITE.replace("EXPLAINERS", explainers))
+        (pytester.path / "suites" / "small.yaml").write_text(text)
+        start = pytester.runpytest_subprocess if alone else pytester.runpytest_inprocess
+        return start("suites/small.yaml", "--fx-threads=1", *args)
+
+    run.path = pytester.path
+    yield run
+    torch.set_num_threads(threads)

@@ -9,7 +9,13 @@ import torch
 from fxeval.bench import Bench, Subjects, chosen_rows, load_pairs
 from fxeval.cells import Cell, Use
 from fxeval.contracts import PairListing
-from fxeval.errors import DataContractError, EvidenceError, ModelContractError
+from fxeval.errors import (
+    DataContractError,
+    EvidenceError,
+    ExplainerContractError,
+    ModelContractError,
+    UnsupportedError,
+)
 from fxeval.metrics import CATALOGUE
 from fxeval.models.loading import TorchFaceModel
 from fxeval.tests.subjects import CROP, ConvNet, CountingModel
@@ -17,7 +23,7 @@ from fxeval.tests.subjects import CROP, ConvNet, CountingModel
 KIND = "sanity.model_randomisation"
 CELL = Cell(
     "c", "s", "check", KIND, "", Use("tiny"), Use("mean"), Use("memory"), None,
-    CATALOGUE[KIND].Parameters(), (), 1, 0.95, "fail", "cpu", "s.yaml:1:1",
+    CATALOGUE[KIND].Parameters(), (), 1, 0.95, "fail", "fail", "cpu", "s.yaml:1:1",
 )  # fmt: skip
 
 
@@ -201,12 +207,59 @@ def test_a_source_that_uses_its_buffer_again_spoils_nothing():
     assert int(pairs.images.max()) == 0
 
 
-def test_gradient_passes_are_counted_and_the_hook_is_gone(bench):
-    model = tiny()
-    bench.evidence(CELL, Subjects(model, Mean(), Memory())).explain("probe")
-    assert bench.take_backwards() == 8
-    assert bench.take_backwards() == 0
-    assert not model.module._forward_pre_hooks
+def test_what_maps_cost_is_counted_once_and_the_hook_is_gone(bench):
+    model, before = tiny(), bench.forwards
+    evidence = bench.evidence(CELL, Subjects(model, Mean(), Memory()))
+    evidence.explain("probe")
+    evidence.explain("probe")
+    made, shared = bench.take_explaining()
+    assert (made["network"], made["side"], made["n_maps"]) == ("trained", "probe", 8)
+    assert (made["forwards"], made["backwards"], made["was_shared"]) == (16, 8, False)
+    assert shared == {**made, "was_shared": True}
+    assert bench.forwards - before == 16  # probes and references
+    assert bench.take_explaining() == []
+    assert not model.module._forward_hooks
+
+
+def test_pooled_and_unpooled_passes_are_counted_and_batched_gradients_each(bench):
+    class Jacobian(Mean):
+        def explain(self, model, probes, references, *, contrast=None, generator):
+            model.embed(references)  # through the pool
+            images = probes.clone().requires_grad_()
+            embeddings = model.module(images)
+            with torch.no_grad():
+                model.module(images)
+            rows = torch.eye(8)[:, None].expand(8, len(probes), 8)
+            torch.autograd.grad(embeddings, images, rows, is_grads_batched=True)
+            return probes.mean(1)
+
+    evidence = bench.evidence(CELL, Subjects(tiny(), Jacobian(), Memory()))
+    evidence.explain("probe")
+    [cost] = bench.take_explaining()
+    assert (cost["forwards"], cost["backwards"]) == (3 * 8, 8 * 8)
+
+
+@pytest.mark.parametrize("reason", ["it has a sigmoid", None])
+def test_an_explainer_may_say_that_it_does_not_support_a_model(bench, reason):
+    class Picky(Mean):
+        def unsupported(self, model):
+            return reason
+
+    subjects = Subjects(tiny(), Picky(), Memory())
+    if reason is None:
+        assert bench.evidence(CELL, subjects).explain("probe")
+        return
+    with pytest.raises(UnsupportedError, match="unsupported: mean cannot explain tiny: it has a"):
+        bench.evidence(CELL, subjects)
+
+
+def test_an_explainer_that_cannot_be_asked_is_at_fault(bench):
+    class Rude(Mean):
+        def unsupported(self, model):
+            raise KeyError("no")
+
+    with pytest.raises(ExplainerContractError, match=r"Rude.*raised KeyError"):
+        bench.evidence(CELL, Subjects(tiny(), Rude(), Memory()))
 
 
 def test_a_redrawn_network_is_another_network_and_the_model_stays(bench):
@@ -239,7 +292,7 @@ def test_a_black_box_is_refused_gradients_and_re_drawing(bench):
     class NeedsGradients(Mean):
         needs = frozenset({"gradients"})
 
-    with pytest.raises(EvidenceError, match="needs gradients, but model 'api' is a black box"):
+    with pytest.raises(UnsupportedError, match="needs gradients, and the model is a black box"):
         bench.evidence(CELL, Subjects(Api(), NeedsGradients(), Memory()))
     evidence = bench.evidence(CELL, Subjects(Api(), Mean(), Memory()))
     with pytest.raises(EvidenceError, match="can't be re-drawn"):

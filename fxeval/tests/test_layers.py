@@ -11,7 +11,7 @@ LAYERS = [
     {"similarity", "ranking", "perturbation", "randomisation", "map_similarity", "estimation"},
     {"models", "explainers", "datasets", "metrics"},
     {"planted", "verdict"},
-    {"plan", "forward_pool", "explain", "bench", "run", "configure"},
+    {"plan", "forward_pool", "explain", "meter", "bench", "run", "configure"},
     {"suite", "suite_forms", "suite_yaml", "store", "environment", "scorecard", "gather"},
     {"plugin", "session", "cli", "__main__"},
 ]

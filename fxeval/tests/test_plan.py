@@ -44,6 +44,7 @@ def suite(*checks):
         device="cuda:1",
         confidence=0.9,
         on_inconclusive="warn",
+        on_unsupported="skip",
         checks=checks,
         formats=("html",),
         digest="0" * 64,
@@ -59,7 +60,7 @@ def test_a_cell_carries_all_that_its_suite_says():
     assert cell.parameters == Parameters(redraws=2)
     assert cell.limits == (LIMIT,)
     assert (cell.seed, cell.device, cell.confidence) == (7, "cuda:1", 0.9)
-    assert cell.on_inconclusive == "warn"
+    assert (cell.on_inconclusive, cell.on_unsupported) == ("warn", "skip")
 
 
 def test_all_cells_of_a_model_come_together_in_the_order_of_the_file():

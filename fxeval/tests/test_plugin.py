@@ -6,42 +6,8 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
-from fxeval.tests.world import CONFTEST, SUITE
-
-
-@pytest.fixture
-def world(pytester):
-    """A folder with a conftest and a suite; returns a function that runs it."""
-    pytester.makeconftest(CONFTEST)
-    threads = torch.get_num_threads()
-    (pytester.path / "suites").mkdir()
-
-    def run(*args, explainers="occlusion", edit=lambda text: text, alone=False):
-        text = edit(SUITE.replace("EXPLAINERS", explainers))
-        (pytester.path / "suites" / "small.yaml").write_text(text)
-        start = pytester.runpytest_subprocess if alone else pytester.runpytest_inprocess
-        return start("suites/small.yaml", "--fx-threads=1", *args)
-
-    run.path = pytester.path
-    yield run
-    torch.set_num_threads(threads)
-
-
-def the_record(world):
-    (path,) = world.path.glob("reports/*/small.json")
-    return json.loads(path.read_text())
-
-
-def cells(record):
-    return {cell["id"]: cell for cell in record["cells"]}
-
-
-def rows(world):
-    found = [json.loads(line) for path in sorted(world.path.glob("reports/*/rows*.jsonl"))
-             for line in path.read_text().splitlines()]  # fmt: skip
-    return sorted(found, key=lambda row: (row["cell"], row["row"]))
+from fxeval.tests.world import CONFTEST, SUITE, cells, rows, the_record
 
 
 def test_a_suite_runs_to_a_record_a_scorecard_and_a_table(world):

@@ -1,11 +1,13 @@
 """A small world for whole runs: a conftest with a model, pairs and explainers that are known."""
 
+import json
+
 CONFTEST = '''
 import numpy as np
 import pytest
 import torch
 
-from fxeval.contracts import Crop, PairListing
+from fxeval.contracts import Crop, PairListing, SaliencyMaps
 from fxeval.models.loading import TorchFaceModel
 from fxeval.tests.subjects import CROP, ConvNet
 
@@ -125,6 +127,32 @@ def explainer_occlusion():
     return Explain(occlusion)
 
 
+class Picky(Explain):
+    needs = {"gradients", "contrast", "gallery"}
+    source = "Nobody, nowhere, p. 1"
+
+    def unsupported(self, model):
+        return None if model.name == "tiny" else "it has a sigmoid"
+
+    def explain(self, model, probes, references, *, contrast=None, generator, gallery=None):
+        assert contrast.shape == probes.shape and not torch.equal(contrast, references)
+        assert len(gallery.probe_identity) == len(probes) and len(gallery.embeddings) == 64
+        maps = occlusion(model, probes, references, generator)
+        return SaliencyMaps(maps, maps.neg().clamp(min=0), diagnostics={
+            "negative_activation_share": torch.linspace(0, 1, len(probes))
+        })
+
+
+@pytest.fixture
+def explainer_picky():
+    return Picky(None)
+
+
+@pytest.fixture(scope="session")
+def model_sigmoid():
+    return TorchFaceModel("sigmoid", CROP, ConvNet(), "cosine", 0.5, "a" * 64)
+
+
 @pytest.fixture
 def model_absent():
     from fxeval.errors import ModelContractError
@@ -165,3 +193,18 @@ checks:
       - {metric: insertion_auc, better_than: control.random_blobs}
       - {metric: insertion_auc, better_than: control.random_pixels, severity: info}
 """
+
+
+def the_record(world):
+    (path,) = world.path.glob("reports/*/small.json")
+    return json.loads(path.read_text())
+
+
+def cells(record):
+    return {cell["id"]: cell for cell in record["cells"]}
+
+
+def rows(world):
+    found = [json.loads(line) for path in sorted(world.path.glob("reports/*/rows*.jsonl"))
+             for line in path.read_text().splitlines()]  # fmt: skip
+    return sorted(found, key=lambda row: (row["cell"], row["row"]))

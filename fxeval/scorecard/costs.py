@@ -1,0 +1,59 @@
+"""What explaining cost, and what the explainers say about their own maps."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fxeval.scorecard.wording import number, plain
+
+Json = Mapping[str, Any]
+
+DIAGNOSTICS: Mapping[str, str] = {
+    "negative_activation_share": "activations below 0 at the layer, which class activation maps "
+    "are not made for",
+    "supported_share": "pixels that enough masks tell something about",
+    "correlation_over_noise": "largest correlation of a pixel, in units of what chance gives",
+    "completeness_gap": "part of the similarity's change that the attributions miss",
+    "mass_lost": "part of the excitation that did not arrive at the image",
+    "rounds_used": "greedy rounds until nothing helped any more",
+}
+
+
+def cost_rows(cells: Sequence[Json]) -> list[list[str]]:
+    """Return a table: explainer, model, maps, forwards and backwards and seconds per map.
+
+    Every set of maps of the trained network is listed once, as it was when it was made.
+    """
+    rows = {}
+    for cell in cells:
+        for made in cell.get("explaining", ()):
+            if made["network"] == "trained" and not made["was_shared"]:
+                about = (cell["explainer"], cell["model"], cell["pairs"], made["side"])
+                rows.setdefault(about, [*about, plain(made["n_maps"]), *_per_map(made)])
+    return list(rows.values())
+
+
+def explaining_rows(cell: Json) -> list[list[str]]:
+    """Return a table of one cell: network, side, maps, costs per map, whether made here."""
+    return [
+        [
+            made["network"],
+            made["side"],
+            plain(made["n_maps"]),
+            *_per_map(made),
+            "an earlier cell" if made["was_shared"] else "this cell",
+        ]
+        for made in cell.get("explaining", ())
+    ]
+
+
+def diagnostic_rows(cell: Json) -> Iterator[list[str]]:
+    """Yield a table of one cell: diagnostic, mean, least, largest, meaning."""
+    for one in cell.get("diagnostics", ()):
+        figures = [number(one[key]) for key in ("mean", "least", "largest")]
+        yield [one["name"].replace("_", " "), *figures, DIAGNOSTICS.get(one["name"], "")]
+
+
+def _per_map(made: Json) -> list[str]:
+    n = max(1, made["n_maps"])
+    passes = [plain(round(made[key] / n, 1)) for key in ("forwards", "backwards")]
+    return [*passes, f"{made['seconds'] / n:.3f} s"]

@@ -1,0 +1,54 @@
+"""Whole runs: what explainers need, cost and say, and what models they do not support."""
+
+import pytest
+
+from fxeval.tests.world import rows, the_record
+
+
+def test_what_a_model_does_not_support_is_skipped_only_if_the_suite_says_so(world):
+    result = world(explainers="picky", edit=lambda text: text.replace("tiny]", "tiny, sigmoid]"))
+    result.assert_outcomes(passed=2, failed=2)
+    reasons = [cell["verdict"] for cell in the_record(world)["cells"]]
+    assert [one["outcome"] for one in reasons] == ["pass", "pass", "invalid", "invalid"]
+    assert "picky cannot explain sigmoid: it has a sigmoid" in reasons[2]["reason"]
+
+    def skip(text):
+        text = text.replace("tiny]", "tiny, sigmoid]")
+        return text.replace("seed: 7", "seed: 7, on_unsupported: skip")
+
+    for file in [*world.path.glob("reports/*/*")]:
+        file.unlink()
+    result = world(explainers="picky", edit=skip)
+    result.assert_outcomes(passed=2, skipped=2)
+    record = the_record(world)
+    assert record["verdict"]["outcome"] == "pass"
+    assert record["verdict"]["reason"] == "of 4 cells 2 passed, 2 unsupported"
+    result.stdout.fnmatch_lines(["UNSUPPORTED  *sigmoid-picky-memory]: unsupported: *"])
+    (page,) = world.path.glob("reports/*/small.html")
+    assert "Not supported" in page.read_text()
+
+    for file in [*world.path.glob("reports/*/*")]:
+        file.unlink()
+    world(explainers="picky", edit=lambda text: skip(text).replace("[tiny, ", "["))
+    assert the_record(world)["verdict"]["outcome"] == "inconclusive"  # nothing was measured
+
+
+def test_diagnostics_and_costs_reach_rows_record_and_page(world):
+    world(explainers="picky").assert_outcomes(passed=2)
+    record = the_record(world)
+    [diagnostic] = record["cells"][0]["diagnostics"]
+    assert diagnostic["name"] == "negative_activation_share"
+    assert (diagnostic["least"], diagnostic["largest"]) == (0, 1)
+    assert diagnostic["mean"] == pytest.approx(0.5)
+    first, second = record["cells"]
+    made = {one["network"]: one for one in first["explaining"]}
+    # 16 places, the whole probe and the reference; the gallery comes from memory
+    assert made["trained"]["forwards"] == 32 * (16 + 2) + 64
+    assert [one["was_shared"] for one in second["explaining"]] == [True]
+    said = [row["diagnostics"]["probe"]["negative_activation_share"] for row in rows(world)]
+    assert (min(said), max(said)) == (0, 1)
+    (page,) = world.path.glob("reports/*/small.html")
+    text = page.read_text()
+    assert "Nobody, nowhere, p. 1" in text
+    assert "What explaining took" in text
+    assert "negative activation share" in text
