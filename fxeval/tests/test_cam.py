@@ -1,7 +1,8 @@
-"""Grad-CAM against autograd by hand, and a model that comes back as it was lent."""
+"""CAMs against autograd and explicit loops, and a model that comes back as it was lent."""
 
 import random
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from fxeval.admission import check_maps
 from fxeval.contracts import Crop, Explainer, RowState
 from fxeval.errors import ExplainerContractError, ModelContractError
-from fxeval.explainers.cam import ROWS, GradCAM, borrowed, check_layer, default_layer
+from fxeval.explainers.activation_maps import ROWS, ActivationMaps
+from fxeval.explainers.cam import GradCAM, GradCAMpp, LayerCAM
 
 SIZE = (12, 10)
 CROP = Crop("tiny", SIZE, ())
@@ -72,8 +74,12 @@ def images(n: int, seed: int) -> Tensor:
     return torch.rand((n, 3, *SIZE), generator=torch.Generator().manual_seed(seed))
 
 
-def explain(model, probes, references, *, layer: str | None = "conv2", contrast=None):
-    return GradCAM(layer).explain(model, probes, references, contrast=contrast, generator=RNG)
+def explain(
+    model, probes, references, *, layer="conv2", contrast=None,
+    by: type[ActivationMaps] = GradCAM, **parameters,
+):  # fmt: skip
+    explainer = by(layer, **parameters)
+    return explainer.explain(model, probes, references, contrast=contrast, generator=RNG)
 
 
 def cosine(e: Tensor, r: Tensor) -> Tensor:
@@ -101,7 +107,46 @@ def upsampled(coarse: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return fine
 
 
-def by_hand(net: Net, probe: Tensor, objective) -> np.ndarray:
+def grad_cam(a: np.ndarray, g: np.ndarray) -> np.ndarray:
+    coarse = np.zeros(a.shape[1:])
+    for k in range(len(a)):
+        coarse += g[k].sum() / g[k].size * a[k]
+    return np.maximum(coarse, 0)
+
+
+def grad_cam_pp(a: np.ndarray, g: np.ndarray, *, authors: bool = False) -> np.ndarray:
+    coarse = np.zeros(a.shape[1:])
+    for k in range(len(a)):
+        weight, norm = 0.0, 0.0
+        for i, j in np.ndindex(coarse.shape):
+            one = g[k, i, j]
+            below = 2 * one**2 + a[k].sum() * one**3
+            share = one**2 / ((below or 1.0) if authors else below + 1e-6)
+            if one > 0:
+                weight, norm = weight + share * one, norm + share
+        coarse += weight / ((norm or 1.0) if authors else 1.0) * a[k]
+    return np.maximum(coarse, 0)
+
+
+def layer_cam(a: np.ndarray, g: np.ndarray, *, outer_relu: bool = True) -> np.ndarray:
+    coarse = np.zeros(a.shape[1:])
+    for k, i, j in np.ndindex(a.shape):
+        if g[k, i, j] > 0:
+            coarse[i, j] += g[k, i, j] * a[k, i, j]
+    return np.maximum(coarse, 0) if outer_relu else coarse
+
+
+METHODS = {
+    "gradcam": (GradCAM, {}, grad_cam),
+    "gradcampp": (GradCAMpp, {}, grad_cam_pp),
+    "authors": (GradCAMpp, {"variant": "authors"}, partial(grad_cam_pp, authors=True)),
+    "layercam": (LayerCAM, {}, layer_cam),
+    "signed": (LayerCAM, {"outer_relu": False}, partial(layer_cam, outer_relu=False)),
+}
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+def by_hand(net: Net, probe: Tensor, objective, formula=grad_cam) -> np.ndarray:
     """One row at a time, in float64, without a hook: the net is cut open at conv2."""
     net = net.double()
     try:
@@ -112,10 +157,7 @@ def by_hand(net: Net, probe: Tensor, objective) -> np.ndarray:
     finally:
         net.float()
         net.zero_grad()
-    coarse = np.zeros(a.shape[1:])
-    for k in range(len(a)):
-        coarse += gradient[k].sum() / gradient[k].size * a[k]
-    return upsampled(np.maximum(coarse, 0), SIZE)
+    return upsampled(formula(a, gradient), SIZE)
 
 
 def embedded(net: Net, image: Tensor) -> Tensor:
@@ -129,28 +171,32 @@ def norm01(map_: np.ndarray | Tensor) -> np.ndarray:
     return (map_ - map_.min()) / (map_.max() - map_.min())
 
 
+@each_method
 @pytest.mark.parametrize(("kind", "objective"), [("cosine", cosine), ("neg_l2", neg_l2)])
 @pytest.mark.parametrize("with_contrast", [False, True])
-def test_maps_equal_autograd_by_hand(kind, objective, with_contrast):
+def test_maps_equal_explicit_loops_by_hand(method, kind, objective, with_contrast):
+    by, parameters, formula = METHODS[method]
     net = Net()
     probes, references, contrast = images(4, 1), images(4, 2), images(4, 3)
     maps = explain(
-        FaceNet(net, kind), probes, references, contrast=contrast if with_contrast else None
-    )
+        FaceNet(net, kind), probes, references, by=by,
+        contrast=contrast if with_contrast else None, **parameters,
+    )  # fmt: skip
     for row in range(4):
         r, c = embedded(net, references[row]), embedded(net, contrast[row])
 
         def of(e, r=r, c=c):
             return objective(e, r) - (objective(e, c) if with_contrast else 0.0)
 
-        expected = by_hand(net, probes[row], of)
+        expected = by_hand(net, probes[row], of, formula)
         assert expected.max() > 0
         np.testing.assert_allclose(
-            maps.positive[row], expected, rtol=1e-4, atol=1e-5 * expected.max()
+            maps.positive[row], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
         )
     assert set(maps.states) == {RowState.OK}
     assert maps.positive.dtype == torch.float32
     assert not maps.positive.requires_grad
+    assert (maps.positive >= 0).all() or method == "signed"
 
 
 def test_an_in_place_relu_after_the_layer_does_not_reach_the_activations():
@@ -353,30 +399,6 @@ def test_a_model_that_changes_itself_is_named():
         explain(FaceNet(Counting()), images(1, 1), images(1, 2))
 
 
-def test_a_borrowed_module_is_in_eval_mode_and_a_left_hook_is_noticed():
-    net = used_net()
-    with borrowed(net):
-        assert not any(part.training for part in net.modules())
-    with pytest.raises(ExplainerContractError, match="hooks of 'fc'"), borrowed(net):
-        net.fc.register_forward_hook(lambda *_: None)
-
-
-@pytest.mark.parametrize("name", ["blocks.12", "blocks[12]"])
-def test_a_layer_is_named_with_dots_or_brackets(name):
-    net = nn.Module()
-    net.blocks = nn.ModuleList(nn.ReLU() for _ in range(13))
-    assert check_layer(net, name) == "blocks.12"
-
-
-def test_an_unknown_layer_is_answered_with_a_suggestion_and_the_candidates():
-    with pytest.raises(ExplainerContractError, match=r"'conv3'.*Did you mean 'conv\d'.*act, conv2"):
-        explain(FaceNet(Net()), images(1, 1), images(1, 2), layer="conv3")
-    with pytest.raises(ExplainerContractError, match="name of a module"):
-        GradCAM("")
-    with pytest.raises(ExplainerContractError, match="no layer 'blocks"):
-        check_layer(Net(), "blocks[-2]")
-
-
 class Odd(nn.Module):
     """Layers that Grad-CAM cannot use."""
 
@@ -402,7 +424,7 @@ class Odd(nn.Module):
         ("relu", r"runs 2 times.*conv \(10 x 8\)"),
         ("unused", "runs 0 times"),
         ("aside", "does not depend differentiably on layer 'aside'"),
-        ("fc", r"one \(N, C, h, w\) tensor, got \(2, 3\)"),
+        ("fc", r"one \(N, C, h, w\) tensor, but this Linear does not"),
     ],
 )
 def test_a_layer_that_cannot_be_used_is_refused_with_the_reason(layer, message):
@@ -430,14 +452,9 @@ def test_a_black_box_is_refused_and_broken_embeddings_are_the_models_fault():
 
 
 def test_the_default_layer_is_the_last_to_finish_with_4_by_4_pixels():
-    net = Net()
-    assert default_layer(net, images(1, 1)) == "drop"  # (5, 5, 4), the last before flatten
-    probes, references = images(2, 1), images(2, 2)
+    net, probes, references = Net(), images(2, 1), images(2, 2)
     by_default = explain(FaceNet(net), probes, references, layer=None).positive
     assert torch.equal(by_default, explain(FaceNet(net), probes, references, layer="drop").positive)
-    assert default_layer(Odd(), images(1, 1)) == "conv"  # relu runs twice, pool is 1 x 1
-    with pytest.raises(ExplainerContractError, match="no default"):
-        default_layer(nn.Sequential(nn.Flatten(), nn.Linear(360, 2)), images(1, 1))
 
 
 def test_no_pairs_give_no_maps():
@@ -445,10 +462,30 @@ def test_no_pairs_give_no_maps():
     assert maps.positive.shape == (0, *SIZE)
 
 
-def test_it_is_an_explainer_with_declared_needs():
-    assert isinstance(GradCAM(), Explainer)
-    assert GradCAM.needs == {"gradients", "layers"}
-    assert GradCAM("a") != GradCAM("b")
+@pytest.mark.parametrize("by", [GradCAM, GradCAMpp, LayerCAM])
+def test_they_are_explainers_with_declared_needs(by):
+    assert isinstance(by(), Explainer)
+    assert by().needs == {"gradients", "layers"}
+    assert by(objective="triplet").needs == {"gradients", "layers", "contrast"}
+    assert by(objective="arc_softmax").needs == {"gradients", "layers", "gallery"}
+    assert by.takes_centroids
+    assert by("a") != by("b")
+    assert "black box" in by().unsupported(FaceNet(None))
+    assert by().unsupported(FaceNet(Net())) is None
+
+
+@pytest.mark.parametrize(
+    ("by", "parameters", "message"),
+    [
+        (GradCAM, {"layer": "conv[x]"}, "gradcam: layer must be"),
+        (LayerCAM, {"objective": "cosine"}, "layercam: objective must be one of"),
+        (GradCAMpp, {"variant": "paper"}, "gradcampp: variant must be library or authors"),
+        (GradCAMpp, {"objective": "cos(m=1)"}, "gradcampp: objective 'cos' takes no numbers"),
+    ],
+)
+def test_bad_parameters_are_refused_at_once(by, parameters, message):
+    with pytest.raises(ExplainerContractError, match=message):
+        by(**parameters)
 
 
 def test_layers_before_and_after_a_skip_connection_keep_their_own_gradient():

@@ -1,0 +1,252 @@
+"""The engine of all CAMs: activations of layers, and how an objective pulls at them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fxeval.admission import check_embeddings
+from fxeval.contracts import FaceModel, Gallery, Images, Maps, Need, RowState, SaliencyMaps
+from fxeval.errors import ExplainerContractError
+from fxeval.explainers.layers import (
+    LayerInfo,
+    borrowed,
+    check_spelling,
+    layers_of,
+    on_device_of,
+    resolve,
+)
+from fxeval.explainers.objectives import FLAT_REASON, Objective, Targets, targets_of, twins
+from fxeval.map_similarity import norm01
+
+ROWS = 16  # pairs in one forward and backward pass
+
+
+@dataclass(frozen=True)
+class ActivationMaps:
+    """What all CAMs share: layers, one objective, and states of rows; subclasses say the formula.
+
+    Attributes:
+        layer: See :func:`fxeval.explainers.layers.resolve`. The maps of several layers are scaled
+            to [0, 1] each and averaged; one that is constant adds nothing.
+    """
+
+    id: ClassVar[str]
+    source: ClassVar[str]
+    takes_centroids: ClassVar[bool] = True
+    is_scaled: ClassVar[bool] = False  # scale the map of a single layer, too
+
+    layer: str | tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_spelling(self.layer, self.id)
+        self.chosen_objective()
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Gradients at layers, and what the objective needs."""
+        return frozenset[Need]({"gradients", "layers"}) | self.chosen_objective().needs
+
+    def unsupported(self, model: FaceModel) -> str | None:
+        """Return why this kind of model cannot be explained, or None."""
+        if model.module is not None:
+            return None
+        return (
+            f"{self.id}: needs gradients, but model '{model.name}' is a black box (its module is "
+            "None). Use an explainer that only asks for embeddings, such as srise."
+        )
+
+    def explain(
+        self, model: FaceModel, probes: Images, references: Images,
+        *, contrast: Images | None = None, generator: np.random.Generator,
+        gallery: Gallery | None = None,
+    ) -> SaliencyMaps:  # fmt: skip
+        """Explain each probe; at most ``ROWS`` pairs pass the model at once.
+
+        A row has no map but the state ``no_gradient`` if the objective is flat (the reference is
+        the probe) or its gradient is zero at all layers. A zero map that the method itself yields
+        stays as it is. Diagnostics: ``negative_activation_share``, in [0, 1], the mean over the
+        layers.
+
+        Args:
+            model: With a module; handed back as it was.
+            probes: (N, 3, H, W) in [0, 1].
+            references: (N, 3, H, W), or (N, R, 3, H, W) for centroids.
+            contrast: (N, 3, H, W) nonmates whose objective is subtracted, or None.
+            generator: Not used: nothing is drawn.
+            gallery: For objectives that need one.
+
+        Returns:
+            SaliencyMaps with (N, H, W) positive maps, larger = more important.
+
+        Raises:
+            ExplainerContractError: If the model is a black box, a layer cannot be used, or the
+                objective lacks what it needs.
+            ModelContractError: If embeddings are not finite (n, D) tensors.
+        """
+        reason, module = self.unsupported(model), model.module
+        if reason is not None or module is None:
+            raise ExplainerContractError(str(reason))
+        if len(probes) == 0:
+            return SaliencyMaps(probes.new_zeros((0, *probes.shape[2:])))
+        parts = []
+        # Even a caller in inference mode gets gradients.
+        with borrowed(module), torch.inference_mode(False), torch.enable_grad():
+            layers = self.chosen_layers(layers_of(module, probes[:1]))
+            targets = targets_of(model, references, contrast, gallery)
+            is_flat = self._equal(probes, references, contrast)
+            for start in range(0, len(probes), ROWS):
+                rows = slice(start, start + ROWS)
+                pulled = self._pulled(model, layers, probes[rows], targets.rows(rows))
+                parts.append(self._maps(pulled, is_flat[rows], layers, probes.shape[2:]))
+        return SaliencyMaps(
+            torch.cat([part.positive for part in parts]),
+            None,
+            tuple(state for part in parts for state in part.states),
+            tuple(reason for part in parts for reason in part.reasons),
+            {key: torch.cat([part.diagnostics[key] for part in parts])
+             for key in parts[0].diagnostics},
+        )  # fmt: skip
+
+    def chosen_objective(self) -> Objective:
+        """Return the objective, or refuse it."""
+        raise NotImplementedError
+
+    def coarse(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        """Return the (n, h, w) maps of one layer from its (n, C, h, w) activations A and dJ/dA."""
+        raise NotImplementedError
+
+    def chosen_layers(self, layers: Sequence[LayerInfo]) -> tuple[str, ...]:
+        """Return the names of the layers to explain at; see ``resolve`` for its errors."""
+        return resolve(self.layer, layers, self.id)
+
+    def _equal(self, probes: Images, references: Images, contrast: Images | None) -> Tensor:
+        """Say, (N,) bool, where equal images make the objective flat whatever the rounding."""
+        if self.chosen_objective().name == "arc_softmax":
+            return torch.zeros(len(probes), dtype=torch.bool)
+        return twins(probes if contrast is None else contrast, references)
+
+    def _pulled(
+        self, model: FaceModel, layers: tuple[str, ...], probes: Images, targets: Targets
+    ) -> "_Pulled":
+        assert model.module is not None
+        images = on_device_of(model.module, probes)
+        with _cut(model.module, layers, self.id) as taken, torch.no_grad():
+            embeddings = model.module(images)
+        for layer in layers:
+            if len(taken[layer]) != 1:
+                raise ExplainerContractError(
+                    f"{self.id}: layer '{layer}' ran once for one image, but "
+                    f"{len(taken[layer])} times for {len(images)}. Name another."
+                )
+        check_embeddings(model.name, embeddings, len(images))
+        pull = self.chosen_objective().pull(model.similarity, embeddings, targets)
+        activations = [taken[layer][0] for layer in layers]
+        gradients = _gradients(embeddings, activations, pull.gradient)
+        for layer, gradient in zip(layers, gradients, strict=True):
+            if gradient is None:
+                raise ExplainerContractError(
+                    f"{self.id}: the embedding of model '{model.name}' does not depend "
+                    f"differentiably on layer '{layer}'. Name a layer on the way to the embedding, "
+                    "and let the module compute with gradients."
+                )
+        found = [gradient for gradient in gradients if gradient is not None]
+        return _Pulled([one.detach() for one in activations], found, pull.is_flat)
+
+    def _maps(
+        self, pulled: "_Pulled", is_equal: Tensor, layers: tuple[str, ...], size: Sequence[int]
+    ) -> SaliencyMaps:
+        scaled = self.is_scaled or len(layers) > 1
+        parts, shares = [], []
+        is_flat = pulled.is_flat | is_equal.to(pulled.is_flat.device)
+        is_dead = torch.ones_like(is_flat)
+        for activations, gradients in zip(pulled.activations, pulled.gradients, strict=True):
+            # float64: powers of small gradients must not vanish
+            part = upsampled(self.coarse(activations.double(), gradients.double()), size)
+            parts.append(_unit(part) if scaled else part)
+            shares.append((activations < 0).flatten(1).double().mean(dim=1))
+            is_dead &= (gradients == 0).flatten(1).all(dim=1)
+        maps = torch.stack(parts).mean(dim=0)
+        maps[is_flat | is_dead] = 0.0
+        dead = f"no gradient at {' or '.join(repr(layer) for layer in layers)}"
+        reasons = tuple(
+            FLAT_REASON if at_top else dead if at_layers else ""
+            for at_top, at_layers in zip(is_flat.tolist(), is_dead.tolist(), strict=True)
+        )
+        states = tuple(RowState.NO_GRADIENT if reason else RowState.OK for reason in reasons)
+        share = torch.stack(shares).mean(dim=0).float()
+        diagnostics = {"negative_activation_share": share}
+        return SaliencyMaps(maps.float(), None, states, reasons, diagnostics)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pulled:
+    """Activations and gradients, (n, C, h, w) of each layer, and where the objective is flat."""
+
+    activations: list[Tensor]
+    gradients: list[Tensor]
+    is_flat: Tensor
+
+
+def upsampled(coarse: Tensor, size: Sequence[int]) -> Maps:
+    """Return (n, H, W) maps from (n, h, w) ones: bilinear, with half-pixel centres."""
+    return F.interpolate(
+        coarse[:, None], tuple(size), mode="bilinear", align_corners=False, antialias=False
+    )[:, 0]
+
+
+def _unit(maps: Maps) -> Tensor:
+    """Scale each (H, W) map to [0, 1] whatever its size; constant ones are 0, broken ones NaN."""
+    peaks = maps.abs().amax(dim=(1, 2), keepdim=True)
+    scaled, _ = norm01(maps / torch.where(peaks > 0, peaks, 1.0))
+    return torch.where(torch.isfinite(peaks), scaled, torch.nan)
+
+
+@contextmanager
+def _cut(
+    module: nn.Module, layers: tuple[str, ...], explainer: str
+) -> Iterator[dict[str, list[Tensor]]]:
+    """Start the graph at the first of some layers while open; yields each layer's activations.
+
+    Enter it with gradients off: nothing before the first layer is recorded.
+    """
+    taken: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    handles = []
+
+    def watch(layer: str) -> None:
+        def cut(_module: nn.Module, _inputs: object, output: object) -> Tensor:
+            if not isinstance(output, Tensor) or output.ndim != 4:
+                raise ExplainerContractError(
+                    f"{explainer}: layer '{layer}' must give one (N, C, h, w) tensor."
+                )
+            torch.set_grad_enabled(True)  # until the caller's no_grad ends
+            with torch.inference_mode(False):
+                # Clones on either side: what the network does in place reaches neither.
+                kept = output.clone() if output.requires_grad else output.detach().clone()
+                taken[layer].append(kept.requires_grad_())
+            return kept.clone()
+
+        handles.append(module.get_submodule(layer).register_forward_hook(cut))
+
+    try:
+        for layer in layers:
+            watch(layer)
+        yield taken
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _gradients(
+    embeddings: Tensor, activations: list[Tensor], pull: Tensor
+) -> tuple[Tensor | None, ...]:
+    if not embeddings.requires_grad:
+        return (None,) * len(activations)
+    return torch.autograd.grad(
+        embeddings, activations, pull.to(embeddings.dtype), allow_unused=True
+    )

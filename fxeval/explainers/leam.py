@@ -1,0 +1,79 @@
+"""LEAM: LayerCAM of the embedding distance at many layers, averaged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from fxeval.errors import ExplainerContractError
+from fxeval.explainers.activation_maps import ActivationMaps
+from fxeval.explainers.layers import LayerInfo, convolutions, resolve
+from fxeval.explainers.objectives import Objective
+
+LAYERS = 9  # of a model, by default
+
+
+@dataclass(frozen=True)
+class LEAM(ActivationMaps):
+    """LEAM: the mean of the LayerCAM maps of many convolutions, each scaled to [0, 1].
+
+    ``M = ReLU(sum_k ReLU(g^k) * A^k)`` at each layer, with ``g`` the gradient of the cosine of
+    probe and reference, whatever the model's native similarity. The publication differentiates the
+    loss ``L = 1 - cos`` and leaves its sign open.
+
+    Attributes:
+        layer: Names or rules; nothing = 9 convolutions spread evenly over the model's ``conv[i]``
+            in order of execution, first and last among them, or all if there are fewer.
+        sign: 1 ascends the similarity; -1 takes the gradient of L as it is, which shows what makes
+            the two faces less alike.
+
+    Source:
+        Spread of layers and mean: algorithms.md 3.4; LayerCAM: Jiang et al., IEEE TIP 2021.
+    """
+
+    id: ClassVar[str] = "leam"
+    source: ClassVar[str] = "algorithms.md 3.4, after Jiang et al., IEEE TIP 2021 (LayerCAM)"
+    is_scaled: ClassVar[bool] = True
+
+    sign: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.sign, bool) or self.sign not in (1, -1):
+            raise ExplainerContractError(f"leam: sign must be 1 or -1, got {self.sign!r}.")
+
+    def chosen_objective(self) -> Objective:
+        """Return the loss, descended or as it is."""
+        return Objective("one_minus_cos", sign=self.sign)
+
+    def chosen_layers(self, layers: Sequence[LayerInfo]) -> tuple[str, ...]:
+        """Return the layers asked for, or the spread."""
+        if self.layer is not None:
+            return resolve(self.layer, layers, self.id)
+        names = [layer.name for layer in convolutions(layers)]
+        if not names:
+            raise ExplainerContractError(
+                "leam: the model has no convolution of at least 3 x 3 pixels, so there is no "
+                "default. Name layers, or use an explainer that only asks for embeddings."
+            )
+        return spread(names)
+
+    def coarse(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        """Return (n, h, w) maps of one layer, >= 0."""
+        return (gradients.relu() * activations).sum(dim=1).relu()
+
+
+def spread(names: Sequence[str], count: int = LAYERS) -> tuple[str, ...]:
+    """Return ``count`` names at even distances, rounded down, first and last included.
+
+    >>> spread("abcdefghijklmnop", 4)
+    ('a', 'f', 'k', 'p')
+
+    Args:
+        names: In order of execution.
+        count: At least 2; all names if there are no more.
+    """
+    if len(names) <= count:
+        return tuple(names)
+    return tuple(names[step * (len(names) - 1) // (count - 1)] for step in range(count))
