@@ -21,15 +21,15 @@ from fxeval.contracts import (
     SaliencyMaps,
 )
 from fxeval.errors import ExplainerContractError
-from fxeval.explainers.mask_banks import bank_of, masked_embeddings
-from fxeval.explainers.objectives import Targets, targets_of
-from fxeval.explainers.removal import (
+from fxeval.explainers.mask_banks import (
     NATIVE_HEIGHT,
-    check_count,
-    rows_by_image,
-    signed,
-    similarities,
+    bank_of,
+    check_choice,
+    check_counts,
+    masked_embeddings,
 )
+from fxeval.explainers.objectives import Targets, targets_of
+from fxeval.explainers.removal import rows_by_image, signed, similarities
 from fxeval.map_similarity import norm01
 
 CHUNK = 256  # masked images in memory at once
@@ -92,12 +92,8 @@ class MinPlus:
     rounds: int = 30
 
     def __post_init__(self) -> None:
-        if self.map not in get_args(MinPlusMap):
-            raise ExplainerContractError(
-                f"minplus: map must be one of {', '.join(get_args(MinPlusMap))}, got {self.map!r}."
-            )
-        check_count("minplus", "step", self.step)
-        check_count("minplus", "rounds", self.rounds)
+        check_choice("minplus", "map", self.map, get_args(MinPlusMap))
+        check_counts("minplus", {"step": self.step, "rounds": self.rounds})
         is_number = isinstance(self.sigma, int | float) and not isinstance(self.sigma, bool)
         if not is_number or not 0 < self.sigma < math.inf:
             raise ExplainerContractError(
@@ -245,7 +241,7 @@ class _Search:
         return torch.cat(parts).to(self.image.device)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # both directions
 def _bumps(removes: bool, sigma: float, step: int, size: tuple[int, int]) -> _Bumps:
     """Return bumps of sigma and step pixels at H = 112 for a crop of (height, width) pixels."""
     scale = size[0] / NATIVE_HEIGHT

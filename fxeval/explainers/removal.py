@@ -25,11 +25,19 @@ from fxeval.contracts import (
     SaliencyMaps,
 )
 from fxeval.errors import ExplainerContractError
-from fxeval.explainers.mask_banks import bank_of, masked_embeddings
+from fxeval.explainers.mask_banks import (
+    NATIVE_HEIGHT,
+    bank_of,
+    check_choice,
+    check_counts,
+    check_fits,
+    check_switch,
+    masked_embeddings,
+    scaled,
+)
 from fxeval.explainers.objectives import Targets, targets_of
 from fxeval.similarity import similarity
 
-NATIVE_HEIGHT = 112  # the crop height that pixels are given for
 XFACE_PATCHES = (7, 14, 28)  # sides, in pixels at H = 112
 XFACE_STRIDE = 5  # pixels at H = 112; of the blur, the kernel's side and its sigma, too
 
@@ -64,17 +72,13 @@ class OcclusionSensitivity:
     fill: Literal["black", "blur", "mean"] = "black"
 
     def __post_init__(self) -> None:
-        check_count("occlusion", "patch", self.patch)
-        check_count("occlusion", "stride", self.stride)
+        check_counts("occlusion", {"patch": self.patch, "stride": self.stride})
         if self.stride > self.patch:
             raise ExplainerContractError(
                 f"occlusion: stride must be at most the patch's side, {self.patch}, or pixels stay "
                 f"uncovered, got {self.stride}."
             )
-        if self.fill not in get_args(Fill):
-            raise ExplainerContractError(
-                f"occlusion: fill must be one of black, blur, mean, got {self.fill!r}."
-            )
+        check_choice("occlusion", "fill", self.fill, get_args(Fill))
 
     def explain(
         self, model: FaceModel, probes: Images, references: Images,
@@ -90,8 +94,9 @@ class OcclusionSensitivity:
             ModelContractError: If the embeddings are not finite (n, D) tensors.
         """
         size = (probes.shape[2], probes.shape[3])
-        patch, stride = scaled(self.patch, size), scaled(self.stride, size)
-        grid = _grid("occlusion", patch, patch, stride, size, is_flush=True)
+        patch, stride = scaled(self.patch, size[0]), scaled(self.stride, size[0])
+        check_fits("occlusion", "patch", patch, size)
+        grid = _grid(patch, patch, stride, size, is_flush=True)
         bank = _bank((grid,))
         maps = torch.empty((len(probes), *size), dtype=torch.float64)
         coverage = grid.spread(torch.ones(grid.patches, dtype=torch.float64))
@@ -137,10 +142,7 @@ class XFace:
     faithful: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.faithful, bool):
-            raise ExplainerContractError(
-                f"xface: faithful must be true or false, got {self.faithful!r}."
-            )
+        check_switch("xface", "faithful", self.faithful)
 
     def explain(
         self, model: FaceModel, probes: Images, references: Images,
@@ -156,10 +158,15 @@ class XFace:
             ModelContractError: If the embeddings are not finite (n, D) tensors.
         """
         size = (probes.shape[2], probes.shape[3])
-        stride = scaled(XFACE_STRIDE, size)
-        sides = [scaled(side, size) for side in XFACE_PATCHES]
+        stride = scaled(XFACE_STRIDE, size[0])
+        sides = [scaled(side, size[0]) for side in XFACE_PATCHES]
+        if max(sides) + self.faithful > size[1]:
+            raise ExplainerContractError(
+                f"xface: patches of {max(sides) + self.faithful} pixels, a quarter of the height, "
+                f"do not fit into an image of {size[0]} x {size[1]}. Give wider crops."
+            )
         grids = tuple(
-            _grid("xface", side, side + self.faithful, stride, size, is_flush=not self.faithful)
+            _grid(side, side + self.faithful, stride, size, is_flush=not self.faithful)
             for side in sides
         )
         maps = torch.zeros((len(probes), *size), dtype=torch.float64)
@@ -234,27 +241,6 @@ def signed(maps: Tensor, device: torch.device) -> SaliencyMaps:
     return SaliencyMaps(wide.clamp_min(0.0), (-wide).clamp_min(0.0))
 
 
-def scaled(pixels: int, size: tuple[int, int]) -> int:
-    """Return pixels at a height of 112 as pixels of a crop, at least 1.
-
-    >>> scaled(14, (150, 150)), scaled(5, (16, 16))
-    (19, 1)
-    """
-    return max(1, math.floor(pixels * size[0] / NATIVE_HEIGHT + 0.5))
-
-
-def check_count(explainer: str, name: str, count: object) -> None:
-    """Refuse what is not a whole number of at least 1.
-
-    Raises:
-        ExplainerContractError: Naming the explainer, the field and what came.
-    """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ExplainerContractError(
-            f"{explainer}: {name} must be a whole number of at least 1, got {count!r}."
-        )
-
-
 @dataclass(frozen=True)
 class _Grid:
     """Square patches at every pair of a row and a column to start at, row by row."""
@@ -289,20 +275,16 @@ class _Grid:
         return covers(self.rows, self.size[0]), covers(self.columns, self.size[1])
 
 
-def _grid(
-    explainer: str, patch: int, side: int, stride: int, size: tuple[int, int], *, is_flush: bool
-) -> _Grid:
+def _grid(patch: int, side: int, stride: int, size: tuple[int, int], *, is_flush: bool) -> _Grid:
     """Return the grid of a patch, whose drawn side may be larger than what its steps reckon with.
 
-    Raises:
-        ExplainerContractError: If it is larger than the image.
+    Args:
+        patch: Side that the places are reckoned with, in pixels.
+        side: Side that is drawn.
+        stride: Between places.
+        size: (height, width) of the image.
+        is_flush: The last places are at the border; otherwise none is at or after L - patch.
     """
-    if side > min(size):
-        raise ExplainerContractError(
-            f"{explainer}: a patch of {side} x {side} pixels does not fit into an image of "
-            f"{size[0]} x {size[1]} (patches are for a crop {NATIVE_HEIGHT} pixels high, and scale "
-            "with the height)."
-        )
 
     def starts(length: int) -> tuple[int, ...]:
         regular = range(0, length - patch, stride)
@@ -311,7 +293,7 @@ def _grid(
     return _Grid(starts(size[0]), starts(size[1]), side, size)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _bank(grids: tuple[_Grid, ...]) -> MaskBank:
     """Return the clean image's mask, all ones, and then the patches of each grid."""
     clean = torch.ones((1, *grids[0].size))

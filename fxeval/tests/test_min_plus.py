@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fxeval.contracts import Explainer, RowState
 from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers.min_plus import CHUNK, NOTHING_GAINED, MinPlus, MinPlusMap, _bumps
+from fxeval.forward_pool import ForwardPool, PooledModel
 from fxeval.map_similarity import norm01, spearman
 from fxeval.tests.subjects import ConvNet, CountingModel, Patches
 
@@ -294,19 +295,15 @@ def test_chunks_have_the_stated_size():
     assert 18 * 18 - CHUNK in model.batches
 
 
-def test_the_images_of_a_remembering_model_are_hidden_behind_equal_banks():
-    asked = []
-
-    class Remembering(CountingModel):
-        def embed_masked(self, image, bank, fill):
-            asked.append((bank.digest, fill))
-            return self.embed(image * bank.masks[:, None])
-
-    model, pair = Remembering(ConvNet()), images(2, 10)
-    for which in SIX:
-        explained(MinPlus(which, **COARSE, rounds=2), model, pair[:1], pair[1:])
-    assert len(set(asked)) == 2
-    assert {fill for _, fill in asked} == {"black"}
+def test_the_six_maps_share_the_single_bumps_in_the_harness():
+    pool, pair = ForwardPool(), images(2, 10)
+    model = PooledModel(CountingModel(ConvNet()), pool, "key")
+    costs = []
+    for which in ("s0", "s1", *SIX):
+        before = pool.forwards
+        explained(MinPlus(which, **COARSE, rounds=1), model, pair[:1], pair[1:])
+        costs.append(pool.forwards - before)
+    assert costs == [1 + 17, 1 + 17, 1, 1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("which", SIX)

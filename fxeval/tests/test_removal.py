@@ -11,6 +11,7 @@ import fxeval.explainers.removal as removal
 from fxeval.contracts import Explainer
 from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers.removal import OcclusionSensitivity, XFace, rows_by_image
+from fxeval.forward_pool import ForwardPool, PooledModel
 from fxeval.perturbation import fill_images
 from fxeval.tests.subjects import ConvNet, CountingModel, Patches
 
@@ -151,7 +152,7 @@ def test_the_default_geometry_costs_what_it_says(explainer, forwards):
 @given(st.integers(1, 200), st.integers(1, 60), st.integers(1, 60))
 def test_every_pixel_is_covered_whatever_the_sizes(length, side, stride):
     side, stride = min(side, length), min(stride, side, length)
-    grid = removal._grid("occlusion", side, side, stride, (length, length), is_flush=True)
+    grid = removal._grid(side, side, stride, (length, length), is_flush=True)
     covered = np.zeros(length, int)
     for start in grid.rows:
         assert start + side <= length
@@ -185,7 +186,7 @@ def covering_pixels(faithful: bool, p: int) -> np.ndarray:
 def test_the_published_quirks_are_repeated_on_request_only():
     unreached, patches, areas = {}, {}, {}
     for p in (7, 14, 28):
-        grid = removal._grid("xface", p, p + 1, 5, (112, 112), is_flush=False)
+        grid = removal._grid(p, p + 1, 5, (112, 112), is_flush=False)
         hidden = 1 - grid.masks()
         unreached[p] = int(112 - hidden.amax(dim=(0, 2)).sum())
         patches[p] = len(hidden)
@@ -243,6 +244,17 @@ def test_one_bank_serves_all_calls_and_is_handed_to_a_model_that_remembers():
     maps_of(OcclusionSensitivity(fill="mean"), model, pair[:1], pair[1:])
     assert asked[0][0] is asked[1][0] is asked[2][0]
     assert [fill for _, fill in asked] == ["black", "black", "mean"]
+
+
+@pytest.mark.parametrize("explainer", [OcclusionSensitivity(fill="mean"), XFace()])
+def test_a_later_cell_costs_its_references_only(explainer):
+    pool, probe, references = ForwardPool(), images(1, 7), images(3, 8)
+    model = PooledModel(net(), pool, "key")
+    first = maps_of(explainer, model, probe, references[:1])
+    before = pool.forwards
+    again = maps_of(explainer, model, probe.expand(3, -1, -1, -1), references)
+    assert pool.forwards - before == 3
+    torch.testing.assert_close(again[0][:1], first[0], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("explainer", [OcclusionSensitivity(), XFace()])
@@ -324,7 +336,7 @@ def test_several_references_are_compared_as_their_centroid():
         ({"stride": 0}, "occlusion: stride must be a whole number of at least 1, got 0"),
         ({"stride": -3}, "occlusion: stride must be"),
         ({"stride": 15}, "occlusion: stride must be at most the patch's side, 14"),
-        ({"fill": "white"}, "occlusion: fill must be one of black, blur, mean, got 'white'"),
+        ({"fill": "white"}, "occlusion: fill must be one of blur, mean, black, got 'white'"),
         ({"fill": None}, "occlusion: fill must be one of"),
     ],
 )
@@ -343,7 +355,7 @@ def test_a_patch_larger_than_the_image_is_refused():
     with pytest.raises(ExplainerContractError, match=r"occlusion: a patch of 17 x 17 .* 16 x 16"):
         maps_of(OcclusionSensitivity(patch=120), net(), pair[:1], pair[1:])
     pair = images(2, 15, (112, 20))
-    with pytest.raises(ExplainerContractError, match=r"xface: a patch of 28 x 28 .* 112 x 20"):
+    with pytest.raises(ExplainerContractError, match=r"xface: patches of 28 pixels, .* 112 x 20"):
         maps_of(XFace(), net(), pair[:1], pair[1:])
 
 
