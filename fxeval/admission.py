@@ -66,7 +66,7 @@ def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> Salien
             reasons[row] = f"{int((~torch.isfinite(map_)).sum())} pixels are NaN or infinite"
         elif is_constant(map_):
             states[row] = RowState.DEGENERATE_MAP
-            reasons[row] = f"every pixel is {float(map_.flatten()[0]):g}"
+            reasons[row] = reasons[row] or f"every pixel is {float(map_.flatten()[0]):g}"
     diagnostics = {
         str(key): values.detach().to("cpu", torch.float32, copy=True)
         for key, values in maps.diagnostics.items()

@@ -5,16 +5,16 @@ Importing this module loads no torch.
 
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from inspect import getdoc
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import click
 
 from fxeval import __version__
 from fxeval.explainers import SHIPPED, shipped
+from fxeval.explainers.parameters import spoken
 
 _WIDTH = 80
 _NONE = "-"
@@ -99,31 +99,6 @@ def card_of(id: str) -> Card:
         ),
         source=getattr(explainer, "source", None),
     )
-
-
-def spoken(kind: object) -> str:
-    """Say a field's type in the words of YAML.
-
-    >>> spoken(str | None)
-    'text or null'
-    >>> spoken(Literal["blur", "mean", "black"])
-    'blur, mean or black'
-    """
-    origin, members = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        return _either([spoken(member) for member in members])
-    if origin is Literal:
-        return _either([_value(member) for member in members])
-    if origin in (tuple, list):
-        return f"list of {spoken(members[0])}"
-    words = {
-        int: "whole number", float: "number", bool: "true or false", str: "text", NoneType: "null",
-    }  # fmt: skip
-    return words.get(kind, getattr(kind, "__name__", str(kind)))  # type: ignore[call-overload, no-any-return]
-
-
-def _either(words: Sequence[str]) -> str:
-    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _default(field: "Field[Any]") -> Any:  # noqa: ANN401

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from fxeval.cells import Use
 from fxeval.errors import FxevalError, SuiteError
+from fxeval.explainers.parameters import frozen
 from fxeval.registry import hint
 
 T = TypeVar("T")
@@ -34,6 +35,6 @@ def configured(subject: T, use: Use, role: str) -> T:
             f"{hint(unknown[0], known)}"
         )
     try:
-        return replace(subject, **use.params)
+        return replace(subject, **{key: frozen(value) for key, value in use.params.items()})
     except (FxevalError, TypeError, ValueError) as error:
         raise SuiteError(f"{use.where}: error: {role} '{use.id}': {error}") from error

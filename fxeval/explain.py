@@ -64,7 +64,7 @@ def explain(
     """
     group = _Group(explainer, model, _Comparisons(explainer, model, pairs, side, seed), seed)
     parts: list[SaliencyMaps] = []
-    for rows in torch.arange(len(pairs)).split(ROWS_AT_ONCE):
+    for rows in torch.split(torch.arange(len(pairs)), ROWS_AT_ONCE):
         parts.extend(group.maps(rows))
         progress(int(rows[-1]) + 1, len(pairs))
     return _joined(parts)
@@ -153,7 +153,7 @@ class _Group:
             return [part]
         assert fault is not None
         if len(rows) > 1:
-            return [part for row in rows.split(1) for part in self.maps(row)]
+            return [part for row in torch.split(rows, 1) for part in self.maps(row)]
         nothing = torch.full((1, *self._size), torch.nan)
         return [SaliencyMaps(nothing, None, (fault[0],), (fault[1],))]
 
@@ -205,7 +205,7 @@ def _nonmates(pairs: Pairs, identity: Tensor, others: tuple[Tensor, Tensor], see
     """Choose for each row an image of another identity among the other side's; (N,) int64."""
     chosen = []
     for row, own in enumerate(identity.tolist()):
-        images = others[0][others[1] != own].unique()
+        images = torch.unique(others[0][others[1] != own])
         if not len(images):
             raise EvidenceError(
                 f"pairs '{pairs.name}': the explainer needs a nonmate, but the list has no other "

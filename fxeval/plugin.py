@@ -109,13 +109,14 @@ class SuiteFile(pytest.Module):
         """Read the suite and return one item per cell."""
         from fxeval import plan, suite
         from fxeval.errors import SuiteError
-        from fxeval.explainers import SHIPPED, check_params
+        from fxeval.explainers import SHIPPED
+        from fxeval.explainers.parameters import check_params
 
         known = fixture_ids(self.config, self.path)
-        overridden = fixture_ids(self.config, self.path, conftests_only=True)["explainer"]
+        overridden = fixture_ids(self.config, self.path, conftests_only=True)
 
         def faults(role: str, id: str, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-            if role == "explainer" and id in SHIPPED and id not in overridden:
+            if role == "explainer" and id in SHIPPED and id not in overridden["explainer"]:
                 return check_params(id, params)
             return ()
 
@@ -123,6 +124,7 @@ class SuiteFile(pytest.Module):
         try:
             loaded = suite.load(self._shown_path(), ids, check_params=faults)
             cells = plan.cells(loaded)
+            check_layers_of(cells, overridden)
         except SuiteError as error:
             raise self.CollectError(str(error)) from None
         self.obj = _module(loaded, cells, self.path)
@@ -134,6 +136,33 @@ class SuiteFile(pytest.Module):
 
     def _shown_path(self) -> Path:
         return Path(os.path.relpath(self.path, self.config.invocation_params.dir))
+
+
+def check_layers_of(cells: Sequence[Cell], overridden: Mapping[str, frozenset[str]]) -> None:
+    """Refuse layers that a shipped model does not have; of a user's own model only a run can tell.
+
+    Raises:
+        SuiteError: Naming every such explainer, its model, and the layers there are.
+    """
+    from fxeval import models
+    from fxeval.errors import SuiteError
+    from fxeval.explainers import SHIPPED
+    from fxeval.explainers.parameters import check_layers, layers_of_shipped
+
+    faults: dict[str, None] = {}
+    known: dict[str, Any] = {}
+    for cell in cells:
+        model, explainer = cell.model.id, cell.explainer
+        is_ours = model in models.SHIPPED and model not in overridden["model"]
+        is_ours &= explainer.id in SHIPPED and explainer.id not in overridden["explainer"]
+        if is_ours and "layer" in explainer.params:
+            if model not in known:
+                known[model] = layers_of_shipped(model)
+            fault = check_layers(explainer.id, explainer.params, known[model])
+            if fault is not None:
+                faults[f"{explainer.where}: error: model '{model}': {fault}"] = None
+    if faults:
+        raise SuiteError("\n".join(faults))
 
 
 def fixture_ids(

@@ -23,7 +23,7 @@ def cost_rows(cells: Sequence[Json]) -> list[list[str]]:
 
     Every set of maps of the trained network is listed once, as it was when it was made.
     """
-    rows = {}
+    rows: dict[tuple[str, ...], list[str]] = {}
     for cell in cells:
         for made in cell.get("explaining", ()):
             if made["network"] == "trained" and not made["was_shared"]:

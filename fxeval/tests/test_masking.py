@@ -10,9 +10,7 @@ from torch import Tensor, nn
 import fxeval.explainers.masking as masking
 from fxeval.contracts import Explainer
 from fxeval.errors import ExplainerContractError, FxevalError, ModelContractError
-from fxeval.explainers import SHIPPED, check_params, shipped
 from fxeval.explainers.masking import SRISE, mask_bank
-from fxeval.fixtures.explainers import explainer_gradcam, explainer_srise  # noqa: F401
 from fxeval.tests.black_boxes import (
     SIZE,
     BlackBox,
@@ -289,51 +287,6 @@ def test_it_is_an_explainer_that_needs_embeddings_only():
     assert SRISE.needs == {"black_box"}
     assert SRISE.takes_centroids
     assert "2023" in SRISE.source
-
-
-@pytest.mark.parametrize("id", SHIPPED)
-def test_every_shipped_explainer_works_with_its_defaults(id):
-    explainer = shipped(id)()
-    assert isinstance(explainer, Explainer)
-    assert explainer.needs
-    assert check_params(id, {}) == []
-    with pytest.raises(AttributeError):
-        explainer.layer = explainer.masks = 1
-
-
-@pytest.mark.parametrize(
-    ("id", "params", "faults"),
-    [
-        ("srise", {"masks": 10, "sigma": 7, "coverage_corrected": True}, {}),
-        ("gradcam", {"layer": "conv1"}, {}),
-        ("gradcam", {"layer": None}, {}),
-        ("srise", {"maks": 10}, {"maks": "Did you mean 'masks'"}),
-        ("gradcam", {"zzz": 1}, {"zzz": "Known: layer"}),
-        ("srise", {"masks": "10"}, {"masks": "expected a whole number, got '10' (str)"}),
-        ("srise", {"masks": True}, {"masks": "expected a whole number, got True (bool)"}),
-        ("srise", {"masks": 1.0}, {"masks": "expected a whole number, got 1.0 (float)"}),
-        ("srise", {"coverage_corrected": 1}, {"coverage_corrected": "expected true or false"}),
-        ("gradcam", {"layer": 3}, {"layer": "expected text or null, got 3 (int)"}),
-        (
-            "srise",
-            {"masks": 0, "patches": 5, "sigma": -1.0},
-            {"masks": "at least 1", "sigma": "above 0"},
-        ),
-    ],
-)
-def test_faulty_parameters_are_found_all_at_once_and_by_key(id, params, faults):
-    found = check_params(id, params)
-    assert [key for key, _ in found] == list(faults)
-    for key, message in found:
-        assert faults[key] in message
-
-
-def test_the_fixtures_give_the_shipped_explainers_with_their_defaults(
-    explainer_gradcam,  # noqa: F811
-    explainer_srise,  # noqa: F811
-):
-    assert explainer_gradcam == shipped("gradcam")()
-    assert explainer_srise == shipped("srise")()
 
 
 def test_errors_are_fxevals_own():

@@ -1,0 +1,148 @@
+"""The catalogue of shipped explainers, and what a suite may set of them."""
+
+import fnmatch
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+import pytest
+
+import fxeval.fixtures.explainers
+from fxeval.contracts import Explainer
+from fxeval.explainers import SHIPPED, parameters, shipped
+from fxeval.explainers.parameters import check_layers, check_params, frozen, layers_of_shipped
+from fxeval.models import SHIPPED as MODELS
+from fxeval.models import architecture
+
+
+@pytest.mark.parametrize("id", SHIPPED)
+def test_every_shipped_explainer_works_with_its_defaults(id):
+    explainer = shipped(id)()
+    assert isinstance(explainer, Explainer)
+    assert explainer.needs
+    assert explainer.source
+    assert check_params(id, {}) == []
+    with pytest.raises(AttributeError):
+        setattr(explainer, fields(explainer)[0].name if fields(explainer) else "x", 1)
+
+
+@pytest.mark.parametrize("id", SHIPPED)
+def test_every_shipped_explainer_has_a_fixture_that_gives_its_defaults(id):
+    fixture = getattr(fxeval.fixtures.explainers, f"explainer_{id}")
+    assert fixture.__wrapped__() == shipped(id)()
+    assert fixture.__doc__
+
+
+def test_no_fixture_is_without_an_entry_in_the_catalogue():
+    names = [name for name in vars(fxeval.fixtures.explainers) if name.startswith("explainer_")]
+    assert {name.removeprefix("explainer_") for name in names} == set(SHIPPED)
+
+
+@pytest.mark.parametrize(
+    ("id", "params", "faults"),
+    [
+        ("srise", {"masks": 10, "sigma": 7, "coverage_corrected": True}, {}),
+        ("gradcam", {"layer": "conv1"}, {}),
+        ("gradcam", {"layer": None}, {}),
+        ("gradcam", {"layer": ["conv[-1]", "stage[0]"]}, {}),
+        ("gradcam", {"objective": "-arc_pair(m=0.3)"}, {}),
+        ("gradcampp", {"variant": "authors"}, {}),
+        ("gradcampp", {"variant": "author"}, {"variant": "library or authors, got 'author' (str)"}),
+        ("gradcam", {"layer": []}, {"layer": "must be the name of a module"}),
+        ("gradcam", {"layer": ["a", 3]}, {"layer": "text, list of text or null, got ['a', 3]"}),
+        ("gradcam", {"layer": "conv[x]"}, {"layer": "conv[i]"}),
+        ("gradcam", {"objective": "cosine"}, {"objective": "must be one of native, cos"}),
+        ("srise", {"maks": 10}, {"maks": "Did you mean 'masks'"}),
+        ("gradcam", {"zzz": 1}, {"zzz": "Known: layer"}),
+        ("srise", {"masks": "10"}, {"masks": "expected whole number, got '10' (str)"}),
+        ("srise", {"masks": True}, {"masks": "expected whole number, got True (bool)"}),
+        ("srise", {"masks": 1.0}, {"masks": "expected whole number, got 1.0 (float)"}),
+        ("srise", {"coverage_corrected": 1}, {"coverage_corrected": "expected true or false"}),
+        ("gradcam", {"layer": 3}, {"layer": "expected text, list of text or null, got 3 (int)"}),
+        (
+            "srise",
+            {"masks": 0, "patches": 5, "sigma": -1.0},
+            {"masks": "at least 1", "sigma": "above 0"},
+        ),
+    ],
+)
+def test_faulty_parameters_are_found_all_at_once_and_by_key(id, params, faults):
+    found = check_params(id, params)
+    assert [key for key, _ in found] == list(faults)
+    for key, message in found:
+        assert faults[key] in message
+
+
+def test_types_within_types_are_checked(monkeypatch):
+    @dataclass(frozen=True)
+    class Odd:
+        needs: ClassVar[frozenset[str]] = frozenset()
+        level: Literal[1, "one"] = 1
+        several: tuple[int, ...] = ()
+
+    monkeypatch.setattr(parameters, "shipped", lambda id: Odd)
+    assert check_params("odd", {"level": "one", "several": [1, 2]}) == []
+    assert [key for key, _ in check_params("odd", {"level": True, "several": [1, 2.5]})] == [
+        "level",
+        "several",
+    ]
+
+
+def test_a_list_of_yaml_becomes_what_a_frozen_field_holds():
+    assert frozen(["a", ["b", 1]]) == ("a", ("b", 1))
+    assert hash(shipped("gradcam")(layer=frozen(["a", "b"])))
+
+
+@pytest.mark.parametrize("id", MODELS)
+def test_layers_of_shipped_networks_are_found_without_weights(id):
+    assert {parameter.device.type for parameter in architecture(id).parameters()} == {"meta"}
+    layers = layers_of_shipped(id)
+    assert check_layers("gradcam", {"layer": "stage[-1]"}, layers) is None
+    assert check_layers("gradcam", {}, layers) is None
+    assert "out of range" in check_layers("gradcam", {"layer": "stage[9]"}, layers)
+    wrong = check_layers("layercam", {"layer": ["conv[0]", "no.such"]}, layers)
+    assert fnmatch.fnmatch(wrong, "layercam: the model has no layer 'no.such'.*(* x *)*")
+
+
+SUITE = """\
+fxeval: 1
+suite: layers
+models: [mini_resnet]
+explainers:
+  - {use: gradcam, params: {layer: stge4}}
+  - {use: layercam, params: {layer: ["stage[-1]", "conv[99]"]}}
+  - {use: gradcam, params: {layer: stage4}, as: sound}
+pairs: [{use: rendered, n: 2}]
+checks:
+  - id: randomisation
+    kind: sanity.model_randomisation
+    limits: [{metric: absolute_rank_correlation_fully_randomised, at_most: 0.4}]
+"""
+
+
+def test_a_wrong_layer_is_an_error_of_collection_that_lists_the_candidates(pytester):
+    pytester.makefile(".yaml", layers=SUITE)
+    result = pytester.runpytest_inprocess("layers.yaml", "--collect-only")
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(
+        [
+            "layers.yaml:5:*: error: model 'mini_resnet': gradcam: the model has no layer 'stge4'. "
+            "Did you mean 'stage4'?*stage4 (7 x 7)*",
+            "layers.yaml:6:*: error: model 'mini_resnet': layercam: layer 'conv[[]99]'*range*",
+        ]
+    )
+
+
+def test_layers_of_a_users_own_model_are_left_to_the_run(pytester):
+    pytester.makefile(".yaml", layers=SUITE)
+    pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.fixture
+        def model_mini_resnet():
+            raise AssertionError("never asked for")
+        """
+    )
+    result = pytester.runpytest_inprocess("layers.yaml", "--collect-only")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*3 tests collected*"])
