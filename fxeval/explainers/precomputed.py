@@ -15,7 +15,6 @@ import functools
 import hashlib
 import io
 import json
-import lzma
 import math
 import re
 import struct
@@ -52,9 +51,9 @@ _HEX = re.compile("[0-9a-f]{64}")
 _OFF_GRID = 1e-3  # of a grey level: x / 255 in float32, times 255, is nearer than that
 _SHOWN = 3
 _UNREADABLE = (
-    OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, RuntimeError, SyntaxError, MemoryError,
-    OverflowError, RecursionError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
-    tokenize.TokenError, Warning, safetensors.SafetensorError,
+    OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, RuntimeError, SyntaxError,
+    MemoryError, OverflowError, struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
+    Warning, safetensors.SafetensorError,
 )  # fmt: skip
 
 

@@ -1,0 +1,350 @@
+"""Explainers that others wrote, in a line each: functions, captum, pytorch-grad-cam.
+
+A suite asks for them as for any other, by a fixture that returns ``from_function(f)``,
+``from_captum(Saliency)`` or ``from_grad_cam(lambda net: GradCAM(net, [net.layer4]))``. fxeval
+imports neither library; what they leave on a network is taken off again.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, TypeAlias, cast, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fxeval.contracts import FaceModel, Gallery, Images, Maps, Need, SaliencyMaps
+from fxeval.explainers.image_gradients import black_box, lent
+from fxeval.explainers.objectives import Objective, targets_of, twins
+from fxeval.explainers.pair_objective import (
+    Comparison,
+    PairObjective,
+    as_maps,
+    in_parts,
+    lent_to_library,
+    refused,
+    row_target,
+)
+from fxeval.registry import hint
+
+Reduce = Literal["abs_mean", "positive_sum"]
+Make: TypeAlias = Callable[[Any], Any]
+Needs: TypeAlias = Iterable[Need]
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+_OPTIONAL = ("generator", "contrast", "gallery")
+
+
+def from_function(
+    f: Callable[..., Any], *, name: str | None = None, needs: Needs = ()
+) -> "FunctionExplainer":
+    """Make an explainer of a function ``f(model, probes, references) -> maps``.
+
+    Args:
+        f: Returns (N, H, W) maps, a tensor or a numpy array, or SaliencyMaps. It may also take
+            ``generator``, ``contrast`` and ``gallery``, by name; see ``Explainer.explain``.
+        name: For messages; the function's own if not given.
+        needs: ``gradients`` keeps black boxes away. ``contrast`` and ``gallery`` are added if the
+            function has no default for them.
+
+    Raises:
+        ExplainerContractError: If the function cannot be called like that, or a need is unknown.
+    """
+    return FunctionExplainer(f, name or _name_of(f), _checked("from_function", needs))
+
+
+def from_captum(
+    make: Make, *, objective: str = "native", reduce: Reduce = "abs_mean",
+    arguments: Mapping[str, object] = _NOTHING, needs: Needs = ("gradients",),
+) -> "CaptumExplainer":  # fmt: skip
+    """Make an explainer of a captum attribution.
+
+    ``from_captum(Saliency)``, ``from_captum(IntegratedGradients, arguments={"n_steps": 20})``,
+    ``from_captum(lambda f: LayerGradCam(f, f.module.layer4), reduce="positive_sum")``.
+
+    Args:
+        make: From a forward function, a :class:`PairObjective`, to a captum attribution.
+        objective: What is attributed, see ``Objective``.
+        reduce: Of the channels: ``abs_mean``, their mean absolute value; ``positive_sum``, their
+            sum, its negative part kept apart.
+        arguments: Of ``attribute``, by name; tensors go to the model's device.
+        needs: ``{"black_box"}`` for methods that only ask for values, such as ``Occlusion``: the
+            network is then reached through ``embed``, and may be a black box.
+
+    Raises:
+        ExplainerContractError: If an argument is wrong.
+    """
+    checked = _checked("from_captum", needs)
+    return CaptumExplainer(make, objective, reduce, arguments, checked, _name_of(make, "captum"))
+
+
+def from_grad_cam(
+    make: Make, *, objective: str = "native", name: str | None = None
+) -> "GradCamExplainer":
+    """Make an explainer of a method of pytorch-grad-cam.
+
+    The library cuts negative values and stretches every map to [0, 1]: maps hold an order, no
+    amounts, and a constant map is zero.
+
+    Args:
+        make: From the network to a method, ``lambda net: GradCAM(net, [net.layer4])``. It is called
+            with ``input_tensor`` and ``targets``, one for each pair.
+        objective: What the targets are, see ``Objective``.
+        name: For messages.
+
+    Raises:
+        ExplainerContractError: If an argument is wrong.
+    """
+    return GradCamExplainer(make, objective, name or _name_of(make, "grad-cam"))
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionExplainer:
+    """A plain function; made by :func:`from_function`."""
+
+    f: Callable[..., Any]
+    name: str
+    declared: frozenset[Need] = frozenset()
+
+    def __post_init__(self) -> None:
+        _taken(self.f, self.name)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What was declared, and what the function cannot be called without."""
+        required = [name for name, is_required in _taken(self.f, self.name).items() if is_required]
+        return self.declared | cast("set[Need]", {"contrast", "gallery"} & set(required))
+
+    def unsupported(self, model: FaceModel) -> str | None:
+        """Return why this kind of model cannot be explained, or None."""
+        return black_box(model) if self.declared & {"gradients", "layers"} else None
+
+    def explain(
+        self, model: FaceModel, probes: Images, references: Images,
+        *, contrast: Images | None = None, generator: np.random.Generator,
+        gallery: Gallery | None = None,
+    ) -> SaliencyMaps:  # fmt: skip
+        """Ask the function; see ``Explainer.explain``.
+
+        Raises:
+            ExplainerContractError: If what it returned are no maps of this size, or if there is a
+                contrast and it takes none.
+        """
+        _require(self, model)
+        takes = _taken(self.f, self.name)
+        if contrast is not None and "contrast" not in takes:
+            raise refused(self.name, "takes no contrast. Give the function that parameter.")
+        given = {"generator": generator, "contrast": contrast, "gallery": gallery}
+        with torch.inference_mode(False), torch.enable_grad():
+            found = self.f(model, probes, references, **{key: given[key] for key in takes})
+        if isinstance(found, SaliencyMaps):
+            return found
+        return SaliencyMaps(as_maps(self.name, found, probes))
+
+
+@dataclass(frozen=True, eq=False)
+class CaptumExplainer:
+    """An attribution of captum's; made by :func:`from_captum`.
+
+    A row whose gradient was asked for and is flat has the state ``no_gradient``. Rules that replace
+    gradients layer by layer (DeepLift, LRP) end at the embedding: from there to the objective the
+    plain gradient leads.
+    """
+
+    takes_centroids: ClassVar[bool] = True
+
+    make: Make
+    objective: str = "native"
+    reduce: Reduce = "abs_mean"
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    declared: frozenset[Need] = frozenset({"gradients"})
+    name: str = "captum"
+
+    def __post_init__(self) -> None:
+        Objective.parse(self.objective, self.name)
+        if self.reduce not in get_args(Reduce):
+            expected = " or ".join(get_args(Reduce))
+            raise refused(self.name, f"reduce must be {expected}, got {self.reduce!r}.")
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What was declared, and what the objective needs."""
+        return self.declared | Objective.parse(self.objective, self.name).needs
+
+    def unsupported(self, model: FaceModel) -> str | None:
+        """Return why this kind of model cannot be explained, or None."""
+        return None if "black_box" in self.declared else black_box(model)
+
+    def explain(
+        self, model: FaceModel, probes: Images, references: Images,
+        *, contrast: Images | None = None, generator: np.random.Generator,
+        gallery: Gallery | None = None,
+    ) -> SaliencyMaps:  # fmt: skip
+        """Explain each probe, ``ROWS`` at a time; see ``Explainer.explain``.
+
+        Raises:
+            ExplainerContractError: If the model is a black box, or if the attributions are not one
+                (N, C, h, w) tensor.
+        """
+        _require(self, model)
+        with lent_to_library(model.module), torch.inference_mode(False), torch.enable_grad():
+            comparison = _comparison(self, model, probes, references, (contrast, gallery))
+            method = self.make(PairObjective(comparison, embeds="black_box" in self.declared))
+            images = lent(model, probes)
+            arguments = {
+                key: value.to(images.device) if isinstance(value, Tensor) else value
+                for key, value in self.arguments.items()
+            }
+
+            def ask(rows: Tensor) -> Tensor:
+                # It repeats and cuts this tensor as it does the images: rows stay with their pairs.
+                numbers = rows.to(images.device)
+                found = method.attribute(
+                    images[rows].requires_grad_(), additional_forward_args=(numbers,), **arguments
+                )
+                return self._reduced(found, images[rows])
+
+            signed = in_parts(ask, images, generator)
+        if self.reduce == "abs_mean":
+            return comparison.maps(signed)
+        return comparison.maps(signed.clamp_min(0), (-signed).clamp_min(0))
+
+    def _reduced(self, found: object, images: Images) -> Maps:
+        """Return (n, H, W) maps of (n, C, h, w) attributions."""
+        if isinstance(found, tuple) and len(found) == 1:
+            found = found[0]
+        if not isinstance(found, Tensor) or found.ndim != 4 or len(found) != len(images):
+            what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise refused(
+                self.name,
+                f"one tensor of attributions ({len(images)}, C, h, w) expected, got {what}. Name a "
+                "convolutional layer, and let 'attribute' return nothing but attributions.",
+            )
+        found = found.detach()
+        channels = found.abs().mean(1) if self.reduce == "abs_mean" else found.sum(1)
+        size = (images.shape[2], images.shape[3])
+        maps = F.interpolate(channels[:, None], size, mode="bilinear", align_corners=False)
+        return as_maps(self.name, maps, images)
+
+
+@dataclass(frozen=True, eq=False)
+class GradCamExplainer:
+    """A method of pytorch-grad-cam; made by :func:`from_grad_cam`.
+
+    Its hooks, the gradients it leaves on parameters, layers it exchanges and the evaluation mode it
+    switches to are taken back, also after an error.
+    """
+
+    takes_centroids: ClassVar[bool] = True
+
+    make: Make
+    objective: str = "native"
+    name: str = "grad-cam"
+
+    def __post_init__(self) -> None:
+        Objective.parse(self.objective, self.name)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The network's layers and gradients, and what the objective needs."""
+        objective = Objective.parse(self.objective, self.name)
+        return frozenset[Need]({"gradients", "layers"}) | objective.needs
+
+    def unsupported(self, model: FaceModel) -> str | None:
+        """Return why this kind of model cannot be explained, or None."""
+        if model.module is not None and next(model.module.parameters(), None) is None:
+            return f"needs a network with parameters, but model '{model.name}' has none."
+        return black_box(model)
+
+    def explain(
+        self, model: FaceModel, probes: Images, references: Images,
+        *, contrast: Images | None = None, generator: np.random.Generator,
+        gallery: Gallery | None = None,
+    ) -> SaliencyMaps:  # fmt: skip
+        """Explain each probe, ``ROWS`` at a time; see ``Explainer.explain``.
+
+        Raises:
+            ExplainerContractError: If the model is a black box, or if what the method returned are
+                no maps of the probes' size.
+        """
+        _require(self, model)
+        with lent_to_library(model.module), torch.inference_mode(False), torch.enable_grad():
+            comparison = _comparison(self, model, probes, references, (contrast, gallery))
+            method = self.make(model.module)
+            images = lent(model, probes)
+
+            def ask(rows: Tensor) -> Tensor:
+                targets = [partial(row_target, comparison, row) for row in torch.split(rows, 1)]
+                # Leaves with gradients: it finds none at a layer behind frozen parameters.
+                part = images[rows].requires_grad_()
+                found = method(input_tensor=part, targets=targets)
+                return as_maps(self.name, found, part)
+
+            try:
+                maps = in_parts(ask, images, generator)
+            finally:
+                hooked = getattr(method, "activations_and_grads", None)
+                if hooked is not None:
+                    hooked.release()  # activations, too
+        return comparison.maps(maps)
+
+
+def _comparison(
+    explainer: CaptumExplainer | GradCamExplainer, model: FaceModel, probes: Images,
+    references: Images, others: tuple[Images | None, Gallery | None],
+) -> Comparison:  # fmt: skip
+    """Embed what the probes are compared with; ``others`` are contrast and gallery."""
+    objective = Objective.parse(explainer.objective, explainer.name)
+    is_twin = torch.zeros(len(probes), dtype=torch.bool)
+    if others[0] is None and objective.name != "arc_softmax":
+        is_twin = twins(probes, references)
+    targets = targets_of(model, references, *others)
+    return Comparison(explainer.name, objective, model, targets, is_twin)
+
+
+def _require(
+    explainer: FunctionExplainer | CaptumExplainer | GradCamExplainer, model: FaceModel
+) -> None:
+    why = explainer.unsupported(model)
+    if why is not None:
+        raise refused(explainer.name, why)
+
+
+def _taken(f: Callable[..., Any], name: str) -> dict[str, bool]:
+    """Return which optional keywords a function takes, and whether it insists on them."""
+    if not callable(f):
+        raise refused(name, f"a function expected, got {type(f).__name__}.")
+    try:
+        signature = inspect.signature(f)
+    except ValueError:  # some functions written in C
+        return {}
+    named = {
+        one.name: one
+        for one in signature.parameters.values()
+        if one.name in _OPTIONAL and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    }
+    try:
+        signature.bind(None, None, None, **dict.fromkeys(named))
+    except TypeError as error:
+        raise refused(
+            name,
+            "a function of (model, probes, references) and, by name, "
+            f"{', '.join(_OPTIONAL)} expected, got {signature} ({error}).",
+        ) from error
+    return {key: one.default is one.empty for key, one in named.items()}
+
+
+def _checked(caller: str, needs: Needs) -> frozenset[Need]:
+    found = frozenset((needs,) if isinstance(needs, str) else needs)
+    for need in sorted(map(str, found - set(get_args(Need)))):
+        raise refused(caller, f"unknown need {need!r}. {hint(need, get_args(Need))}")
+    return cast("frozenset[Need]", found)
+
+
+def _name_of(make: object, otherwise: str = "function") -> str:
+    name = getattr(make, "__name__", otherwise)
+    return otherwise if name == "<lambda>" else str(name)
