@@ -1,11 +1,13 @@
-"""What peer libraries need to measure deletion and insertion of pairs under maps that are given.
+"""What peer libraries need to do what fxeval does.
 
 They know no pairs and, but for Quantus, no given maps. A test that calls them skips if the peer is
 absent; ``.ci/oracles`` installs them.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -81,6 +83,16 @@ class GivenMaps:
     @contextmanager
     def _hooks_off(self) -> Iterator[None]:
         yield
+
+
+def pytorch_grad_cam(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The peer, with an empty stand-in for torchvision: it imports more than CAMs need."""
+    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+        stand_in = ModuleType(name)
+        stand_in.Compose = stand_in.Normalize = stand_in.ToTensor = stand_in.resize = None
+        if name not in sys.modules:
+            monkeypatch.setitem(sys.modules, name, stand_in)
+    return pytest.importorskip("pytorch_grad_cam", reason="grad-cam is absent: run .ci/oracles")
 
 
 class MaskedPairs(nn.Module):

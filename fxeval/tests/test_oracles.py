@@ -9,7 +9,6 @@ hash. So on ties the peer's order is given to fxeval as ranks and must lead to t
 fxeval's own order must differ from the peer's inside the ties only, and there really differ.
 """
 
-import sys
 from types import ModuleType
 
 import numpy as np
@@ -24,7 +23,7 @@ from fxeval.forward_pool import ForwardPool
 from fxeval.metrics.evidence import Evidence
 from fxeval.metrics.removal_curves import Curves, Perturbed, area, trace
 from fxeval.ranking import ranks
-from fxeval.tests.peers import MaskedPairs, quantus_curves, torchcam_areas
+from fxeval.tests.peers import MaskedPairs, pytorch_grad_cam, quantus_curves, torchcam_areas
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
 
 pytestmark = pytest.mark.oracle
@@ -211,13 +210,7 @@ def test_between_ties_our_own_order_leads_to_quantus_curves(maps):
 
 @pytest.fixture
 def grad_cam(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The peer, with an empty stand-in for torchvision: it imports more than Grad-CAM needs."""
-    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
-        stand_in = ModuleType(name)
-        stand_in.Compose = stand_in.Normalize = stand_in.ToTensor = stand_in.resize = None
-        if name not in sys.modules:
-            monkeypatch.setitem(sys.modules, name, stand_in)
-    return pytest.importorskip("pytorch_grad_cam", reason="grad-cam is absent: run .ci/oracles")
+    return pytorch_grad_cam(monkeypatch)
 
 
 def cosine(embedding: Tensor, other: Tensor) -> Tensor:
