@@ -1,0 +1,289 @@
+"""Objectives: golden slopes of algorithms.md 3.0, a slow reference, and what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fxeval.contracts import Gallery
+from fxeval.errors import ExplainerContractError, ModelContractError
+from fxeval.explainers.objectives import (
+    Objective,
+    Targets,
+    centroid_embeddings,
+    targets_of,
+    twins,
+)
+from fxeval.tests.subjects import ConvNet, CountingModel
+
+PROBE = torch.eye(5)[:1]
+
+
+def at_cosine(c: float, axis: int) -> Tensor:
+    """Return a (1, 5) unit vector with cosine c to PROBE, leaning towards one axis."""
+    vector = torch.zeros(1, 5)
+    vector[0, 0], vector[0, axis] = c, math.sqrt(1 - c * c)
+    return vector
+
+
+def bank(*others: Tensor) -> dict[str, Tensor]:
+    return {
+        "others": torch.cat(others).double(),
+        "is_own": torch.zeros(1, len(others), dtype=torch.bool),
+    }
+
+
+def slope(objective: str, c: float, **more: Tensor) -> float:
+    """Return dJ/dc of the reference: the gradient along the axis of the reference alone."""
+    pull = Objective.parse(objective, "x").pull("cosine", PROBE, Targets(at_cosine(c, 1), **more))
+    return float(pull.gradient[0, 1]) / math.sqrt(1 - c * c)
+
+
+@pytest.mark.parametrize(("m", "golden"), [(0.2, 3.1e-5), (0.3, 0.012), (0.5, 77.0)])
+def test_the_slope_of_the_softmax_is_golden(m, golden):
+    """Cosines 0.6; 0.2, 0.1, scale 64: the slope of the loss is minus this."""
+    found = slope(f"arc_softmax(m={m})", 0.6, **bank(at_cosine(0.2, 2), at_cosine(0.1, 3)))
+    assert found == pytest.approx(golden, rel=0.03)
+
+
+@pytest.mark.parametrize(("m", "golden"), [(0.2, 1.39), (0.3, 1.57), (0.5, 1.87)])
+def test_the_weight_of_a_margin_is_golden(m, golden):
+    theta = math.acos(0.9)
+    assert slope(f"arc_pair(m={m})", 0.9) == pytest.approx(golden, abs=0.006)
+    assert slope(f"arc_pair(m={m})", 0.9) == pytest.approx(math.sin(theta + m) / math.sin(theta))
+    assert slope(f"-arc_pair(m={m})", 0.9) == pytest.approx(-slope(f"arc_pair(m={m})", 0.9))
+
+
+@pytest.mark.parametrize("m", [0.2, 0.3, 0.5])
+def test_straight_through_keeps_the_value_and_drops_the_weight_of_the_margin(m):
+    others, theta = bank(at_cosine(0.2, 2), at_cosine(0.1, 3)), math.acos(0.6)
+    literal = slope(f"arc_softmax(m={m})", 0.6, **others)
+    passed = slope(f"arc_softmax(m={m},straight_through=true)", 0.6, **others)
+    assert literal / passed == pytest.approx(math.sin(theta + m) / math.sin(theta), rel=1e-6)
+    targets = Targets(at_cosine(0.6, 1), **others)
+    literal, passed = (
+        Objective("arc_softmax", m=m, straight_through=way).pull("cosine", PROBE, targets).value
+        for way in (False, True)
+    )
+    torch.testing.assert_close(literal, passed, rtol=1e-12, atol=0)
+
+
+def by_loops(name: str, e: np.ndarray, r: np.ndarray, c: np.ndarray, others, m: float, s: float):
+    """Return the objective's value from scalars alone."""
+
+    def cos(a, b):
+        return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(
+            sum(x * x for x in a) * sum(y * y for y in b)
+        )
+
+    def margin(value):
+        return math.cos(math.acos(value) + m)
+
+    if name == "arc_softmax":
+        logits = [s * margin(cos(e, r))] + [s * cos(e, one) for one in others]
+        top = max(logits)
+        return logits[0] - top - math.log(sum(math.exp(one - top) for one in logits))
+    shape = {
+        "cos": cos, "triplet": cos, "one_minus_cos": lambda a, b: cos(a, b) - 1,
+        "arc_pair": lambda a, b: margin(cos(a, b)),
+        "neg_l2": lambda a, b: -sum((x - y) ** 2 for x, y in zip(a, b, strict=True)),
+    }[name]  # fmt: skip
+    return shape(e, r) - (0 if c is None else shape(e, c))
+
+
+NAMES = ["cos", "one_minus_cos", "arc_pair", "triplet", "neg_l2", "arc_softmax"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(NAMES), st.booleans(), st.integers(0, 2**20), st.sampled_from([1, -1]))
+def test_values_and_gradients_agree_with_scalars_and_finite_differences(
+    name, contrasted, seed, sign
+):
+    e, r, c, *others = np.random.default_rng(seed).normal(size=(7, 4)) * 3
+    if name != "triplet" and not contrasted:
+        c = None
+    others = [one / np.linalg.norm(one) for one in others]
+    objective = Objective(name, m=0.25, s=4.0, sign=sign)
+    targets = Targets(
+        torch.tensor(r)[None],
+        None if c is None else torch.tensor(c)[None],
+        torch.tensor(np.stack(others)),
+        torch.zeros(1, 4, dtype=torch.bool),
+    )
+    pull = objective.pull("cosine", torch.tensor(e)[None], targets)
+
+    def value(point):
+        against = None if name == "arc_softmax" else c
+        return sign * by_loops(name, point, r, against, others, 0.25, 4.0)
+
+    assert float(pull.value) == pytest.approx(value(e), rel=1e-9, abs=1e-9)
+    step = 1e-5
+    slopes = [(value(e + step * u) - value(e - step * u)) / (2 * step) for u in np.eye(4)]
+    np.testing.assert_allclose(pull.gradient[0], slopes, rtol=1e-4, atol=1e-6)
+    assert pull.value.dtype == pull.gradient.dtype == torch.float64
+    assert pull.is_flat.tolist() == [False]
+
+
+def test_an_own_centroid_is_no_other_identity():
+    others = torch.cat([at_cosine(0.9, 2), at_cosine(0.2, 3)]).double()
+    own = torch.tensor([[True, False]])
+    without = slope("arc_softmax", 0.6, **bank(at_cosine(0.2, 3)))
+    assert slope("arc_softmax", 0.6, others=others, is_own=own) == pytest.approx(without)
+    assert slope("arc_softmax", 0.6, others=others, is_own=~own) != pytest.approx(without)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
+def test_native_is_the_models_own(kind):
+    e, r = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    ours = Objective().pull(kind, e, Targets(r))
+    other = Objective({"cosine": "cos", "neg_l2": "neg_l2"}[kind]).pull("cosine", e, Targets(r))
+    assert torch.equal(ours.gradient, other.gradient)
+
+
+@pytest.mark.parametrize("name", ["cos", "one_minus_cos", "arc_pair(m=0.3)", "neg_l2"])
+def test_equal_embeddings_are_flat_and_others_of_their_batch_are_not(name):
+    e = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    r = e.clone()
+    r[1] = r[1].roll(1)
+    if name != "neg_l2":
+        r[2] *= 3  # a cosine does not see the length
+    pull = Objective.parse(name, "x").pull("cosine", e, Targets(r))
+    assert pull.is_flat.tolist() == [True, False, True]
+    assert torch.isfinite(pull.gradient).all()
+
+
+def test_opposite_embeddings_are_flat_and_so_is_a_contrast_that_is_the_reference():
+    e, r = torch.randn(2, 2, 8, generator=torch.Generator().manual_seed(0))
+    assert Objective("cos").pull("cosine", e, Targets(-e)).is_flat.all()
+    assert Objective("arc_pair").pull("cosine", e, Targets(-e)).gradient.isfinite().all()
+    assert Objective("triplet").pull("cosine", e, Targets(r, r.clone())).is_flat.all()
+    assert not Objective("triplet").pull("cosine", e, Targets(r, r.flip(0))).is_flat.any()
+
+
+def test_a_saturated_softmax_is_small_but_not_flat():
+    """-3.1e-5 is a direction; only its size is small. algorithms.md 3.0, soft-max scale effect."""
+    others = bank(at_cosine(0.2, 2), at_cosine(0.1, 3))
+    pull = Objective("arc_softmax", m=0.2).pull(
+        "cosine", PROBE, Targets(at_cosine(0.6, 1), **others)
+    )
+    assert float(pull.gradient.norm()) < 1e-4
+    assert not pull.is_flat.any()
+
+
+def test_the_size_of_an_embedding_does_not_make_it_flat():
+    e, r = torch.randn(2, 2, 8, generator=torch.Generator().manual_seed(0))
+    for size in (1e-4, 1e4):
+        assert not Objective("cos").pull("cosine", size * e, Targets(r)).is_flat.any()
+        assert not Objective("neg_l2").pull("neg_l2", size * e, Targets(size * r)).is_flat.any()
+
+
+@pytest.mark.parametrize(
+    ("text", "objective"),
+    [
+        ("native", Objective()),
+        (" - cos ", Objective("cos", sign=-1)),
+        ("arc_softmax(s=30, m=0.5,straight_through=true)",
+         Objective("arc_softmax", s=30.0, m=0.5, straight_through=True)),
+        ("arc_pair()", Objective("arc_pair")),
+        ("arc_pair(m=0)", Objective("arc_pair", m=0.0)),
+    ],
+)  # fmt: skip
+def test_an_objective_is_read_as_it_is_written(text, objective):
+    assert Objective.parse(text, "x") == objective
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cosine", "must be one of native, cos"),
+        ("", "must be one of"),
+        ("+cos", "must be one of"),
+        ("--cos", "must be one of"),
+        ("cos(", "must be one of"),
+        ("cos)x", "must be one of"),
+        ("cos(m=1)", "'cos' takes no numbers"),
+        ("arc_pair(s=1)", "'arc_pair' takes m=..."),
+        ("arc_pair(0.3)", "'arc_pair' takes m=..."),
+        ("arc_pair(m=0.1,m=0.2)", "'arc_pair' takes m=..."),
+        ("arc_pair(m=x)", "'m' must be a number"),
+        ("arc_pair(m=-0.1)", "0 <= m < pi"),
+        ("arc_pair(m=3.15)", "0 <= m < pi"),
+        ("arc_pair(m=nan)", "0 <= m < pi"),
+        ("arc_softmax(s=0)", "s > 0"),
+        ("arc_softmax(s=inf)", "s > 0"),
+        ("arc_softmax(straight_through=1)", "true or false"),
+        (None, "must be one of"),
+    ],
+)
+def test_what_is_no_objective_is_refused_with_the_explainers_name(text, message):
+    with pytest.raises(ExplainerContractError, match=r"^saliency: objective .*got ") as error:
+        Objective.parse(text, "saliency")
+    assert message in str(error.value)
+
+
+def test_what_an_objective_lacks_is_named():
+    assert Objective("triplet").needs == {"contrast"}
+    assert Objective("arc_softmax").needs == {"gallery"}
+    assert Objective("cos").needs == frozenset()
+    targets = Targets(at_cosine(0.5, 1))
+    with pytest.raises(ExplainerContractError, match="needs a contrast"):
+        Objective("triplet").pull("cosine", PROBE, targets)
+    with pytest.raises(ExplainerContractError, match="needs a gallery"):
+        Objective("arc_softmax").pull("cosine", PROBE, targets)
+    own = Targets(at_cosine(0.5, 1), None, PROBE.double(), torch.ones(1, 1, dtype=torch.bool))
+    with pytest.raises(ExplainerContractError, match="no identity but the probe's own"):
+        Objective("arc_softmax").pull("cosine", PROBE, own)
+
+
+def test_a_centroid_is_the_mean_of_unit_embeddings_or_of_raw_ones():
+    net, images = ConvNet().eval(), torch.rand(2, 3, 3, 16, 16)
+    with torch.no_grad():
+        raw = torch.stack([net(one) for one in images])
+    unit = raw / raw.norm(dim=2, keepdim=True)
+    torch.testing.assert_close(
+        centroid_embeddings(CountingModel(net), images), unit.mean(1), rtol=1e-5, atol=1e-6
+    )
+    euclidean = CountingModel(net, similarity="neg_l2")
+    torch.testing.assert_close(
+        centroid_embeddings(euclidean, images), raw.mean(1), rtol=1e-5, atol=1e-6
+    )
+    single = centroid_embeddings(CountingModel(net), images[:, 0])
+    torch.testing.assert_close(single, raw[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_targets_hold_ordinary_tensors_and_know_whose_centroid_is_whose():
+    model, images = CountingModel(ConvNet()), torch.rand(2, 3, 16, 16)
+    vectors = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    gallery = Gallery(vectors, torch.tensor([7, 3, 7, 3, 9]), torch.tensor([9, 7]))
+    with torch.inference_mode():
+        targets = targets_of(model, images, images.flip(0), gallery)
+    assert not targets.reference.is_inference()
+    assert targets.is_own.tolist() == [[False, False, True], [False, True, False]]
+    mean = (vectors[0] / vectors[0].norm() + vectors[2] / vectors[2].norm()).double()
+    torch.testing.assert_close(targets.others[1], mean / mean.norm(), rtol=1e-5, atol=1e-6)
+    part = targets.rows(slice(1, 2))
+    assert torch.equal(part.reference, targets.reference[1:])
+    assert torch.equal(part.contrast, targets.contrast[1:])
+    assert part.is_own.tolist() == [[False, True, False]]
+    assert part.others is targets.others
+
+
+def test_broken_embeddings_are_the_models_fault():
+    model = CountingModel(ConvNet())
+    model.embed = lambda images: torch.full((len(images), 8), torch.nan)
+    with pytest.raises(ModelContractError, match="NaN"):
+        targets_of(model, torch.rand(1, 3, 16, 16))
+
+
+def test_twins_are_equal_to_the_last_pixel():
+    probes = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    references = probes.clone()
+    references[1, 2, 3, 3] += 1e-7
+    assert twins(probes, references).tolist() == [True, False, True]
+    assert twins(probes, references[:, None]).tolist() == [True, False, True]
+    several = torch.stack([references, probes.flip(0)], dim=1)
+    assert not twins(probes, several).any()  # a centroid is no image
