@@ -38,7 +38,11 @@ _verified: WeakKeyDictionary[MaskBank, int] = WeakKeyDictionary()
 def bank_of(masks: Tensor) -> MaskBank:
     """Return masks with the digest that names them; (N, H, W) float32 in [0, 1], 1 = kept."""
     masks = masks.detach().cpu().contiguous()
-    return MaskBank(masks, _digest(masks))
+    bank = MaskBank(masks, _digest(masks))
+    version = _version(masks)
+    if version is not None:
+        _verified[bank] = version
+    return bank
 
 
 def drawn_bank(
@@ -130,7 +134,6 @@ def masked_similarities(
     Returns:
         The model's native similarity, higher = more alike, on the probes' device.
     """
-    # Before anything is drawn from the references: they may be the first to fail.
     targets = [
         _embedded(model, images).to(probes.device)
         for images in (references, contrast)
@@ -145,6 +148,7 @@ def masked_similarities(
                 for target in targets
             ]
             found[row] = signed[0] if contrast is None else signed[0] - signed[1]
+        del hidden  # before the next image's are made
     return found
 
 
@@ -251,7 +255,7 @@ def _check_bank(bank: MaskBank, image: Tensor) -> None:
             f"image, got {tuple(masks.shape)} {masks.dtype}."
         )
     # What is remembered under a digest must be of these very masks, even if they were written to.
-    version = None if masks.is_inference() else masks._version
+    version = _version(masks)
     if version is not None and _verified.get(bank) == version:
         return
     if _digest(masks) != bank.digest:
@@ -261,6 +265,11 @@ def _check_bank(bank: MaskBank, image: Tensor) -> None:
         )
     if version is not None:
         _verified[bank] = version
+
+
+def _version(masks: Tensor) -> int | None:
+    """Return a number that counts up when the masks are written to, if there is one."""
+    return None if masks.is_inference() else masks._version
 
 
 def _digest(masks: Tensor) -> str:

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from fxeval.contracts import Perturbations
-from fxeval.errors import ModelContractError
+from fxeval.contracts import MaskBank, Perturbations, RowState
+from fxeval.errors import ExplainerContractError, ModelContractError
+from fxeval.explain import explain
+from fxeval.explainers.mask_banks import bank_of
 from fxeval.forward_pool import ForwardPool, PooledModel
 from fxeval.perturbation import fill_images
 from fxeval.ranking import ranks
@@ -164,3 +166,141 @@ def test_a_pooled_model_embeds_in_the_pools_batches(model, pairs):
 def test_a_batch_size_below_one_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         ForwardPool(batch_size=0)
+
+
+def bank(n=7, seed=0):
+    return bank_of(torch.rand(n, 16, 16, generator=torch.Generator().manual_seed(seed)))
+
+
+def masked_one_by_one(module, image, masks, fill):
+    """The slow reference: one masked image in a forward pass, pixel values by definition."""
+    filler = fill_images(image[None], fill)[0]
+    with torch.inference_mode():
+        return torch.stack(
+            [module((image * mask + filler * (1 - mask))[None])[0] for mask in masks]
+        )
+
+
+@pytest.mark.parametrize("fill", ["blur", "mean", "black"])
+def test_masked_embeddings_equal_those_of_images_masked_one_by_one(model, fill):
+    image, masks = torch.rand(3, 16, 16), bank()
+    found = PooledModel(model, ForwardPool(batch_size=3), "key").embed_masked(image, masks, fill)
+    expected = masked_one_by_one(model.module, image, masks.masks, fill)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert model.batches == [3, 3, 1]
+
+
+def test_masked_embeddings_are_paid_for_once_per_model_image_bank_and_fill(model):
+    pool = ForwardPool(batch_size=64)
+    pooled = PooledModel(model, pool, "key")
+    image, other = torch.rand(2, 3, 16, 16)
+    first = pooled.embed_masked(image, bank(), "black")
+    for _ in range(2):  # equal banks are one bank, equal images one image
+        assert torch.equal(pooled.embed_masked(image.clone(), bank(), "black"), first)
+    assert pool.forwards == 7
+    for row, call in enumerate([
+        lambda: pooled.embed_masked(other, bank(), "black"),
+        lambda: pooled.embed_masked(image, bank(seed=1), "black"),
+        lambda: pooled.embed_masked(image, bank(), "mean"),
+        lambda: PooledModel(model, pool, "another key").embed_masked(image, bank(), "black"),
+    ]):  # fmt: skip
+        call()
+        assert pool.forwards == 7 * (row + 2)
+
+
+def test_a_batch_of_masked_images_depends_on_the_request_alone(model):
+    image, other = torch.rand(2, 3, 16, 16)
+    fresh = PooledModel(model, ForwardPool(batch_size=5), "key")
+    used = PooledModel(model, ForwardPool(batch_size=5), "key")
+    used.embed_masked(other, bank(9), "black")
+    used.embed_masked(image, bank(3), "black")
+    model.batches.clear()
+    found = used.embed_masked(image, bank(8), "black")
+    assert model.batches == [5, 3]
+    assert torch.equal(found, fresh.embed_masked(image, bank(8), "black"))
+
+
+def test_what_an_explainer_writes_over_its_embeddings_stays_with_it(model):
+    pooled = PooledModel(model, ForwardPool(), "key")
+    image = torch.rand(3, 16, 16)
+    first = pooled.embed_masked(image, bank(), "black")
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(pooled.embed_masked(image, bank(), "black"), kept)
+
+
+def test_a_bank_must_be_what_its_digest_says(model):
+    pooled = PooledModel(model, ForwardPool(), "key")
+    image, honest = torch.rand(3, 16, 16), bank()
+    pooled.embed_masked(image, honest, "black")
+    for lie in (MaskBank(honest.masks * 0.5, honest.digest), MaskBank(honest.masks, "mine")):
+        with pytest.raises(ExplainerContractError, match="the digest is not that of the masks"):
+            pooled.embed_masked(image, lie, "black")
+    honest.masks[0] = 0.0
+    with pytest.raises(ExplainerContractError, match="do not write to them"):
+        pooled.embed_masked(image, honest, "black")
+    for wrong in (torch.ones(2, 15, 16), torch.ones(2, 16, 16).double(), torch.ones(16, 16)):
+        with pytest.raises(ExplainerContractError, match=r"masks \(N, 16, 16\) float32 expected"):
+            pooled.embed_masked(image, bank_of(wrong), "black")
+
+
+class Vandal:
+    """Embeds a masked image of its own while the model is changed; its maps don't matter."""
+
+    def __init__(self, change, undo=None, before=lambda model: None):
+        self.change, self.undo, self.before = change, undo, before
+        self.met = []
+
+    def explain(self, model, probes, references, *, contrast=None, generator):
+        self.before(model)
+        handle = self.change(model.module)
+        self.met.append(model.embed_masked(IMAGE, bank(), "black"))
+        if self.undo is None:
+            raise RuntimeError("half way")
+        self.undo(model.module, handle)
+        return probes.mean(1)
+
+
+IMAGE = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(3))
+
+
+def louder(module):
+    module.conv1.weight.data.mul_(2.0)
+
+
+def hooked(module):
+    return module.conv1.register_forward_hook(lambda _module, _inputs, output: output * 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "undo", "state"),
+    [
+        (louder, None, RowState.MODEL_CHANGED),
+        (louder, lambda module, _: None, RowState.MODEL_CHANGED),
+        # Undone before anybody looks: the model is as it was, the embeddings are not its own.
+        (louder, lambda module, _: module.conv1.weight.data.mul_(0.5), RowState.OK),
+        (hooked, lambda module, handle: handle.remove(), RowState.OK),
+    ],
+)
+@pytest.mark.parametrize("is_remembered_before", [False, True])
+def test_a_vandal_cannot_poison_the_memory(model, pairs, change, undo, state, is_remembered_before):
+    honest = ForwardPool().masked(model, IMAGE, bank(), "black")
+    pooled = PooledModel(model, ForwardPool(), "key")
+    if is_remembered_before:
+        pooled.embed_masked(IMAGE, bank(), "black")
+    vandal = Vandal(change, undo)
+    maps = explain(vandal, pooled, pairs, side="probe", seed=0, progress=lambda *_: None)
+    assert set(maps.states) == {state}
+    assert all(not torch.allclose(met, honest, atol=1e-3) for met in vandal.met)  # it did change
+    assert torch.equal(pooled.embed_masked(IMAGE, bank(), "black"), honest)
+
+
+def test_what_a_vandal_embeds_before_its_deed_is_remembered_and_right(model, pairs):
+    honest = ForwardPool().masked(model, IMAGE, bank(), "black")
+    pool = ForwardPool()
+    pooled = PooledModel(model, pool, "key")
+    vandal = Vandal(louder, before=lambda model: model.embed_masked(IMAGE, bank(), "black"))
+    explain(vandal, pooled, pairs, side="probe", seed=0, progress=lambda *_: None)
+    paid = pool.forwards
+    assert torch.equal(pooled.embed_masked(IMAGE, bank(), "black"), honest)
+    assert pool.forwards == paid
