@@ -1,0 +1,174 @@
+"""A small world for every shipped explainer: a model, three pairs, and what may be left behind."""
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from types import MappingProxyType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fxeval.admission import check_maps
+from fxeval.contracts import Gallery, SaliencyMaps
+from fxeval.explainers import SHIPPED, shipped
+from fxeval.map_similarity import norm01
+from fxeval.planted import textures
+from fxeval.tests.subjects import CROP, ConvNet
+
+# Small numbers for whatever costs forward passes, by the name of the field.
+FEW = {"masks": 24, "rounds": 2, "steps": 3, "samples": 3, "iterations": 3, "top": 4, "step": 16}
+IDS = [id for id in SHIPPED if id != "precomputed"]  # reads files, and has tests of its own
+
+
+def cases() -> Iterator[Any]:
+    """Every explainer, and every one with one choice made otherwise."""
+    for id in IDS:
+        kind = shipped(id)
+        types, default = get_type_hints(kind), kind()
+        yield pytest.param(id, {}, id=id)
+        for field in fields(kind):
+            chosen = getattr(default, field.name)
+            others = (not chosen,) if types[field.name] is bool else get_args(types[field.name])
+            if field.name == "objective":
+                others = ("-cos", "arc_pair(m=0.2)", "arc_softmax(s=8)", "triplet", "neg_l2")
+            elif types[field.name] is not bool and get_origin(types[field.name]) is not Literal:
+                continue
+            for other in others:
+                if other != chosen:
+                    yield pytest.param(id, {field.name: other}, id=f"{id}-{field.name}={other}")
+
+
+def few(id: str, choice: Mapping[str, Any] = MappingProxyType({}), **more: Any) -> Any:
+    kind = shipped(id)
+    names = {field.name for field in fields(kind)}
+    few = {name: value for name, value in {**FEW, **more}.items() if name in names}
+    return kind(**{**few, **choice})
+
+
+@dataclass(eq=False)
+class Face:
+    """A face model that puts its own training flags back, and counts what it embeds."""
+
+    module: nn.Module | None
+    embedder: nn.Module
+    crop: Any
+    similarity: str = "cosine"
+    operating_threshold: float | None = 0.3
+    name: str = "face"
+    digest: str = "d"
+    embedded: int = 0
+
+    def embed(self, images: Tensor) -> Tensor:
+        self.embedded += len(images)
+        modes = [(part, part.training) for part in self.embedder.modules()]
+        self.embedder.eval()
+        try:
+            with torch.inference_mode():
+                return self.embedder(images).clone()
+        finally:
+            for part, mode in modes:
+                part.training = mode
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    probes: Tensor
+    references: Tensor
+    nonmates: Tensor
+    gallery: Gallery
+
+    def rows(self, rows: slice) -> "Given":
+        gallery = replace(self.gallery, probe_identity=self.gallery.probe_identity[rows])
+        return Given(self.probes[rows], self.references[rows], self.nonmates[rows], gallery)
+
+
+@cache
+def images_of(size: tuple[int, int]) -> Tensor:
+    """Three images of each of six identities, (6, 3, 3, H, W)."""
+    images = torch.stack([textures(3, "every", identity) for identity in range(6)])
+    small = torch.nn.functional.interpolate(images.flatten(0, 1), size, mode="area")
+    return small.view(6, 3, 3, *size)
+
+
+def small(kind: str = "cosine", *, is_black_box: bool = False) -> Face:
+    module = ConvNet().eval()
+    with torch.no_grad():  # statistics of a trained network: neither 0 nor 1
+        module.bn1.running_mean.uniform_(-0.2, 0.2, generator=torch.Generator().manual_seed(1))
+        module.fc.bias -= module(images_of(CROP.size).flatten(0, 1)).mean(dim=0)
+    return Face(
+        None if is_black_box else module, module, CROP, kind, 0.3 if kind == "cosine" else -1
+    )
+
+
+def given_to(model: Any) -> Given:
+    images = images_of(model.crop.size)
+    gallery = Gallery(model.embed(images[:, 1]), torch.arange(6), torch.arange(3))
+    return Given(images[:3, 0].clone(), images[:3, 1].clone(), images[1:4, 1].clone(), gallery)
+
+
+def ask(explainer: Any, model: Any, given: Given, *, contrast: bool | None = None) -> SaliencyMaps:
+    """Call as the harness does; a contrast is handed in where it is needed, or asked for."""
+    needs = explainer.needs
+    more: dict[str, Any] = {}
+    if contrast or (contrast is None and "contrast" in needs):
+        more["contrast"] = given.nonmates
+    if "gallery" in needs:
+        more["gallery"] = given.gallery
+    generator = np.random.Generator(np.random.PCG64(7))
+    found = explainer.explain(model, given.probes, given.references, generator=generator, **more)
+    return check_maps("it", found, len(given.probes), tuple(given.probes.shape[2:]))
+
+
+def same(one: SaliencyMaps, two: SaliencyMaps) -> bool:
+    negatives = (one.negative is None and two.negative is None) or torch.equal(
+        one.negative, two.negative
+    )
+    return negatives and torch.equal(one.positive, two.positive) and one.states == two.states
+
+
+def close(one: SaliencyMaps, two: SaliencyMaps, tolerance: float = 1e-5) -> None:
+    assert one.states == two.states
+    for first, second in ((one.positive, two.positive), (one.negative, two.negative)):
+        assert (first is None) == (second is None)
+        if first is not None:
+            torch.testing.assert_close(norm01(first)[0], norm01(second)[0], rtol=0, atol=tolerance)
+
+
+def traces(module: nn.Module) -> list[Any]:
+    """Everything an explainer might leave behind, in values."""
+    found: list[Any] = [(name, value.clone()) for name, value in module.state_dict().items()]
+    for name, value in module.named_parameters():
+        gradient = None if value.grad is None else value.grad.clone()
+        found.append((name, value.requires_grad, gradient, id(value)))
+    for name, part in module.named_modules():
+        hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks,
+                 part._backward_pre_hooks)  # fmt: skip
+        found.append((name, part.training, [tuple(some) for some in hooks], sorted(vars(part))))
+    return found
+
+
+def equal(one: Any, two: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(two, Tensor):
+        return torch.equal(one, two)
+    if isinstance(one, list | tuple) and isinstance(two, list | tuple):
+        return len(one) == len(two) and all(equal(a, b) for a, b in zip(one, two, strict=True))
+    return bool(one == two)
+
+
+def random_states() -> list[Any]:
+    return [torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()]  # noqa: NPY002
+
+
+def lived_in(model: Face) -> Face:
+    """Give a model a past: mixed flags, a frozen parameter, a gradient, a hook."""
+    module = model.embedder.train()
+    next(module.children()).eval()
+    parameters = list(module.parameters())
+    parameters[0].requires_grad_(False)
+    parameters[-1].grad = torch.ones_like(parameters[-1])
+    module.register_forward_hook(lambda *_: None)
+    return model
