@@ -66,6 +66,8 @@ def from_captum(
     ``from_captum(Saliency)``, ``from_captum(IntegratedGradients, arguments={"n_steps": 20})``,
     ``from_captum(lambda f: LayerGradCam(f, f.module.layer4), reduce="positive_sum")``.
 
+    Methods that write to the weights need a copy: ``lambda f: LRP(copy.deepcopy(f))``.
+
     Args:
         make: From a forward function, a :class:`PairObjective`, to a captum attribution.
         objective: What is attributed, see ``Objective``.

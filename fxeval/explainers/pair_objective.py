@@ -30,6 +30,8 @@ ROWS = 16  # pairs handed to a library at once; one by one if it draws random nu
 class PairObjective(nn.Module):
     """How alike images are to what n probes are compared with: captum's forward function.
 
+    A deep copy has a network of its own, and notes gradients where this one does.
+
     Attributes:
         module: The network, to name its layers; None of a black box.
     """
@@ -40,6 +42,11 @@ class PairObjective(nn.Module):
         self.training = False
         self._comparison = comparison
         self._embeds = embeds
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "PairObjective":
+        copied = PairObjective(self._comparison, embeds=self._embeds)
+        copied.module = deepcopy(self.module, memo)
+        return copied
 
     def forward(self, images: Images, rows: Tensor) -> Tensor:
         """Return the objective's values (b,), float64.
