@@ -10,6 +10,7 @@ from scipy import stats
 
 from fxeval.contracts import RowState, SaliencyMaps
 from fxeval.errors import ExplainerContractError
+from fxeval.explainers import SHIPPED, shipped
 from fxeval.explainers.controls import centre
 from fxeval.explainers.masking import SRISE
 from fxeval.map_similarity import spearman
@@ -262,3 +263,28 @@ def test_every_seed_is_a_model_of_its_own():
     one, two = AdditiveFace(0), AdditiveFace(1)
     assert torch.equal(one.cells.weight, two.cells.weight)
     assert not torch.equal(one.head.weight, two.head.weight)
+
+
+# What 12 pairs are certain to exceed: correlation with the truth, and with its magnitude.
+TOLD = {
+    "InputXGradient": (0.85, 0), "IntegratedGradients": (0.85, 0), "CAM": (0.65, 0),
+    "SDDCAM": (0.6, 0), "LayerCAM": (0.55, 0.35), "LEAM": (0.55, 0.35), "RISE": (0.35, 0),
+    "OcclusionSensitivity": (0.75, 0), "XFace": (0.45, 0), "CorrRISE": (0.3, 0),
+    "MinPlus": (0.4, 0), "EBP": (0.15, 0.35), "Gradient": (-1, 0.25), "SmoothGrad": (-1, 0.25),
+    "GradCAMpp": (-1, 0.25),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("id", [id for id in SHIPPED if id != "precomputed"])
+def test_shipped_explainers_know_more_of_the_pair_than_controls(id):
+    explainer = shipped(id)(**{"minplus": {"step": 14}}.get(id, {}))
+    found, *others = planted_table(12, explainers={id: explainer})
+    assert found.broken == 0
+    assert found.correlation is not None
+    signed, size = TOLD.get(type(explainer).__name__, (-1, -1))
+    assert found.correlation.low > signed
+    assert found.with_magnitude.low > size
+    if signed > 0:
+        controls = [row for row in others if row.name.startswith("control.")]
+        assert len(controls) == 4
+        assert all(row.correlation.high < found.correlation.low for row in controls)
