@@ -10,12 +10,22 @@ SHIPPED: Mapping[str, str] = MappingProxyType(
         "gradcam": "fxeval.explainers.cam:GradCAM",
         "gradcampp": "fxeval.explainers.cam:GradCAMpp",
         "layercam": "fxeval.explainers.cam:LayerCAM",
+        "leam": "fxeval.explainers.leam:LEAM",
+        "cam": "fxeval.explainers.class_cam:CAM",
+        "sddcam": "fxeval.explainers.sdd_cam:SDDCAM",
         "srise": "fxeval.explainers.masking:SRISE",
         "corrrise": "fxeval.explainers.corr_rise:CorrRISE",
         "rise": "fxeval.explainers.rise:RISE",
+        "gradient": "fxeval.explainers.backprop:Gradient",
+        "input_x_gradient": "fxeval.explainers.backprop:InputXGradient",
+        "integrated_gradients": "fxeval.explainers.backprop:IntegratedGradients",
+        "smoothgrad": "fxeval.explainers.backprop:SmoothGrad",
+        "xssab": "fxeval.explainers.embedding_gradients:XSSAB",
+        "fggb": "fxeval.explainers.embedding_gradients:FGGB",
         "occlusion": "fxeval.explainers.removal:OcclusionSensitivity",
         "xface": "fxeval.explainers.removal:XFace",
         "minplus": "fxeval.explainers.min_plus:MinPlus",
+        "precomputed": "fxeval.explainers.precomputed:PrecomputedMaps",
     }
 )
 
