@@ -203,8 +203,8 @@ class FGGB:
 
         Each probe stands in the batch several times, and every copy carries another dimension back.
         One ordinary backward pass then does what ``torch.autograd.grad(is_grads_batched=True)``
-        does, with the fast kernels and for modules that vmap cannot trace; the copies' forward pass
-        is paid once and serves all D dimensions.
+        does, for modules that vmap cannot trace as well, and with faster kernels; the copies'
+        forward pass is paid once and serves all D dimensions.
         """
         n, D = units.shape
         copies = min(D, max(1, CHUNK // max(1, n)))
