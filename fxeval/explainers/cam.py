@@ -5,18 +5,14 @@ ones, which the formulas of Grad-CAM++ and LayerCAM do not foresee: every map co
 of them.
 """
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fxeval.contracts import Images
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.activation_maps import ActivationMaps
-from fxeval.explainers.layers import borrowed as borrowed
-from fxeval.explainers.layers import layers_of, resolve
 from fxeval.explainers.objectives import Objective
 
 Variant = Literal["library", "authors"]
@@ -140,21 +136,3 @@ class LayerCAM(_OfObjective):
 
 def _or_one(tensor: Tensor) -> Tensor:
     return torch.where(tensor == 0, 1.0, tensor)
-
-
-def check_layer(module: nn.Module, layer: str) -> str:
-    """Return the dotted name of a layer; superseded by ``layers.resolve``."""
-    dotted = re.sub(r"\[(\d+)\]", r".\1", layer).removeprefix(".")
-    if dotted not in dict(module.named_modules()):
-        raise ExplainerContractError(f"the model has no layer '{layer}'.")
-    return dotted
-
-
-def spatial_layers(module: nn.Module, images: Images) -> dict[str, tuple[int, int]]:
-    """Return (height, width) of every feature map; superseded by ``layers.layers_of``."""
-    return {one.name: (one.height, one.width) for one in layers_of(module, images) if one.holds(1)}
-
-
-def default_layer(module: nn.Module, images: Images) -> str:
-    """Return the last layer of at least 4 x 4 pixels; superseded by ``layers.resolve``."""
-    return resolve(None, layers_of(module, images), "gradcam")[0]
