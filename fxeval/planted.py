@@ -9,7 +9,6 @@ import hashlib
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fxeval.admission import is_constant
@@ -25,7 +23,6 @@ from fxeval.cells import Estimate
 from fxeval.contracts import (
     BROKEN_STATES,
     Crop,
-    Embeddings,
     Explainer,
     FaceModel,
     Gallery,
@@ -33,18 +30,16 @@ from fxeval.contracts import (
     Maps,
     SaliencyMaps,
     SimilarityKind,
-)
+)  # fmt: skip
 from fxeval.errors import FxevalError
 from fxeval.estimation import mean_estimate
 from fxeval.explainers import SHIPPED, shipped
 from fxeval.explainers.controls import CONTROLS, ControlInputs, control_maps
 from fxeval.explainers.levels import pair_maps, triplet_maps
-from fxeval.map_similarity import spearman
+from fxeval.map_similarity import FloatArray, spearman
 from fxeval.models.loading import TorchFaceModel
 from fxeval.seeding import generator_of, seed_of
 from fxeval.similarity import similarity, tau_acc
-
-FloatArray = NDArray[np.float64]
 
 CELLS = 8  # cells along each side
 CELL = 14  # pixels along each side of a cell
@@ -57,9 +52,17 @@ _GRAIN = 12  # knots of the noise along a side: a little more than a cell apart
 _OWN = 0.45  # share of a face that its identity does not determine
 _DARKNESS = 4.0  # exponent: most of a face is dark, so that a blackened cell is like its neighbours
 
-# Of shipped explainers: minutes at the default (46,000 forward passes a pair) become seconds.
-SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"minplus": {"step": 8}})
-_READ_FROM_FILES = frozenset({"precomputed"})
+# What the table shows of a shipped explainer, if it is not the default alone. At its default,
+# minplus takes 46,000 forward passes a pair; precomputed reads files.
+SETTINGS: Mapping[str, tuple[Mapping[str, Any], ...]] = MappingProxyType(
+    {
+        "srise": ({}, {"coverage_corrected": True}),
+        "rise": ({}, {"coverage_corrected": True}),
+        "minplus": ({"step": 8},),
+        "ebp": ({}, {"variant": "contrastive"}),
+        "precomputed": (),
+    }
+)
 
 
 class AdditiveFace(nn.Module):
@@ -89,9 +92,9 @@ class AdditiveFace(nn.Module):
             self.head.bias.zero_()
             self.head.bias.copy_(-self(_enrolled(seed, images_each=1)[:, 0]).mean(dim=0))
 
-    def forward(self, images: Images) -> Embeddings:
+    def forward(self, images: Images) -> Tensor:
         """Embed images; the normalisation is part of the network, and there is none."""
-        embeddings: Embeddings = self.head(self.flatten(self.relu(self.cells(images))))
+        embeddings: Tensor = self.head(self.flatten(self.relu(self.cells(images))))
         return embeddings
 
 
@@ -126,8 +129,8 @@ def planted_model(seed: int = 0, kind: SimilarityKind = "cosine") -> TorchFaceMo
     nonmated = similarity(kind, first, second.roll(1, 0))
     threshold = tau_acc(torch.cat([mated, nonmated]), [True] * ENROLLED + [False] * ENROLLED)
     weights = b"".join(value.numpy().tobytes() for value in module.state_dict().values())
-    crop = Crop("planted", (_SIDE, _SIDE), ())
     digest = hashlib.sha256(weights).hexdigest()
+    crop = Crop("planted", (_SIDE, _SIDE), ())
     return TorchFaceModel("planted", crop, module, kind, threshold, digest)
 
 
@@ -145,10 +148,8 @@ def planted_pairs(model: FaceModel, n: int, seed: int = 0) -> PlantedPairs:
     probes, references = images.unbind(1)
     enrolled = torch.cat([references, _enrolled(seed, images_each=1)[:, 0]])
     identity = torch.arange(len(enrolled))
-    return PlantedPairs(
-        probes, references, references.roll(1, 0),
-        Gallery(model.embed(enrolled), identity, identity[:n]),
-    )  # fmt: skip
+    gallery = Gallery(model.embed(enrolled), identity, identity[:n])
+    return PlantedPairs(probes, references, references.roll(1, 0), gallery)
 
 
 def textures(n: int, *address: int | str) -> Images:
@@ -229,12 +230,10 @@ def rank_correlation(maps: SaliencyMaps | Maps, truth: Tensor) -> FloatArray:
     evidence = maps.positive if maps.negative is None else maps.positive - maps.negative
     rows, columns = evidence.shape[1] // truth.shape[1], evidence.shape[2] // truth.shape[2]
     means = F.avg_pool2d(evidence[:, None].double(), (rows, columns)).flatten(1)
-    has_order = np.array(
-        [
-            state not in BROKEN_STATES and bool(map_.isfinite().all()) and not is_constant(map_)
-            for state, map_ in zip(maps.states, evidence, strict=True)
-        ]
-    )
+    has_order = [
+        state not in BROKEN_STATES and bool(map_.isfinite().all()) and not is_constant(map_)
+        for state, map_ in zip(maps.states, evidence, strict=True)
+    ]
     found = np.full(len(evidence), np.nan)
     found[has_order] = spearman(means[has_order], truth.flatten(1)[has_order])
     return found
@@ -272,26 +271,30 @@ def planted_table(
 
     Args:
         n: Number of pairs, each of another identity.
-        explainers: By name; None = all shipped ones, with ``SETTINGS``. Those that need a contrast
+        explainers: By name; None = all shipped ones as in ``SETTINGS``. Those that need a contrast
             get nonmates, and are measured against the truth with that contrast.
         seed: Of model, images and mask banks.
     """
     if explainers is None:
-        ids = [id for id in SHIPPED if id not in _READ_FROM_FILES]
-        explainers = {id: shipped(id)(**SETTINGS.get(id, {})) for id in ids}
+        explainers = _shipped()
     model = planted_model(seed)
     pairs = planted_pairs(model, n, seed)
     plain = truth(model, pairs.probes, pairs.references)
     discriminative = truth(model, pairs.probes, pairs.references, pairs.nonmates)
-    rows = []
+    rows, forwards = [], list[int]()
+
+    def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        forwards.append(len(inputs[0]))
+
+    model.module.register_forward_pre_hook(count)
     for name, explainer in explainers.items():
+        forwards.clear()
+        try:
+            maps = _maps(explainer, model, pairs, seed)
+        except FxevalError as error:
+            rows.append(PlantedRow(name, None, None, broken=n, note=str(error)))
+            continue
         is_contrastive = "contrast" in getattr(explainer, "needs", ())
-        with _counted(model) as forwards:
-            try:
-                maps = _maps(explainer, model, pairs, seed)
-            except FxevalError as error:
-                rows.append(PlantedRow(name, None, None, broken=n, note=str(error)))
-                continue
         expected = discriminative if is_contrastive else plain
         rows.append(_row(name, maps, expected, sum(forwards) / n))
     for name, made in _references(model, pairs, seed):
@@ -301,10 +304,8 @@ def planted_table(
 
 def as_markdown(rows: list[PlantedRow]) -> str:
     """Return the table in Markdown."""
-    lines = [
-        "| maps | Spearman with the truth | with its magnitude | no order | no map | forwards |",
-        "|---|---|---|---|---|---|",
-    ]
+    head = "| maps | Spearman with the truth | with its magnitude | no order | no map | forwards |"
+    lines = [head, "|---|---|---|---|---|---|"]
     for row in rows:
         if row.correlation is None or row.with_magnitude is None:
             lines.append(f"| {row.name} | {row.note} | | | {row.broken} | |")
@@ -332,6 +333,16 @@ def _enrolled(seed: int, *, images_each: int) -> Tensor:
     """Return (64, images_each, 3, 112, 112), identities that no pair has."""
     names = range(ENROLLED)
     return torch.stack([textures(images_each, seed, "enrolled", name) for name in names])
+
+
+def _shipped() -> dict[str, Explainer]:
+    """Return the shipped explainers by their ids and settings."""
+    found = {}
+    for id in SHIPPED:
+        for params in SETTINGS.get(id, ({},)):
+            name = " ".join([id, *(f"{name}={value}" for name, value in params.items())])
+            found[name] = shipped(id)(**params)
+    return found
 
 
 def _maps(explainer: Explainer, model: FaceModel, pairs: PlantedPairs, seed: int) -> SaliencyMaps:
@@ -375,21 +386,6 @@ def _row(name: str, maps: SaliencyMaps, truth: Tensor, forwards: float) -> Plant
         name, estimate(truth), estimate(truth.abs()),
         int(without_order.sum()), int((~usable).sum()), forwards,
     )  # fmt: skip
-
-
-@contextmanager
-def _counted(model: TorchFaceModel) -> Iterator[list[int]]:
-    """Count the images that pass through the model while open, whoever sends them."""
-    counts: list[int] = []
-
-    def note(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        counts.append(len(inputs[0]))
-
-    handle = model.module.register_forward_pre_hook(note)
-    try:
-        yield counts
-    finally:
-        handle.remove()
 
 
 def _spoken(estimate: Estimate) -> str:

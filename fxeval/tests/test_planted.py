@@ -13,11 +13,13 @@ from fxeval.errors import ExplainerContractError
 from fxeval.explainers import SHIPPED, shipped
 from fxeval.explainers.controls import centre
 from fxeval.explainers.masking import SRISE
+from fxeval.explainers.parameters import check_params
 from fxeval.map_similarity import spearman
 from fxeval.models.loading import check_loaded
 from fxeval.planted import (
     CELL,
     CELLS,
+    SETTINGS,
     AdditiveFace,
     as_markdown,
     contributions,
@@ -288,3 +290,10 @@ def test_shipped_explainers_know_more_of_the_pair_than_controls(id):
         controls = [row for row in others if row.name.startswith("control.")]
         assert len(controls) == 4
         assert all(row.correlation.high < found.correlation.low for row in controls)
+
+
+def test_settings_name_what_is_shipped_and_what_it_takes():
+    assert {"srise", "rise", "minplus"} <= SETTINGS.keys() & SHIPPED.keys()
+    for id in SETTINGS.keys() & SHIPPED.keys():
+        for params in SETTINGS[id]:
+            assert check_params(id, params) == []
