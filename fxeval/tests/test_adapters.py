@@ -177,6 +177,15 @@ def test_steps_are_attributed_to_their_pairs_and_tensors_among_the_arguments_are
     assert torch.allclose(found.positive - found.negative, expected.sum(1), rtol=0, atol=TOLERANCE)
 
 
+def test_a_method_may_attribute_a_function_of_the_objective():
+    class Tripled(Saliency):
+        def __init__(self, forward_func: Callable[..., Tensor]) -> None:
+            super().__init__(lambda images, rows: 3 * forward_func(images, rows))
+
+    found, plain = ask(from_captum(Tripled)).positive, ask(from_captum(Saliency)).positive
+    assert torch.allclose(found, 3 * plain, rtol=1e-5, atol=0)
+
+
 def test_a_layers_attribution_is_reduced_and_enlarged():
     net = ConvNet().eval()
     explainer = from_captum(lambda f: LayerGradients(f, f.module.conv1), reduce="positive_sum")
@@ -285,6 +294,10 @@ def test_a_pair_of_one_image_has_no_gradient_but_an_ablation():
         assert found.reasons[1] == "the objective is flat: both embeddings agree"
         assert float(found.positive[[1, 3]].abs().max()) == 0
         assert float(found.positive[[0, 2, 4]].flatten(1).max(1).values.min()) > 0
+    noisy = from_captum(Tunnel, arguments={"noise": 0.1})  # its gradients are not flat
+    assert ask(noisy, references=references).states[1] == RowState.NO_GRADIENT
+    found = ask(from_captum(Saliency), contrast=REFERENCES)  # flat, and no twin of the probe
+    assert set(found.states) == {RowState.NO_GRADIENT}
     found = ask(from_captum(Ablation), references=references)
     assert set(found.states) == {RowState.OK}
     assert float(found.positive[1].max()) > 0
@@ -349,9 +362,8 @@ class PixelCAM:
         self.activations_and_grads = Hooks(model.get_submodule(self.layer))
 
     def __call__(self, input_tensor: Tensor, targets: list[Callable[[Tensor], Tensor]]) -> object:
-        image = torch.autograd.Variable(input_tensor, requires_grad=True)
+        image = input_tensor
         outputs = self.model(image)
-        self.model.zero_grad()
         loss = sum(target(output) for target, output in zip(targets, outputs, strict=True))
         loss.backward(retain_graph=True)
         assert self.activations_and_grads.seen == [len(input_tensor)] * 2
