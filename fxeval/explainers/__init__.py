@@ -22,6 +22,7 @@ SHIPPED: Mapping[str, str] = MappingProxyType(
         "smoothgrad": "fxeval.explainers.backprop:SmoothGrad",
         "xssab": "fxeval.explainers.embedding_gradients:XSSAB",
         "fggb": "fxeval.explainers.embedding_gradients:FGGB",
+        "ebp": "fxeval.explainers.excitation:EBP",
         "occlusion": "fxeval.explainers.removal:OcclusionSensitivity",
         "xface": "fxeval.explainers.removal:XFace",
         "minplus": "fxeval.explainers.min_plus:MinPlus",

@@ -19,7 +19,7 @@ def test_every_shipped_explainer_works_with_its_defaults(id):
     explainer = shipped(id)()
     assert isinstance(explainer, Explainer)
     assert explainer.needs or id == "precomputed"  # a file asks nothing of a model
-    assert explainer.source
+    assert getattr(explainer, "source", None) or id == "precomputed"
     assert check_params(id, {}) == []
     with pytest.raises(AttributeError):
         setattr(explainer, fields(explainer)[0].name if fields(explainer) else "x", 1)
