@@ -186,3 +186,32 @@ def test_explainers_keep_the_contract(explainer):
         assert type(explainer)(objective="triplet").needs == {"gradients", "contrast"}
     assert explainer.takes_centroids
     assert explainer.source
+
+
+class Blind(nn.Module):
+    """Learns, but never looks: its embedding has a graph that does not reach the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(1, 2, 8))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.weight + images.detach().flatten(1)[:, :8]
+
+
+@each
+def test_an_embedding_that_the_image_does_not_reach_has_no_gradient(explainer):
+    maps = explain(explainer, CountingModel(Blind()), images(2, 1), images(2, 2))
+    assert set(maps.states) == {RowState.NO_GRADIENT}
+    assert float(maps.positive.abs().max()) == 0
+
+
+def test_an_objective_that_is_flat_at_some_points_of_the_way_alone_has_a_map():
+    """The last point, alone in its batch, is the reference itself; the others are not."""
+    model = CountingModel(ConvNet(seed=1), similarity="neg_l2")
+    probe = images(1, 1)
+    nodes, _ = np.polynomial.legendre.leggauss(CHUNK + 1)
+    reference = probe * float(np.float32((1 + nodes[-1]) / 2))
+    maps = explain(IntegratedGradients(steps=CHUNK + 1), model, probe, reference)
+    assert maps.states == (RowState.OK,)
+    assert float(maps.positive.max()) > 0
