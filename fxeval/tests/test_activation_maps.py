@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fxeval.admission import check_maps
-from fxeval.contracts import RowState
+from fxeval.contracts import Gallery, RowState
 from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers.activation_maps import ROWS
 from fxeval.explainers.cam import GradCAM, GradCAMpp, LayerCAM
@@ -68,12 +68,35 @@ def test_tiny_maps_of_several_layers_are_fused_like_large_ones():
 
     class Faint(LayerCAM):
         def coarse(self, activations: Tensor, gradients: Tensor) -> Tensor:
+            assert activations.dtype == gradients.dtype == torch.float64
             return super().coarse(activations, 1e-20 * gradients)
 
     model, probes, references = FaceNet(Net()), images(2, 1), images(2, 2)
     full = explain(model, probes, references, by=LayerCAM, layer=LAYERS).positive
     faint = explain(model, probes, references, by=Faint, layer=LAYERS).positive
     torch.testing.assert_close(full, faint, rtol=0, atol=1e-6)
+
+
+def test_a_layer_without_gradient_beside_one_with_does_not_void_the_row():
+    net = Net()
+    with torch.no_grad():
+        net.conv2.weight.zero_()  # nothing before conv2 matters
+    model = FaceNet(net)
+    model.embed = lambda batch: FaceNet(Net()).embed(batch)
+    for layer in (("conv2", "act"), ("act", "conv2")):
+        assert set(explain(model, images(2, 1), images(2, 2), layer=layer).states) == {RowState.OK}
+    alone = explain(model, images(2, 1), images(2, 2), layer="act")
+    assert set(alone.states) == {RowState.NO_GRADIENT}
+
+
+def test_a_softmax_has_a_direction_even_where_the_reference_is_the_probe():
+    others = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    gallery = Gallery(others, torch.arange(4), torch.tensor([9, 9]))
+    probes = images(2, 1)
+    maps = GradCAM("conv2", objective="arc_softmax(m=0.3,s=4)").explain(
+        FaceNet(Net()), probes, probes, generator=np.random.default_rng(0), gallery=gallery
+    )
+    assert set(maps.states) == {RowState.OK}
 
 
 def test_the_share_of_negative_activations_is_told():
@@ -161,12 +184,14 @@ def test_a_reference_that_is_the_probe_has_no_gradient_and_no_map(kind):
 
 
 def test_a_reference_that_is_the_probe_is_noticed_whatever_the_rounding_of_the_model():
-    net, probes = Net(), images(2, 1)
+    net, probes = Net(), images(ROWS + 3, 1)
     model = FaceNet(net)
     model.embed = lambda batch: net(batch) + 1e-3 * torch.arange(6)  # another device, say
-    references = torch.stack([probes[0], images(1, 2)[0]])
-    maps = explain(model, probes, references)
-    assert maps.states == (RowState.NO_GRADIENT, RowState.OK)
+    references = images(ROWS + 3, 2)
+    twins = [0, ROWS + 1]
+    references[twins] = probes[twins]
+    states = explain(model, probes, references).states
+    assert [row for row, state in enumerate(states) if state != RowState.OK] == twins
 
 
 def test_a_contrast_gives_a_gradient_even_where_the_reference_is_the_probe():

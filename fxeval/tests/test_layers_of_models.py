@@ -140,6 +140,13 @@ def test_rules_count_in_the_order_of_running_not_of_registration():
     assert next(one.runs for one in found if one.name == "relu") == 2
 
 
+def test_only_a_convolution_of_1_by_1_counts_as_a_shortcut():
+    net = nn.Sequential()
+    net.add_module("skip", nn.Conv2d(3, 3, 3))
+    net.add_module("other_skip", nn.Conv2d(3, 3, 1))
+    assert [one.name for one in convolutions(layers(net, 8))] == ["skip"]
+
+
 def test_a_network_without_containers_has_its_last_layer_of_each_size_as_stage():
     net = nn.Sequential(
         nn.Conv2d(3, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 2, 1), nn.PReLU(),
