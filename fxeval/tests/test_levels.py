@@ -157,6 +157,34 @@ def test_a_broken_state_of_the_explainer_keeps_its_map_out_of_the_mean():
     assert not torch.allclose(found.maps, full.maps)
 
 
+def test_the_map_of_an_image_is_the_mean_over_its_usable_references():
+    pixels = images(4)
+    pixels[3] = 0.0  # as a reference, it makes a constant map
+    found = identity_maps(
+        Product(), BlackBox(), pixels, torch.ones(4), generator=pcg(), reference="each"
+    )
+    parts = [
+        slow_norm01((pixels[0] * pixels[other]).double().numpy().mean(axis=0)) for other in (1, 2)
+    ]
+    np.testing.assert_allclose(
+        found.images.positive[0].numpy(), np.mean(parts, axis=0), rtol=0, atol=1e-6
+    )
+    assert found.images.diagnostics["references"].tolist() == [3, 3, 3, 3]
+    assert found.counts.tolist() == [3]
+
+
+def test_an_identity_without_a_map_takes_the_commonest_state():
+    class Broken(Product):
+        def explain(self, *args, **kwargs):
+            maps = torch.zeros_like(super().explain(*args, **kwargs).positive)
+            maps[0, 0, 0] = float("nan")
+            return maps
+
+    found = identity_maps(Broken(), BlackBox(), images(3), torch.ones(3), generator=pcg())
+    assert found.states == (DEGENERATE,)
+    assert found.reasons == ("none of 3 images gives a usable map: degenerate_map 2, nan_map 1",)
+
+
 def test_identities_need_an_explainer_that_takes_centroids_or_a_mean_over_each():
     pixels, identity = images(5), torch.tensor([1, 1, 1, 2, 2])
     with pytest.raises(ExplainerContractError, match=r"OneByOne.*reference='each'"):
