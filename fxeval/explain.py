@@ -1,6 +1,6 @@
 """Asks an explainer for maps, trusts nothing, and loses no pair to another's fault."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,6 +19,7 @@ from fxeval.contracts import (
     SaliencyMaps,
 )
 from fxeval.errors import EvidenceError, ExplainerContractError, ModelContractError
+from fxeval.explainers.levels import joined
 from fxeval.forward_pool import PooledModel
 from fxeval.metrics.evidence import ROWS_AT_ONCE, Side
 from fxeval.models.custody import Custody
@@ -67,7 +68,7 @@ def explain(
     for rows in torch.split(torch.arange(len(pairs)), ROWS_AT_ONCE):
         parts.extend(group.maps(rows))
         progress(int(rows[-1]) + 1, len(pairs))
-    return _joined(parts)
+    return joined(parts, group.size)
 
 
 def needs_of(explainer: Explainer) -> frozenset[str]:
@@ -128,7 +129,7 @@ class _Group:
         self._model = model
         self._comparisons = comparisons
         self._seed = seed
-        self._size = comparisons.size
+        self.size = comparisons.size
         self._custody = Custody(model.module) if model.module is not None else None
         if self._custody is not None:  # embeddings of a changed model are not remembered
             self._model = replace(model, changes=self._custody.changes)
@@ -154,21 +155,21 @@ class _Group:
         assert fault is not None
         if len(rows) > 1:
             return [part for row in torch.split(rows, 1) for part in self.maps(row)]
-        nothing = torch.full((1, *self._size), torch.nan)
+        nothing = torch.full((1, *self.size), torch.nan)
         return [SaliencyMaps(nothing, None, (fault[0],), (fault[1],))]
 
     def _ask(self, rows: Tensor) -> SaliencyMaps:
-        with _modes_kept(), sealed(seed_of(self._seed, "global", *self._size)):
+        with _modes_kept(), sealed(seed_of(self._seed, "global", *self.size)):
             probes, references = self._comparisons.clean(rows)
             maps: object = self._explainer.explain(
                 self._model,
                 probes,
                 references,
-                generator=generator_of(self._seed, "explain", *self._size),
+                generator=generator_of(self._seed, "explain", *self.size),
                 **self._comparisons.extra(rows),
             )
         # check_maps copies: the explainer may write its next maps over these.
-        return check_maps(type(self._explainer).__name__, maps, len(rows), self._size)
+        return check_maps(type(self._explainer).__name__, maps, len(rows), self.size)
 
     def _put_back(self) -> list[str]:
         """Put the model back, whatever happened to it, and return what did.
@@ -215,35 +216,6 @@ def _nonmates(pairs: Pairs, identity: Tensor, others: tuple[Tensor, Tensor], see
         digests = sorted(images.tolist(), key=lambda image: pairs.image_digests[image])
         chosen.append(digests[seed_of(seed, "nonmate", pairs.row_id(row)) % len(digests)])
     return torch.tensor(chosen, dtype=torch.int64)
-
-
-def _joined(parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
-    """Put parts together; a part without a negative map or a diagnostic has NaN there."""
-    names = dict.fromkeys(name for part in parts for name in part.diagnostics)
-    signed = any(part.negative is not None for part in parts)
-
-    def missing(part: SaliencyMaps) -> Tensor:
-        return torch.full((len(part.states),), torch.nan)
-
-    return SaliencyMaps(
-        torch.cat([part.positive for part in parts]),
-        torch.cat(
-            [
-                torch.full_like(part.positive, torch.nan)
-                if part.negative is None
-                else part.negative
-                for part in parts
-            ]
-        )
-        if signed
-        else None,
-        tuple(state for part in parts for state in part.states),
-        tuple(reason for part in parts for reason in part.reasons),
-        {
-            name: torch.cat([part.diagnostics.get(name, missing(part)) for part in parts])
-            for name in names
-        },
-    )
 
 
 @contextmanager

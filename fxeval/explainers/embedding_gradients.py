@@ -220,7 +220,7 @@ class FGGB:
             carried = F.pad(each[first : first + copies], (0, 0, 0, max(0, first + copies - D)))
             pull = through_unit(embeddings, carried.repeat(n, 1))
             gradient = pulled_back(leaf, embeddings, pull, keep=first + copies < D)
-            maps = gradient.abs().mean(dim=1).view(n, copies, -1)
+            maps = gradient.abs().mean(dim=1).view(n, copies, sums.shape[1])
             norms = torch.linalg.vector_norm(maps, dim=2, keepdim=True)
             is_dead &= (norms == 0).flatten(1).all(dim=1)
             weights = excess @ carried.T  # (n, copies)

@@ -43,7 +43,7 @@ class EBP:
     weights. The probability that a neuron wins, 1 at the unit, is handed down layer by layer in
     proportion to ``a w+``; the map is what arrives at the pixel, summed over the colour channels.
 
-    * ``ebp``: of the mate's unit; a contrast is not looked at.
+    * ``ebp``: of the mate's unit; takes no contrast.
     * ``contrastive``: ``ReLU(P_mate / sum P_mate - P_non / sum P_non)``, by pixel and channel.
     * ``truncated``: likewise, on those elements of P_mate alone whose cumulative mass, from the
       smallest up, is ``mass`` of the whole or more.
@@ -127,13 +127,16 @@ class EBP:
             its state ``degenerate_map``, where ``subtree`` has no gradient ``no_gradient``.
 
         Raises:
-            ExplainerContractError: If the model is not supported or the contrast is missing.
+            ExplainerContractError: If the model is not supported, or the contrast is missing or
+                too much.
             ModelContractError: If embeddings are not finite (n, D) tensors.
         """
         module = lent_module("ebp", model)
-        if self.variant == "ebp":
-            contrast = None
-        elif contrast is None:
+        if self.variant == "ebp" and contrast is not None:
+            raise ExplainerContractError(
+                "ebp: variant 'ebp' takes no contrast. Use variant 'contrastive', or leave it out."
+            )
+        if self.variant != "ebp" and contrast is None:
             raise ExplainerContractError(
                 f"ebp: variant '{self.variant}' needs a contrast (N, 3, H, W), images of nonmates. "
                 "Hand them in, or use variant 'ebp'."

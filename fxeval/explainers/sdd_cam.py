@@ -69,7 +69,7 @@ class SDDCAM:
 
     The exponential is monotone: under A the order of the pixels depends on ``k`` alone, and tends
     to that of M_t as ``k`` grows. The softmax scale of the logits changes neither the choice of
-    classes nor a map. A contrast is not used: the gallery is the contrast.
+    classes nor a map. It takes no contrast: the gallery is the contrast.
 
     Attributes:
         variant: See above; the published formula can be read both ways.
@@ -125,7 +125,7 @@ class SDDCAM:
         *, contrast: Images | None = None, generator: np.random.Generator,
         gallery: Gallery | None = None,
     ) -> SaliencyMaps:  # fmt: skip
-        """Explain each probe; ``generator`` and ``contrast`` are not used.
+        """Explain each probe; ``generator`` is not used.
 
         Returns:
             SaliencyMaps with (N, H, W) positive maps in [0, 1], larger = speaks more for the
@@ -133,8 +133,14 @@ class SDDCAM:
 
         Raises:
             ExplainerContractError: If there is no gallery, or none but the probe's own identity in
-                it; if the layer cannot be used, or for the reason ``unsupported`` gives.
+                it; if a contrast is given, if the layer cannot be used, or for the reason
+                ``unsupported`` gives.
         """
+        if contrast is not None:
+            raise ExplainerContractError(
+                "sddcam: takes no contrast, the gallery's other identities are its contrast. Leave "
+                "it out."
+            )
         module = module_of("sddcam", model)
         rivals = _rivals(model.similarity, gallery, len(probes))
         maps = [probes.new_zeros((0, *probes.shape[2:]))]

@@ -285,7 +285,7 @@ def test_embeddings_without_a_common_positive_dimension_give_a_zero_map() -> Non
 @pytest.mark.parametrize("variant", ["ebp", "contrastive", "truncated", "subtree"])
 def test_a_row_does_not_depend_on_the_others(variant: str) -> None:
     n = ROWS + 3
-    images = tuple(pictures(n, seed) for seed in (1, 2, 3))
+    images = tuple(pictures(n, seed) for seed in (1, 2, 3)[: 2 if variant == "ebp" else 3])
     together = explain(Chain(5), *images, variant=variant)
     for row in (0, ROWS - 1, ROWS, n - 1):
         one = [part[row : row + 1] for part in images]
@@ -295,6 +295,12 @@ def test_a_row_does_not_depend_on_the_others(variant: str) -> None:
         for name, values in together.diagnostics.items():
             assert abs(alone.diagnostics[name][0] - values[row]) < 1e-5, name
     assert not torch.allclose(together.positive[0], together.positive[1], atol=1e-4)
+
+
+def test_the_plain_variant_takes_no_contrast() -> None:
+    images = [pictures(1, seed) for seed in (1, 2, 3)]
+    with pytest.raises(ExplainerContractError, match="'ebp' takes no contrast"):
+        explain(Chain(), *images, variant="ebp")
 
 
 def test_a_centroid_of_equal_references_is_the_reference() -> None:

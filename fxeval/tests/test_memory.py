@@ -1,0 +1,56 @@
+"""Peak memory of an explainer depends on its chunks, not on how many pairs it is handed."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fxeval.explainers import SHIPPED
+
+SMALL = {
+    "corrrise": "masks=40",
+    "fggb": "operating_threshold=0.3",
+    "minplus": "step=28, rounds=2",
+    "rise": "masks=40",
+    "srise": "masks=40",
+    "xssab": "operating_threshold=0.3",
+}
+MEASURE = """
+import resource, sys, torch, numpy as np
+from fxeval.contracts import Gallery
+from fxeval.explainers import shipped
+from fxeval.fixtures.models import model_mini_resnet
+
+torch.set_num_threads(1)
+model = model_mini_resnet.__wrapped__()
+explainer = shipped({id!r})({params})
+
+def explain(n):
+    generator = torch.Generator().manual_seed(0)
+    probes, references = torch.rand((2, n, 3, 112, 112), generator=generator)
+    given = dict(contrast=references.roll(1, 0)) if "contrast" in explainer.needs else dict()
+    if "gallery" in explainer.needs:
+        embeddings = torch.cat([model.embed(part) for part in references.split(16)])
+        given["gallery"] = Gallery(embeddings, torch.arange(n), torch.arange(n))
+    explainer.explain(
+        model, probes, references, generator=np.random.default_rng(0), **given
+    )
+
+explain(16)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+explain(64)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+# 64 pairs and their maps, in float64 and some copies of each: what depends on N has to be held.
+PER_PAIR_KIB = 6 * 2 * 3 * 112 * 112 * 4 / 1024
+SLACK_KIB = 60 * 1024  # of the allocator
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", sorted(set(SHIPPED) - {"precomputed"}))
+def test_four_times_as_many_pairs_need_no_more_than_their_images(id):
+    code = MEASURE.format(id=id, params=SMALL.get(id, ""))
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    grown = int(run.stdout)
+    assert grown <= 48 * PER_PAIR_KIB + SLACK_KIB, f"{id}: {grown / 1024:.0f} MiB more"
