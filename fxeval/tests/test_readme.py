@@ -1,5 +1,6 @@
 """What the README says is true: its commands run, its examples work."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -53,24 +54,67 @@ def test_the_second_command_is_the_one_that_ci_runs():
 
 
 def test_the_examples_of_ones_own_subjects_run(pytester):
-    examples = "\n\n".join(blocks("python"))
-    pytester.makeconftest(CONFTEST + "\n\n" + examples)
-    (pytester.path / "suites").mkdir()
-    ids = re.findall(r"^def (model|explainer|pairs)_(\w+)\(", examples, re.MULTILINE)
-    names = dict(ids)
-    assert set(names) == {"model", "explainer", "pairs"}
-    text = SUITE.replace("EXPLAINERS", names["explainer"]).replace("tiny", names["model"])
-    text = text.replace("memory, n: 32", f"{names['pairs']}, n: 32")
-    (pytester.path / "suites" / "own.yaml").write_text(text)
-    pytester.runpytest_subprocess("suites/own.yaml", "--fx-threads=1")
-    (path,) = pytester.path.glob("reports/*/small.json")
-    record = json.loads(path.read_text())
+    own = run_examples(pytester, "\n\n".join(blocks("python")))
+    assert own["explainers"] == ["mine", "input_gradient"]
+    record = own["record"]
+    assert len(record["cells"]) == 4
     assert {cell["verdict"]["outcome"] for cell in record["cells"]} <= {
         "pass",
         "fail",
         "inconclusive",
     }
     assert {cell["states"]["ok"] for cell in record["cells"]} == {32}
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("library", ["captum", "pytorch_grad_cam"])
+def test_the_examples_of_adapters_run(pytester, library):
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is absent: run .ci/oracles")
+    word = {"captum": "captum", "pytorch_grad_cam": "peer"}[library]
+    parts = [part for block in blocks("py") for part in block.split("@pytest.fixture")]
+    adapters = ["@pytest.fixture" + part for part in parts if f"def explainer_{word}" in part]
+    assert adapters
+    subjects = [block for block in blocks("python") if "def explainer" not in block]
+    own = run_examples(pytester, "\n\n".join([STAND_IN, f"import {library}", *adapters, *subjects]))
+    assert len(own["explainers"]) == len(adapters)
+    for cell in own["record"]["cells"]:
+        # On this tiny network some maps are constant; none may be missing or broken.
+        assert set(cell["states"]) <= {"ok", "degenerate_map"}, cell["problems"]
+        assert cell["states"]["ok"] >= 16
+
+
+# pytorch-grad-cam imports torchvision, of which it needs nothing here.
+STAND_IN = """
+import sys
+from types import ModuleType
+for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+    try:
+        __import__(name)
+    except ImportError:
+        stand_in = sys.modules[name] = ModuleType(name)
+        stand_in.Compose = stand_in.Normalize = stand_in.ToTensor = stand_in.resize = None
+"""
+IMPORTS = """
+from dataclasses import dataclass
+from fxeval.contracts import SaliencyMaps
+from fxeval.explainers.adapters import from_captum, from_function, from_grad_cam
+"""
+
+
+def run_examples(pytester, examples):
+    """Run the examples of explainers on the examples of a model and of pairs."""
+    pytester.makeconftest(CONFTEST + IMPORTS + "\n\n" + examples)
+    (pytester.path / "suites").mkdir()
+    found = {"model": [], "explainer": [], "pairs": []}
+    for role, name in re.findall(r"^def (model|explainer|pairs)_(\w+)\(", examples, re.MULTILINE):
+        found[role].append(name)
+    [model], [pairs] = found["model"], found["pairs"]
+    text = SUITE.replace("EXPLAINERS", ", ".join(found["explainer"])).replace("tiny", model)
+    (pytester.path / "suites" / "own.yaml").write_text(text.replace("memory, n", f"{pairs}, n"))
+    pytester.runpytest_subprocess("suites/own.yaml", "--fx-threads=1")
+    (path,) = pytester.path.glob("reports/*/small.json")
+    return {"explainers": found["explainer"], "record": json.loads(path.read_text())}
 
 
 def test_every_file_the_readme_points_at_is_there():
