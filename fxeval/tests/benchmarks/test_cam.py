@@ -27,7 +27,7 @@ from fxeval.meter import metered
 from fxeval.models.loading import TorchFaceModel
 from fxeval.tests.peers import pytorch_grad_cam
 
-ROUNDS = 7
+ROUNDS = 5
 DISASTER = 3.0  # fxeval / peer that even a busy machine does not excuse
 OURS = {"GradCAM": GradCAM, "GradCAMPlusPlus": GradCAMpp, "LayerCAM": LayerCAM}
 
