@@ -1,11 +1,19 @@
 """Holds what strangers return against the contract."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast, get_args
 
 import torch
 from torch import Tensor
 
-from fxeval.contracts import BROKEN_STATES, Embeddings, RowState, SaliencyMaps
+from fxeval.contracts import (
+    BROKEN_STATES,
+    Embeddings,
+    Explainer,
+    Need,
+    RowState,
+    SaliencyMaps,
+)
 from fxeval.errors import ExplainerContractError, ModelContractError
 
 
@@ -37,6 +45,32 @@ def check_embeddings(name: str, embeddings: object, n: int) -> Embeddings:
     return embeddings.detach().to(torch.float32)
 
 
+def check_explainer(name: str, explainer: object) -> Explainer:
+    """Return what a fixture made if it can be asked for maps.
+
+    Raises:
+        ExplainerContractError: If it has no ``explain``, or needs what nobody knows.
+    """
+    if isinstance(explainer, type):
+        raise ExplainerContractError(
+            f"explainer '{name}': an object expected, got the class {explainer.__name__}. Return "
+            f"{explainer.__name__}()."
+        )
+    if not callable(getattr(explainer, "explain", None)):
+        raise ExplainerContractError(
+            f"explainer '{name}': an object with explain(model, probes, references, *, contrast, "
+            f"generator) expected, got {type(explainer).__name__}. Wrap a function with "
+            "fxeval.explainers.adapters.from_function."
+        )
+    needs = getattr(explainer, "needs", ())
+    known = sorted(get_args(Need))
+    if isinstance(needs, str) or not isinstance(needs, Iterable) or set(needs) - set(known):
+        raise ExplainerContractError(
+            f"explainer '{name}': needs must be a set of {', '.join(known)}, got {needs!r}."
+        )
+    return cast(Explainer, explainer)
+
+
 def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> SaliencyMaps:
     """Return a stranger's maps with every NaN and constant map marked, or refuse their form.
 
@@ -61,14 +95,18 @@ def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> Salien
     for row, map_ in enumerate(positive):
         if states[row] in BROKEN_STATES:
             continue
-        if not bool(torch.isfinite(map_).all()):
+        broken = ~torch.isfinite(map_)
+        if negative is not None:
+            broken |= ~torch.isfinite(negative[row])
+        if bool(broken.any()):
             states[row] = RowState.NAN_MAP
-            reasons[row] = f"{int((~torch.isfinite(map_)).sum())} pixels are NaN or infinite"
+            reasons[row] = f"{int(broken.sum())} pixels are NaN or infinite"
         elif is_constant(map_):
             states[row] = RowState.DEGENERATE_MAP
-            reasons[row] = reasons[row] or f"every pixel is {float(map_.flatten()[0]):g}"
+            value = f"{float(map_.flatten()[0]):g}"
+            reasons[row] = reasons[row] or f"every pixel is {value}, within 1e-12"
     diagnostics = {
-        str(key): values.detach().to("cpu", torch.float32, copy=True)
+        str(key): torch.as_tensor(values).detach().to("cpu", torch.float32, copy=True)
         for key, values in maps.diagnostics.items()
     }
     return SaliencyMaps(positive, negative, tuple(states), tuple(reasons), diagnostics)

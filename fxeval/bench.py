@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fxeval.admission import check_explainer
 from fxeval.cells import Cell, Use
 from fxeval.contracts import (
     Explainer,
@@ -21,13 +22,10 @@ from fxeval.contracts import (
 )
 from fxeval.errors import (
     DataContractError,
-    EvidenceError,
-    ExplainerContractError,
-    FxevalError,
     ModelContractError,
     UnsupportedError,
 )
-from fxeval.explain import explain, needs_of
+from fxeval.explain import explain, needs_of, why_unsupported
 from fxeval.forward_pool import ForwardPool, PooledModel, precise
 from fxeval.meter import Cost, metered
 from fxeval.metrics.evidence import Evidence, Redrawn, Side
@@ -92,15 +90,17 @@ class Bench:
         self._explaining = []
         for role, use in zip(self.subjects, (cell.model, cell.explainer, cell.pairs), strict=True):
             self.subjects[role].pop(use.name, None)
+        check_explainer(cell.explainer.name, subjects.explainer)
         model = self._admit(cell, subjects.model)
         pairs = self._load(cell, subjects)
         self._describe(cell, subjects, pairs)
-        reason = _unsupported(subjects)
+        reason = why_unsupported(subjects.explainer, model)
         if reason is not None:
             raise UnsupportedError(
-                f"unsupported: {cell.explainer.name} cannot explain {cell.model.name}: {reason}"
+                f"{cell.explainer.name} cannot explain {cell.model.name}: {reason}"
             )
         pooled = PooledModel(model, self.pool, _model_key(cell, model))
+        given = bool(getattr(subjects.explainer, "maps_are_given", False))
 
         def maps(of: PooledModel, label: str, side: Side) -> SaliencyMaps:
             return self._explained(cell, subjects.explainer, of, (pairs, label, side))
@@ -113,7 +113,7 @@ class Bench:
             clean=lambda: self.pool.clean(pooled, pairs),
             embed=lambda wanted: self.pool.embed(pooled, pairs, wanted),
             explain=lambda side: maps(pooled, "trained", side),
-            redraw=lambda index: self._redraw(cell, pooled, pairs, index, maps),
+            redraw=lambda index: self._redraw(cell, pooled, pairs, index, maps, given),
             emit=lambda rows: self._emit(cell.id, rows),
         )
 
@@ -161,7 +161,8 @@ class Bench:
         about: tuple[Pairs, str, Side],
     ) -> SaliencyMaps:
         pairs, label, side = about
-        key = (_fixture(cell, cell.explainer), model.key, id(pairs), side, cell.seed)
+        about_maps = (_fixture(cell, cell.explainer), model.key, id(pairs), side, cell.seed)
+        key = (*about_maps, self.device)
         is_new = key not in self._maps
         if is_new:
             while len(self._maps) >= KEPT_MAPS:
@@ -191,11 +192,17 @@ class Bench:
         pairs: Pairs,
         index: int,
         maps: Callable[[PooledModel, str, Side], SaliencyMaps],
+        given: bool,
     ) -> Redrawn:
         if model.module is None:
-            raise EvidenceError(
+            raise UnsupportedError(
                 f"model '{model.name}' is a black box: its weights can't be re-drawn. Leave "
                 "sanity.model_randomisation out for it."
+            )
+        if given:
+            raise UnsupportedError(
+                f"the maps of {cell.explainer.name} are given: they were made with one network and "
+                "follow no re-drawn one. Leave sanity.model_randomisation out for them."
             )
         key = (model.key, id(pairs), cell.seed, index)
         calibration = pairs.images[:CALIBRATION_IMAGES].to(device_of(model)).float() / 255.0
@@ -225,7 +232,8 @@ class Bench:
         }
         self.subjects["explainers"][cell.explainer.name] = {
             "class": type(subjects.explainer).__qualname__,
-            "params": dict(cell.explainer.params),
+            "params": settings_of(subjects.explainer) or dict(cell.explainer.params),
+            "digest": getattr(subjects.explainer, "digest", None),
             "needs": sorted(needs_of(subjects.explainer)),
             "source": getattr(subjects.explainer, "source", None),
         }
@@ -302,31 +310,28 @@ def load_pairs(source: PairSource, listing: PairListing, crop: Any) -> Pairs:  #
     )
 
 
-def _unsupported(subjects: Subjects) -> str | None:
-    """Return why the explainer can't explain this kind of model, by its own word or by its needs.
+def settings_of(subject: object) -> dict[str, Any]:
+    """Return all that a dataclass is made of, as plain data; functions and objects by their names.
 
-    Raises:
-        ExplainerContractError: If it can't even be asked.
+    >>> from fxeval.explainers.cam import GradCAM
+    >>> settings_of(GradCAM(layer=("stage2", "stage4")))
+    {'layer': ['stage2', 'stage4'], 'objective': 'native'}
     """
-    explainer, model = subjects.explainer, subjects.model
-    if model.module is None and needs_of(explainer) & {"gradients", "layers"}:
-        return (
-            "it needs gradients, and the model is a black box (its module is None). Use an "
-            "explainer that only asks for embeddings, such as srise."
-        )
-    ask = getattr(explainer, "unsupported", None)
-    if ask is None:
-        return None
-    try:
-        reason = ask(model)
-    except FxevalError:
-        raise
-    except Exception as error:  # a stranger's code may raise anything
-        raise ExplainerContractError(
-            f"explainer '{type(explainer).__name__}': unsupported(model) raised "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    return None if reason is None else str(reason)
+    if not is_dataclass(subject) or isinstance(subject, type):
+        return {}
+    return {field.name: _plain(getattr(subject, field.name)) for field in fields(subject)}
+
+
+def _plain(value: object) -> Any:  # noqa: ANN401  (plain JSON)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _fixture(cell: Cell, use: Use) -> tuple[str, str, str]:

@@ -113,8 +113,9 @@ class Explainer(Protocol):
     """Anything that makes saliency maps.
 
     Optional: ``needs``, a set of ``Need`` (with ``contrast`` in it the harness hands in nonmates,
-    with ``gallery`` a keyword ``gallery``, a :class:`Gallery`); and ``unsupported(model) -> str |
-    None``, the reason why this kind of model cannot be explained.
+    with ``gallery`` a keyword ``gallery``, a :class:`Gallery`); ``unsupported(model) -> str |
+    None``, the reason why this kind of model cannot be explained; ``source``, where the method is
+    from; ``maps_are_given = True``, the maps were made beforehand and follow no other weights.
     """
 
     def explain(
@@ -252,18 +253,28 @@ class Gallery:
         embeddings: (G, D) float32, as the model that is explained returns them.
         identity: (G,) int64.
         probe_identity: (N,) int64, the identity of each probe in the same numbering.
+        reference_identity: (N,) int64, of each reference; that of the probe if not given.
     """
 
     embeddings: Embeddings
     identity: Tensor
     probe_identity: Tensor
+    reference_identity: Tensor | None = None
 
     def centroids(self) -> tuple[Tensor, Tensor]:
         """Return the I distinct identities (int64), and their (I, D) unit centroids in float64."""
-        names, group = torch.unique(self.identity, return_inverse=True)
+        names = torch.unique(self.identity)
         unit = torch.nn.functional.normalize(self.embeddings.double(), dim=1, eps=1e-12)
-        sums = unit.new_zeros(len(names), unit.shape[1]).index_add_(0, group.to(unit.device), unit)
-        return names, torch.nn.functional.normalize(sums, dim=1, eps=1e-12)
+        # A product, and no index_add, whose order of summation may change from run to run.
+        members = (self.identity[None, :] == names[:, None]).to(unit.device, torch.float64)
+        return names, torch.nn.functional.normalize(members @ unit, dim=1, eps=1e-12)
+
+    def is_of_the_pair(self, names: Tensor) -> Tensor:
+        """Say, (N, I) bool, which identities are the probe's or the reference's: no rivals."""
+        own = self.probe_identity[:, None] == names[None, :]
+        if self.reference_identity is None:
+            return own
+        return own | (self.reference_identity[:, None] == names[None, :])
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,12 +320,13 @@ class SaliencyMaps:
                 f"saliency maps: one state and one reason per map expected, got {len(self.states)} "
                 f"states and {len(self.reasons)} reasons for {n} maps."
             )
-        wrong = [name for name, values in self.diagnostics.items() if tuple(values.shape) != (n,)]
-        if wrong:
-            raise ExplainerContractError(
-                f"saliency maps: diagnostic '{wrong[0]}' must be ({n},), one number per map, got "
-                f"{tuple(self.diagnostics[wrong[0]].shape)}."
-            )
+        for name, values in self.diagnostics.items():
+            shape = tuple(getattr(values, "shape", ()))
+            if shape != (n,):
+                raise ExplainerContractError(
+                    f"saliency maps: diagnostic '{name}' must be a tensor ({n},), one number per "
+                    f"map, got {type(values).__name__} {shape}."
+                )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,10 @@
 """Asks an explainer for maps, trusts nothing, and loses no pair to another's fault."""
 
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,19 @@ from torch import Tensor
 from fxeval.admission import check_maps
 from fxeval.contracts import (
     Explainer,
+    FaceModel,
     Gallery,
     Images,
     Pairs,
     RowState,
     SaliencyMaps,
 )
-from fxeval.errors import EvidenceError, ExplainerContractError, ModelContractError
+from fxeval.errors import (
+    EvidenceError,
+    ExplainerContractError,
+    FxevalError,
+    ModelContractError,
+)
 from fxeval.explainers.levels import joined
 from fxeval.forward_pool import PooledModel
 from fxeval.metrics.evidence import ROWS_AT_ONCE, Side
@@ -62,13 +70,58 @@ def explain(
     Raises:
         ModelContractError: If the model fails on the clean images, or can't be put back.
         EvidenceError: If the list has no nonmate for an explainer that needs one.
+        ExplainerContractError: If the explainer refuses the first pairs one by one for one and the
+            same reason: it is not set up for this model or these images.
     """
     group = _Group(explainer, model, _Comparisons(explainer, model, pairs, side, seed), seed)
     parts: list[SaliencyMaps] = []
     for rows in torch.split(torch.arange(len(pairs)), ROWS_AT_ONCE):
         parts.extend(group.maps(rows))
+        if int(rows[0]) == 0:
+            group.check_refusals(parts)
         progress(int(rows[-1]) + 1, len(pairs))
     return joined(parts, group.size)
+
+
+def why_unsupported(explainer: Explainer, model: FaceModel) -> str | None:
+    """Return why the explainer can't explain this kind of model, by its own word or by its needs.
+
+    Raises:
+        ExplainerContractError: If it can't be asked, answers oddly or changes the model.
+    """
+    if model.module is None and needs_of(explainer) & {"gradients", "layers"}:
+        return (
+            "it needs gradients, and the model is a black box (its module is None). Use an "
+            "explainer that only asks for embeddings, such as srise."
+        )
+    ask, name = getattr(explainer, "unsupported", None), type(explainer).__name__
+    if ask is None:
+        return None
+    custody = Custody(model.module) if model.module is not None else None
+    changes: list[str] = []
+    try:
+        with _modes_kept(), sealed(0):
+            reason = ask(model)
+    except FxevalError:
+        raise
+    except Exception as error:  # a stranger's code may raise anything
+        raise ExplainerContractError(
+            f"explainer '{name}': unsupported(model) raised {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        if custody is not None:
+            changes = custody.changes()
+            custody.restore()
+    if changes:
+        raise ExplainerContractError(
+            f"explainer '{name}': unsupported(model) changed the model: {'; '.join(changes)}."
+        )
+    if reason is not None and not (isinstance(reason, str) and reason):
+        raise ExplainerContractError(
+            f"explainer '{name}': unsupported(model) must return the reason as text, or None, got "
+            f"{reason!r}."
+        )
+    return reason
 
 
 def needs_of(explainer: Explainer) -> frozenset[str]:
@@ -90,7 +143,7 @@ class _Comparisons:
         self._device = device_of(model)
         self._images = pairs.images
         self._probes, self._identity = first
-        self._references = second[0]
+        self._references, self._reference_identity = second
         self._contrast = _nonmates(pairs, first[1], second, seed) if "contrast" in needs else None
         self._gallery: tuple[Tensor, Tensor] | None = None
         if "gallery" in needs:
@@ -111,8 +164,9 @@ class _Comparisons:
         if self._gallery is not None:
             embeddings, identity = self._gallery
             given["gallery"] = Gallery(
-                embeddings.to(self._device, copy=True), identity.clone(), self._identity[rows]
-            )
+                embeddings.to(self._device, copy=True), identity.clone(),
+                self._identity[rows], self._reference_identity[rows],
+            )  # fmt: skip
         return given
 
     def _inputs(self, images: Tensor) -> Images:
@@ -130,6 +184,7 @@ class _Group:
         self._comparisons = comparisons
         self._seed = seed
         self.size = comparisons.size
+        self._refusals: list[str] = []
         self._custody = Custody(model.module) if model.module is not None else None
         if self._custody is not None:  # embeddings of a changed model are not remembered
             self._model = replace(model, changes=self._custody.changes)
@@ -143,13 +198,15 @@ class _Group:
             part = self._ask(rows)
         except Exception as error:  # a stranger's code may raise anything
             fault = _fault(error)
+            if isinstance(error, _RefusedError) and len(rows) == 1:
+                self._refusals.append(fault[1])
             is_of_the_model = isinstance(error, ModelContractError)
         finally:  # an interrupted run hands the model back, too
             changes = self._put_back()
         if fault is not None and is_of_the_model:
             self._try_model(rows)
         if changes:
-            fault = RowState.MODEL_CHANGED, "; ".join(changes)
+            fault = RowState.MODEL_CHANGED, _advised("; ".join(changes))
         if part is not None and fault is None:
             return [part]
         assert fault is not None
@@ -158,16 +215,25 @@ class _Group:
         nothing = torch.full((1, *self.size), torch.nan)
         return [SaliencyMaps(nothing, None, (fault[0],), (fault[1],))]
 
+    def check_refusals(self, parts: Sequence[SaliencyMaps]) -> None:
+        """Raise what the explainer itself said if it refused every pair so far alike."""
+        n = sum(len(part.states) for part in parts)
+        if len(self._refusals) == n and len(set(self._refusals)) == 1:
+            raise ExplainerContractError(self._refusals[0])
+
     def _ask(self, rows: Tensor) -> SaliencyMaps:
         with _modes_kept(), sealed(seed_of(self._seed, "global", *self.size)):
             probes, references = self._comparisons.clean(rows)
-            maps: object = self._explainer.explain(
-                self._model,
-                probes,
-                references,
-                generator=generator_of(self._seed, "explain", *self.size),
-                **self._comparisons.extra(rows),
-            )
+            try:
+                maps: object = self._explainer.explain(
+                    self._model,
+                    probes,
+                    references,
+                    generator=generator_of(self._seed, "explain", *self.size),
+                    **self._comparisons.extra(rows),
+                )
+            except ExplainerContractError as error:
+                raise _RefusedError(str(error)) from error
         # check_maps copies: the explainer may write its next maps over these.
         return check_maps(type(self._explainer).__name__, maps, len(rows), self.size)
 
@@ -206,7 +272,7 @@ def _nonmates(pairs: Pairs, identity: Tensor, others: tuple[Tensor, Tensor], see
     """Choose for each row an image of another identity among the other side's; (N,) int64."""
     chosen = []
     for row, own in enumerate(identity.tolist()):
-        images = torch.unique(others[0][others[1] != own])
+        images = torch.unique(others[0][(others[1] != own) & (others[1] != others[1][row])])
         if not len(images):
             raise EvidenceError(
                 f"pairs '{pairs.name}': the explainer needs a nonmate, but the list has no other "
@@ -242,8 +308,28 @@ def _determinism() -> tuple[bool, bool]:
     )
 
 
+class _RefusedError(Exception):
+    """The explainer itself says that it cannot explain what it is given."""
+
+
 def _fault(error: Exception) -> tuple[RowState, str]:
+    if isinstance(error, _RefusedError):
+        return RowState.EXPLAINER_RAISED, str(error)
     if isinstance(error, ExplainerContractError):
         return RowState.WRONG_SHAPE, str(error)
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return RowState.EXPLAINER_RAISED, text[:500]
+    return RowState.EXPLAINER_RAISED, text[:500] + _place(error)
+
+
+def _place(error: Exception) -> str:
+    """Say where in the stranger's own code an error came up: the file's name and the line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = ("/fxeval/", "/torch/", "/site-packages/")
+    own = [frame for frame in frames if not any(part in frame.filename for part in ours)]
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+
+
+def _advised(changes: str) -> str:
+    if "gradients were left" in changes:
+        return f"{changes}. Use torch.autograd.grad, which leaves none, instead of backward()."
+    return changes

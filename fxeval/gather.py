@@ -43,6 +43,14 @@ class Gatherer:
                 verdict = {"outcome": "invalid", "reason": reason.strip()}
                 result["cell"] = {**result["cell"], "verdict": verdict}
 
+    def unmeasured(self) -> list[str]:
+        """Return the checks of which every cell that ran was unsupported: nothing was measured."""
+        outcomes: dict[str, set[str]] = {}
+        for result in self.results:
+            cell = result["cell"]
+            outcomes.setdefault(cell["check"], set()).add(cell["verdict"]["outcome"])
+        return [check for check, found in outcomes.items() if found == {"unsupported"}]
+
     def records(self) -> list[dict[str, Any]]:
         """Return one record per suite file, cells in the suite's order."""
         suites = dict.fromkeys(result["suite"]["path"] for result in self.results)
@@ -104,15 +112,19 @@ class Gatherer:
             "environment": results[0]["environment"],
             "subjects": subjects,
             "cells": [cells[cell] for cell in planned if cell in cells],
-            "verdict": _overall([cell["verdict"]["outcome"] for cell in cells.values()], missing),
+            "verdict": _overall(list(cells.values()), missing),
         }
 
 
-def _overall(outcomes: list[str], missing: list[str]) -> dict[str, str]:
+def _overall(cells: list[dict[str, Any]], missing: list[str]) -> dict[str, str]:
     """Return the verdict of a suite: the worst of its cells; nothing measured is never a pass."""
+    outcomes = [cell["verdict"]["outcome"] for cell in cells]
     counts = Counter(outcomes)
     worst = next(outcome for outcome in ORDER if counts[outcome])
-    worst = "inconclusive" if worst == "unsupported" else worst
+    measured = {cell["check"] for cell in cells if cell["verdict"]["outcome"] != "unsupported"}
+    unmeasured = list(dict.fromkeys(c["check"] for c in cells if c["check"] not in measured))
+    if unmeasured and worst in ("pass", "unsupported"):
+        worst = "inconclusive"
     words = {
         "invalid": "could not be measured",
         "fail": "failed",
@@ -122,6 +134,8 @@ def _overall(outcomes: list[str], missing: list[str]) -> dict[str, str]:
     }
     parts = [f"{counts[outcome]} {words[outcome]}" for outcome in ORDER if counts[outcome]]
     reason = f"of {len(outcomes) + len(missing)} cells " + ", ".join(parts)
+    if unmeasured:
+        reason += f"; nothing was measured of {', '.join(unmeasured)}"
     if missing:
         reason += f", {len(missing)} not run"
         worst = "inconclusive" if worst == "pass" else worst

@@ -19,7 +19,8 @@ class Cost:
     Attributes:
         forwards: Images that passed the network forwards; embeddings that were still in memory cost
             none.
-        backwards: Images that passed it backwards, once for every backward pass of the output.
+        backwards: Images that passed it backwards, once for every backward pass of the output. The
+            passes of excitation backprop are its own and in its diagnostics.
         seconds: Wall time.
     """
 

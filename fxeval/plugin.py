@@ -228,7 +228,7 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     from fxeval.bench import Subjects
     from fxeval.cells import Outcome
     from fxeval.configure import configured
-    from fxeval.errors import FxevalError, UnsupportedError
+    from fxeval.errors import ExplainerContractError, FxevalError, UnsupportedError
 
     session = _session(request.config)
     try:
@@ -240,9 +240,12 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
         )
         result = run.measure_cell(cell, subjects, session.bench)
     except UnsupportedError as error:
-        is_excused = cell.on_unsupported == "skip"
-        outcome = Outcome.UNSUPPORTED if is_excused else Outcome.INVALID
-        result = run.invalid_cell(cell, str(error), outcome)
+        if cell.on_unsupported == "skip":
+            result = run.invalid_cell(cell, str(error), Outcome.UNSUPPORTED)
+        else:
+            result = run.invalid_cell(cell, f"unsupported: {error}")
+    except ExplainerContractError as error:
+        result = run.invalid_cell(cell, f"{error} ({cell.explainer.where})")
     except FxevalError as error:
         result = run.invalid_cell(cell, str(error))
     except _EXCUSES as error:  # a cell that was asked for and not measured is never green
@@ -333,6 +336,8 @@ class _Results:
             return
         from fxeval.errors import StoreError
 
+        if self._gatherer.unmeasured() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         try:
             self._gatherer.write()
         except StoreError as error:
@@ -353,6 +358,11 @@ class _Results:
             colour = writer.config.get_terminal_writer().hasmarkup
             for line in terminal_summary(record, width=width, colour=colour):
                 writer.write_line(line)
+        for check in self._gatherer.unmeasured():
+            writer.write_line(
+                f"error: check '{check}' measured nothing: all its cells are unsupported",
+                red=True,
+            )
         for path in self._gatherer.written:
             writer.write_line(f"wrote {os.path.relpath(path)}")
         if self._error:

@@ -15,9 +15,11 @@ from fxeval.contracts import FaceModel, Gallery, Images, Maps, Need, RowState, S
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.layers import (
     LayerInfo,
+    black_box,
     borrowed,
     check_spelling,
     layers_of,
+    lent_module,
     on_device_of,
     resolve,
 )
@@ -54,12 +56,7 @@ class ActivationMaps:
 
     def unsupported(self, model: FaceModel) -> str | None:
         """Return why this kind of model cannot be explained, or None."""
-        if model.module is not None:
-            return None
-        return (
-            f"{self.id}: needs gradients, but model '{model.name}' is a black box (its module is "
-            "None). Use an explainer that only asks for embeddings, such as srise."
-        )
+        return black_box(model)
 
     def explain(
         self, model: FaceModel, probes: Images, references: Images,
@@ -89,9 +86,7 @@ class ActivationMaps:
                 objective lacks what it needs.
             ModelContractError: If embeddings are not finite (n, D) tensors.
         """
-        reason, module = self.unsupported(model), model.module
-        if reason is not None or module is None:
-            raise ExplainerContractError(str(reason))
+        module = lent_module(self.id, model)
         if len(probes) == 0:
             return SaliencyMaps(probes.new_zeros((0, *probes.shape[2:])))
         parts = []

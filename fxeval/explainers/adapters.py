@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fxeval.contracts import FaceModel, Gallery, Images, Maps, Need, SaliencyMaps
-from fxeval.explainers.image_gradients import black_box, lent
+from fxeval.errors import ExplainerContractError
+from fxeval.explainers.image_gradients import lent
+from fxeval.explainers.layers import black_box
 from fxeval.explainers.objectives import Objective, targets_of, twins
 from fxeval.explainers.pair_objective import (
     Comparison,
@@ -80,6 +82,7 @@ def from_captum(
     Raises:
         ExplainerContractError: If an argument is wrong.
     """
+    _check_callable("from_captum", make, "captum.attr.Saliency, not an instance of it")
     checked = _checked("from_captum", needs)
     return CaptumExplainer(make, objective, reduce, arguments, checked, _name_of(make, "captum"))
 
@@ -101,7 +104,16 @@ def from_grad_cam(
     Raises:
         ExplainerContractError: If an argument is wrong.
     """
+    _check_callable("from_grad_cam", make, "lambda net: GradCAM(net, [net.layer4])")
     return GradCamExplainer(make, objective, name or _name_of(make, "grad-cam"))
+
+
+def _check_callable(adapter: str, make: object, example: str) -> None:
+    if not callable(make):
+        raise ExplainerContractError(
+            f"{adapter}: what makes the method expected, such as {example}; got "
+            f"{type(make).__name__}."
+        )
 
 
 @dataclass(frozen=True, eq=False)

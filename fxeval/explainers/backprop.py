@@ -16,14 +16,12 @@ from fxeval.contracts import FaceModel, Fill, Gallery, Images, Maps, Need, Salie
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.image_gradients import (
     Slope,
-    black_box,
     lent,
-    lent_module,
     split,
     summed,
     without_void,
 )
-from fxeval.explainers.layers import borrowed
+from fxeval.explainers.layers import black_box, borrowed, lent_module
 from fxeval.explainers.objectives import Objective, targets_of, twins
 from fxeval.perturbation import fill_images
 

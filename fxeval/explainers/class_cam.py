@@ -13,9 +13,11 @@ from fxeval.admission import check_embeddings
 from fxeval.contracts import Embeddings, FaceModel, Images, Need, SaliencyMaps, SimilarityKind
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.layers import (
+    black_box,
     borrowed,
     check_spelling,
     layers_of,
+    lent_module,
     on_device_of,
     resolve,
 )
@@ -80,7 +82,7 @@ class CAM:
             ExplainerContractError: If the layer cannot be used, or for the reason ``unsupported``
                 gives.
         """
-        module = module_of("cam", model)
+        module = lent_module("cam", model)
         maps = [probes.new_zeros((0, *probes.shape[2:]))]
         shares = [probes.new_zeros(0)]
         # Even a caller in inference mode gets gradients; clones are ordinary tensors again.
@@ -157,20 +159,13 @@ class Cut:
         return (self.activations.detach().double() * gradient).sum(dim=1)
 
 
-def module_of(explainer: str, model: FaceModel) -> nn.Module:
-    """Return the model's module, or refuse a black box."""
-    if model.module is None:
-        raise ExplainerContractError(f"{explainer}: {_black_box(model)}")
-    return model.module
-
-
 def why_no_tail(model: FaceModel, layer: str | None) -> str | None:
     """Return why the model has no affine tail after the layer; None if it has one.
 
     A layer that the model does not have is no reason: explaining says so.
     """
     if model.module is None:
-        return _black_box(model)
+        return black_box(model)
     with borrowed(model.module), torch.inference_mode(False), torch.enable_grad():
         try:
             tail = tail_of(model, layer, model.crop.size, "cam")
@@ -361,10 +356,3 @@ def upsampled(maps: Tensor, images: Images) -> Tensor:
     """Bring (n, m, h, w) maps to the size of (n, 3, H, W) images, bilinearly."""
     size = (images.shape[2], images.shape[3])
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)
-
-
-def _black_box(model: FaceModel) -> str:
-    return (
-        f"needs gradients, but model '{model.name}' is a black box (its module is None). Use an "
-        "explainer that only asks for embeddings, such as srise."
-    )

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fxeval.contracts import FaceModel, Images, MaskBank, Need, SaliencyMaps, SimilarityKind
+from fxeval.contracts import FaceModel, Images, MaskBank, Need, SaliencyMaps
 from fxeval.explainers.mask_banks import (
     FULL_MASKS,
     check_counts,
@@ -21,9 +21,8 @@ from fxeval.explainers.mask_banks import (
     scaled,
     share,
     weighted_sum,
+    without_opinion,
 )
-
-FLAT = 1e-6  # similarities that differ by less differ by rounding
 
 
 @dataclass(frozen=True)
@@ -80,22 +79,18 @@ class CorrRISE:
         size = (probes.shape[2], probes.shape[3])
         bank = occlusion_bank(generator, self.masks, self.patches, self.patch_size, size)
         with torch.no_grad():
-            similarities = masked_similarities(model, probes, references, contrast, bank)
-            is_flat = _is_flat(model.similarity, similarities)
+            similarities, is_flat = masked_similarities(model, probes, references, contrast, bank)
             if self.rank_based:
                 similarities = average_ranks(similarities)
             similarities[is_flat] = 0.0
             kept = coverage(bank).to(probes.device)
             supported = torch.minimum(kept, self.masks - kept) >= FULL_MASKS
             rho = _correlations(similarities, bank, kept) * supported
-        return SaliencyMaps(
-            rho.clamp_min(0).float(),
-            rho.neg().clamp_min(0).float(),
-            diagnostics={
-                "supported_share": share(supported, len(probes)),
-                "correlation_over_noise": rho.abs().amax(dim=(1, 2)) * math.sqrt(self.masks),
-            },
-        )
+        diagnostics = {
+            "supported_share": share(supported, len(probes)),
+            "correlation_over_noise": rho.abs().amax(dim=(1, 2)) * math.sqrt(self.masks),
+        }
+        return without_opinion(rho.clamp_min(0), is_flat, diagnostics, rho.neg().clamp_min(0))
 
 
 def occlusion_bank(
@@ -149,12 +144,6 @@ def _draw(
         for top, left in zip(tops, lefts, strict=True):
             mask[top : top + side, left : left + side] = 0.0
     return bank
-
-
-def _is_flat(kind: SimilarityKind, similarities: Tensor) -> Tensor:
-    """Say, (n,) bool, whose similarities are equal but for the rounding of their embeddings."""
-    span = similarities.amax(dim=1) - similarities.amin(dim=1)
-    return span <= FLAT * (1.0 if kind == "cosine" else similarities.abs().amax(dim=1))
 
 
 def _correlations(values: Tensor, bank: MaskBank, kept: Tensor) -> Tensor:

@@ -18,14 +18,12 @@ from fxeval.contracts import Embeddings, FaceModel, Images, Maps, Need, Saliency
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.image_gradients import (
     CHUNK,
-    black_box,
-    lent_module,
     pulled_back,
     split,
     traced,
     without_void,
 )
-from fxeval.explainers.layers import borrowed
+from fxeval.explainers.layers import black_box, borrowed, lent_module
 from fxeval.explainers.objectives import FLAT, targets_of, twins
 
 NATIVE_HEIGHT = 112  # the crop height that the blur's numbers are given for

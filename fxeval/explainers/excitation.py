@@ -21,8 +21,7 @@ from fxeval.contracts import (
 )
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.excitation_graph import Flow, fault
-from fxeval.explainers.image_gradients import black_box, lent_module
-from fxeval.explainers.layers import borrowed
+from fxeval.explainers.layers import black_box, borrowed, lent_module
 from fxeval.explainers.objectives import FLAT_REASON, Objective, Targets, targets_of, twins
 from fxeval.explainers.recording import Recording, record
 from fxeval.models.loading import device_of
@@ -169,6 +168,7 @@ class EBP:
         is_flat = torch.zeros(len(mate), dtype=torch.bool, device=mate.device)
         diagnostics = {
             "mass_lost": 1 - _mass(mate),
+            "excitation_passes": torch.ones(len(mate), device=mate.device),
             "negative_activation_share": _negative_share(flow, recording),
         }
         if self.variant == "ebp":
@@ -177,10 +177,12 @@ class EBP:
             maps, count, is_flat = self._subtrees(flow, recording, targets, on_the_way)
             is_flat = is_flat | is_twin.to(is_flat.device)
             diagnostics["subtrees"] = count
+            diagnostics["excitation_passes"] += count
         else:
             assert targets.contrast is not None
             other, _ = flow.back({recording.output: _head(embeddings, targets.contrast)})
             maps = self._contrasted(mate.double(), other.double())
+            diagnostics["excitation_passes"] += 1
         maps = maps.masked_fill(is_flat[:, None, None], 0.0)
         if self.post:
             maps = _posted(maps)

@@ -93,27 +93,6 @@ def summed(
     return sums, is_flat
 
 
-def black_box(model: FaceModel) -> str | None:
-    """Return why a model that is a black box cannot be differentiated; None if it can."""
-    if model.module is not None:
-        return None
-    return (
-        f"needs gradients, but model '{model.name}' is a black box (its module is None). Use an "
-        "explainer that only asks for embeddings, such as srise."
-    )
-
-
-def lent_module(id: str, model: FaceModel) -> torch.nn.Module:
-    """Return the model's module.
-
-    Raises:
-        ExplainerContractError: If it has none.
-    """
-    if model.module is None:
-        raise ExplainerContractError(f"{id}: {black_box(model)}")
-    return model.module
-
-
 def traced(id: str, model: FaceModel, images: Images) -> tuple[Images, Embeddings]:
     """Embed with a graph: a leaf that holds the (n, 3, H, W) images, and (n, D) embeddings.
 

@@ -10,7 +10,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from fxeval.contracts import Images
+from fxeval.contracts import FaceModel, Images
 from fxeval.errors import ExplainerContractError
 
 _SHOWN = 12  # layer names in an error message
@@ -175,6 +175,27 @@ def candidates(layers: Sequence[LayerInfo], pixels: int = 2) -> str:
     return _listed(
         [f"{one.name} ({one.height} x {one.width})" for one in layers if one.holds(pixels)]
     )
+
+
+def black_box(model: FaceModel) -> str | None:
+    """Return why a model that is a black box cannot be differentiated; None if it can."""
+    if model.module is not None:
+        return None
+    return (
+        f"needs gradients, but model '{model.name}' is a black box (its module is None). Use an "
+        "explainer that only asks for embeddings, such as srise."
+    )
+
+
+def lent_module(id: str, model: FaceModel) -> nn.Module:
+    """Return the model's module.
+
+    Raises:
+        ExplainerContractError: If it has none.
+    """
+    if model.module is None:
+        raise ExplainerContractError(f"{id}: {black_box(model)}")
+    return model.module
 
 
 @contextmanager

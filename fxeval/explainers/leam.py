@@ -33,7 +33,7 @@ class LEAM(ActivationMaps):
     """
 
     id: ClassVar[str] = "leam"
-    source: ClassVar[str] = "algorithms.md 3.4, after Jiang et al., IEEE TIP 2021 (LayerCAM)"
+    source: ClassVar[str] = "LEAM, arXiv 2509.17457, 2025"
     is_scaled: ClassVar[bool] = True
 
     sign: int = 1

@@ -19,15 +19,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fxeval.admission import check_embeddings
-from fxeval.contracts import Embeddings, FaceModel, Fill, Images, MaskBank, MaskedEmbedder
+from fxeval.contracts import (
+    Embeddings,
+    FaceModel,
+    Fill,
+    Images,
+    MaskBank,
+    MaskedEmbedder,
+    RowState,
+    SaliencyMaps,
+)
 from fxeval.errors import ExplainerContractError
-from fxeval.explainers.objectives import centroid_embeddings
+from fxeval.explainers.objectives import rounding_of, targets_of
 from fxeval.perturbation import fill_images
 from fxeval.similarity import similarity
 
 CHUNK = 64  # images in memory at once, if the model has no batches of its own
 NATIVE_HEIGHT = 112  # the crop height that sizes in pixels are given for
 FULL_MASKS = 10.0  # a pixel with less than this many masks' worth of support has no say
+NO_OPINION = "the similarity is the same whatever is hidden, but for rounding"
 _BLOCK = 64  # masks weighted at once in float64
 _KEPT_BYTES = 512 << 20  # of banks; the last one is kept whatever its size
 
@@ -118,8 +128,8 @@ def masker(image: Tensor, bank: MaskBank, fill: Fill) -> Callable[[int, int], Im
 
 def masked_similarities(
     model: FaceModel, probes: Images, references: Images, contrast: Images | None, bank: MaskBank
-) -> Tensor:
-    """Return how similar each blackened probe stays to its reference; (n, N) float64.
+) -> tuple[Tensor, Tensor]:
+    """Return how similar each blackened probe stays to its reference, and where that is all one.
 
     (distinct probes) x (masks) + (references and contrasts) forward passes; in memory are the
     masked embeddings of one image at a time.
@@ -132,15 +142,16 @@ def masked_similarities(
         bank: N masks of the probes' size.
 
     Returns:
-        The model's native similarity, higher = more alike, on the probes' device.
+        (n, N) float64, the model's native similarity, higher = more alike; and (n,) bool, the
+        similarities of a row differ by rounding alone: no map can be made of them. Both on the
+        probes' device.
     """
+    embedded = targets_of(model, references, contrast)
     targets = [
-        _embedded(model, images).to(probes.device)
-        for images in (references, contrast)
-        if images is not None
+        one.to(probes.device) for one in (embedded.reference, embedded.contrast) if one is not None
     ]
     found = probes.new_empty((len(probes), len(bank.masks)), dtype=torch.float64)
-    for rows in _rows_of_distinct(probes):
+    for rows in rows_by_image(probes):
         hidden = masked_embeddings(model, probes[rows[0]], bank)
         for row in rows:
             signed = [
@@ -149,7 +160,33 @@ def masked_similarities(
             ]
             found[row] = signed[0] if contrast is None else signed[0] - signed[1]
         del hidden  # before the next image's are made
-    return found
+    span = found.amax(dim=1) - found.amin(dim=1)
+    return found, span <= rounding_of(model.similarity, embedded).to(span.device)
+
+
+def without_opinion(
+    maps: Tensor, is_flat: Tensor, diagnostics: Mapping[str, Tensor], negative: Tensor | None = None
+) -> SaliencyMaps:
+    """Return maps whose rows of one and the same similarity are zero, and said to be degenerate.
+
+    Args:
+        maps: (n, H, W).
+        is_flat: (n,) bool.
+        diagnostics: Of the maps.
+        negative: (n, H, W) of signed methods.
+    """
+    flat = is_flat.tolist()
+
+    def kept(some: Tensor) -> Tensor:
+        return torch.where(is_flat[:, None, None].to(some.device), 0.0, some).float()
+
+    return SaliencyMaps(
+        kept(maps),
+        None if negative is None else kept(negative),
+        tuple(RowState.DEGENERATE_MAP if one else RowState.OK for one in flat),
+        tuple(NO_OPINION if one else "" for one in flat),
+        diagnostics,
+    )
 
 
 def weighted_masks(
@@ -277,12 +314,7 @@ def _digest(masks: Tensor) -> str:
     return sha256(head + masks.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
-def _embedded(model: FaceModel, images: Images) -> Embeddings:
-    rows = CHUNK if images.ndim == 4 else max(1, CHUNK // images.shape[1])
-    return torch.cat([centroid_embeddings(model, part) for part in torch.split(images, rows)])
-
-
-def _rows_of_distinct(images: Images) -> list[list[int]]:
+def rows_by_image(images: Images) -> list[list[int]]:
     """Return, for each distinct image, the rows that hold it."""
     rows: dict[bytes, list[int]] = {}
     for row, image in enumerate(images):

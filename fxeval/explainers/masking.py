@@ -23,6 +23,7 @@ from fxeval.explainers.mask_banks import (
     scaled,
     share,
     weighted_masks,
+    without_opinion,
 )
 
 Combination = Literal["max", "sum_clipped", "sum_stretched"]
@@ -91,10 +92,10 @@ class SRISE:
         """
         bank = mask_bank(generator, self, (probes.shape[2], probes.shape[3]))
         with torch.no_grad():
-            similarities = masked_similarities(model, probes, references, contrast, bank)
+            similarities, is_flat = masked_similarities(model, probes, references, contrast, bank)
             maps = weighted_masks(model, similarities, bank, self.coverage_corrected)
         supported = share(coverage(bank) >= FULL_MASKS, len(probes))
-        return SaliencyMaps(maps.float(), diagnostics={"supported_share": supported})
+        return without_opinion(maps, is_flat, {"supported_share": supported})
 
 
 def mask_bank(generator: np.random.Generator, geometry: SRISE, size: tuple[int, int]) -> MaskBank:

@@ -27,9 +27,10 @@ from fxeval.explainers.mask_banks import (
     check_choice,
     check_counts,
     masked_embeddings,
+    rows_by_image,
 )
-from fxeval.explainers.objectives import Targets, targets_of
-from fxeval.explainers.removal import rows_by_image, signed, similarities
+from fxeval.explainers.objectives import Targets, rounding_of, targets_of
+from fxeval.explainers.removal import signed, similarities
 from fxeval.map_similarity import norm01
 
 CHUNK = 256  # masked images in memory at once
@@ -115,6 +116,7 @@ class MinPlus:
         """
         size = (probes.shape[2], probes.shape[3])
         targets = targets_of(model, references, contrast)
+        rounding = rounding_of(model.similarity, targets)
         maps = torch.zeros((len(probes), *size), dtype=torch.float64)
         rounds_used = torch.zeros(len(probes))
         removes = {"s0": (True,), "s0_minus": (True,), "s1": (False,), "s1_plus": (False,)}
@@ -129,7 +131,7 @@ class MinPlus:
                 for row in rows:
                     pair = targets.rows(slice(row, row + 1))
                     searches = [
-                        _Search(model, image, pair, bumps, first)
+                        _Search(model, image, pair, bumps, first, float(rounding[row]))
                         for bumps, first in zip(banks, clean, strict=True)
                     ]
                     maps[row], rounds_used[row] = self._map(searches)
@@ -191,6 +193,7 @@ class _Search:
         targets: Of the pair.
         bumps: What is tried.
         first: (1 + C, D), the probe behind the bumps' bank.
+        rounding: Gains up to this size are none.
     """
 
     model: FaceModel
@@ -198,11 +201,14 @@ class _Search:
     targets: Targets
     bumps: _Bumps
     first: Embeddings
+    rounding: float
 
     def single(self) -> Tensor:
         """Return (H, W) float64, what each bump alone gains, between the centres bilinear."""
         values = similarities(self.model, self.first, self.targets)
         gains = self._gains(values[1:], values[0])
+        if float(gains.abs().max()) <= self.rounding:
+            gains = torch.zeros_like(gains)
         return F.interpolate(
             gains.view(1, 1, len(self.bumps.down), len(self.bumps.across)),
             size=self.image.shape[1:], mode="bilinear", align_corners=False,
@@ -220,7 +226,7 @@ class _Search:
                 values = similarities(self.model, self._embedded(mask), self.targets)
             gains = self._gains(values, current)
             best = int(gains.argmax())
-            if gains[best] <= 0:
+            if gains[best] <= self.rounding:
                 break
             recorded[best] += gains[best]
             current = values[best]

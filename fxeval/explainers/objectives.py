@@ -18,7 +18,10 @@ from fxeval.contracts import Embeddings, FaceModel, Gallery, Images, Need, Simil
 from fxeval.errors import ExplainerContractError
 
 FLAT = 1e-5  # relative size under which an objective's gradient is rounding, not direction
+_LARGEST_S = 1e4
 _EDGE = 1e-7  # cosines are kept this far from 1 and -1 before the angle is taken
+ROUNDING = 1e-6  # of a cosine, or of the length of embeddings for Euclidean distances
+CHUNK = 64  # images in one call of embed
 FLAT_REASON = "the objective is flat: both embeddings agree"
 
 
@@ -30,7 +33,7 @@ class Targets:
         reference: (n, D) raw embeddings of the references; of several references, their centroid.
         contrast: (n, D) of the nonmates, or None.
         others: (I, D) unit centroids of a gallery's identities, float64, or None.
-        is_own: (n, I) bool, the centroid is of the probe's own identity; or None.
+        is_own: (n, I) bool, the centroid is of the probe's or the reference's identity; or None.
     """
 
     reference: Embeddings
@@ -80,12 +83,13 @@ class Objective:
     * ``triplet``: c of the reference minus c of the contrast.
     * ``neg_l2``: minus the squared Euclidean distance of the raw embeddings.
 
-    With a contrast, all but ``arc_softmax`` subtract the contrast's value of the same objective.
+    With a contrast, the contrast's value of the same objective is subtracted; ``arc_softmax`` takes
+    none.
 
     Attributes:
         name: One of the above.
         m: Margin in radians, 0 <= m < pi; ``arc_pair`` and ``arc_softmax``.
-        s: Scale, > 0; ``arc_softmax``.
+        s: Scale, 0 < s <= 10,000; ``arc_softmax``.
         straight_through: See above; ``arc_softmax``.
         sign: 1 or -1.
 
@@ -98,6 +102,17 @@ class Objective:
     s: float = 64.0
     straight_through: bool = False
     sign: int = 1
+
+    def __post_init__(self) -> None:
+        if self.name not in _NUMBERS:
+            raise ExplainerContractError(
+                f"objective must be one of {', '.join(_NUMBERS)}, got {self.name!r}."
+            )
+        if not (0 <= self.m < torch.pi and 0 < self.s <= _LARGEST_S and self.sign in (-1, 1)):
+            raise ExplainerContractError(
+                f"objective needs 0 <= m < pi, 0 < s <= {_LARGEST_S:g} and sign 1 or -1, got "
+                f"m={self.m}, s={self.s}, sign={self.sign}."
+            )
 
     @classmethod
     def parse(cls, text: str, explainer: str) -> "Objective":
@@ -124,10 +139,11 @@ class Objective:
                 takes = f"takes {', '.join(f'{one}=...' for one in allowed)}" if allowed else ""
                 raise refused(f"'{name}' {takes or 'takes no numbers'}")
             given[key] = _number(key, value, refused)
-        objective = cls(name, sign=-1 if form[1] else 1, **given)  # type: ignore[arg-type]
-        if not (0 <= objective.m < torch.pi and 0 < objective.s < float("inf")):
-            raise refused("needs 0 <= m < pi and a finite s > 0")
-        return objective
+        try:
+            return cls(name, sign=-1 if form[1] else 1, **given)  # type: ignore[arg-type]
+        except ExplainerContractError:
+            limits = f"needs 0 <= m < pi and 0 < s <= {_LARGEST_S:g}"
+            raise refused(limits) from None
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -165,7 +181,7 @@ class Objective:
     def _cosines(self, name: str, leaf: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
         unit = F.normalize(leaf, dim=1, eps=1e-12)
         cosines = [_cosine(unit, targets.reference)[:, None]]
-        if targets.contrast is not None and name != "arc_softmax":
+        if targets.contrast is not None:
             cosines.append(_cosine(unit, targets.contrast)[:, None])
         if name == "arc_softmax":
             assert targets.others is not None
@@ -176,8 +192,9 @@ class Objective:
         (slopes,) = torch.autograd.grad(value.sum(), inner)
         (gradient,) = torch.autograd.grad(to_all, leaf, slopes)
         steepest = slopes.abs().amax(dim=1)
-        size = gradient.norm(dim=1) * leaf.detach().norm(dim=1).clamp_min(1e-12)
-        return value.detach(), gradient, size <= FLAT * steepest
+        length = leaf.detach().norm(dim=1)
+        is_flat = gradient.norm(dim=1) * length <= FLAT * steepest
+        return value.detach(), gradient, is_flat | (length <= 1e-12)
 
     def _of_cosines(self, name: str, cosines: Tensor, targets: Targets) -> Tensor:
         if name == "arc_softmax":
@@ -186,13 +203,18 @@ class Objective:
             if self.straight_through:
                 target = cosines[:, 0] + (target - cosines[:, 0]).detach()
             others = cosines[:, 1:].masked_fill(targets.is_own.to(cosines.device), -torch.inf)
-            logits = self.s * torch.cat([target[:, None], others], dim=1)
-            return logits.log_softmax(dim=1)[:, 0]
+            # Not log_softmax: near probability 1 its slope is a difference of equal numbers.
+            return -F.softplus(torch.logsumexp(self.s * others, dim=1) - self.s * target)
         shape: Callable[[Tensor], Tensor] = _SHAPES.get(name, lambda c: _with_margin(c, self.m))
         value = shape(cosines[:, 0])
         return value if cosines.shape[1] == 1 else value - shape(cosines[:, 1])
 
     def _require(self, targets: Targets) -> None:
+        if self.name == "arc_softmax" and targets.contrast is not None:
+            raise ExplainerContractError(
+                "objective 'arc_softmax': takes no contrast: the gallery's other identities are "
+                "its contrast. Leave it out."
+            )
         if self.name == "triplet" and targets.contrast is None:
             raise ExplainerContractError(
                 "objective 'triplet': needs a contrast (N, 3, H, W), images of nonmates. Hand them "
@@ -243,7 +265,7 @@ def targets_of(
     others = is_own = None
     if gallery is not None:
         names, others = gallery.centroids()
-        is_own = gallery.probe_identity[:, None] == names[None, :]
+        is_own = gallery.is_of_the_pair(names)
     return Targets(
         centroid_embeddings(model, references),
         None if contrast is None else centroid_embeddings(model, contrast),
@@ -253,13 +275,19 @@ def targets_of(
 
 
 def centroid_embeddings(model: FaceModel, images: Images) -> Embeddings:
-    """Embed (n, 3, H, W) images, or the centroids of (n, R, 3, H, W); returns (n, D).
+    """Embed (n, 3, H, W) images, or the centroids of (n, R, 3, H, W), ``CHUNK`` images at a time.
 
-    The embeddings are ordinary tensors: autograd may use them, whatever mode ``embed`` ran in.
+    Returns:
+        (n, D), ordinary tensors: autograd may use them, whatever mode ``embed`` ran in.
     """
     flat = images.flatten(0, 1) if images.ndim == 5 else images
     with torch.inference_mode(False), torch.no_grad():
-        found = check_embeddings(model.name, model.embed(flat), len(flat)).clone()
+        found = torch.cat(
+            [
+                check_embeddings(model.name, model.embed(part), len(part)).clone()
+                for part in torch.split(flat, CHUNK)
+            ]
+        )
         if images.ndim != 5:
             return found
         if model.similarity == "cosine":
@@ -268,11 +296,21 @@ def centroid_embeddings(model: FaceModel, images: Images) -> Embeddings:
 
 
 def twins(probes: Images, references: Images) -> Tensor:
-    """Say, (n,) bool, which probes are one of their references pixel by pixel: c = 1 exactly."""
+    """Say, (n,) bool, which probes are all of their references pixel by pixel: c = 1 exactly."""
     several = references if references.ndim == 5 else references[:, None]
-    if several.shape[1] != 1:
-        return torch.zeros(len(probes), dtype=torch.bool)
-    return (probes == several[:, 0].to(probes.device)).flatten(1).all(dim=1)
+    found: Tensor = (probes[:, None] == several.to(probes.device)).flatten(1).all(dim=1)
+    return found
+
+
+def rounding_of(kind: SimilarityKind, targets: Targets) -> Tensor:
+    """Return (n,) float64, the size up to which differences of similarities are mere rounding."""
+    if kind == "cosine":
+        return torch.full((len(targets.reference),), ROUNDING, dtype=torch.float64)
+    lengths = targets.reference.double().norm(dim=1)
+    if targets.contrast is not None:
+        lengths = torch.maximum(lengths, targets.contrast.double().norm(dim=1))
+    sizes: Tensor = ROUNDING * lengths.cpu()
+    return sizes
 
 
 def _distances(leaf: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:

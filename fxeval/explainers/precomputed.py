@@ -69,6 +69,7 @@ class PrecomputedMaps:
     id: ClassVar[str] = "precomputed"
     needs: ClassVar[frozenset[Need]] = frozenset()
     takes_centroids: ClassVar[bool] = True
+    maps_are_given: ClassVar[bool] = True
 
     file: str = ""
 
@@ -79,6 +80,14 @@ class PrecomputedMaps:
                 f"precomputed: file must be the path of an .npz or .safetensors file, got "
                 f"{self.file!r}."
             )
+
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of the file as hex; None if it cannot be read."""
+        try:
+            return hashlib.sha256(Path(self.file).read_bytes()).hexdigest()
+        except OSError:
+            return None
 
     def explain(
         self, model: FaceModel, probes: Images, references: Images,

@@ -4,7 +4,6 @@ Both explainers embed a probe behind one fixed bank of masks, image by image: wh
 shared by all pairs, triplets and cells in which the image is the probe.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,20 +21,23 @@ from fxeval.contracts import (
     Images,
     MaskBank,
     Need,
+    RowState,
     SaliencyMaps,
 )
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.mask_banks import (
     NATIVE_HEIGHT,
+    NO_OPINION,
     bank_of,
     check_choice,
     check_counts,
     check_fits,
     check_switch,
     masked_embeddings,
+    rows_by_image,
     scaled,
 )
-from fxeval.explainers.objectives import Targets, targets_of
+from fxeval.explainers.objectives import Targets, rounding_of, targets_of
 from fxeval.similarity import similarity
 
 XFACE_PATCHES = (7, 14, 28)  # sides, in pixels at H = 112
@@ -100,9 +102,8 @@ class OcclusionSensitivity:
         bank = _bank((grid,))
         maps = torch.empty((len(probes), *size), dtype=torch.float64)
         coverage = grid.spread(torch.ones(grid.patches, dtype=torch.float64))
-        for row, values in similarities_by_pair(
-            model, probes, targets_of(model, references, contrast), bank, self.fill
-        ):
+        targets = targets_of(model, references, contrast)
+        for row, values in similarities_by_pair(model, probes, targets, bank, self.fill):
             maps[row] = grid.spread(values[0] - values[1:]) / coverage
         return signed(maps, probes.device)
 
@@ -170,9 +171,8 @@ class XFace:
             for side in sides
         )
         maps = torch.zeros((len(probes), *size), dtype=torch.float64)
-        for row, values in similarities_by_pair(
-            model, probes, targets_of(model, references, contrast), _bank(grids), "black"
-        ):
+        targets = targets_of(model, references, contrast)
+        for row, values in similarities_by_pair(model, probes, targets, _bank(grids), "black"):
             drops = torch.split(values[0] - values[1:], [grid.patches for grid in grids])
             for grid, side, drop in zip(grids, sides, drops, strict=True):
                 maps[row] += grid.spread(drop) / (side**2 * grid.patches * len(grids))
@@ -196,13 +196,18 @@ def similarities_by_pair(
         fill: What shows where a mask is 0.
 
     Yields:
-        The row, and (M,) float64 similarities on the CPU, see :func:`similarities`.
+        The row, and (M,) float64 similarities on the CPU, see :func:`similarities`; made equal
+        where they differ by rounding alone.
     """
+    rounding = rounding_of(model.similarity, targets)
     for rows in rows_by_image(probes):
         with torch.no_grad():
             embeddings = masked_embeddings(model, probes[rows[0]], bank, fill)
         for row in rows:
-            yield row, similarities(model, embeddings, targets.rows(slice(row, row + 1)))
+            values = similarities(model, embeddings, targets.rows(slice(row, row + 1)))
+            if float(values.max() - values.min()) <= float(rounding[row]):
+                values = values[:1].expand_as(values)
+            yield row, values
 
 
 def similarities(model: FaceModel, embeddings: Embeddings, targets: Targets) -> Tensor:
@@ -227,18 +232,16 @@ def similarities(model: FaceModel, embeddings: Embeddings, targets: Targets) -> 
         return values if targets.contrast is None else values - to(targets.contrast)
 
 
-def rows_by_image(images: Images) -> list[list[int]]:
-    """Return, for each distinct image, the rows that hold it."""
-    rows: dict[bytes, list[int]] = {}
-    for row, image in enumerate(images.detach().cpu().numpy()):
-        rows.setdefault(hashlib.sha256(image.tobytes()).digest(), []).append(row)
-    return list(rows.values())
-
-
 def signed(maps: Tensor, device: torch.device) -> SaliencyMaps:
     """Part (N, H, W) signed maps in evidence for and against the similarity, both >= 0."""
     wide = maps.to(device, torch.float32)
-    return SaliencyMaps(wide.clamp_min(0.0), (-wide).clamp_min(0.0))
+    flat = (maps == 0).flatten(1).all(dim=1).tolist()
+    return SaliencyMaps(
+        wide.clamp_min(0.0),
+        (-wide).clamp_min(0.0),
+        tuple(RowState.DEGENERATE_MAP if one else RowState.OK for one in flat),
+        tuple(NO_OPINION if one else "" for one in flat),
+    )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from fxeval.explainers.mask_banks import (
     masked_similarities,
     share,
     weighted_masks,
+    without_opinion,
 )
 
 _BLOCK = 64  # masks drawn at once
@@ -79,12 +80,12 @@ class RISE:
         size = (probes.shape[2], probes.shape[3])
         bank = grid_bank(generator, self.masks, self.cells, self.keep_probability, size)
         with torch.no_grad():
-            similarities = masked_similarities(model, probes, references, contrast, bank)
+            similarities, is_flat = masked_similarities(model, probes, references, contrast, bank)
             maps = weighted_masks(model, similarities, bank, self.coverage_corrected)
             if not self.coverage_corrected:
                 maps /= self.masks * self.keep_probability
         supported = share(coverage(bank) >= FULL_MASKS, len(probes))
-        return SaliencyMaps(maps.float(), diagnostics={"supported_share": supported})
+        return without_opinion(maps, is_flat, {"supported_share": supported})
 
 
 def grid_bank(

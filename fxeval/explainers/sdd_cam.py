@@ -25,7 +25,6 @@ from fxeval.explainers.class_cam import (
     Cut,
     class_weights,
     cut_at,
-    module_of,
     tail_of,
     upsampled,
     why_no_tail,
@@ -34,6 +33,7 @@ from fxeval.explainers.layers import (
     borrowed,
     check_spelling,
     layers_of,
+    lent_module,
     on_device_of,
     resolve,
 )
@@ -60,7 +60,7 @@ Base = Literal["cam", "gradcam"]
 class SDDCAM:
     """Scaled Directed Divergence: the map of one identity set against those of its rivals.
 
-    Classes are the reference's identity t and the identities of the gallery that the probe is most
+    Compared are the reference's identity t and the identities of the gallery that the probe is most
     like, never the probe's own; each has a class activation map M. With ``alpha = k * (mean over
     the others of mean|M_i|) / mean|M_t|`` and ``D_i = alpha M_t - M_i``, variant A is
     ``exp(sum_i D_i / sigma)``, variant B ``sum_i exp(D_i / sigma)``. Exponents are divided by the
@@ -69,15 +69,16 @@ class SDDCAM:
 
     The exponential is monotone: under A the order of the pixels depends on ``k`` alone, and tends
     to that of M_t as ``k`` grows. The softmax scale of the logits changes neither the choice of
-    classes nor a map. It takes no contrast: the gallery is the contrast.
+    identities nor a map. It takes no contrast: the gallery is the contrast.
 
     Attributes:
         variant: See above; the published formula can be read both ways.
         k: Weight of the target, 1 to 50; 1 = as large as the others on average.
         sigma: Above 0; smaller = the exponential tells more between large values.
-        classes: Maps compared, the target's included, at least 2; fewer if the gallery has fewer.
+        identities: Maps compared, the target's included, at least 2; fewer if the gallery has
+            fewer.
         base: ``cam``: exact class activation maps (:class:`fxeval.explainers.class_cam.CAM`).
-            ``gradcam``: Grad-CAM of the similarity to each class, for models that have none.
+            ``gradcam``: Grad-CAM of the similarity to each identity, for models that have none.
         layer: As in the base; None = the base's default.
 
     Source:
@@ -86,13 +87,15 @@ class SDDCAM:
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"gradients", "layers", "gallery"})
-    source: ClassVar[str] = "Explainable Face Recognition via Improved Localization, sec. 3.2"
+    source: ClassVar[str] = (
+        "Shadman et al., Electronics 14(14), 2745, 2025, sec. 3.2; after Verenich et al., 2021"
+    )
     takes_centroids: ClassVar[bool] = True
 
     variant: Variant = "A"
     k: float = 1.0
     sigma: float = 1.0
-    classes: int = 5
+    identities: int = 5
     base: Base = "cam"
     layer: str | None = None
 
@@ -108,8 +111,12 @@ class SDDCAM:
             raise refused("k", "a number from 1 to 50")
         if not _is_number(self.sigma) or not 0 < self.sigma < math.inf:
             raise refused("sigma", "a finite number above 0")
-        if isinstance(self.classes, bool) or not isinstance(self.classes, int) or self.classes < 2:
-            raise refused("classes", "a whole number of at least 2")
+        if (
+            isinstance(self.identities, bool)
+            or not isinstance(self.identities, int)
+            or self.identities < 2
+        ):
+            raise refused("identities", "a whole number of at least 2")
         if self.base not in get_args(Base):
             raise refused("base", "cam or gradcam")
         check_spelling(self.layer, "sddcam")
@@ -129,7 +136,7 @@ class SDDCAM:
 
         Returns:
             SaliencyMaps with (N, H, W) positive maps in [0, 1], larger = speaks more for the
-            reference than for the others. Diagnostic ``classes``: how many maps were compared.
+            reference than for the others. Diagnostic ``identities``: how many maps were compared.
 
         Raises:
             ExplainerContractError: If there is no gallery, or none but the probe's own identity in
@@ -141,7 +148,7 @@ class SDDCAM:
                 "sddcam: takes no contrast, the gallery's other identities are its contrast. Leave "
                 "it out."
             )
-        module = module_of("sddcam", model)
+        module = lent_module("sddcam", model)
         rivals = _rivals(model.similarity, gallery, len(probes))
         maps = [probes.new_zeros((0, *probes.shape[2:]))]
         reasons: list[str] = []
@@ -149,7 +156,7 @@ class SDDCAM:
         # Even a caller in inference mode gets gradients; clones are ordinary tensors again.
         with borrowed(module), torch.inference_mode(False), torch.enable_grad():
             engine = _Engine(self, model, (probes.shape[2], probes.shape[3]))
-            step = max(1, MAPS // min(self.classes, len(rivals.centroids) + 1))
+            step = max(1, MAPS // min(self.identities, len(rivals.centroids) + 1))
             for start in range(0, len(probes), step):
                 rows = slice(start, start + step)
                 part, why, counts = engine.maps(probes[rows], references[rows], rivals.rows(rows))
@@ -161,7 +168,7 @@ class SDDCAM:
             None,
             tuple(_STATES.get(reason, RowState.OK) for reason in reasons),
             tuple(reasons),
-            {"classes": torch.cat(compared)},
+            {"identities": torch.cat(compared)},
         )
 
 
@@ -178,7 +185,7 @@ class _Rivals:
 
     Attributes:
         centroids: (I, D) float64; unit for cosine models.
-        is_own: (n, I) bool, of the probe's own identity.
+        is_own: (n, I) bool, of the probe's or the reference's identity.
     """
 
     centroids: Tensor
@@ -219,10 +226,10 @@ def _rivals(kind: SimilarityKind, gallery: Gallery | None, n: int) -> _Rivals:
     if kind == "neg_l2":
         raw = gallery.embeddings.double()
         centroids = torch.stack([raw[gallery.identity == name].mean(dim=0) for name in names])
-    is_own = gallery.probe_identity[:, None] == names[None, :]
+    is_own = gallery.is_of_the_pair(names)
     if bool(is_own.all(dim=1).any()):
         raise ExplainerContractError(
-            "sddcam: needs at least 2 classes, but the gallery has no identity but the probe's "
+            "sddcam: needs at least 2 identities, but the gallery has no identity but the probe's "
             "own. Enrol others."
         )
     return _Rivals(centroids, is_own)
@@ -232,7 +239,7 @@ class _Engine:
     """Makes the class activation maps that are compared, and compares them."""
 
     def __init__(self, explainer: SDDCAM, model: FaceModel, size: tuple[int, int]) -> None:
-        module = module_of("sddcam", model)
+        module = lent_module("sddcam", model)
         self._explainer, self._model, self._module = explainer, model, module
         self._tail = None
         if explainer.base == "cam":
@@ -251,7 +258,7 @@ class _Engine:
         settings = self._explainer
         cut = cut_at(self._module, self._layer, on_device_of(self._module, probes))
         embeddings = check_embeddings(self._model.name, cut.vectors[""], len(probes))
-        others, counts = rivals.nearest(self._model.similarity, embeddings, settings.classes - 1)
+        others, counts = rivals.nearest(self._model.similarity, embeddings, settings.identities - 1)
         reference = centroid_embeddings(self._model, references).to(others)
         is_flat = torch.zeros(len(probes), dtype=torch.bool, device=others.device)
         if self._tail is None:  # an exact map needs no direction
@@ -266,6 +273,9 @@ class _Engine:
         rounding = FLAT * others.abs().amax(dim=(1, 2, 3))
         maps, is_usable = exponentiated(divergence, settings.sigma, settings.variant, rounding)
         has_target = target.flatten(1).any(dim=1)
+        # A broken map is not one without order: it stays NaN, and is found out as such.
+        is_broken = ~torch.isfinite(divergence).flatten(1).all(dim=1)
+        is_usable = is_usable | is_broken
         reasons = [
             FLAT_REASON if flat else _NO_TARGET if not there else "" if usable else _NO_DIVERGENCE
             for flat, there, usable in zip(
@@ -274,6 +284,7 @@ class _Engine:
         ]
         has_none = torch.tensor([bool(reason) for reason in reasons], device=maps.device)
         maps = maps.masked_fill(has_none[:, None, None], 0.0)
+        maps = maps.masked_fill((is_broken & ~has_none)[:, None, None], torch.nan)
         return maps.float(), reasons, counts.sum(dim=1) + 1
 
     def _class_map(self, cut: Cut, centres: Tensor) -> Tensor:
@@ -310,9 +321,10 @@ def divergences(target: Tensor, others: Tensor, counts: Tensor, k: float) -> Ten
     weight = counts.to(target)
     sizes = (others.abs().mean(dim=(2, 3)) * weight).sum(dim=1) / weight.sum(dim=1)
     own = target.abs().mean(dim=(1, 2))
-    alpha = torch.where(own > 0, k * sizes / torch.where(own > 0, own, 1.0), 0.0)
+    # Not "own > 0": NaN must stay NaN, and not become a map of zeros.
+    alpha = torch.where(own == 0, 0.0, k * sizes / torch.where(own == 0, 1.0, own))
     scaled = alpha[:, None, None] * target
-    is_there = counts & (own > 0)[:, None]
+    is_there = counts & (own != 0)[:, None]
     return torch.where(is_there[:, :, None, None], scaled[:, None] - others, 0.0)
 
 

@@ -13,6 +13,11 @@ DIAGNOSTICS: Mapping[str, str] = {
     "supported_share": "pixels that enough masks tell something about",
     "correlation_over_noise": "largest correlation of a pixel, in units of what chance gives",
     "completeness_gap": "part of the similarity's change that the attributions miss",
+    "supporting_share": "dimensions of the embedding that speak for a match",
+    "unplaced_share": "part of the similarity that belongs to no place",
+    "identities": "identities whose maps were compared",
+    "subtrees": "neurons whose excitation was summed",
+    "excitation_passes": "passes of excitation through the network, beside those counted",
     "mass_lost": "part of the excitation that did not arrive at the image",
     "rounds_used": "greedy rounds until nothing helped any more",
 }

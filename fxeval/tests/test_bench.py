@@ -11,7 +11,6 @@ from fxeval.cells import Cell, Use
 from fxeval.contracts import PairListing
 from fxeval.errors import (
     DataContractError,
-    EvidenceError,
     ExplainerContractError,
     ModelContractError,
     UnsupportedError,
@@ -249,8 +248,64 @@ def test_an_explainer_may_say_that_it_does_not_support_a_model(bench, reason):
     if reason is None:
         assert bench.evidence(CELL, subjects).explain("probe")
         return
-    with pytest.raises(UnsupportedError, match="unsupported: mean cannot explain tiny: it has a"):
+    with pytest.raises(UnsupportedError, match="mean cannot explain tiny: it has a"):
         bench.evidence(CELL, subjects)
+
+
+@pytest.mark.parametrize("answer", ["", False, True, 3])
+def test_an_odd_answer_is_no_reason(bench, answer):
+    class Odd(Mean):
+        def unsupported(self, model):
+            return answer
+
+    with pytest.raises(ExplainerContractError, match="must return the reason as text, or None"):
+        bench.evidence(CELL, Subjects(tiny(), Odd(), Memory()))
+
+
+def test_a_model_that_is_changed_while_an_explainer_is_asked_comes_back(bench):
+    class Vandal(Mean):
+        def unsupported(self, model):
+            with torch.no_grad():
+                model.module.fc.weight.mul_(2)
+
+    model = tiny()
+    before = model.module.fc.weight.clone()
+    with pytest.raises(ExplainerContractError, match=r"changed the model: its weights"):
+        bench.evidence(CELL, Subjects(model, Vandal(), Memory()))
+    assert torch.equal(model.module.fc.weight, before)
+
+
+def test_given_maps_are_not_asked_to_follow_a_redrawn_network(bench):
+    class Given(Mean):
+        maps_are_given = True
+
+    evidence = bench.evidence(CELL, Subjects(tiny(), Given(), Memory()))
+    assert evidence.explain("probe")
+    with pytest.raises(UnsupportedError, match="follow no re-drawn one"):
+        evidence.redraw(0)
+
+
+@pytest.mark.parametrize(
+    ("explainer", "message"),
+    [
+        (Mean, r"got the class Mean. Return Mean\(\)"),
+        (None, "got NoneType"),
+        (lambda m, p, r: p, "from_function"),
+        ("needs", "needs must be a set of"),
+    ],
+)
+def test_what_is_no_explainer_is_refused_before_it_is_asked(bench, explainer, message):
+    if explainer == "needs":
+        explainer = Mean()
+        object.__setattr__(explainer, "needs", "gradients")
+    with pytest.raises(ExplainerContractError, match=message):
+        bench.evidence(CELL, Subjects(tiny(), explainer, Memory()))
+
+
+def test_the_record_tells_two_settings_of_one_class_apart(bench):
+    for power in (1.0, 2.0):
+        bench.evidence(CELL, Subjects(tiny(), Mean(power), Memory()))
+        assert bench.subjects["explainers"]["mean"]["params"] == {"power": power}
 
 
 def test_an_explainer_that_cannot_be_asked_is_at_fault(bench):
@@ -295,7 +350,7 @@ def test_a_black_box_is_refused_gradients_and_re_drawing(bench):
     with pytest.raises(UnsupportedError, match="needs gradients, and the model is a black box"):
         bench.evidence(CELL, Subjects(Api(), NeedsGradients(), Memory()))
     evidence = bench.evidence(CELL, Subjects(Api(), Mean(), Memory()))
-    with pytest.raises(EvidenceError, match="can't be re-drawn"):
+    with pytest.raises(UnsupportedError, match="can't be re-drawn"):
         evidence.redraw(0)
 
 

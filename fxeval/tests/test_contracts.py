@@ -1,5 +1,6 @@
 """What strangers hand in is checked once, where it enters."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -129,3 +130,22 @@ def test_rows_are_taken_in_the_order_asked_for():
     listing = PairListing(("a", "b"), ("c", "d"), (True, False), ("x", "y"), ("x", "z"))
     assert listing.take([1, 0]).probe == ("b", "a")
     assert len(listing.take([1])) == 1
+
+
+def test_a_broken_negative_map_is_a_broken_map():
+    positive = torch.rand(2, *SIZE)
+    negative = torch.rand(2, *SIZE)
+    negative[1, 0, 0] = torch.nan
+    maps = check_maps("mine", SaliencyMaps(positive, negative), 2, SIZE)
+    assert maps.states == (RowState.OK, RowState.NAN_MAP)
+
+
+@pytest.mark.parametrize("wrong", [torch.ones(3), 1.0, np.ones((2, 1))])
+def test_a_diagnostic_is_one_number_for_each_map(wrong):
+    with pytest.raises(ExplainerContractError, match="diagnostic 'odd' must be a tensor"):
+        SaliencyMaps(torch.rand(2, *SIZE), diagnostics={"odd": wrong})
+
+
+def test_diagnostics_of_numpy_are_taken_too():
+    maps = SaliencyMaps(torch.rand(2, *SIZE), diagnostics={"fine": np.array([1.0, 2.0])})
+    assert check_maps("mine", maps, 2, SIZE).diagnostics["fine"].tolist() == [1, 2]

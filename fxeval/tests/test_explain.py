@@ -1,11 +1,13 @@
 """A stranger's explainer can do anything; only its own rows suffer, and the model comes back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from fxeval.contracts import RowState, SaliencyMaps
-from fxeval.errors import ModelContractError
+from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explain import explain
 from fxeval.forward_pool import ForwardPool, PooledModel
 from fxeval.models.custody import Custody
@@ -328,3 +330,71 @@ def test_an_explainer_finds_gradients_on(model, mode):
         maps = run(function, model)
         assert not torch.is_grad_enabled()
     assert set(maps.states) == {RowState.OK}
+
+
+def test_an_explainer_that_refuses_every_pair_alike_is_not_set_up(model):
+    def refuse(m, p, r, g):
+        raise ExplainerContractError("mine: the file is not there. Make it.")
+
+    with pytest.raises(ExplainerContractError, match=r"^mine: the file is not there. Make it.$"):
+        run(refuse, model)
+
+
+def test_an_explainer_that_refuses_some_pairs_loses_those(model):
+    pairs = make_pairs(N)
+    bad = pairs.images[3].float() / 255
+
+    def refuse(m, p, r, g):
+        if bool((p == bad).flatten(1).all(dim=1).any()):
+            raise ExplainerContractError("not this one")
+        return p.mean(1)
+
+    maps = run(refuse, model, pairs=pairs)
+    assert [row for row, state in enumerate(maps.states) if state is not RowState.OK] == [3]
+    assert (maps.states[3], maps.reasons[3]) == (RowState.EXPLAINER_RAISED, "not this one")
+
+
+def test_an_error_says_where_it_came_up_without_the_machines_paths(model, tmp_path):
+    code = "def broken(m, p, r, g):\n    return p.no_such_thing\n"
+    file = tmp_path / "conftest.py"
+    file.write_text(code)
+    found = {}
+    exec(compile(code, str(file), "exec"), found)
+    reason = run(found["broken"], model).reasons[0]
+    assert reason.endswith("(conftest.py:2)")
+    assert str(tmp_path) not in reason
+
+
+def test_left_gradients_come_with_advice(model):
+    def backward(m, p, r, g):
+        p.requires_grad_()
+        m.module(p).sum().backward()
+        return p.grad.abs().sum(1)
+
+    maps = run(backward, model)
+    assert set(maps.states) == {RowState.MODEL_CHANGED}
+    assert "Use torch.autograd.grad" in maps.reasons[0]
+
+
+def test_a_nonmate_is_of_neither_identity_of_its_row(model):
+    pairs = make_pairs(4)
+    pairs = replace(pairs, probe_identity=torch.tensor([0, 1, 2, 3]),
+                    reference_identity=torch.tensor([1, 0, 2, 3]))  # fmt: skip
+    met = []
+
+    class Contrasted(From):
+        needs = frozenset({"contrast"})
+
+        def explain(self, model, probes, references, *, contrast=None, generator):
+            met.append(contrast)
+            return probes.mean(1)
+
+    for seed in range(5):
+        explain(Contrasted(None), model, pairs, side="probe", seed=seed, progress=lambda *a: None)
+    images = pairs.images.float() / 255
+    forbidden = {0: (4, 5), 1: (4, 5), 2: (6,), 3: (7,)}
+    for contrast in met:
+        for row, image in enumerate(contrast):
+            [which] = [i for i in range(8) if torch.equal(images[i], image)]
+            assert which >= 4
+            assert which not in forbidden[row]

@@ -15,7 +15,7 @@ def result(cell, outcome="pass", *, path="suites/a.yaml", name="a", planned=("x"
         "planned": list(planned),
         "environment": {},
         "subjects": {"models": {}, "explainers": {}, "pairs": {"p": {"banner": "Made up."}}},
-        "cell": {"id": cell, "verdict": {"outcome": outcome, "reason": ""}},
+        "cell": {"id": cell, "check": cell, "verdict": {"outcome": outcome, "reason": ""}},
     }  # fmt: skip
 
 
@@ -33,6 +33,8 @@ def gatherer(tmp_path):
         (["fail", "invalid"], "invalid"),
         (["pass"], "inconclusive"),
         (["fail"], "fail"),
+        (["unsupported", "unsupported"], "inconclusive"),
+        (["fail", "unsupported"], "fail"),
     ],
 )
 def test_the_worst_cell_decides_and_a_missing_one_is_no_pass(gatherer, outcomes, worst):
@@ -43,6 +45,20 @@ def test_the_worst_cell_decides_and_a_missing_one_is_no_pass(gatherer, outcomes,
     assert record["run"]["complete"] == (len(outcomes) == 2)
     assert ("not run" in record["verdict"]["reason"]) == (len(outcomes) == 1)
     assert record["banners"] == ["Made up."]
+
+
+def test_a_check_of_which_nothing_was_measured_is_no_pass(gatherer):
+    cells = [("x", "pass", "one"), ("y", "unsupported", "one"), ("z", "unsupported", "two")]
+    for name, outcome, check in cells:
+        found = result(name, outcome, planned="xyz")
+        found["cell"]["check"] = check
+        gatherer.add(found)
+    assert gatherer.unmeasured() == ["two"]
+    verdict = gatherer.records()[0]["verdict"]
+    assert verdict["outcome"] == "inconclusive"
+    assert verdict["reason"].endswith("nothing was measured of two")
+    gatherer.results.pop()
+    assert gatherer.unmeasured() == []
 
 
 def test_cells_stand_in_the_order_of_the_suite_whatever_order_they_came_in(gatherer):

@@ -151,10 +151,10 @@ def test_similarities_equal_the_slow_ones_with_centroids_and_contrast(kind):
     probes, contrast = images(3, 1), images(3, 3)
     several = images(6, 2).view(3, 2, 3, *SIZE)
     bank = any_bank()
-    alone = masked_similarities(model, probes, several[:, 0], None, bank)
-    with_contrast = masked_similarities(model, probes, several[:, 0], contrast, bank)
+    alone, _ = masked_similarities(model, probes, several[:, 0], None, bank)
+    with_contrast, _ = masked_similarities(model, probes, several[:, 0], contrast, bank)
     doubled = several[:, :1].expand(-1, 4, -1, -1, -1)
-    of_one_reference_often = masked_similarities(model, probes, doubled, None, bank)
+    of_one_reference_often, _ = masked_similarities(model, probes, doubled, None, bank)
     assert alone.dtype == torch.float64
     for row in range(3):
         arguments = (model, bank.masks.numpy(), probes[row], several[row, 0])
@@ -162,7 +162,7 @@ def test_similarities_equal_the_slow_ones_with_centroids_and_contrast(kind):
         expected = slow_scores(*arguments, contrast[row])
         np.testing.assert_allclose(with_contrast[row], expected, atol=1e-5)
     torch.testing.assert_close(of_one_reference_often, alone, rtol=0, atol=1e-6)
-    centroid = masked_similarities(model, probes, several, None, bank)
+    centroid, _ = masked_similarities(model, probes, several, None, bank)
     embedded = model.function(several.flatten(0, 1)).double()
     if kind == "cosine":
         embedded /= embedded.norm(dim=1, keepdim=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import fxeval.explainers.masking as masking
-from fxeval.contracts import Explainer
+from fxeval.contracts import Explainer, RowState
 from fxeval.errors import ExplainerContractError, FxevalError, ModelContractError
 from fxeval.explainers.masking import SRISE, mask_bank
 from fxeval.tests.black_boxes import (
@@ -163,15 +163,27 @@ def test_rows_do_not_depend_on_their_batch_nor_on_the_rows_that_share_their_prob
     assert not torch.equal(together[0], together[3])
 
 
-def test_only_the_corrected_form_of_a_model_without_opinion_is_flat():
-    model = BlackBox(lambda batch: torch.ones(len(batch), 4))
+@pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
+@pytest.mark.parametrize("is_corrected", [False, True])
+def test_a_model_without_opinion_has_no_map_and_the_state_says_so(kind, is_corrected):
+    generator = torch.Generator().manual_seed(0)
+
+    def rounded(batch):
+        return torch.ones(len(batch), 4) + 1e-7 * torch.rand(len(batch), 4, generator=generator)
+
+    explainer = SRISE(50, 4, 20, 7.0, is_corrected)
+    found = explainer.explain(BlackBox(rounded, kind), images(1, 1), images(1, 2), generator=pcg())
+    assert not found.positive.any()
+    assert found.states == (RowState.DEGENERATE_MAP,)
+    assert "for rounding" in found.reasons[0]
+
+
+def test_the_published_form_of_a_nearly_constant_model_draws_its_masks():
+    model = BlackBox(lambda batch: torch.ones(len(batch), 4) + 0.2 * batch.mean((1, 2, 3))[:, None]
+                     * torch.tensor([1.0, 0, 0, 0]))  # fmt: skip
     published = explain(SRISE(50, 4, 20), model, images(1, 1), images(1, 2))
-    corrected = explain(SRISE(50, 4, 20, 7.0, True), model, images(1, 1), images(1, 2))
     bank = mask_bank(pcg(), SRISE(50, 4, 20), SIZE).masks
-    torch.testing.assert_close(published[0], bank.sum(0))
-    covered = bank.sum(0) > 0
-    torch.testing.assert_close(corrected[0][covered], torch.ones(int(covered.sum())))
-    assert corrected[0][~covered].eq(0).all()
+    torch.testing.assert_close(published[0], bank.sum(0), rtol=2e-2, atol=2e-2)
 
 
 def spearman(one: Tensor, two: Tensor) -> float:

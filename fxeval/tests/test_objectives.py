@@ -12,6 +12,7 @@ from torch import Tensor
 from fxeval.contracts import Gallery
 from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers.objectives import (
+    CHUNK,
     Objective,
     Targets,
     centroid_embeddings,
@@ -110,7 +111,7 @@ def test_values_and_gradients_agree_with_scalars_and_finite_differences(
     objective = Objective(name, m=0.25, s=4.0, sign=sign)
     targets = Targets(
         torch.tensor(r)[None],
-        None if c is None else torch.tensor(c)[None],
+        None if c is None or name == "arc_softmax" else torch.tensor(c)[None],
         torch.tensor(np.stack(others)),
         torch.zeros(1, 4, dtype=torch.bool),
     )
@@ -126,6 +127,56 @@ def test_values_and_gradients_agree_with_scalars_and_finite_differences(
     np.testing.assert_allclose(pull.gradient[0], slopes, rtol=1e-4, atol=1e-6)
     assert pull.value.dtype == pull.gradient.dtype == torch.float64
     assert pull.is_flat.tolist() == [False]
+
+
+def test_the_value_of_a_sure_softmax_is_not_lost_to_rounding():
+    """J = -log(1 + sum_j exp(z_j - z_target)), also where the target is nearly certain."""
+    others = torch.nn.functional.normalize(torch.eye(8)[1:].double() * 0.995 + 0.1, dim=1)
+    e = torch.eye(8)[:1].double()
+    for c, m in ((0.9, 0.3), (0.8, 0.0)):
+        r = torch.zeros(1, 8, dtype=torch.float64)
+        r[0, 0], r[0, 7] = c, math.sqrt(1 - c * c)
+        targets = Targets(r, None, others, torch.zeros(1, 7, dtype=torch.bool))
+        value = float(Objective("arc_softmax", m=m).pull("cosine", e, targets).value)
+        theta = math.acos(c)
+        logits = 64 * (others @ e[0]).numpy()
+        rest = math.fsum(math.exp(logit - 64 * math.cos(theta + m)) for logit in logits)
+        assert value == pytest.approx(-math.log1p(rest), rel=1e-9)
+        assert value < 0
+
+
+def test_a_zero_embedding_has_no_direction():
+    pull = Objective("cos").pull("cosine", torch.zeros(1, 4), Targets(torch.ones(1, 4)))
+    assert pull.is_flat.tolist() == [True]
+
+
+@pytest.mark.parametrize("several", [1, 3])
+def test_a_probe_that_is_all_of_its_references_is_their_twin(several):
+    probes = torch.rand(2, 3, 4, 4)
+    references = probes[:, None].repeat(1, several, 1, 1, 1)
+    assert twins(probes, references).tolist() == [True, True]
+    references[1, -1] += 0.1
+    assert twins(probes, references).tolist() == [True, False]
+
+
+def test_the_softmax_takes_no_contrast():
+    targets = Targets(torch.ones(1, 4), torch.ones(1, 4), torch.eye(4).double(),
+                      torch.zeros(1, 4, dtype=torch.bool))  # fmt: skip
+    with pytest.raises(ExplainerContractError, match="takes no contrast"):
+        Objective("arc_softmax").pull("cosine", torch.eye(4)[:1], targets)
+
+
+def test_neither_identity_of_a_nonmated_pair_is_its_rival():
+    gallery = Gallery(torch.eye(4), torch.arange(4), torch.tensor([0, 1]), torch.tensor([2, 1]))
+    expected = [[True, False, True, False], [False, True, False, False]]
+    assert gallery.is_of_the_pair(gallery.centroids()[0]).tolist() == expected
+
+
+def test_references_are_embedded_in_chunks():
+    model = CountingModel(ConvNet().eval())
+    targets_of(model, torch.rand(40, 4, 3, 16, 16))
+    assert sum(model.batches) == 160
+    assert max(model.batches) <= CHUNK
 
 
 def test_an_own_centroid_is_no_other_identity():
@@ -212,8 +263,9 @@ def test_an_objective_is_read_as_it_is_written(text, objective):
         ("arc_pair(m=-0.1)", "0 <= m < pi"),
         ("arc_pair(m=3.15)", "0 <= m < pi"),
         ("arc_pair(m=nan)", "0 <= m < pi"),
-        ("arc_softmax(s=0)", "s > 0"),
-        ("arc_softmax(s=inf)", "s > 0"),
+        ("arc_softmax(s=0)", "0 < s <= 10000"),
+        ("arc_softmax(s=inf)", "0 < s <= 10000"),
+        ("arc_softmax(s=1e308)", "0 < s <= 10000"),
         ("arc_softmax(straight_through=1)", "true or false"),
         (None, "must be one of"),
     ],

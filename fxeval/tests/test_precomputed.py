@@ -90,7 +90,7 @@ def test_the_harness_finds_maps_of_either_side(tmp_path: Path, suffix: str):
         PrecomputedMaps(str(path)), model, PAIRS, side="probe", seed=0,
         progress=lambda done, of: None,
     )  # fmt: skip
-    assert set(other.states) == {RowState.WRONG_SHAPE}
+    assert set(other.states) == {RowState.EXPLAINER_RAISED}
     assert "no map for 1 of 1 pairs" in other.reasons[0]
 
 

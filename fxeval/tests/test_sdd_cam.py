@@ -86,7 +86,7 @@ def sdd_by_loops(target, others, k: float, sigma: float, variant: str) -> np.nda
     return norm01(result)
 
 
-def expected_map(model, row: int, probe, reference, gallery, *, classes=5, **settings):
+def expected_map(model, row: int, probe, reference, gallery, *, identities=5, **settings):
     """From centroids and class maps by explicit loops; the maps need no upsampling."""
     unit = F.normalize(gallery.embeddings.double(), dim=1).numpy()
     centroids = {}
@@ -97,7 +97,7 @@ def expected_map(model, row: int, probe, reference, gallery, *, classes=5, **set
     e = e / np.linalg.norm(e)
     logits = {name: 64 * float(e @ centroid) for name, centroid in centroids.items()}
     logits.pop(int(gallery.probe_identity[row]), None)
-    nearest = sorted(logits, key=logits.get, reverse=True)[: classes - 1]
+    nearest = sorted(logits, key=logits.get, reverse=True)[: identities - 1]
     r = F.normalize(model.embed(reference[None]).double())[0].numpy()
     target = flatten_cam(model, probe, r)[0]
     others = [flatten_cam(model, probe, centroids[name])[0] for name in nearest]
@@ -106,22 +106,22 @@ def expected_map(model, row: int, probe, reference, gallery, *, classes=5, **set
 
 @pytest.mark.parametrize("variant", ["A", "B"])
 @pytest.mark.parametrize(
-    ("k", "sigma", "classes"), [(1, 1, 5), (3.5, 0.2, 3), (50, 4.0, 2), (1, 0.01, 20)]
+    ("k", "sigma", "identities"), [(1, 1, 5), (3.5, 0.2, 3), (50, 4.0, 2), (1, 0.01, 20)]
 )
-def test_maps_equal_the_formula_by_explicit_loops(variant, k, sigma, classes):
+def test_maps_equal_the_formula_by_explicit_loops(variant, k, sigma, identities):
     model, probes, references = face_net(seed=5), images(2, 1), images(2, 2)
     gallery = gallery_of(model)
     ours = explain(
-        model, probes, references, gallery, variant=variant, k=k, sigma=sigma, classes=classes
+        model, probes, references, gallery, variant=variant, k=k, sigma=sigma, identities=identities
     )
     for row in range(2):
         expected = expected_map(
             model, row, probes[row], references[row], gallery,
-            classes=classes, k=k, sigma=sigma, variant=variant,
+            identities=identities, k=k, sigma=sigma, variant=variant,
         )  # fmt: skip
         np.testing.assert_allclose(ours.positive[row], expected, rtol=2e-3, atol=1e-4)
     assert ours.states == ("ok", "ok")
-    assert ours.diagnostics["classes"].tolist() == [min(classes, 7)] * 2
+    assert ours.diagnostics["identities"].tolist() == [min(identities, 7)] * 2
     assert ours.positive.dtype == torch.float32
 
 
@@ -191,7 +191,7 @@ def test_the_softmax_scale_and_the_length_of_embeddings_change_nothing():
 def test_the_probes_own_identity_is_no_rival():
     model, probes, references = face_net(), images(2, 1), images(2, 2)
     gallery = gallery_of(model)
-    maps = explain(model, probes, references, gallery, classes=2).positive
+    maps = explain(model, probes, references, gallery, identities=2).positive
     mine = torch.cat([gallery.embeddings, model.embed(probes)])
     with_me = Gallery(
         mine, torch.cat([gallery.identity, torch.tensor([50, 51])]), torch.tensor([50, 51])
@@ -199,7 +199,7 @@ def test_the_probes_own_identity_is_no_rival():
     without = Gallery(gallery.embeddings, gallery.identity, torch.tensor([50, 51]))
     as_rival = Gallery(mine, with_me.identity, torch.tensor([60, 61]))
     excluded, absent, included = (
-        explain(model, probes, references, each, classes=2).positive
+        explain(model, probes, references, each, identities=2).positive
         for each in (with_me, without, as_rival)
     )
     assert torch.equal(excluded, absent)
@@ -211,7 +211,7 @@ def test_rows_may_have_different_numbers_of_rivals():
     model, probes, references = face_net(), images(2, 1), images(2, 2)
     own, stranger = gallery_of(model, 3, probe_identity=(0, 9)), gallery_of(model, 3)
     both = explain(model, probes, references, own)
-    assert both.diagnostics["classes"].tolist() == [3, 4]
+    assert both.diagnostics["identities"].tolist() == [3, 4]
     for row, probe_identity in enumerate((0, 9)):
         alone = Gallery(stranger.embeddings, stranger.identity, torch.tensor([probe_identity]))
         one = explain(model, probes[row : row + 1], references[row : row + 1], alone)
@@ -224,7 +224,7 @@ def test_rows_may_have_different_numbers_of_rivals():
             np.testing.assert_allclose(ours, expected, rtol=2e-3, atol=1e-4)
 
 
-def test_fewer_than_two_classes_and_missing_galleries_are_refused():
+def test_fewer_than_two_identities_and_missing_galleries_are_refused():
     model, probes, references = face_net(), images(2, 1), images(2, 2)
     alone = gallery_of(model, 1, probe_identity=(0, 0))
     with pytest.raises(ExplainerContractError, match="no identity but the probe's own"):
@@ -232,7 +232,7 @@ def test_fewer_than_two_classes_and_missing_galleries_are_refused():
     with pytest.raises(ExplainerContractError, match="no identity but the probe's own"):
         explain(model, probes, references, gallery_of(model, 1, probe_identity=(9, 0)))
     one_rival = gallery_of(model, 1, probe_identity=(8, 9))
-    counted = explain(model, probes, references, one_rival).diagnostics["classes"]
+    counted = explain(model, probes, references, one_rival).diagnostics["identities"]
     assert counted.tolist() == [2, 2]
     with pytest.raises(ExplainerContractError, match=r"needs a gallery for 2 probes.*got none"):
         explain(model, probes, references, None)
@@ -289,7 +289,7 @@ def test_with_grad_cam_as_base_any_network_can_be_explained(kind):
     )  # fmt: skip
     probes, references = images(2, 1), images(2, 2)
     gallery = gallery_of(model, 4)
-    ours = explain(model, probes, references, gallery, base="gradcam", layer="body.3", classes=3)
+    ours = explain(model, probes, references, gallery, base="gradcam", layer="body.3", identities=3)
     for row in range(2):
         e = model.embed(probes[row : row + 1]).double()
         centres = []
@@ -358,7 +358,7 @@ def test_a_euclidean_model_compares_raw_centroids():
         for r in (model.embed(references)[0].double(), nearest)
     ]
     expected = sdd_by_loops(maps[0], maps[1:], 1, 1, "A")
-    ours = explain(model, probes, references, gallery, classes=2).positive[0]
+    ours = explain(model, probes, references, gallery, identities=2).positive[0]
     np.testing.assert_allclose(ours, expected, rtol=2e-3, atol=1e-4)
 
 
@@ -370,7 +370,7 @@ def test_the_shipped_network_is_explained_at_the_size_of_its_images(mini_resnet,
     assert maps.states == ("ok",) * 4
     assert maps.positive.amax(dim=(1, 2)).tolist() == [1] * 4
     assert maps.positive.amin(dim=(1, 2)).tolist() == [0] * 4
-    assert maps.diagnostics["classes"].tolist() == [4] * 4
+    assert maps.diagnostics["identities"].tolist() == [4] * 4
     # Brought to size before the exponential: sigma moves no pixel in the order.
     for sigma in (0.3, 3.0):
         other = explain(mini_resnet, probes, references, gallery, sigma=sigma)
@@ -413,7 +413,7 @@ def test_the_model_comes_back_as_it_was(base):
         ("variant", ["C", 1, None]),
         ("k", [0.99, 50.1, math.nan, "1", True]),
         ("sigma", [0, -1, math.inf, math.nan, "1"]),
-        ("classes", [1, 0, 2.0, True, "5"]),
+        ("identities", [1, 0, 2.0, True, "5"]),
         ("base", ["srise", None]),
         ("layer", ["", 3]),
     ],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fxeval.tests.world import rows, the_record
+from fxeval.tests.world import CONFTEST, rows, the_record
 
 
 def test_what_a_model_does_not_support_is_skipped_only_if_the_suite_says_so(world):
@@ -23,14 +23,47 @@ def test_what_a_model_does_not_support_is_skipped_only_if_the_suite_says_so(worl
     record = the_record(world)
     assert record["verdict"]["outcome"] == "pass"
     assert record["verdict"]["reason"] == "of 4 cells 2 passed, 2 unsupported"
-    result.stdout.fnmatch_lines(["UNSUPPORTED  *sigmoid-picky-memory]: unsupported: *"])
+    result.stdout.fnmatch_lines(["UNSUPPORTED  *sigmoid-picky-memory]: picky cannot explain *"])
     (page,) = world.path.glob("reports/*/small.html")
     assert "Not supported" in page.read_text()
 
     for file in [*world.path.glob("reports/*/*")]:
         file.unlink()
-    world(explainers="picky", edit=lambda text: skip(text).replace("[tiny, ", "["))
-    assert the_record(world)["verdict"]["outcome"] == "inconclusive"  # nothing was measured
+    result = world(explainers="picky", edit=lambda text: skip(text).replace("[tiny, ", "["))
+    assert result.ret == 1  # nothing was measured: that is never green
+    assert the_record(world)["verdict"]["outcome"] == "inconclusive"
+    result.stdout.fnmatch_lines(["error: check 'randomisation' measured nothing*"])
+
+
+def test_what_an_explainer_refuses_of_all_pairs_is_invalid_and_says_where_to_look(world):
+    world(explainers="{use: precomputed, params: {file: none.npz}}")
+    for cell in the_record(world)["cells"]:
+        assert cell["verdict"]["outcome"] == "invalid"
+        assert "none.npz" in cell["verdict"]["reason"]
+        assert cell["verdict"]["reason"].endswith("small.yaml:5:14)")
+
+
+def test_maps_from_a_file_are_not_judged_by_a_network_they_cannot_follow(world):
+    (world.path / "conftest.py").write_text(CONFTEST + SAVED)
+    world(explainers="saved")
+    sanity, faithful = the_record(world)["cells"]
+    assert sanity["verdict"]["outcome"] == "invalid"
+    assert "follow no re-drawn one" in sanity["verdict"]["reason"]
+    assert faithful["states"] == {"ok": 32}
+    assert len(the_record(world)["subjects"]["explainers"]["saved"]["digest"]) == 64
+
+
+SAVED = """
+
+@pytest.fixture
+def explainer_saved(tmp_path):
+    from fxeval.explainers.precomputed import PrecomputedMaps, save_maps
+
+    listing = Memory().listing()
+    probes = Memory().images(listing.probe, CROP).float() / 255
+    save_maps(tmp_path / "maps.npz", probes.mean(1), probes)
+    return PrecomputedMaps(str(tmp_path / "maps.npz"))
+"""
 
 
 def test_diagnostics_and_costs_reach_rows_record_and_page(world):
