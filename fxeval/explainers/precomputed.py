@@ -292,7 +292,7 @@ def _read_again(file: str) -> _Known:
     except (OSError, ValueError) as error:
         raise ExplainerContractError(
             f"{file}: the maps cannot be read ({error}). Check the path: a relative one starts at "
-            f"{Path.cwd()}."
+            "the current folder."
         ) from error
     return _read(Path(file).resolve(), file, stat.st_mtime_ns, stat.st_size)
 
