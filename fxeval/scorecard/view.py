@@ -24,6 +24,8 @@ Json = Mapping[str, Any]
 OUTCOMES = ("invalid", "fail", "inconclusive", "pass", "unsupported")  # worst first
 METRICS = {metric.name: metric for kind in CATALOGUE.values() for metric in kind.METRICS}
 
+WIDEST = 6  # explainers side by side in a table
+
 _VERSION = 1
 _RECORD_KEYS = ("run", "suite", "banners", "environment", "subjects", "cells", "verdict")
 _CELL_KEYS = ("id", "check", "kind", "model", "explainer", "pairs", "where", "verdict")
@@ -90,11 +92,17 @@ class CellView:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Checks by explainers, for one model and one pair list."""
+    """Checks by explainers or the reverse, for one model and one pair list.
+
+    Attributes:
+        corner: What the rows are: ``Check`` or ``Explainer``; the columns are the others.
+        rows: Name and cells of each row; None = no such cell.
+    """
 
     model: str
     pairs: str
-    explainers: tuple[str, ...]
+    corner: str
+    columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[CellView | None, ...]], ...]
 
 
@@ -166,7 +174,7 @@ def not_passed(views: Sequence[CellView]) -> list[CellView]:
 
 
 def matrices(views: Sequence[CellView]) -> tuple[Matrix, ...]:
-    """Arrange the cells as checks by explainers, one table per model and pair list."""
+    """Arrange the cells, one table per model and pair list; many explainers become its rows."""
     groups = dict.fromkeys((view.cell["model"], view.cell["pairs"]) for view in views)
     found = []
     for model, pairs in groups:
@@ -175,18 +183,20 @@ def matrices(views: Sequence[CellView]) -> tuple[Matrix, ...]:
             for view in views
             if (view.cell["model"], view.cell["pairs"]) == (model, pairs)
         }
+        checks = tuple(dict.fromkeys(check for check, _ in inside))
         explainers = tuple(dict.fromkeys(explainer for _, explainer in inside))
-        found.append(
-            Matrix(
-                model,
-                pairs,
-                explainers,
-                tuple(
-                    (check, tuple(inside.get((check, explainer)) for explainer in explainers))
-                    for check in dict.fromkeys(check for check, _ in inside)
-                ),
+        if len(explainers) <= WIDEST:
+            rows = tuple(
+                (check, tuple(inside.get((check, explainer)) for explainer in explainers))
+                for check in checks
             )
-        )
+            found.append(Matrix(model, pairs, "Check", explainers, rows))
+        else:
+            rows = tuple(
+                (explainer, tuple(inside.get((check, explainer)) for check in checks))
+                for explainer in explainers
+            )
+            found.append(Matrix(model, pairs, "Explainer", checks, rows))
     return tuple(found)
 
 

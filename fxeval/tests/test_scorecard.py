@@ -313,6 +313,17 @@ def test_a_cell_that_was_not_asked_for_is_told_from_one_that_did_not_run(record)
     assert "not asked for" not in text
 
 
+@pytest.mark.parametrize(("n", "corner"), [(6, "Check"), (7, "Explainer")])
+def test_many_explainers_are_the_rows_of_the_matrix(record, n, corner):
+    first = record["cells"][0]
+    record["cells"] = [
+        {**first, "explainer": f"e{i}", "id": f"{first['check']}[m-e{i}-p]"} for i in range(n)
+    ]
+    text = Reader(render(record)).section("matrix")
+    assert re.search(rf"{corner} {'e0 e1' if corner == 'Check' else first['check']}", text)
+    assert len(re.findall(r"\bpass\b", text)) == n
+
+
 def test_an_unfinished_run_and_uncommitted_changes_are_warned_of(record):
     record["run"] |= {"complete": False, "missing": ["a[b-c-d]", "e[b-c-d]"]}
     record["environment"]["dirty"] = True
