@@ -1,7 +1,10 @@
 """The catalogue of shipped explainers, and what a suite may set of them."""
 
 import fnmatch
+import json
+import re
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
@@ -146,3 +149,28 @@ def test_layers_of_a_users_own_model_are_left_to_the_run(pytester):
     result = pytester.runpytest_inprocess("layers.yaml", "--collect-only")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*3 tests collected*"])
+
+
+ALL = Path(fxeval.__file__).parents[1] / "suites"
+NAMED = re.compile(r"^  - (?:\{use: )?(\w+)", re.MULTILINE)
+
+
+@pytest.mark.skipif(not ALL.is_dir(), reason="no suites beside an installed fxeval")
+@pytest.mark.parametrize("suite", ["explainers.yaml", "lfw-explainers.yaml"])
+def test_the_comparing_suites_name_every_shipped_explainer(suite):
+    explainers = (ALL / suite).read_text(encoding="utf-8").partition("explainers:\n")[2]
+    assert set(NAMED.findall(explainers.partition("\npairs:")[0])) == set(SHIPPED) - {"precomputed"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ALL.is_dir(), reason="no suites beside an installed fxeval")
+def test_every_cell_of_the_comparison_on_the_bundled_default_is_measured(pytester):
+    text = (ALL / "explainers.yaml").read_text(encoding="utf-8")
+    pytester.makefile(".yaml", few=text.replace("n: 40", "n: 3"))
+    pytester.runpytest_subprocess("few.yaml", "--fx-threads=1")
+    (path,) = pytester.path.glob("reports/*/explainers.json")
+    found = json.loads(path.read_text())["cells"]
+    assert {cell["verdict"]["outcome"] for cell in found} <= {"inconclusive", "unsupported", "fail"}
+    assert {cell["explainer"] for cell in found if cell["n_pairs"] == 3} == {
+        cell["explainer"] for cell in found
+    }
