@@ -17,6 +17,7 @@ from fxeval.explainers.layers import (
     LayerInfo,
     black_box,
     borrowed,
+    by_name,
     check_spelling,
     layers_of,
     lent_module,
@@ -92,12 +93,18 @@ class ActivationMaps:
         parts = []
         # Even a caller in inference mode gets gradients.
         with borrowed(module), torch.inference_mode(False), torch.enable_grad():
-            layers = self.chosen_layers(layers_of(module, probes[:1]))
+            named = by_name(self.layer, module)
+            layers = named or self.chosen_layers(layers_of(module, probes[:1]))
             targets = targets_of(model, references, contrast, gallery)
             is_flat = self._equal(probes, references, contrast)
             for start in range(0, len(probes), ROWS):
                 rows = slice(start, start + ROWS)
-                pulled = self._pulled(model, layers, probes[rows], targets.rows(rows))
+                try:
+                    pulled = self._pulled(model, layers, probes[rows], targets.rows(rows))
+                except ExplainerContractError:
+                    if named:  # not looked at before: what is wrong is said with the candidates
+                        self.chosen_layers(layers_of(module, probes[:1]))
+                    raise
                 parts.append(self._maps(pulled, is_flat[rows], layers, probes.shape[2:]))
         return SaliencyMaps(
             torch.cat([part.positive for part in parts]),
@@ -139,6 +146,8 @@ class ActivationMaps:
                     f"{self.id}: layer '{layer}' ran once for one image, but "
                     f"{len(taken[layer])} times for {len(images)}. Name another."
                 )
+            if min(taken[layer][0].shape[2:]) < 2:
+                raise ExplainerContractError(f"{self.id}: the map of '{layer}' holds no place.")
         check_embeddings(model.name, embeddings, len(images))
         pull = self.chosen_objective().pull(model.similarity, embeddings, targets)
         activations = [taken[layer][0] for layer in layers]

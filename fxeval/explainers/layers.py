@@ -141,6 +141,19 @@ def resolve(
     return names
 
 
+def by_name(layer: str | tuple[str, ...] | None, module: nn.Module) -> tuple[str, ...] | None:
+    """Return the dotted names if only names are given and all are there; None otherwise.
+
+    A forward pass to look for layers is spared. That each runs once and gives a map is left to
+    whoever runs the network next.
+    """
+    wanted = (layer,) if isinstance(layer, str) else layer or ()
+    names = tuple(_dots(one) for one in wanted)
+    is_plain = names and len(set(names)) == len(names) and not any(map(_RULE.fullmatch, wanted))
+    known = {name for name, _ in module.named_modules()} if is_plain else set()
+    return names if is_plain and known.issuperset(names) else None
+
+
 def check_spelling(layer: object, explainer: str) -> None:
     """Refuse what cannot be the name of a layer in any network.
 

@@ -39,9 +39,9 @@ class LEAM(ActivationMaps):
     sign: int = 1
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if isinstance(self.sign, bool) or self.sign not in (1, -1):
             raise ExplainerContractError(f"leam: sign must be 1 or -1, got {self.sign!r}.")
+        super().__post_init__()
 
     def chosen_objective(self) -> Objective:
         """Return the loss, descended or as it is."""

@@ -396,3 +396,13 @@ def test_the_default_layer_is_the_last_to_finish_with_4_by_4_pixels():
 def test_no_pairs_give_no_maps():
     maps = explain(FaceNet(Net()), images(1, 1)[:0], images(1, 2)[:0], layer="conv2")
     assert maps.positive.shape == (0, *SIZE)
+
+
+@pytest.mark.parametrize(("layer", "spent"), [("act", 2), (("conv1", "act"), 2), ("conv[-1]", 3)])
+def test_a_layer_given_by_name_costs_no_pass_to_find_it(layer, spent):
+    net = Net()
+    passes = []
+    handle = net.register_forward_hook(lambda module, given, out: passes.append(len(out)))
+    explain(FaceNet(net), images(1, 1), images(1, 2), layer=layer)
+    handle.remove()
+    assert sum(passes) == spent

@@ -108,7 +108,7 @@ def test_it_is_an_explainer_that_takes_centroids_and_no_black_box():
     assert isinstance(LEAM(), Explainer)
     assert LEAM().needs == {"gradients", "layers"}
     assert LEAM.takes_centroids
-    assert "leam: needs gradients" in LEAM().unsupported(FaceNet(None))
+    assert "needs gradients" in LEAM().unsupported(FaceNet(None))
     with pytest.raises(ExplainerContractError, match=r"leam: .*black box"):
         leam(FaceNet(None), images(1, 1), images(1, 2))
 
