@@ -128,7 +128,7 @@ def out_of_place(net: Chain) -> Callable[[Tensor], Tensor]:
 
 @pytest.mark.parametrize("variant", ["ebp", "contrastive", "subtree"])
 def test_changes_in_place_change_nothing(variant: str) -> None:
-    images = tuple(pictures(2, seed) for seed in (1, 2, 3))
+    images = tuple(pictures(2, seed) for seed in (1, 2, 3)[: 2 if variant == "ebp" else 3])
     first = raw(in_place(Chain()), *[one.clone() for one in images], variant=variant)
     np.testing.assert_allclose(
         first, raw(out_of_place(Chain()), *images, variant=variant), atol=1e-6
@@ -263,7 +263,8 @@ def test_the_shipped_networks_are_explained_and_left_alone(net, side: int) -> No
     assert EBP().unsupported(model) is None
     sums = {}
     for variant in ("ebp", "contrastive", "truncated", "subtree"):
-        maps = EBP(variant=variant).explain(model, *images[:2], contrast=images[2], generator=RNG)
+        contrast = None if variant == "ebp" else images[2]
+        maps = EBP(variant=variant).explain(model, *images[:2], contrast=contrast, generator=RNG)
         sums[variant] = maps.positive
         assert maps.states == (RowState.OK,)
         assert torch.isfinite(maps.positive).all()
