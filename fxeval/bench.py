@@ -251,12 +251,15 @@ class Bench:
 def chosen_rows(listing: PairListing, n: int | None, seed: int, name: str) -> list[int]:
     """Choose n mated pairs, as many different identities as there are before any comes again.
 
+    Rows that the list sets aside are not chosen.
+
     The choice depends on the suite's seed and the image ids alone.
 
     Raises:
         DataContractError: If the list holds fewer mated pairs.
     """
-    mated = [row for row, is_mated in enumerate(listing.is_mated) if is_mated]
+    aside = listing.set_aside or ("",) * len(listing)
+    mated = [row for row, is_mated in enumerate(listing.is_mated) if is_mated and not aside[row]]
     wanted = len(mated) if n is None else n
     if wanted > len(mated) or not mated:
         raise DataContractError(
@@ -278,7 +281,7 @@ def load_pairs(source: PairSource, listing: PairListing, crop: Any) -> Pairs:  #
     Raises:
         DataContractError: If the source breaks its promise or an image can't be read.
     """
-    ids = list(dict.fromkeys([*listing.probe, *listing.reference]))
+    ids = list(dict.fromkeys([*listing.probe, *listing.reference, *listing.contrast]))
     images = source.images(ids, crop)
     expected = (len(ids), 3, *crop.size)
     if images.dtype != torch.uint8 or tuple(images.shape) != expected:
@@ -290,7 +293,13 @@ def load_pairs(source: PairSource, listing: PairListing, crop: Any) -> Pairs:  #
     people = {
         name: number
         for number, name in enumerate(
-            dict.fromkeys([*listing.probe_identity, *listing.reference_identity])
+            dict.fromkeys(
+                [
+                    *listing.probe_identity,
+                    *listing.reference_identity,
+                    *listing.contrast_identity,
+                ]
+            )
         )
     }
 
@@ -307,6 +316,8 @@ def load_pairs(source: PairSource, listing: PairListing, crop: Any) -> Pairs:  #
         probe_identity=rows(listing.probe_identity, people),
         reference_identity=rows(listing.reference_identity, people),
         excluded=listing.excluded,
+        contrast=rows(listing.contrast, place) if listing.contrast else None,
+        contrast_identity=rows(listing.contrast_identity, people) if listing.contrast else None,
     )
 
 

@@ -12,23 +12,27 @@ N pairs, K removal steps, D embedding size, H and W height and width in pixels.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fxeval.errors import DataContractError, ExplainerContractError
+from fxeval.errors import ExplainerContractError
+from fxeval.listings import DataCard as DataCard
+from fxeval.listings import Exclusion as Exclusion
+from fxeval.listings import IdentityListing as IdentityListing
+from fxeval.listings import PairListing as PairListing
 
 Images: TypeAlias = Tensor
 Maps: TypeAlias = Tensor
 Embeddings: TypeAlias = Tensor
 
 SimilarityKind = Literal["cosine", "neg_l2"]
+Colour = Literal["RGB", "BGR"]
 # The first three say what of the model an explainer uses, the last two what else it must be given.
 Need = Literal["gradients", "layers", "black_box", "contrast", "gallery"]
 Fill = Literal["blur", "mean", "black"]
-_T = TypeVar("_T")
 
 
 class RowState(StrEnum):
@@ -151,7 +155,7 @@ class PairSource(Protocol):
     def banner(self) -> str | None:
         """A sentence every report on this data must carry, or None."""
 
-    def listing(self) -> "PairListing":
+    def listing(self) -> PairListing:
         """Return all pairs, without reading a pixel."""
 
     def images(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
@@ -162,52 +166,35 @@ class PairSource(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Exclusion:
-    """A pair that is on the list but not used, and why."""
+@runtime_checkable
+class ModelFile(Protocol):
+    """A face model that is still a file; what a fixture may return in place of a model."""
 
-    pair: str
-    reason: str
+    def load(self) -> FaceModel:
+        """Read, check and return the model; called once for all cells that want it.
+
+        Raises:
+            ModelContractError: If the file or what is in it cannot be trusted.
+        """
 
 
-@dataclass(frozen=True)
-class PairListing:
-    """Pairs by image id, before any pixel is read; the four sequences have one entry per pair."""
+@runtime_checkable
+class IdentitySource(Protocol):
+    """Images with their identities, and the images in any crop."""
 
-    probe: tuple[str, ...]
-    reference: tuple[str, ...]
-    is_mated: tuple[bool, ...]
-    probe_identity: tuple[str, ...]
-    reference_identity: tuple[str, ...]
-    excluded: tuple[Exclusion, ...] = ()
+    @property
+    def name(self) -> str:
+        """Id shown in reports."""
 
-    def __post_init__(self) -> None:
-        lengths = {len(self.probe), len(self.reference), len(self.is_mated),
-                   len(self.probe_identity), len(self.reference_identity)}  # fmt: skip
-        if len(lengths) != 1:
-            raise DataContractError(f"pair listing: columns of one length expected, got {lengths}.")
-        for row, (mated, one, two) in enumerate(
-            zip(self.is_mated, self.probe_identity, self.reference_identity, strict=True)
-        ):
-            if mated != (one == two):
-                raise DataContractError(
-                    f"pair listing: row {row} is marked {'mated' if mated else 'nonmated'} but its "
-                    f"identities {'differ' if mated else 'are equal'}. Correct the label."
-                )
+    @property
+    def banner(self) -> str | None:
+        """A sentence every report on this data must carry, or None."""
 
-    def __len__(self) -> int:
-        return len(self.probe)
+    def identities(self) -> IdentityListing:
+        """Return all images, without reading a pixel."""
 
-    def take(self, rows: Sequence[int]) -> "PairListing":
-        """Return the listing of the given rows, in the given order."""
-
-        def pick(column: tuple[_T, ...]) -> tuple[_T, ...]:
-            return tuple(column[row] for row in rows)
-
-        return PairListing(
-            pick(self.probe), pick(self.reference), pick(self.is_mated),
-            pick(self.probe_identity), pick(self.reference_identity), self.excluded,
-        )  # fmt: skip
+    def images(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
+        """As those of a :class:`PairSource`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,6 +211,8 @@ class Pairs:
         probe_identity: (N,) int64.
         reference_identity: (N,) int64.
         excluded: Pairs left out, with reasons.
+        contrast: (N,) int64, row of ``images``, nonmates that the list names; None = none.
+        contrast_identity: (N,) int64, who is in them.
     """
 
     name: str
@@ -235,6 +224,8 @@ class Pairs:
     probe_identity: Tensor
     reference_identity: Tensor
     excluded: tuple[Exclusion, ...] = ()
+    contrast: Tensor | None = None
+    contrast_identity: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.probe)

@@ -53,8 +53,9 @@ def explain(
     call, and the pairs of a call that changed it are marked ``model_changed``. Modes that hold for
     the whole process (gradients, default dtype, threads, numpy's errors) are put back, too.
 
-    An explainer whose ``needs`` name a contrast gets, for each pair, the other side's image of
-    another identity of the list; one that needs a gallery gets all images of the list, embedded.
+    An explainer whose ``needs`` name a contrast gets, for each pair, the nonmate that the list
+    names, or else the other side's image of another identity of the list; one that needs a gallery
+    gets all images of the list, embedded.
 
     Args:
         explainer: A stranger.
@@ -144,12 +145,17 @@ class _Comparisons:
         self._images = pairs.images
         self._probes, self._identity = first
         self._references, self._reference_identity = second
-        self._contrast = _nonmates(pairs, first[1], second, seed) if "contrast" in needs else None
+        self._contrast: Tensor | None = None
+        if "contrast" in needs:
+            drawn = pairs.contrast is None
+            self._contrast = _nonmates(pairs, first[1], second, seed) if drawn else pairs.contrast
         self._gallery: tuple[Tensor, Tensor] | None = None
         if "gallery" in needs:
             identity = torch.full((len(pairs.images),), -1)
             identity[pairs.probe] = pairs.probe_identity
             identity[pairs.reference] = pairs.reference_identity
+            if pairs.contrast is not None and pairs.contrast_identity is not None:
+                identity[pairs.contrast] = pairs.contrast_identity
             self._gallery = (model.pool.clean(model, pairs), identity)
 
     def clean(self, rows: Tensor) -> tuple[Images, Images]:

@@ -18,7 +18,8 @@ from fxeval import suite_forms as forms
 from fxeval.cells import Limit, Use
 from fxeval.metrics import CATALOGUE
 from fxeval.plan import Check, Subject, Suite
-from fxeval.suite_yaml import Document, Loc, describe, read, suggestion
+from fxeval.strict_forms import read as read_form
+from fxeval.strict_yaml import Document, Loc, describe, read, suggestion
 
 Role = Literal["model", "explainer", "pairs"]
 CheckParams: TypeAlias = Callable[[Role, str, Mapping[str, Any]], Sequence[tuple[str, str]]]
@@ -98,9 +99,9 @@ class _Reader:
     def suite(self, path: Path) -> Suite:
         """Return the suite, without its digest."""
         self._version()
-        form = forms.read(self._document, forms.Suite, (), self._document.data)
-        defaults = forms.read(self._document, forms.Defaults, ("defaults",), form.defaults or {})
-        report = forms.read(self._document, forms.Report, ("report",), form.report or {})
+        form = read_form(self._document, forms.Suite, (), self._document.data)
+        defaults = read_form(self._document, forms.Defaults, ("defaults",), form.defaults or {})
+        report = read_form(self._document, forms.Report, ("report",), form.report or {})
         for key in _ROLES:
             self._shared[key] = self._subjects(key, (key,), getattr(form, key) or [])
         checks = self._checks(form.checks or [])
@@ -146,12 +147,12 @@ class _Reader:
 
     def _check(self, loc: Loc, raw: dict[str, Any]) -> Check:
         own = {key: value for key, value in raw.items() if key in forms.Check.model_fields}
-        form = forms.read(self._document, forms.Check, loc, own)
+        form = read_form(self._document, forms.Check, loc, own)
         parameters, measured = None, None
         if form.kind is not None:
             rest = {key: value for key, value in raw.items() if key not in own}
             kind = CATALOGUE[form.kind]
-            parameters = forms.read(
+            parameters = read_form(
                 self._document, kind.Parameters, loc, rest, also_known=forms.Check.model_fields
             )
             measured = _Measured(
@@ -208,7 +209,7 @@ class _Reader:
         return found
 
     def _subject(self, key: str, loc: Loc, raw: dict[str, Any]) -> Subject:
-        form = forms.read(self._document, forms.Pairs if key == "pairs" else forms.Use, loc, raw)
+        form = read_form(self._document, forms.Pairs if key == "pairs" else forms.Use, loc, raw)
         id = fixture_id(form.use or f" {loc}")
         params = form.params or {}
         if form.use is not None and id not in self._known[key]:
@@ -222,7 +223,7 @@ class _Reader:
         return Subject(fixture_id(form.name or id), use, getattr(form, "n", None))
 
     def _limit(self, loc: Loc, raw: dict[str, Any], measured: _Measured | None) -> Limit:
-        form = forms.read(self._document, forms.Limit, loc, raw)
+        form = read_form(self._document, forms.Limit, loc, raw)
         given = [key for key in _FORMS_OF_A_LIMIT if key in raw]
         if len(given) != 1:
             text = f"a limit needs exactly one of {_list(_FORMS_OF_A_LIMIT)}"
@@ -271,7 +272,7 @@ class _Reader:
             self._at_key(loc, "'by' is a margin over a control; it goes with better_than only")
         if len(by) != 1:
             self._at_value(loc, "'by' needs exactly one of absolute, relative")
-        return forms.read(self._document, forms.Margin, loc, by)
+        return read_form(self._document, forms.Margin, loc, by)
 
     def _one_of(self, loc: Loc, name: str | None, known: Sequence[str] | None, owner: str) -> None:
         if name is not None and known is not None and name not in known:

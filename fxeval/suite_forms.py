@@ -3,42 +3,16 @@
 Every default of the format stands here or in the ``Parameters`` of a kind of check.
 """
 
-import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, Field
 
 from fxeval.metrics import CATALOGUE
-from fxeval.suite_yaml import Document, Loc, describe, suggestion
-
-_Form = TypeVar("_Form", bound=BaseModel)
+from fxeval.strict_forms import Strict
 
 # They need arguments, or would turn a verdict into something else.
 _REFUSED_MARKS = {"filterwarnings", "parametrize", "skip", "skipif", "usefixtures", "xfail"}
-
-# pydantic's names of what can be wrong, and our words for it.
-_MUST = {
-    "bool_type": "must be true or false",
-    "dict_type": "must be a mapping of keys to values",
-    "finite_number": "must be a finite number",
-    "float_type": "must be a number",
-    "greater_than": "must be more than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "int_from_float": "must be a whole number",
-    "int_type": "must be a whole number",
-    "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "list_type": "must be a list",
-    "literal_error": "must be {expected}",
-    "model_type": "must be a mapping of keys to values",
-    "string_type": "must be text",
-    "too_long": "needs {max_length} or fewer entries",
-    "too_short": "needs {min_length} or more entries",
-    "tuple_type": "must be a list",
-}
 
 
 def _name(text: str) -> str:
@@ -78,11 +52,7 @@ _AtLeastZero = Annotated[float, Field(ge=0)]
 _Entries = Annotated[list[Any], Field(min_length=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Suite(_Strict):
+class Suite(Strict):
     """The whole file."""
 
     fxeval: Literal[1]
@@ -96,7 +66,7 @@ class Suite(_Strict):
     report: dict[str, Any] = {}
 
 
-class Defaults(_Strict):
+class Defaults(Strict):
     """What holds for every check."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 20260101
@@ -106,7 +76,7 @@ class Defaults(_Strict):
     on_unsupported: Literal["fail", "skip"] = "fail"
 
 
-class Report(_Strict):
+class Report(Strict):
     """What is written after a run."""
 
     formats: Annotated[
@@ -114,7 +84,7 @@ class Report(_Strict):
     ] = ["html", "json"]
 
 
-class Use(_Strict):
+class Use(Strict):
     """A subject: the id of a fixture, parameters for it, another name."""
 
     use: _Name
@@ -128,7 +98,7 @@ class Pairs(Use):
     n: Annotated[int, Field(ge=1)] | None = None
 
 
-class Check(_Strict):
+class Check(Strict):
     """A check, without the parameters of its kind."""
 
     id: Annotated[_Name, AfterValidator(_check_id)]
@@ -141,7 +111,7 @@ class Check(_Strict):
     marks: Annotated[list[Annotated[str, AfterValidator(_mark)]], AfterValidator(_once)] = []
 
 
-class Limit(_Strict):
+class Limit(Strict):
     """A limit; which keys go together is checked by the caller."""
 
     metric: str
@@ -153,77 +123,8 @@ class Limit(_Strict):
     severity: Literal["critical", "warning", "info"] = "critical"
 
 
-class Margin(_Strict):
+class Margin(Strict):
     """By how much a control must be beaten."""
 
     absolute: _AtLeastZero = 0.0
     relative: _AtLeastZero = 0.0
-
-
-def read(
-    document: Document,
-    form: type[_Form],
-    loc: Loc,
-    raw: Mapping[str, Any],
-    *,
-    also_known: Iterable[str] = (),
-) -> _Form:
-    """Read a mapping as a form, strictly, and note every fault in the document.
-
-    Args:
-        document: Where the mapping comes from.
-        form: The keys expected.
-        loc: The mapping's path through the document.
-        raw: The mapping.
-        also_known: Keys that are no part of the form but may stand beside it, for suggestions.
-
-    Returns:
-        The form; after a fault, one in which every field that could not be read is None.
-    """
-    data = {}
-    for key, value in raw.items():
-        if value is None:
-            document.fault(document.value((*loc, key)), f"'{key}' has no value")
-        else:
-            data[key] = value
-    try:
-        # JSON, as there a list is the strict form of a tuple.
-        return form.model_validate_json(json.dumps(data), strict=True)
-    except ValidationError as invalid:
-        errors = invalid.errors(include_url=False)
-    known = [field.alias or name for name, field in form.model_fields.items()]
-    for error in errors:
-        if error["type"] == "missing" and error["loc"][-1] in raw:
-            continue  # it has no value, which is noted above
-        if error["type"] == "too_short" and any(
-            other["loc"][: len(error["loc"])] == error["loc"] for other in errors if other != error
-        ):
-            continue  # pydantic does not count faulty entries, and they are noted themselves
-        _note(document, (*loc, *error["loc"]), error, [*known, *also_known])
-    unreadable = {error["loc"][0] for error in errors if error["loc"]}
-    good = {key: data[key] for key in known if key in data and key not in unreadable}
-    blank = {key: None for key in known if key in unreadable}
-    return form.model_construct(**{**good, **blank})
-
-
-def _note(document: Document, loc: Loc, error: ErrorDetails, known: list[str]) -> None:
-    """Note one of pydantic's errors: at the key if that is unknown, else at the value."""
-    key = next((part for part in reversed(loc) if isinstance(part, str)), "")
-    if error["type"] == "extra_forbidden":
-        near = suggestion(key, known) or f"known: {', '.join(known)}"
-        document.fault(document.key(loc), f"unknown key {describe(key)}", near)
-        return
-    if error["type"] == "missing":
-        document.fault(document.value(loc[:-1]), f"the key '{key}' is missing")
-        return
-    name = f"'{key}'" if loc[-1:] == (key,) else f"an entry of '{key}'"
-    given, help = describe(error["input"]), ""
-    context = error.get("ctx", {})
-    if error["type"] == "value_error":
-        text = f"{name}: {context['error']}, got {given}"
-    elif error["type"] in _MUST:
-        text = f"{name} {_MUST[error['type']].format(**context)}, got {given}"
-        help = suggestion(error["input"], re.findall("'([^']*)'", context.get("expected", "")))
-    else:
-        text = f"{name} cannot be {given}"
-    document.fault(document.value(loc), text, help)

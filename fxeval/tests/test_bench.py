@@ -392,3 +392,29 @@ def test_embed_and_module_must_agree(bench):
 def test_a_device_that_is_not_there_is_refused(bench):
     with pytest.raises(ModelContractError, match="there is no CUDA device"):
         bench.evidence(replace(CELL, device="cuda"), Subjects(tiny(), Mean(), Memory()))
+
+
+def test_rows_that_the_list_sets_aside_are_never_chosen():
+    aside = replace(MANY, set_aside=("wrongly labelled",) + ("",) * (len(MANY) - 1))
+    chosen = chosen_rows(aside, None, 1, "many")
+    assert 0 in chosen_rows(MANY, None, 1, "many")
+    assert 0 not in chosen
+    assert len(chosen) == 19
+
+
+def test_nonmates_that_the_list_names_are_loaded_with_their_identities():
+    class Triplets:
+        name, banner = "triplets", None
+
+        def images(self, image_ids, crop):
+            return torch.stack(
+                [torch.full((3, *crop.size), int(i), dtype=torch.uint8) for i in image_ids]
+            )
+
+    listing = PairListing(
+        probe=("1",), reference=("2",), is_mated=(True,), probe_identity=("a",),
+        reference_identity=("a",), contrast=("3",), contrast_identity=("b",),
+    )  # fmt: skip
+    pairs = load_pairs(Triplets(), listing, CROP)
+    assert int(pairs.images[pairs.contrast[0], 0, 0, 0]) == 3
+    assert pairs.contrast_identity.tolist() != pairs.probe_identity.tolist()

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 import fxeval
 from fxeval import cli
+from fxeval.cli import listing
 from fxeval.explainers import SHIPPED, shipped
 
 
@@ -52,7 +53,7 @@ def run(*arguments: str) -> Result:
 @pytest.fixture
 def odd_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     catalogue = {"silent": f"{__name__}:Silent", "odd": f"{__name__}:Odd"}
-    monkeypatch.setattr(cli, "SHIPPED", catalogue)
+    monkeypatch.setattr(listing, "SHIPPED", catalogue)
     monkeypatch.setattr("fxeval.explainers.SHIPPED", catalogue)
 
 

@@ -398,3 +398,27 @@ def test_a_nonmate_is_of_neither_identity_of_its_row(model):
             [which] = [i for i in range(8) if torch.equal(images[i], image)]
             assert which >= 4
             assert which not in forbidden[row]
+
+
+def test_nonmates_of_the_list_are_handed_over_and_enter_the_gallery_under_their_own_names(model):
+    pairs = make_pairs(N)
+    named = replace(
+        pairs,
+        images=torch.cat([pairs.images, 255 - pairs.images[:2]]),
+        image_digests=(*pairs.image_digests, "x" * 64, "y" * 64),
+        contrast=torch.tensor([2 * N, 2 * N + 1] * (N // 2)),
+        contrast_identity=torch.tensor([N, N + 1] * (N // 2)),
+    )
+
+    class Asking:
+        needs = frozenset({"contrast", "gallery"})
+
+        def explain(self, model, probes, references, *, contrast=None, generator, gallery=None):
+            rows = gallery.probe_identity % 2
+            expected = 1 - pairs.images[rows].float() / 255
+            torch.testing.assert_close(contrast, expected)
+            assert gallery.identity[-2:].tolist() == [N, N + 1]
+            return probes.mean(1)
+
+    maps = explain(Asking(), model, named, side="probe", seed=1, progress=lambda done, total: None)
+    assert set(maps.states) == {RowState.OK}

@@ -7,17 +7,27 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"errors", "contracts", "admission", "cells", "registry", "seeding"},
+    {
+        "errors",
+        "contracts",
+        "admission",
+        "cells",
+        "registry",
+        "listings",
+        "seeding",
+        "strict_yaml",
+        "strict_forms",
+    },
     {"similarity", "ranking", "perturbation", "randomisation", "map_similarity", "estimation"},
     {"models", "explainers", "datasets", "metrics"},
     {"planted", "verdict"},
     {"plan", "forward_pool", "explain", "meter", "bench", "run", "configure"},
-    {"suite", "suite_forms", "suite_yaml", "store", "environment", "scorecard", "gather"},
+    {"suite", "suite_forms", "store", "environment", "scorecard", "gather"},
     {"plugin", "session", "cli", "__main__"},
 ]
 HOMES = {
     "click": {"cli"},
-    "yaml": {"suite_yaml"},
+    "yaml": {"strict_yaml"},
     "jinja2": {"scorecard"},
     "pytest": {"plugin", "session"},
     "cv2": {"datasets"},

@@ -1,7 +1,4 @@
-"""The command ``fxeval``: for what is no test run. Suites are run by pytest.
-
-Importing this module loads no torch.
-"""
+"""``fxeval list``: what a suite can ask for."""
 
 import json
 import textwrap
@@ -12,7 +9,6 @@ from typing import Any, get_type_hints
 
 import click
 
-from fxeval import __version__
 from fxeval.explainers import SHIPPED, shipped
 from fxeval.explainers.parameters import spoken
 
@@ -54,16 +50,7 @@ class Card:
     source: str | None
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDTH})
-@click.version_option(__version__, prog_name="fxeval")
-def main() -> None:
-    """Evaluation of explanations of face-recognition models.
-
-    Suites are run by pytest: pytest suites/quickstart.yaml
-    """
-
-
-@main.group("list")
+@click.group("list")
 def list_() -> None:
     """Show what a suite can ask for."""
 

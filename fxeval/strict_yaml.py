@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import yaml
 
-from fxeval.errors import SuiteError
+from fxeval.errors import FxevalError, SuiteError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
@@ -57,6 +57,23 @@ class Mark(NamedTuple):
     column: int
 
 
+class Kind(NamedTuple):
+    """What a file is meant to be, for messages.
+
+    Attributes:
+        noun: With its article: ``a suite``.
+        first: The line it starts with: ``fxeval: 1``.
+        error: What is raised.
+    """
+
+    noun: str
+    first: str
+    error: type[FxevalError]
+
+
+SUITE = Kind("a suite", "fxeval: 1", SuiteError)
+
+
 @dataclass(frozen=True, order=True)
 class Fault:
     """One thing that is wrong, where, and what may have been meant."""
@@ -67,16 +84,18 @@ class Fault:
 
 
 class Document:
-    """A suite file as plain values with places, and the faults found in it so far.
+    """A file as plain values with places, and the faults found in it so far.
 
     Attributes:
+        kind: What the file is meant to be.
         data: The values: dict, list, str, int, float, bool, None.
         lines: The source.
         keys: Place of each key, by its path through the values.
         values: Place of each value.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: Kind = SUITE) -> None:
+        self.kind = kind
         self.data: Any = None
         self.lines: list[str] = []
         self.keys: dict[Loc, Mark] = {}
@@ -113,12 +132,12 @@ class Document:
     def fatal(self, mark: Mark, text: str, help: str = "") -> NoReturn:
         """Note a fault after which reading makes no sense, and raise all of them."""
         self._faults.add(Fault(mark, text, help))
-        raise SuiteError(self._message())
+        raise self.kind.error(self._message())
 
     def raise_faults(self) -> None:
-        """Raise one SuiteError with every fault, by line, if there is any."""
+        """Raise one error with every fault, by line, if there is any."""
         if self._faults:
-            raise SuiteError(self._message())
+            raise self.kind.error(self._message())
 
     def _message(self) -> str:
         faults = sorted(self._faults)
@@ -154,13 +173,16 @@ class _Builder:
         self._next()  # stream start
         start = self._next()
         if isinstance(start, yaml.StreamEndEvent):
-            self._document.fatal(Mark(1, 1), "the file is empty; a suite starts with 'fxeval: 1'")
+            kind = self._document.kind
+            self._document.fatal(
+                Mark(1, 1), f"the file is empty; {kind.noun} starts with '{kind.first}'"
+            )
         if start.version or start.tags:
             self._document.fault(self.place, "directives ('%') are not allowed")
         self._document.data = self._value((), self._next())
         self._next()  # document end
         if not isinstance(self._next(), yaml.StreamEndEvent):
-            text = "a second document starts here; a suite is one document"
+            text = f"a second document starts here; {self._document.kind.noun} is one document"
             self._document.fault(self.place, text)
 
     def _next(self) -> Any:  # noqa: ANN401  what PyYAML's events have in common is untyped
@@ -233,19 +255,21 @@ class _Builder:
         return _resolve(text)
 
 
-def read(path: Path) -> Document:
-    """Read a suite file.
+def read(path: Path, kind: Kind = SUITE) -> Document:
+    """Read a file.
 
     Args:
         path: Of the file; shown in messages relative to the current folder where possible.
+        kind: What it is meant to be.
 
     Returns:
         A document whose ``data`` is a mapping; faults that leave it readable are noted in it.
 
     Raises:
-        SuiteError: If the file cannot be read as strict YAML; the message holds every fault.
+        FxevalError: Of the kind, if the file cannot be read as strict YAML; the message holds every
+            fault.
     """
-    document = Document(path)
+    document = Document(path, kind)
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -253,12 +277,15 @@ def read(path: Path) -> Document:
         reason = getattr(error, "strerror", None) or str(error)
         document.fatal(Mark(1, 1), f"the file cannot be read: {reason}")
     if len(raw) > MAX_BYTES:
-        document.fatal(Mark(1, 1), f"the file has more than {MAX_BYTES} bytes; a suite is small")
+        document.fatal(
+            Mark(1, 1), f"the file has more than {MAX_BYTES} bytes; {kind.noun} is small"
+        )
     _parse(_decode(raw, document), document)
     if not isinstance(document.data, dict):
         document.fatal(
             document.value(()),
-            f"a suite is a mapping that starts with 'fxeval: 1', got {describe(document.data)}",
+            f"{kind.noun} is a mapping that starts with '{kind.first}', got "
+            f"{describe(document.data)}",
         )
     return document
 

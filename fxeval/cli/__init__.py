@@ -1,0 +1,21 @@
+"""The command ``fxeval``: for what is no test run. Suites are run by pytest.
+
+Importing this package loads no torch.
+"""
+
+import click
+
+from fxeval import __version__
+from fxeval.cli.listing import list_
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.version_option(__version__, prog_name="fxeval")
+def main() -> None:
+    """Evaluation of explanations of face-recognition models.
+
+    Suites are run by pytest: pytest suites/quickstart.yaml
+    """
+
+
+main.add_command(list_)

@@ -1,0 +1,133 @@
+"""What a data set holds: pairs and images by id, before any pixel is read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TypeVar
+
+from fxeval.errors import DataContractError
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """What a report says of a data set. A source may have a method ``card() -> DataCard``.
+
+    Attributes:
+        root_digest: SHA-256 over the digests of all files, as hex; None if they have none.
+        n_images: Images there are.
+        licence: As its owner states it; None if nobody did.
+        may_show: Whether its pictures may be shown in a report.
+        failures: Reason to number of images that could not be used (failure to acquire).
+    """
+
+    root_digest: str | None
+    n_images: int
+    licence: str | None = None
+    may_show: bool = False
+    failures: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A pair that is on the list but not used, and why."""
+
+    pair: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class IdentityListing:
+    """Images by id; the columns have one entry per image.
+
+    Attributes:
+        image: Ids.
+        identity: Who is in each image.
+        split: Part of the data set each image belongs to (``train``, ``test``, ...); () = one.
+        excluded: Images that are listed but can't be used, and why.
+    """
+
+    image: tuple[str, ...]
+    identity: tuple[str, ...]
+    split: tuple[str, ...] = ()
+    excluded: tuple[Exclusion, ...] = ()
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.image), len(self.identity), len(self.split) or len(self.image)}
+        if len(lengths) != 1:
+            raise DataContractError(
+                f"identity listing: columns of one length expected, got {lengths}."
+            )
+        if len(set(self.image)) != len(self.image):
+            raise DataContractError("identity listing: an image is listed twice. Remove one.")
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+@dataclass(frozen=True)
+class PairListing:
+    """Pairs by image id, before any pixel is read; the columns have one entry per pair.
+
+    Attributes:
+        probe: Ids of the images that are explained.
+        reference: Ids of the images they are compared with.
+        is_mated: Whether both show one identity.
+        probe_identity: Who is in the probe.
+        reference_identity: Who is in the reference.
+        excluded: Pairs that are listed but no rows, and why (an image is missing, no face found).
+        set_aside: Why a row, though part of the verification protocol, is never explained (its
+            label is known to be wrong); "" for all others. () = every row may be explained.
+        fold: Number of each row's fold from 0; () = ten contiguous ones.
+        contrast: Ids of nonmates that the list itself names (triplets); () = the harness draws.
+        contrast_identity: Who is in them.
+    """
+
+    probe: tuple[str, ...]
+    reference: tuple[str, ...]
+    is_mated: tuple[bool, ...]
+    probe_identity: tuple[str, ...]
+    reference_identity: tuple[str, ...]
+    excluded: tuple[Exclusion, ...] = ()
+    set_aside: tuple[str, ...] = ()
+    fold: tuple[int, ...] = ()
+    contrast: tuple[str, ...] = ()
+    contrast_identity: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.probe)
+        needed = (self.reference, self.is_mated, self.probe_identity, self.reference_identity)
+        optional = (self.set_aside, self.fold, self.contrast, self.contrast_identity)
+        lengths = {n, *map(len, needed), *(len(column) or n for column in optional)}
+        if len(lengths) != 1 or bool(self.contrast) != bool(self.contrast_identity):
+            raise DataContractError(f"pair listing: columns of one length expected, got {lengths}.")
+        for row, (mated, one, two) in enumerate(
+            zip(self.is_mated, self.probe_identity, self.reference_identity, strict=True)
+        ):
+            if mated != (one == two):
+                raise DataContractError(
+                    f"pair listing: row {row} is marked {'mated' if mated else 'nonmated'} but its "
+                    f"identities {'differ' if mated else 'are equal'}. Correct the label."
+                )
+        for row, nonmate in enumerate(self.contrast_identity):
+            if nonmate in (self.probe_identity[row], self.reference_identity[row]):
+                raise DataContractError(
+                    f"pair listing: the nonmate of row {row} is of an identity of the pair itself. "
+                    "Name an image of somebody else."
+                )
+
+    def __len__(self) -> int:
+        return len(self.probe)
+
+    def take(self, rows: Sequence[int]) -> "PairListing":
+        """Return the listing of the given rows, in the given order."""
+
+        def pick(column: tuple[_T, ...]) -> tuple[_T, ...]:
+            return tuple(column[row] for row in rows) if column else ()
+
+        columns = {
+            one.name: pick(getattr(self, one.name))
+            for one in fields(self)
+            if one.name != "excluded"
+        }
+        return replace(self, **columns)
