@@ -4,7 +4,9 @@ Landmarks are five (x, y) points in pixels: eye at the image's left, eye at the 
 tip, mouth corner at the image's left, mouth corner at the image's right.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -15,6 +17,12 @@ from fxeval.errors import DataContractError
 
 MAX_PIXELS = 16_000_000
 """Largest image read; a PNG of some kilobytes can otherwise ask for gigabytes."""
+
+MAX_BYTES = 64 << 20
+"""Largest image file read."""
+
+MAX_SCANS = 64
+"""Most scans of a JPEG; a file of some megabytes can otherwise keep a decoder busy for hours."""
 
 ARCFACE_112 = Crop(
     "arcface112",
@@ -35,6 +43,77 @@ DLIB_150 = Crop(
     ((44.08, 43.99), (101.34, 45.34), (71.99, 75.01), (47.25, 100.67), (94.97, 101.71)),
 )
 """The 150-pixel chip of dlib (padding 0.25): median place of the five landmarks in such chips."""
+
+
+def arcface_crop(size: int) -> Crop:
+    """Return the square ArcFace crop of a size (insightface, ``face_align.py``).
+
+    Sizes that are multiples of 112 show what the 112 crop shows; multiples of 128 show 8/112 more
+    at the left and at the right and 16/112 more below.
+
+    Raises:
+        DataContractError: If the size is no multiple of either.
+
+    >>> arcface_crop(128).template[0]
+    (46.2946, 51.6963)
+    """
+    if size < 112 or (size % 112 and size % 128):
+        raise DataContractError(
+            f"ArcFace crop: a size that is a multiple of 112 or of 128 expected, got {size}."
+        )
+    unit, shift = (112, 0) if size % 112 == 0 else (128, 8)
+    template = tuple(((x + shift) * size / unit, y * size / unit) for x, y in ARCFACE_112.template)
+    return Crop(f"arcface{size}", (size, size), template)
+
+
+def _scaled(crop: Crop, name: str, size: int) -> Crop:
+    """Return a square crop scaled as an image is: about its corner, not its first pixel."""
+    ratio = size / crop.size[0]
+    moved = tuple(((x + 0.5) * ratio - 0.5, (y + 0.5) * ratio - 0.5) for x, y in crop.template)
+    return Crop(name, (size, size), moved)
+
+
+ARCFACE_112X96 = Crop(
+    "arcface112x96", (112, 96), tuple((x - 8, y) for x, y in ARCFACE_112.template)
+)
+"""The narrow crop of SphereFace and of older MobileFaceNets."""
+
+FACENET_160 = _scaled(ARCFACE_112, "facenet160", 160)
+"""The 112 crop at the size of FaceNet, whose own crops follow no landmarks."""
+
+OPENVINO_128 = Crop(
+    "openvino128",
+    (128, 128),
+    (
+        (40.3928, 59.0815),
+        (87.3757, 59.0815),
+        (64.0336, 81.9847),
+        (44.7324, 105.5606),
+        (83.6399, 105.5606),
+    ),
+)
+"""The crop of ``face-reidentification-retail-0095`` (Open Model Zoo, its page)."""
+
+HSE_224 = Crop(
+    "hse224",
+    (224, 224),
+    (
+        (83.6714, 105.1141),
+        (140.0509, 104.8022),
+        (112.0403, 137.1786),
+        (88.8789, 170.1848),
+        (135.5678, 169.9266),
+    ),
+)
+"""The ArcFace crop zoomed out by 0.8, for networks of VGGFace2 that see more than a face."""
+
+CROPS: Mapping[str, Crop] = MappingProxyType(
+    {
+        crop.name: crop
+        for crop in (ARCFACE_112, ARCFACE_112X96, FACENET_160, DLIB_150, OPENVINO_128, HSE_224)
+    }
+)
+"""All named crops."""
 
 
 def similarity_transform(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
@@ -103,32 +182,61 @@ def align(image: NDArray[np.uint8], landmarks: ArrayLike, crop: Crop) -> NDArray
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read a JPEG or PNG file as it is stored (an orientation tag is not applied).
+    """Read a JPEG or PNG file; see :func:`image_bytes` and :func:`decode_image`."""
+    return decode_image(image_bytes(path), str(path))
+
+
+def image_bytes(path: Path) -> bytes:
+    """Read a file that is to be an image.
+
+    Raises:
+        DataContractError: If it is missing, no regular file, or larger than ``MAX_BYTES``.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would never end
+            raise DataContractError(f"{path}: an image file expected, it is no regular file.")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise DataContractError(f"{path}: cannot be read ({error.strerror}).") from error
+    if len(data) > MAX_BYTES:
+        raise DataContractError(
+            f"{path}: at most {MAX_BYTES} bytes expected, it is larger. Save it smaller."
+        )
+    return data
+
+
+def decode_image(data: bytes, where: str) -> NDArray[np.uint8]:
+    """Decode a JPEG or PNG as it is stored (an orientation tag is not applied).
+
+    Args:
+        data: The file's bytes.
+        where: The file's path, for messages.
 
     Returns:
         (H, W, 3) uint8 RGB; grey images get three equal channels.
 
     Raises:
-        DataContractError: If the file is missing, no JPEG or PNG, truncated, damaged, or larger
-            than ``MAX_PIXELS`` (known from its header, before anything is decoded).
+        DataContractError: If it is no JPEG or PNG, truncated, damaged, or of more than
+            ``MAX_PIXELS`` (known from its header, before anything is decoded).
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataContractError(f"{path}: cannot be read ({error.strerror}).") from error
     size = _size_in_header(data)
     if size is None:
-        raise DataContractError(f"{path}: a whole JPEG or PNG expected, got neither. Replace it.")
+        raise DataContractError(f"{where}: a whole JPEG or PNG expected, got neither. Replace it.")
     if size[0] * size[1] > MAX_PIXELS:
         raise DataContractError(
-            f"{path}: at most {MAX_PIXELS} pixels expected, its header says {size[0]} x {size[1]}. "
-            "Scale it down."
+            f"{where}: at most {MAX_PIXELS} pixels expected, its header says {size[0]} x {size[1]}."
+            " Scale it down."
         )
+    is_png = data.startswith(_PNG)
     # Decoders fill what is missing of a truncated picture with grey, so the end is asked for.
-    end = b"IEND" if data.startswith(_PNG) else b"\xff\xd9"
-    if end not in data[-1024:]:
+    if (b"IEND" if is_png else b"\xff\xd9") not in data[-1024:]:
         raise DataContractError(
-            f"{path}: is truncated (no end marker in its last kilobyte). Replace it."
+            f"{where}: is truncated (no end marker in its last kilobyte). Replace it."
+        )
+    if not is_png and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+        raise DataContractError(
+            f"{where}: at most {MAX_SCANS} scans expected, got {scans}. Save it anew."
         )
     try:
         pixels = cv2.imdecode(
@@ -137,7 +245,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     except cv2.error:
         pixels = None
     if pixels is None or pixels.shape[:2] != size:
-        raise DataContractError(f"{path}: cannot be decoded. Replace it.")
+        raise DataContractError(f"{where}: cannot be decoded. Replace it.")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
