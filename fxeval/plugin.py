@@ -43,6 +43,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fxeval", "evaluation of face-recognition explanations")
     group.addoption("--fx-data", metavar="DIR", help="folder of real faces (or $FXEVAL_DATA)")
     group.addoption(
+        "--fx-weights", metavar="DIR",
+        help="folder of model weights (or $FXEVAL_WEIGHTS; default: weights/ in --fx-data)",
+    )  # fmt: skip
+    group.addoption(
         "--fx-reports", metavar="DIR", default="reports", help="where records and scorecards go"
     )
     group.addoption(
@@ -73,6 +77,15 @@ def fx_data(pytestconfig: pytest.Config) -> Path | None:
     """Folder of real faces that the user named, or None."""
     named = pytestconfig.getoption("--fx-data") or os.environ.get("FXEVAL_DATA")
     return Path(named) if named else None
+
+
+@pytest.fixture(scope="session")
+def fx_weights(pytestconfig: pytest.Config, fx_data: Path | None) -> Path | None:
+    """Folder of model weights that the user named, or ``weights`` in that of the faces, or None."""
+    named = pytestconfig.getoption("--fx-weights") or os.environ.get("FXEVAL_WEIGHTS")
+    if named:
+        return Path(named)
+    return fx_data / "weights" if fx_data is not None else None
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> SuiteFile | None:
@@ -231,13 +244,13 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     from fxeval.errors import ExplainerContractError, FxevalError, UnsupportedError
 
     session = _session(request.config)
+    folder = request.node.path.parent
     try:
-        subjects = Subjects(
-            *(
-                configured(request.getfixturevalue(f"{role}_{use.id}"), use, role)
-                for role, use in zip(_ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
-            )
+        model, explainer, source = (
+            configured(request.getfixturevalue(f"{role}_{use.id}"), use, role, folder)
+            for role, use in zip(_ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
         )
+        subjects = Subjects(session.loaded(model), explainer, source)
         result = run.measure_cell(cell, subjects, session.bench)
     except UnsupportedError as error:
         if cell.on_unsupported == "skip":

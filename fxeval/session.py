@@ -11,6 +11,8 @@ import torch
 
 from fxeval import environment, store
 from fxeval.bench import Bench
+from fxeval.contracts import ModelFile
+from fxeval.errors import FxevalError
 from fxeval.plan import Suite
 
 if TYPE_CHECKING:
@@ -43,8 +45,28 @@ class Session:
             progress=self._progress.show,
             worker=int(worker.get("workerid", "gw0").removeprefix("gw")),
         )
+        self._model: tuple[object, object] | None = None
         self._suites: dict[Path, dict[str, Any]] = {}
         self._environments: dict[tuple[Path, torch.device], dict[str, Any]] = {}
+
+    def loaded(self, subject: Any) -> Any:  # noqa: ANN401  (whatever a fixture returned)
+        """Return the model that a fixture meant; a file is read once for all cells in a row.
+
+        Raises:
+            FxevalError: If the file can't be trusted; again for every cell that wants it.
+        """
+        if not isinstance(subject, ModelFile) or hasattr(subject, "embed"):
+            return subject
+        if self._model is None or self._model[0] != subject:
+            self._model = None  # the one before may go before the next one comes
+            try:
+                self._model = subject, subject.load()
+            except FxevalError as error:
+                self._model = subject, error
+        found = self._model[1]
+        if isinstance(found, FxevalError):
+            raise found
+        return found
 
     def plan(self, path: Path, suite: Suite, cells: Sequence[str]) -> None:
         """Remember what a suite file asks for."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -30,7 +31,7 @@ def check_params(id: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, value in params.items():
         if key not in known:
             faults.append((key, f"unknown parameter of {id}. {hint(key, known)}"))
-        elif not _fits(value, types[key]):
+        elif not fits(value, types[key]):
             faults.append((key, f"expected {spoken(types[key])}, got {_described(value)}."))
         else:
             # Alone, with all other parameters at their defaults: the fault is then this key's.
@@ -101,7 +102,8 @@ def spoken(kind: object) -> str:
     if origin in (tuple, list):
         return f"list of {spoken(members[0])}"
     words = {
-        int: "whole number", float: "number", bool: "true or false", str: "text", NoneType: "null",
+        int: "whole number", float: "number", bool: "true or false", str: "text", Path: "path",
+        NoneType: "null",
     }  # fmt: skip
     return words.get(kind, getattr(kind, "__name__", str(kind)))  # type: ignore[call-overload, no-any-return]
 
@@ -114,19 +116,30 @@ def _refusal(explainer: type, params: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _fits(value: object, kind: object) -> bool:
-    """Say whether a value of YAML is of a field's type; True is no number, 7 is a float too."""
+def kinds_of(kind: object) -> tuple[object, ...]:
+    """Return the members of a union, or the type itself alone."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def fits(value: object, kind: object) -> bool:
+    """Say whether a value of YAML is of a field's type; True is no number, 7 is a float too.
+
+    Text is a path, too; types that YAML cannot write are not judged.
+    """
     origin, members = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return any(_fits(value, member) for member in members)
+        return any(fits(value, member) for member in members)
     if origin is Literal:
         return any(value == member and type(value) is type(member) for member in members)
-    if origin is tuple:
-        return isinstance(value, list | tuple) and all(_fits(item, members[0]) for item in value)
-    if isinstance(value, bool):
-        return kind is bool
-    accepted = (int, float) if kind is float else kind
-    return isinstance(value, accepted)  # type: ignore[arg-type]
+    if origin in (tuple, list):
+        return isinstance(value, list | tuple) and all(fits(item, members[0]) for item in value)
+    accepted = {
+        int: (int,), float: (int, float), str: (str,), Path: (str,), bool: (bool,),
+        NoneType: (NoneType,),
+    }  # fmt: skip
+    if kind not in accepted:
+        return True
+    return isinstance(value, accepted[kind]) and (kind is bool or not isinstance(value, bool))  # type: ignore[index]
 
 
 def _described(value: object) -> str:

@@ -62,8 +62,8 @@ class PrecomputedMaps:
     """Maps read from a file, found by the digests of probe and reference.
 
     Attributes:
-        file: Path of an ``.npz`` or ``.safetensors`` file as this module describes it; a relative
-            one starts at the current folder. It is read when maps are asked for.
+        file: An ``.npz`` or ``.safetensors`` file as this module describes it, read when maps are
+            asked for; in a suite a relative path starts at the suite's folder.
     """
 
     id: ClassVar[str] = "precomputed"
@@ -71,21 +71,24 @@ class PrecomputedMaps:
     takes_centroids: ClassVar[bool] = True
     maps_are_given: ClassVar[bool] = True
 
-    file: str = ""
+    file: Path | None = None
 
     def __post_init__(self) -> None:
-        is_named = isinstance(self.file, str) and Path(self.file).suffix in _READERS
-        if not is_named and self.file != "":
+        if isinstance(self.file, str):
+            object.__setattr__(self, "file", Path(self.file) if self.file else None)
+        if self.file is not None and getattr(self.file, "suffix", "") not in _READERS:
             raise ExplainerContractError(
-                f"precomputed: file must be the path of an .npz or .safetensors file, got "
-                f"{self.file!r}."
+                "precomputed: file must be the path of an .npz or .safetensors file, got "
+                f"{str(self.file)!r}."
             )
 
     @property
     def digest(self) -> str | None:
         """SHA-256 of the file as hex; None if it cannot be read."""
+        if self.file is None:
+            return None
         try:
-            return hashlib.sha256(Path(self.file).read_bytes()).hexdigest()
+            return hashlib.sha256(self.file.read_bytes()).hexdigest()
         except OSError:
             return None
 
@@ -106,7 +109,7 @@ class PrecomputedMaps:
             ExplainerContractError: If the file cannot be used, its maps have another size, or a
                 probe or pair has none.
         """
-        if not self.file:
+        if self.file is None:
             raise ExplainerContractError(
                 "precomputed: file must name the maps, got nothing. Set params: {file: maps.npz}."
             )
@@ -115,7 +118,7 @@ class PrecomputedMaps:
                 f"{self.file}: explanations against a contrast cannot be looked up: the file's "
                 "maps are of a probe and a reference."
             )
-        known = _read_again(self.file)
+        known = _read_again(str(self.file))
         size = (probes.shape[2], probes.shape[3])
         if known.size != size:
             raise ExplainerContractError(
@@ -129,7 +132,7 @@ class PrecomputedMaps:
                     f"{self.file}: its maps are of one reference each, but several were given."
                 )
             keys = _paired(keys, image_digests(references))
-        return SaliencyMaps(known.take(keys, self.file).to(probes.device))
+        return SaliencyMaps(known.take(keys, str(self.file)).to(probes.device))
 
 
 def save_maps(
@@ -291,8 +294,8 @@ def _read_again(file: str) -> _Known:
         stat = Path(file).stat()
     except (OSError, ValueError) as error:
         raise ExplainerContractError(
-            f"{file}: the maps cannot be read ({error}). Check the path: a relative one starts at "
-            "the current folder."
+            f"{file}: the maps cannot be read ({error}). Check the path: in a suite a relative "
+            "one starts at the suite's folder."
         ) from error
     return _read(Path(file).resolve(), file, stat.st_mtime_ns, stat.st_size)
 

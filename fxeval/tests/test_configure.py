@@ -1,6 +1,7 @@
 """A suite's parameters reach a dataclass, and wrong ones are named with their place."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +51,33 @@ def test_parameters_replace_fields_of_a_copy():
 def test_wrong_parameters_are_named_with_their_place(subject, params, message):
     with pytest.raises(SuiteError, match=message):
         configured(subject, use(**params), "explainer")
+
+
+@dataclass(frozen=True)
+class Filed:
+    file: Path | None = None
+    names: tuple[str, ...] = ()
+    size: float = 1.0
+    anything: object = None
+
+
+def test_relative_paths_start_at_the_suites_folder(tmp_path):
+    found = configured(Filed(), use(file="maps/a.npz"), "explainer", tmp_path)
+    assert found.file == tmp_path / "maps" / "a.npz"
+    absolute = configured(Filed(), use(file="/b.npz"), "explainer", tmp_path)
+    assert absolute.file == Path("/b.npz")
+    assert configured(Filed(), use(names=["a"], size=2), "pairs", tmp_path).names == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"file": 3}, "'file' expected path or null, got 3"),
+        ({"names": "a"}, "'names' expected list of text, got 'a'"),
+        ({"size": True}, "'size' expected number, got True"),
+    ],
+)
+def test_a_parameter_of_another_type_is_refused_before_the_run(params, message):
+    with pytest.raises(SuiteError, match=message):
+        configured(Filed(), use(**params), "explainer")
+    assert configured(Filed(), use(anything=[1]), "explainer").anything == (1,)
