@@ -71,10 +71,13 @@ def layers_of_shipped(model: str) -> "list[LayerInfo]":
     import torch
 
     from fxeval import models
+    from fxeval.datasets.alignment import CROPS
     from fxeval.explainers.layers import layers_of
 
-    images = torch.empty((1, 3, *models.SHIPPED[model][1]), device="meta")
-    return layers_of(models.architecture(model), images)
+    name = models.SHIPPED[model]
+    size = CROPS[models.ARCHITECTURES[name].crop].size
+    images = torch.empty((1, 3, *size), device="meta")
+    return layers_of(models.architecture(name), images)
 
 
 def frozen(value: Any) -> Any:  # noqa: ANN401

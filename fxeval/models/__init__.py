@@ -1,31 +1,171 @@
-"""Face-recognition networks, and the architectures of the shipped ones."""
+"""Face-recognition networks: the architectures that a model card may name, and the shipped models.
+
+Importing this loads no torch.
+"""
 
 import importlib
+import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
 
-# Class of the network, and (height, width) of its crop; strings, so that this loads no torch.
-SHIPPED: Mapping[str, tuple[str, tuple[int, int]]] = MappingProxyType(
+    from fxeval.models.preprocessing import Preprocessing
+
+_Three = tuple[float, float, float]
+_HALF: _Three = (127.5, 127.5, 127.5)
+_IMAGENET_MEAN: _Three = (123.675, 116.28, 103.53)  # 0.485, 0.456, 0.406 of 0..1
+_IMAGENET_STD: _Three = (58.395, 57.12, 57.375)  # 0.229, 0.224, 0.225 of 0..1
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network without weights, and how its published weights want their faces.
+
+    Attributes:
+        factory: ``module:callable``; without arguments or taking ``preprocessing``.
+        crop: A name of ``fxeval.datasets.alignment.CROPS``.
+        summary: What it is.
+        source: Paper and code that it follows.
+        colour: Order of the channels that the network sees.
+        mean: Per channel in that order, in 0 to 255.
+        std: Per channel in that order, in 0 to 255.
+        similarity: ``cosine`` or ``neg_l2``.
+        ignore: Beginnings of keys in published weights that are no part of the embedding.
+    """
+
+    factory: str
+    crop: str
+    summary: str
+    source: str
+    colour: str = "RGB"
+    mean: _Three = _HALF
+    std: _Three = _HALF
+    similarity: str = "cosine"
+    ignore: tuple[str, ...] = ()
+
+
+def _iresnet(depth: int) -> Architecture:
+    return Architecture(
+        f"fxeval.models.iresnet:iresnet{depth}",
+        "arcface112",
+        f"IResNet-{depth} of ArcFace",
+        "Deng et al., CVPR 2019; insightface, recognition/arcface_torch",
+    )
+
+
+def _adaface(depth: int) -> Architecture:
+    return Architecture(
+        f"fxeval.models.adaface_ir:adaface_ir{depth}",
+        "arcface112",
+        f"IR-{depth} of AdaFace",
+        "Kim, Jain, Liu, CVPR 2022; mk-minchul/AdaFace",
+        colour="BGR",
+    )
+
+
+def _edgeface(size: str) -> Architecture:
+    return Architecture(
+        f"fxeval.models.edgeface:edgeface_{size}",
+        "arcface112",
+        f"EdgeFace-{size.upper()}: EdgeNeXt, convolutions and attention across channels",
+        "George et al., TBIOM 2024; otroshi/edgeface",
+    )
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
-        "dlib_resnet": ("fxeval.models.dlib_resnet:DlibResNet", (150, 150)),
-        "mini_resnet": ("fxeval.models.mini_resnet:MiniResNet", (112, 112)),
+        "mini_resnet": Architecture(
+            "fxeval.models.mini_resnet:MiniResNet",
+            "arcface112",
+            "a small residual network, for rendered faces",
+            "after IResNet (Duta et al., ICPR 2020)",
+        ),
+        "dlib_resnet": Architecture(
+            "fxeval.models.dlib_resnet:DlibResNet",
+            "dlib150",
+            "dlib's face-recognition ResNet, 29 convolutions",
+            "Davis King, dlib, face recognition model v1",
+            mean=(122.782, 117.001, 104.298),
+            std=(256.0, 256.0, 256.0),
+            similarity="neg_l2",
+        ),
+        **{f"iresnet{depth}": _iresnet(depth) for depth in (18, 34, 50, 100)},
+        **{f"adaface_ir{depth}": _adaface(depth) for depth in (18, 50, 101)},
+        "arcface_mbf": Architecture(
+            "fxeval.models.iresnet:arcface_mbf",
+            "arcface112",
+            "MobileFaceNet of ArcFace",
+            "Chen et al., CCBR 2018; insightface, recognition/arcface_torch",
+        ),
+        "inception_resnet_v1": Architecture(
+            "fxeval.models.inception_resnet:inception_resnet_v1",
+            "facenet160",
+            "Inception-ResNet v1 of FaceNet",
+            "Schroff et al., CVPR 2015; timesler/facenet-pytorch",
+            std=(128.0, 128.0, 128.0),
+            ignore=("logits.",),
+        ),
+        **{f"edgeface_{size}": _edgeface(size) for size in ("xxs", "xs")},
+        "mobilefacenet_ms1m": Architecture(
+            "fxeval.models.mobilefacenet:mobilefacenet_ms1m",
+            "arcface112",
+            "MobileFaceNet with ReLU6",
+            "Chen et al., CCBR 2018; foamliu/MobileFaceNet",
+            mean=_IMAGENET_MEAN,
+            std=_IMAGENET_STD,
+        ),
     }
 )
+"""What a model card may name."""
+
+SHIPPED: Mapping[str, str] = MappingProxyType(
+    {
+        "dlib_resnet": "dlib_resnet",
+        "edgeface_xs": "edgeface_xs",
+        "edgeface_xxs": "edgeface_xxs",
+        "mini_resnet": "mini_resnet",
+        "mobilefacenet_ms1m": "mobilefacenet_ms1m",
+    }
+)
+"""Architectures of the shipped models whose layers are known without their weights."""
 
 
-def architecture(id: str) -> "nn.Module":
-    """Return a shipped network without weights, on the ``meta`` device.
+def build(factory: str, preprocessing: "Preprocessing | None" = None) -> "nn.Module":
+    """Return a network with whatever weights its constructor draws, leaving the generator alone.
 
-    Raises:
-        KeyError: If there is no such network.
+    Args:
+        factory: ``module:callable``.
+        preprocessing: Handed to a factory that takes it; None = the factory's own.
     """
     import torch
 
-    module, _, name = SHIPPED[id][0].partition(":")
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        network: nn.Module = getattr(importlib.import_module(module), name)()
+    module, _, name = factory.partition(":")
+    make = getattr(importlib.import_module(module), name)
+    given = {"preprocessing": preprocessing} if preprocessing and takes_preprocessing(make) else {}
+    with torch.random.fork_rng(devices=[]):  # constructors draw weights from the global generator
+        network: nn.Module = make(**given)
     return network
+
+
+def takes_preprocessing(factory: object) -> bool:
+    """Say whether a factory has a parameter ``preprocessing``."""
+    try:
+        return callable(factory) and "preprocessing" in inspect.signature(factory).parameters
+    except ValueError:  # of some callables nothing is known
+        return False
+
+
+def architecture(name: str) -> "nn.Module":
+    """Return a network of the catalogue without weights, on the ``meta`` device.
+
+    Raises:
+        KeyError: If there is no such architecture.
+    """
+    import torch
+
+    with torch.device("meta"):
+        return build(ARCHITECTURES[name].factory)

@@ -1,0 +1,385 @@
+"""Model cards: what a vendor writes down about a model, read strictly and before any weights.
+
+A card is strict YAML (``fxeval.strict_yaml``) that starts with ``card: 1``. Beside the weights and
+their SHA-256 it says how faces must be cut out and normalised, how embeddings are compared, and
+what is claimed of them. What an architecture of the catalogue knows need not be repeated.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import AfterValidator, Field
+
+from fxeval.contracts import Colour, Crop, SimilarityKind
+from fxeval.datasets.alignment import CROPS
+from fxeval.errors import ModelContractError
+from fxeval.models import ARCHITECTURES
+from fxeval.models.preprocessing import Preprocessing
+from fxeval.strict_forms import Strict
+from fxeval.strict_forms import read as read_form
+from fxeval.strict_yaml import Document, Kind, brief, describe, suggestion
+from fxeval.strict_yaml import read as read_yaml
+
+Format = Literal["safetensors", "state_dict", "torchscript", "torch_export", "onnx", "dlib"]
+Runtime = Literal["auto", "onnxruntime", "onnx2torch"]
+
+CARD = Kind("a model card", "card: 1", ModelContractError)
+STATE_FORMATS = frozenset({"safetensors", "state_dict", "dlib"})
+"""Formats of files that hold weights and no network."""
+
+SUFFIXES: dict[str, Format] = {
+    ".safetensors": "safetensors",
+    ".pt": "state_dict",
+    ".pth": "state_dict",
+    ".ckpt": "state_dict",
+    ".ts": "torchscript",
+    ".pt2": "torch_export",
+    ".onnx": "onnx",
+    ".dat": "dlib",
+}
+_NO_EXPORT = (
+    "is refused: torch.export.load unpickles parts of the archive without restriction and "
+    "evaluates text in it, so that opening a '.pt2' can run anything"
+)
+_EXPORT_HELP = "give the weights as .safetensors with 'architecture: module:factory', or an .onnx"
+_METRICS = r"verification_(accuracy|auc|eer)|tmr_at_fmr_1e-[1-6]"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the vendor says was measured.
+
+    Attributes:
+        pairs: Name of the pair list.
+        metric: Of verification, a share in 0 to 1.
+        value: Claimed.
+        within: How far a measurement may be from it.
+    """
+
+    pairs: str
+    metric: str
+    value: float
+    within: float
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Embeddings that the vendor computed: images in, embeddings out, in one ``.npz`` file.
+
+    Attributes:
+        file: Beside the weights.
+        images: Key of (N, H, W, 3) uint8 RGB crops.
+        embeddings: Key of (N, D) embeddings.
+        at_most: Largest difference of an entry.
+        relative: Whether ``at_most`` is a share of the largest entry.
+    """
+
+    file: str
+    images: str
+    embeddings: str
+    at_most: float
+    relative: bool
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A card without faults, every default filled in.
+
+    Attributes:
+        file: The card.
+        name: Id shown in reports.
+        weights: Path of the weights relative to their folder.
+        sha256: Of the weights, lower case.
+        format: Of the weights.
+        architecture: A key of ``ARCHITECTURES``, ``module:factory``, or None for a whole network.
+        key: Entry of a checkpoint that holds the state dict; None = the checkpoint is one.
+        prefix: Only keys that start with it are taken, without it.
+        ignore: Beginnings of keys that are left out.
+        runtime: Of an ONNX graph.
+        crop: How faces are cut out.
+        preprocessing: Colour order, mean and standard deviation.
+        similarity: ``cosine`` or ``neg_l2``.
+        operating_threshold: Native similarity from which the model says match, or None.
+        threshold_set_by: How it was set.
+        claims: What the vendor says was measured.
+        golden: Embeddings to compare with, or None.
+        licence: Empty = not stated; likewise the next three.
+        source: Where the weights are from.
+        trained_on: What they were trained on.
+        notes: Anything else.
+    """
+
+    file: Path
+    name: str
+    weights: str
+    sha256: str
+    format: Format
+    architecture: str | None
+    key: str | None
+    prefix: str
+    ignore: tuple[str, ...]
+    runtime: Runtime
+    crop: Crop
+    preprocessing: Preprocessing
+    similarity: SimilarityKind
+    operating_threshold: float | None
+    threshold_set_by: str
+    claims: tuple[Claim, ...]
+    golden: Golden | None
+    licence: str
+    source: str
+    trained_on: str
+    notes: str
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read and check a card; no weights are opened and no code of the user's is imported.
+
+    Raises:
+        ModelContractError: Holding every fault, each with ``file:line:column``.
+    """
+    document = read_yaml(path, CARD)
+    raw = dict(document.data)
+    if raw.get("operating_threshold", 0) is None:  # null is an answer: there is none
+        del raw["operating_threshold"]
+    form = read_form(document, _Card, (), raw)
+    format = _format(form, document)
+    preset = _preset(form, document, format)
+    crop = _crop(preset.get("crop"), document)
+    _check_threshold(form, preset.get("similarity"), document)
+    document.raise_faults()
+    state, golden = form.state or _State(), form.golden
+    return ModelCard(
+        file=path,
+        name=form.name,
+        weights=form.weights,
+        sha256=form.sha256.lower(),
+        format=cast(Format, format),
+        architecture=form.architecture or ("dlib_resnet" if format == "dlib" else None),
+        key=state.key,
+        prefix=state.prefix,
+        ignore=(*state.ignore, *preset["ignore"]),
+        runtime=form.runtime or "auto",
+        crop=cast(Crop, crop),
+        preprocessing=Preprocessing(
+            preset["colour"], _three(preset["mean"]), _three(preset["std"])
+        ),
+        similarity=preset["similarity"],
+        operating_threshold=form.operating_threshold,
+        threshold_set_by=form.threshold_set_by,
+        claims=tuple(Claim(**claim.model_dump()) for claim in form.claims),
+        golden=None if golden is None else Golden(**golden.model_dump()),
+        licence=form.licence,
+        source=form.source,
+        trained_on=form.trained_on,
+        notes=form.notes,
+    )
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,79}", text):
+        raise ValueError("a letter, then letters, digits, '.', '-' and '_' expected, 80 at most")
+    return text
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise ValueError("64 hexadecimal digits expected")
+    return text
+
+
+def _inside(text: str) -> str:
+    """Accept the path of a file in a folder, and nothing that leads out of it on any system."""
+    is_plain = not re.search(r"[\\:~\n\t]", text) and PurePosixPath(text).as_posix() == text
+    if not is_plain or text in (".", "") or text.startswith("/") or ".." in text.split("/"):
+        raise ValueError("a file inside the folder of the weights expected, without '..'")
+    return text
+
+
+def _metric(text: str) -> str:
+    if not re.fullmatch(_METRICS, text):
+        raise ValueError(
+            "verification_accuracy, verification_auc, verification_eer or tmr_at_fmr_1e-1 to "
+            "tmr_at_fmr_1e-6 expected"
+        )
+    return text
+
+
+def _normalising(value: Any) -> Any:  # noqa: ANN401  (a number or a list, as written)
+    numbers = value if isinstance(value, list) and len(value) == 3 else [value]
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in numbers):
+        raise ValueError("a number or a list of three numbers expected")
+    if not all(0 <= x <= 1000 for x in numbers):
+        raise ValueError("numbers for pixels of 0 to 255 expected")
+    return value
+
+
+def _dividing(value: Any) -> Any:  # noqa: ANN401
+    if not all(x > 0 for x in (value if isinstance(value, list) else [value])):
+        raise ValueError("more than 0 expected")
+    return value
+
+
+_Text = Annotated[str, Field(max_length=4000)]
+_Inside = Annotated[str, AfterValidator(_inside)]
+_Normalising = Annotated[Any, AfterValidator(_normalising)]
+
+
+class _State(Strict):
+    """Where the weights lie in a checkpoint."""
+
+    key: Annotated[str, Field(min_length=1)] | None = None
+    prefix: str = ""
+    ignore: list[Annotated[str, Field(min_length=1)]] = []
+
+
+class _Claim(Strict):
+    """One claim."""
+
+    pairs: Annotated[str, AfterValidator(_name)]
+    metric: Annotated[str, AfterValidator(_metric)]
+    value: Annotated[float, Field(ge=0, le=1)]
+    within: Annotated[float, Field(gt=0, le=0.1)] = 0.003
+
+
+class _Golden(Strict):
+    """Embeddings to compare with."""
+
+    file: _Inside
+    images: str
+    embeddings: str
+    at_most: Annotated[float, Field(gt=0, le=0.1)] = 1e-4
+    relative: bool = False
+
+
+class _Crop(Strict):
+    """A crop that has no name in the catalogue."""
+
+    name: Annotated[str, AfterValidator(_name)]
+    size: Annotated[list[Annotated[int, Field(ge=16, le=1024)]], Field(min_length=2, max_length=2)]
+    template: Annotated[
+        list[Annotated[list[float], Field(min_length=2, max_length=2)]],
+        Field(min_length=5, max_length=5),
+    ]
+
+
+class _Card(Strict):
+    """The whole file."""
+
+    card: Literal[1]
+    name: Annotated[str, AfterValidator(_name)]
+    weights: _Inside
+    sha256: Annotated[str, AfterValidator(_digest)]
+    architecture: str | None = None
+    state: _State | None = None
+    format: Format | None = None
+    runtime: Runtime | None = None
+    crop: Any = None
+    colour: Colour | None = None
+    mean: _Normalising = None
+    std: Annotated[_Normalising, AfterValidator(_dividing)] = None
+    similarity: SimilarityKind | None = None
+    operating_threshold: float | None = None
+    threshold_set_by: _Text = ""
+    claims: list[_Claim] = []
+    golden: _Golden | None = None
+    licence: _Text = ""
+    source: _Text = ""
+    trained_on: _Text = ""
+    notes: _Text = ""
+
+
+def _format(form: _Card, document: Document) -> Format | None:
+    """Return the format of the weights, noting what does not go with it."""
+    weights = getattr(form, "weights", None) or ""
+    format = form.format or SUFFIXES.get(PurePosixPath(weights).suffix.lower())
+    if format is None and weights and "format" not in document.data:
+        text = f"'weights' has none of the endings {', '.join(SUFFIXES)}"
+        document.fault(document.value(("weights",)), text, "say what it is with 'format'")
+    if format == "torch_export":
+        at = document.value(("format",) if form.format else ("weights",))
+        document.fault(at, f"torch_export {_NO_EXPORT}", _EXPORT_HELP)
+    if form.runtime and format != "onnx":
+        document.fault(document.key(("runtime",)), "'runtime' is only for the format onnx")
+    if form.state and format not in ("state_dict", "safetensors", None):
+        text = f"'state' is only for files of weights, not for {format}"
+        document.fault(document.key(("state",)), text)
+    if form.state and form.state.key and format == "safetensors":
+        text = "'key' is only for checkpoints: a safetensors file holds one state dict"
+        document.fault(document.key(("state", "key")), text)
+    return format
+
+
+def _preset(form: _Card, document: Document, format: Format | None) -> dict[str, Any]:
+    """Return crop, colour, mean, std, similarity and ignore, from the card or its architecture."""
+    name, at = form.architecture, document.value(("architecture",))
+    if name is None and format == "dlib":
+        name = "dlib_resnet"
+    known = ARCHITECTURES.get(name or "")
+    if format in STATE_FORMATS and name is None and "architecture" not in document.data:
+        document.fault(
+            document.value(("weights",)),
+            f"{format} holds weights and no network: the key 'architecture' is missing",
+            f"give module:factory or one of {', '.join(ARCHITECTURES)}",
+        )
+    elif format not in STATE_FORMATS and format is not None and name is not None:
+        text = f"'architecture' is only for files of weights: {format} holds the network"
+        document.fault(document.key(("architecture",)), text)
+    elif name and not known and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        near = suggestion(name, ARCHITECTURES) or f"known: {', '.join(ARCHITECTURES)}"
+        document.fault(at, f"no architecture {describe(name)}, and no module:factory", near)
+    elif format == "dlib" and name != "dlib_resnet":
+        document.fault(at, f"'dlib_resnet' expected for the format dlib, got {describe(name)}")
+    preset: dict[str, Any] = {"ignore": known.ignore if known else ()}
+    for key in ("crop", "colour", "mean", "std", "similarity"):
+        preset[key] = getattr(form, key, None)
+        if preset[key] is None and known:
+            preset[key] = getattr(known, key)
+    missing = [key for key, value in preset.items() if value is None and key not in document.data]
+    if missing and (name is None or ":" in name):
+        text = f"missing: {', '.join(missing)}; no architecture of the catalogue gives them"
+        document.fault(document.value(()), text)
+    return preset
+
+
+def _crop(given: object, document: Document) -> Crop | None:
+    if isinstance(given, str):
+        if given not in CROPS:
+            near = suggestion(given, CROPS) or f"known: {', '.join(CROPS)}"
+            document.fault(document.value(("crop",)), f"no crop {describe(given)}", near)
+        return CROPS.get(given)
+    if not isinstance(given, dict):
+        if given is not None:
+            text = f"'crop' must be a name or a mapping, got {describe(given)}"
+            document.fault(document.value(("crop",)), text)
+        return None
+    form = read_form(document, _Crop, ("crop",), given)
+    if not all(getattr(form, key, None) for key in ("name", "size", "template")):
+        return None
+    height, width = form.size
+    crop = Crop(form.name, (height, width), tuple((x, y) for x, y in form.template))
+    if form.name in CROPS and CROPS[form.name] != crop:
+        text = f"the crop {brief(form.name)} of the catalogue has another size or template"
+        document.fault(document.value(("crop", "name")), text, "give it another name")
+    return crop
+
+
+def _check_threshold(form: _Card, similarity: str | None, document: Document) -> None:
+    threshold = form.operating_threshold
+    if threshold is None:
+        return
+    low, high = (-1.0, 1.0) if similarity == "cosine" else (float("-inf"), 0.0)
+    if similarity and not low <= threshold <= high:
+        meant = "-1 to 1" if similarity == "cosine" else "0 or less, minus a distance,"
+        text = f"'operating_threshold': {meant} expected for {similarity}, got {threshold:g}"
+        document.fault(document.value(("operating_threshold",)), text)
+    if not form.threshold_set_by and "threshold_set_by" not in document.data:
+        text = "'threshold_set_by' is missing: say on which data and by which rule"
+        document.fault(document.key(("operating_threshold",)), text)
+
+
+def _three(value: Any) -> tuple[float, float, float]:  # noqa: ANN401
+    first, second, third = value if isinstance(value, list | tuple) else (value,) * 3
+    return float(first), float(second), float(third)
