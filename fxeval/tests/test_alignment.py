@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -16,8 +17,12 @@ from hypothesis.extra.numpy import arrays
 from fxeval.contracts import Crop
 from fxeval.datasets.alignment import (
     ARCFACE_112,
+    CROPS,
     DLIB_150,
+    MAX_BYTES,
+    MAX_SCANS,
     align,
+    arcface_crop,
     decode_image,
     read_image,
     similarity_transform,
@@ -29,6 +34,12 @@ FACE = np.array([(100, 110), (142, 111), (117, 134), (106, 152), (142, 152)], fl
 
 def noise(height: int, width: int) -> np.ndarray:
     return np.random.Generator(np.random.PCG64(0)).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def clouds(sigma: float) -> np.ndarray:
+    """A smooth picture of 250 x 250 that uses the whole range."""
+    blurred = cv2.GaussianBlur(noise(250, 250).astype(np.float64), (0, 0), sigma)
+    return (255 * (blurred - blurred.min()) / np.ptp(blurred)).astype(np.uint8)
 
 
 def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -100,6 +111,34 @@ def test_the_crop_shows_each_landmark_at_its_place_in_the_template():
         assert np.hypot(expected[0] - x, expected[1] - y) < 6  # no real face is the template
 
 
+def bilinear(image: np.ndarray, landmarks: np.ndarray, crop: Crop) -> np.ndarray:
+    """The crop pixel by pixel: four neighbours, each black if it lies outside the image."""
+    matrix = np.vstack([umeyama(landmarks, np.array(crop.template)), (0, 0, 1)])
+    back = np.linalg.inv(matrix)
+    height, width = image.shape[:2]
+    face = np.zeros((*crop.size, 3))
+    for row, column in np.ndindex(*crop.size):
+        x, y, _ = back @ (column, row, 1)
+        for i in (int(np.floor(y)), int(np.floor(y)) + 1):
+            for j in (int(np.floor(x)), int(np.floor(x)) + 1):
+                if 0 <= i < height and 0 <= j < width:
+                    face[row, column] += (1 - abs(y - i)) * (1 - abs(x - j)) * image[i, j]
+    return face
+
+
+@pytest.mark.parametrize("move", [0, -90, 120], ids=["inside", "over the corner", "below"])
+@pytest.mark.parametrize("name", ["arcface112", "arcface112x96", "dlib150"])
+def test_pixels_are_bilinear_with_a_black_border(name, move):
+    image = clouds(2)
+    turned = (FACE - 125) @ [[0.8, 0.3], [-0.3, 0.8]] + 125 + move
+    error = np.abs(align(image, turned, CROPS[name]) - bilinear(image, turned, CROPS[name]))
+    # OpenCV before 5 rounds positions to 1/32 of a pixel.
+    assert error.mean() < 0.6
+    assert np.percentile(error, 99) < 2.5
+    wrong = np.abs(align(image, turned + 0.5, CROPS[name]) - bilinear(image, turned, CROPS[name]))
+    assert wrong.mean() > 2 * error.mean()
+
+
 def test_what_lies_outside_the_image_is_black():
     far = np.array(ARCFACE_112.template) - 500
     assert not align(noise(250, 250), far, ARCFACE_112).any()
@@ -110,6 +149,43 @@ def test_a_crop_need_not_be_square():
     image = noise(250, 250)
     wide = align(image, FACE, ARCFACE_112).astype(int)
     assert np.abs(align(image, FACE, narrow) - wide[:, 8:104]).mean() < 1
+
+
+def test_named_crops_are_those_of_the_published_models(data_root: Path):
+    manifest = json.loads((data_root / "weights" / "manifest.json").read_text())
+    for model, name in [
+        ("dlib_resnet", "dlib150"),
+        ("edgeface_xs", "arcface112"),
+        ("mobilenetv2_se_ov0095", "openvino128"),
+        ("mobilenetv1_hse_vggface2", "hse224"),
+    ]:
+        entry = next(one for one in manifest["models"] if one["name"] == model)
+        assert CROPS[name].size == tuple(entry["input"]["size"])
+        assert np.array_equal(CROPS[name].template, entry["template"])
+    assert {name: crop.name for name, crop in CROPS.items()} == {name: name for name in CROPS}
+
+
+def test_facenets_crop_is_the_arcface_crop_resized():
+    image = clouds(4)
+    small = align(image, FACE, ARCFACE_112)
+    resized = cv2.resize(small, (160, 160), interpolation=cv2.INTER_LINEAR).astype(int)
+    direct = align(image, FACE, CROPS["facenet160"]).astype(int)
+    assert np.abs(direct - resized)[2:-2, 2:-2].mean() < 1.5
+    moved = tuple((x + 1, y) for x, y in CROPS["facenet160"].template)
+    shifted = align(image, FACE, Crop("shifted", (160, 160), moved))
+    assert np.abs(shifted - resized)[2:-2, 2:-2].mean() > 3
+
+
+def test_arcface_crops_grow_by_the_published_rule():
+    assert arcface_crop(112).template == ARCFACE_112.template
+    assert np.allclose(arcface_crop(224).template, np.array(ARCFACE_112.template) * 2)
+    wide = np.array(ARCFACE_112.template) + np.array([8, 0])
+    assert np.allclose(arcface_crop(128).template, wide)
+    assert np.allclose(arcface_crop(256).template, wide * 2)
+    assert arcface_crop(256).size == (256, 256)
+    for size in (0, -112, 64, 96, 150, 160):
+        with pytest.raises(DataContractError, match=f"got {size}"):
+            arcface_crop(size)
 
 
 def test_real_faces_are_cut_as_the_golden_crops(data_root: Path):
@@ -187,6 +263,26 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path):
         read_image(tmp_path / "missing.jpg")
     with pytest.raises(DataContractError, match=str(tmp_path)):
         read_image(tmp_path)
+
+
+def test_what_would_never_end_is_not_read(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(DataContractError, match=r"pipe\.jpg: .*no regular file"):
+        read_image(tmp_path / "pipe.jpg")
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(DataContractError, match=r"large\.png: at most"):
+        read_image(tmp_path / "large.png")
+
+
+def test_a_picture_of_very_many_scans_is_refused_undecoded():
+    progressive = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    data = cv2.imencode(".jpg", noise(64, 64), progressive)[1].tobytes()
+    assert decode_image(data, "a").shape == (64, 64, 3)
+    at = data.rindex(b"\xff\xda")
+    scan = data[at:-2]
+    with pytest.raises(DataContractError, match=f"at most {MAX_SCANS} scans"):
+        decode_image(data[:at] + scan * MAX_SCANS + b"\xff\xd9", "a")
 
 
 @settings(deadline=None, max_examples=200)
