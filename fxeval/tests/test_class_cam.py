@@ -16,8 +16,7 @@ from fxeval.datasets.face_pack import FacePack
 from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers.class_cam import CAM, Tail, tail_of
 from fxeval.fixtures.synthetic.evaluate import DATA
-from fxeval.models.loading import load_card
-from fxeval.models.mini_resnet import MiniResNet
+from fxeval.models.carded import load_card_model
 from fxeval.tests.subjects import CountingModel
 
 CHANNELS, SIDE, DIM = 4, 6, 5
@@ -201,7 +200,7 @@ def test_each_place_has_the_effect_of_its_activations_alone(head, layer):
 
 @pytest.fixture(scope="module")
 def mini_resnet():
-    return load_card(DATA / "mini_resnet.json", MiniResNet, ARCFACE_112)
+    return load_card_model(DATA / "cards" / "mini_resnet.yaml")
 
 
 @pytest.fixture(scope="module")

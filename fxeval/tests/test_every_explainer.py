@@ -16,8 +16,7 @@ from fxeval.explainers import shipped
 from fxeval.explainers.levels import identity_maps
 from fxeval.explainers.parameters import check_params
 from fxeval.map_similarity import norm01
-from fxeval.models.loading import load_card
-from fxeval.models.mini_resnet import MiniResNet
+from fxeval.models.carded import load_card_model
 from fxeval.planted import planted_model
 from fxeval.tests import explained
 from fxeval.tests.explained import (
@@ -39,7 +38,7 @@ from fxeval.tests.explained import (
 from fxeval.tests.subjects import CROP, ConvNet
 
 REFUSING = {"EBP", "SDDCAM", "XSSAB", "FGGB"}  # take no contrast with their defaults
-CARD = Path(__file__).parents[2] / "fixtures" / "data" / "mini_resnet.json"
+CARD = Path(__file__).parents[2] / "fixtures" / "data" / "cards" / "mini_resnet.yaml"
 DEAR = 200  # forward passes a pair, above which the larger network is left out
 EVERY_CASE = pytest.mark.parametrize(("id", "choice"), list(cases()))
 
@@ -292,7 +291,7 @@ def test_a_crop_need_not_be_square(id):
 def larger(name: str) -> Any:
     if name == "planted":
         return planted_model()
-    return load_card(CARD, MiniResNet, planted_model().crop)
+    return load_card_model(CARD)
 
 
 @pytest.mark.parametrize("id", IDS)

@@ -22,7 +22,7 @@ from fxeval.explainers import shipped
 from fxeval.fixtures.models import model_mini_resnet
 
 torch.set_num_threads(1)
-model = model_mini_resnet.__wrapped__()
+model = model_mini_resnet.__wrapped__().load()
 explainer = shipped({id!r})({params})
 
 def explain(n):

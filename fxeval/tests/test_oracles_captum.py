@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fxeval.contracts import Fill
-from fxeval.datasets.alignment import ARCFACE_112
 from fxeval.explainers.backprop import Gradient, InputXGradient, IntegratedGradients, SmoothGrad
 from fxeval.fixtures.synthetic.evaluate import DATA
-from fxeval.models.loading import load_card
-from fxeval.models.mini_resnet import MiniResNet
+from fxeval.models.carded import load_card_model
 from fxeval.perturbation import fill_images
 from fxeval.tests.subjects import ConvNet, CountingModel
 
@@ -27,7 +25,7 @@ ROWS = torch.arange(N)
 
 
 def _subjects() -> dict[str, tuple[nn.Module, int]]:
-    shipped = load_card(DATA / "mini_resnet.json", MiniResNet, ARCFACE_112).module
+    shipped = load_card_model(DATA / "cards" / "mini_resnet.yaml").module
     return {"small": (ConvNet(seed=3).eval(), 16), "mini_resnet": (shipped, 112)}
 
 

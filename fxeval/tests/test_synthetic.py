@@ -39,7 +39,8 @@ from fxeval.fixtures.synthetic.training_set import (
     TRAINING_KINDS,
     portraits,
 )
-from fxeval.models.loading import TorchFaceModel, load_safetensors_state
+from fxeval.models.formats import parse_safetensors
+from fxeval.models.loading import TorchFaceModel
 from fxeval.models.mini_resnet import MiniResNet
 
 KIT_DIGEST = "407811a81d581f04a3a99660b836e128c2ad4a675ab6502de46d19b5735e92d3"
@@ -349,7 +350,7 @@ def test_saved_weights_are_half_precision_and_those_of_the_network(tmp_path, few
     with torch.random.fork_rng():
         network = MiniResNet().eval()
     save(network, tmp_path / "mini.safetensors")
-    stored = load_safetensors_state(tmp_path / "mini.safetensors")
+    stored = parse_safetensors((tmp_path / "mini.safetensors").read_bytes(), "mini")
     assert (tmp_path / "mini.safetensors").stat().st_size <= 3_000_000
     assert all(torch.equal(stored[name], value) for name, value in network.state_dict().items())
     model = TorchFaceModel("untrained", ARCFACE_112, network, "cosine", None, "")

@@ -26,12 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fxeval.contracts import FaceModel
-from fxeval.datasets.alignment import ARCFACE_112
 from fxeval.explainers.embedding_gradients import FGGB
 from fxeval.fixtures.synthetic.evaluate import DATA
+from fxeval.models.carded import load_card_model
 from fxeval.models.dlib_resnet import load_dlib_resnet
-from fxeval.models.loading import load_card
-from fxeval.models.mini_resnet import MiniResNet
 from fxeval.tests.subjects import make_pairs
 
 ROUNDS, CHUNK = 3, 32
@@ -108,7 +106,7 @@ def dlib() -> FaceModel:
 
 
 def mini() -> FaceModel:
-    return load_card(DATA / "mini_resnet.json", MiniResNet, ARCFACE_112)
+    return load_card_model(DATA / "cards" / "mini_resnet.yaml")
 
 
 @pytest.mark.slow

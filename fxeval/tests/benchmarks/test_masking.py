@@ -27,8 +27,7 @@ from fxeval.datasets.alignment import ARCFACE_112
 from fxeval.explainers.masking import SRISE, mask_bank
 from fxeval.fixtures.synthetic.evaluate import DATA
 from fxeval.forward_pool import ForwardPool, PooledModel
-from fxeval.models.loading import load_card
-from fxeval.models.mini_resnet import MiniResNet
+from fxeval.models.carded import load_card_model
 from fxeval.seeding import generator_of
 from fxeval.similarity import similarity
 from fxeval.tests.subjects import make_pairs
@@ -41,7 +40,7 @@ class Work:
     """The model, the triplets, and two ways to their four maps each; (4 * TRIPLETS, H, W)."""
 
     def __init__(self) -> None:
-        self.model = load_card(DATA / "mini_resnet.json", MiniResNet, ARCFACE_112)
+        self.model = load_card_model(DATA / "cards" / "mini_resnet.yaml")
         images = make_pairs(3 * TRIPLETS, crop=self.model.crop).images.float() / 255
         anchor, mate, nonmate = images[: 3 * TRIPLETS].split(TRIPLETS)
         self.lists = [(anchor, mate), (mate, anchor), (anchor, nonmate), (nonmate, anchor)]

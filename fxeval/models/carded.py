@@ -1,0 +1,324 @@
+"""From a model card to a face model that can be trusted.
+
+The order is fixed: read once, compare the digest, only then parse; look for NaN, compare with the
+architecture, embed two images, compare with the vendor's own embeddings.
+"""
+
+import importlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fxeval.contracts import Crop, Embeddings, FaceModel, Images, SimilarityKind
+from fxeval.errors import ModelContractError
+from fxeval.models import ARCHITECTURES, build, takes_preprocessing
+from fxeval.models.cards import STATE_FORMATS, ModelCard, read_card
+from fxeval.models.formats import (
+    parse_checkpoint,
+    parse_safetensors,
+    parse_torchscript,
+    selected,
+)
+from fxeval.models.golden import GoldenCheck, compare
+from fxeval.models.loading import TorchFaceModel, check_loaded, fill_module, read_weights
+from fxeval.models.preprocessing import Preprocessed, Preprocessing
+from fxeval.strict_yaml import brief
+
+
+class CardedModel:
+    """A face model with the card it was loaded from; in all else the model itself.
+
+    Attributes:
+        card: What its vendor says.
+        golden: Whether it agrees with the vendor's own embeddings.
+    """
+
+    def __init__(self, model: FaceModel, card: ModelCard, golden: GoldenCheck) -> None:
+        self.card = card
+        self.golden = golden
+        self._model = model
+
+    @property
+    def name(self) -> str:
+        """Id shown in reports."""
+        return self._model.name
+
+    @property
+    def crop(self) -> Crop:
+        """The crop that ``embed`` expects."""
+        return self._model.crop
+
+    @property
+    def similarity(self) -> SimilarityKind:
+        """``cosine`` or ``neg_l2``."""
+        return self._model.similarity
+
+    @property
+    def operating_threshold(self) -> float | None:
+        """Native similarity from which the model says match; None if it has no such point."""
+        return self._model.operating_threshold
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights as hex."""
+        return self._model.digest
+
+    @property
+    def module(self) -> nn.Module | None:
+        """``Images -> Embeddings``, differentiable; None for a black box."""
+        return self._model.module
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether hooks on the module's parts see what they compute."""
+        return self.module is not None and bool(getattr(self._model, "has_layers", True))
+
+    @property
+    def runtime(self) -> str:
+        """What computes the embeddings."""
+        return str(getattr(self._model, "runtime", f"torch {torch.__version__}"))
+
+    def embed(self, images: Images) -> Embeddings:
+        """Embed (N, 3, H, W) float32 images in [0, 1]; returns (N, D) float32, no gradient."""
+        return self._model.embed(images)
+
+
+@dataclass(frozen=True)
+class CardModel:
+    """A model of the user's, by its card: what the fixture ``model_card`` returns.
+
+    Attributes:
+        file: The card.
+        weights_dir: Folder of the weights; None = that of the card.
+    """
+
+    file: Path | None = None
+    weights_dir: Path | None = None
+
+    def load(self) -> CardedModel:
+        """Read, check and return the model.
+
+        Raises:
+            ModelContractError: If no card is named, or the card or its weights cannot be trusted.
+        """
+        if self.file is None:
+            raise ModelContractError(
+                "model 'card': which card? Write: {use: card, params: {file: my-model.yaml}}"
+            )
+        return load_card_model(self.file, self.weights_dir)
+
+
+class ShippedModel(NamedTuple):
+    """A model whose card comes with fxeval; a suite sets nothing of it.
+
+    Attributes:
+        file: The card.
+        weights_dir: Folder of the weights, or None if none is named.
+    """
+
+    file: Path
+    weights_dir: Path | None
+
+    def load(self) -> CardedModel:
+        """Read, check and return the model.
+
+        Raises:
+            ModelContractError: If no folder of weights is named, or what is in it is not trusted.
+        """
+        if self.weights_dir is None:
+            card = read_card(self.file)
+            raise ModelContractError(
+                f"model '{card.name}': no folder of weights is named. Pass --fx-weights DIR or set "
+                f"FXEVAL_WEIGHTS; the folder holds {card.weights} (from {card.source})."
+            )
+        return load_card_model(self.file, self.weights_dir)
+
+
+class Preview(NamedTuple):
+    """What explainers may ask of a model, known from its card alone.
+
+    Attributes:
+        has_gradients: Embeddings can be differentiated.
+        has_layers: Hooks see what the layers compute.
+        reason: Why not both; empty if both.
+    """
+
+    has_gradients: bool
+    has_layers: bool
+    reason: str
+
+
+def preview(card: ModelCard) -> Preview:
+    """Say what the card's model will offer, without opening its weights."""
+    if card.format == "torchscript":
+        return Preview(True, False, "TorchScript: PyTorch calls no hooks inside it")
+    if card.format != "onnx":
+        return Preview(True, True, "")
+    if card.runtime == "onnxruntime":
+        return Preview(False, False, "ONNX Runtime computes no gradients (runtime: onnxruntime)")
+    missing = [name for name in ("onnx2torch", "torchvision") if find_spec(name) is None]
+    if missing:
+        return Preview(False, False, f"ONNX without {' and '.join(missing)} has no gradients")
+    return Preview(True, True, "")
+
+
+def load_card_model(file: Path, weights_dir: Path | None = None) -> CardedModel:
+    """Load the model that a card describes.
+
+    Args:
+        file: The card.
+        weights_dir: Folder of the weights; None = that of the card.
+
+    Raises:
+        ModelContractError: If the card is wrong, or what it describes cannot be trusted.
+    """
+    card = read_card(file)
+    folder = file.parent if weights_dir is None else weights_dir
+    path = inside(folder, card.weights, f"model '{card.name}'")
+    data = read_weights(path, card.sha256)
+    model = _model(data, str(path), card)
+    check_loaded(model)
+    golden = compare(model, card, folder)
+    return CardedModel(model, card, golden)
+
+
+def inside(folder: Path, name: str, whose: str) -> Path:
+    """Return the path of a file in a folder, refusing what leads out of it.
+
+    Raises:
+        ModelContractError: If the file is somewhere else behind a link.
+    """
+    path = folder / name
+    try:
+        real = path.resolve()
+        stays = real.is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        stays = False
+    if not stays:
+        raise ModelContractError(
+            f"{whose}: {path} is a link that leads out of {folder}. Put the file itself there."
+        )
+    return path
+
+
+def network_of(factory: str, preprocessing: Preprocessing | None) -> nn.Module:
+    """Return a network without its weights, from the catalogue or from the user's own code.
+
+    Args:
+        factory: A key of ``ARCHITECTURES``, or ``module:callable``.
+        preprocessing: Handed to a factory that takes it; None = the factory's own.
+
+    Raises:
+        ModelContractError: If it cannot be made.
+    """
+    place = ARCHITECTURES[factory].factory if factory in ARCHITECTURES else factory
+    try:
+        network = build(place, preprocessing)
+    except Exception as error:  # a stranger's code may raise anything
+        raise ModelContractError(
+            f"architecture '{brief(factory)}': cannot be made: {type(error).__name__}: "
+            f"{brief(str(error))}. A module that can be imported and a callable in it expected, "
+            "without arguments or taking 'preprocessing'."
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise ModelContractError(
+            f"architecture '{brief(factory)}': a torch.nn.Module expected, got "
+            f"{type(network).__name__}."
+        )
+    return network
+
+
+def fitting(state: dict[str, Tensor]) -> list[str]:
+    """Return the architectures of the catalogue that a state dict fits, found without computing."""
+    names = []
+    for name in ARCHITECTURES:
+        try:
+            with torch.device("meta"):
+                own = build(ARCHITECTURES[name].factory).state_dict()
+        except ImportError:
+            continue
+        needed = {key for key in own if not key.endswith("num_batches_tracked")}
+        if needed <= state.keys() <= own.keys() and all(
+            own[key].shape == value.shape for key, value in state.items()
+        ):
+            names.append(name)
+    return names
+
+
+def _model(data: bytes, where: str, card: ModelCard) -> FaceModel:
+    if card.format == "onnx":
+        return _onnx(data, where, card)
+    if card.format in STATE_FORMATS:
+        module = _filled(data, where, card)
+    else:
+        module = Preprocessed(parse_torchscript(data, where), card.preprocessing)
+    return TorchFaceModel(
+        card.name,
+        card.crop,
+        module.eval(),
+        card.similarity,
+        card.operating_threshold,
+        card.sha256,
+        has_layers=card.format != "torchscript",
+    )
+
+
+def _filled(data: bytes, where: str, card: ModelCard) -> nn.Module:
+    factory = card.architecture or ""
+    if factory in ARCHITECTURES and not _takes(factory):
+        known = ARCHITECTURES[factory]
+        if card.preprocessing != Preprocessing(known.colour, known.mean, known.std):  # type: ignore[arg-type]
+            raise ModelContractError(
+                f"{card.file}: {factory} normalises with {known.colour}, mean {known.mean} and std "
+                f"{known.std}, which cannot be changed. Remove colour, mean and std from the card."
+            )
+    if card.format == "dlib":
+        from fxeval.models.dlib_resnet import filled
+
+        return filled(data, where)
+    if card.format == "safetensors":
+        state = parse_safetensors(data, where)
+    else:
+        state = parse_checkpoint(data, where, card.key)
+    state = selected(state, card.prefix, card.ignore, where)
+    network = network_of(factory, card.preprocessing)
+    own = network.state_dict()
+    # Counters of training steps, which evaluation never reads and exports often drop.
+    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    try:
+        fill_module(network, counters | state, where)
+    except ModelContractError as error:
+        near = [name for name in fitting(state) if name != factory]
+        hint = f" They fit {near[0]}: is that the architecture?" if len(near) == 1 else ""
+        raise ModelContractError(f"{error}{hint}") from error
+    is_ours = factory in ARCHITECTURES or _takes(factory)
+    return network if is_ours else Preprocessed(network, card.preprocessing)
+
+
+def _takes(factory: str) -> bool:
+    place = ARCHITECTURES[factory].factory if factory in ARCHITECTURES else factory
+    module, _, name = place.partition(":")
+    try:
+        return takes_preprocessing(getattr(importlib.import_module(module), name))
+    except Exception:  # what is wrong is said when the network is made
+        return False
+
+
+def _onnx(data: bytes, where: str, card: ModelCard) -> FaceModel:
+    from fxeval.models.onnx_model import OnnxFacts, load_onnx
+
+    facts = OnnxFacts(
+        name=card.name,
+        crop=card.crop,
+        preprocessing=card.preprocessing,
+        similarity=card.similarity,
+        operating_threshold=card.operating_threshold,
+        digest=card.sha256,
+        output=card.output,
+        runtime=card.runtime,
+    )
+    return load_onnx(data, where, facts)

@@ -1,0 +1,133 @@
+"""Compares a model with embeddings that its vendor computed."""
+
+import io
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fxeval.contracts import FaceModel
+from fxeval.errors import ModelContractError
+from fxeval.models.cards import ModelCard
+from fxeval.models.loading import read_weights
+from fxeval.strict_yaml import brief
+
+MAX_BYTES = 64 << 20
+"""Largest array read from a file of goldens."""
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+class GoldenCheck(NamedTuple):
+    """How the comparison went.
+
+    Attributes:
+        state: ``agrees``; ``not_checked``: the file is not there; ``none``: the card names none.
+        n_images: How many were compared.
+        largest: Largest difference of an entry, as the card counts it; None = not checked.
+        at_most: What the card allows; None likewise.
+    """
+
+    state: Literal["agrees", "not_checked", "none"]
+    n_images: int = 0
+    largest: float | None = None
+    at_most: float | None = None
+
+
+def compare(model: FaceModel, card: ModelCard, folder: Path) -> GoldenCheck:
+    """Embed the card's golden images and compare.
+
+    Args:
+        model: Loaded from the card.
+        card: Names file, keys and tolerance.
+        folder: Of the weights, and of the file.
+
+    Raises:
+        ModelContractError: If the embeddings differ, or the file cannot be used.
+    """
+    golden = card.golden
+    if golden is None:
+        return GoldenCheck("none")
+    path = folder / golden.file
+    if not path.is_file():
+        return GoldenCheck("not_checked")
+    data = read_weights(path)
+    pixels = read_array(data, golden.images, str(path))
+    expected = read_array(data, golden.embeddings, str(path))
+    shape = (len(pixels), *model.crop.size, 3)
+    if pixels.dtype != np.uint8 or pixels.shape != shape or not len(pixels):
+        raise ModelContractError(
+            f"{path}: '{brief(golden.images)}' must be (N, {model.crop.size[0]}, "
+            f"{model.crop.size[1]}, 3) uint8 RGB crops, got {pixels.shape} {pixels.dtype}."
+        )
+    if expected.dtype.kind != "f" or expected.ndim != 2 or len(expected) != len(pixels):
+        raise ModelContractError(
+            f"{path}: '{brief(golden.embeddings)}' must be ({len(pixels)}, D) floats, got "
+            f"{expected.shape} {expected.dtype}."
+        )
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    wanted = torch.from_numpy(expected.astype(np.float64))
+    scale = float(wanted.abs().max()) if golden.relative else 1.0
+    largest = _difference(model, images, wanted) / scale
+    if not largest <= golden.at_most:
+        reversed_ = _difference(model, images.flip(1), wanted) / scale <= golden.at_most
+        help = (
+            "With the channels reversed they agree: correct 'colour'."
+            if reversed_
+            else "Check colour, mean, std and architecture of the card."
+        )
+        raise ModelContractError(
+            f"model '{model.name}': its embeddings of the {len(pixels)} images of {path} differ "
+            f"from the golden ones by {largest:.2g}, at most {golden.at_most:g} "
+            f"{'of the largest entry ' if golden.relative else ''}expected. {help}"
+        )
+    return GoldenCheck("agrees", len(pixels), largest, golden.at_most)
+
+
+def read_array(data: bytes, key: str, where: str) -> NDArray[np.generic]:
+    """Return one array of an ``.npz`` file, with no pickle and no more memory than it has bytes.
+
+    Raises:
+        ModelContractError: If it is not there, damaged, an object array or too large.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if f"{key}.npy" not in archive.namelist():
+                names = [brief(name.removesuffix(".npy")) for name in archive.namelist()[:20]]
+                raise ModelContractError(
+                    f"{where}: no array '{brief(key)}' in it; it holds {', '.join(names)}."
+                )
+            if archive.getinfo(f"{key}.npy").file_size > MAX_BYTES:
+                raise ModelContractError(
+                    f"{where}: '{brief(key)}' of at most {MAX_BYTES} bytes expected."
+                )
+            content = io.BytesIO(archive.read(f"{key}.npy"))
+        shape, is_fortran, dtype = _HEADERS[np.lib.format.read_magic(content)](content)
+        values = content.read()
+        if dtype.hasobject or len(values) != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{len(values)} bytes do not make {shape} of {dtype}")
+        order: Literal["F", "C"] = "F" if is_fortran else "C"
+        return np.frombuffer(values, dtype).reshape(shape, order=order).copy()
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError) as error:
+        raise ModelContractError(
+            f"{where}: plain arrays of numpy.savez expected ({brief(str(error))})."
+        ) from error
+
+
+def _difference(model: FaceModel, images: Tensor, wanted: Tensor) -> float:
+    found = model.embed(images).cpu().double()
+    if found.shape != wanted.shape:
+        raise ModelContractError(
+            f"model '{model.name}': golden embeddings of {tuple(wanted.shape)} expected, the model "
+            f"gives {tuple(found.shape)}. Are they of this model?"
+        )
+    return float((found - wanted).abs().max())
