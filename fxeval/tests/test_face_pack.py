@@ -159,7 +159,7 @@ def test_an_image_of_another_size_is_refused(root):
     cv2.imwrite(str(root / entry["file"]), np.zeros((96, 112, 3), np.uint8))
     entry["sha256"] = hashlib.sha256((root / entry["file"]).read_bytes()).hexdigest()
     write_manifest(root, content)
-    with pytest.raises(DataContractError, match=r"112 x 112 pixels expected, got 112 x 96"):
+    with pytest.raises(DataContractError, match=r"112 x 112 pixels expected .*, got 112 x 96"):
         FacePack(root).images([entry["file"]], ARCFACE_112)
 
 
@@ -181,7 +181,7 @@ def test_a_link_out_of_the_folder_is_refused(root, tmp_path_factory, target):
     outside = tmp_path_factory.mktemp("outside") / "3_0.png"
     (root / "3_0.png").replace(outside)
     (root / "3_0.png").symlink_to(outside if target == "outside" else root / "3_0.png")
-    with pytest.raises(DataContractError, match="a file inside"):
+    with pytest.raises(DataContractError, match="a relative path inside"):
         FacePack(root).images(["3_0.png"], ARCFACE_112)
 
 
@@ -199,8 +199,8 @@ def test_a_manifest_of_another_form_is_refused(root, text):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("identity", "3"), ("identity", True), ("identity", 3.0), ("number", None), ("sha256", "ff"),
-     ("sha256", 7), ("file", 7), ("file", ["x"]), ("sha256", "G" * 64)],
+    [("identity", "three"), ("identity", True), ("identity", 3.0), ("number", None),
+     ("sha256", "ff"), ("sha256", 7), ("file", 7), ("file", ["x"]), ("sha256", "G" * 64)],
 )  # fmt: skip
 def test_an_entry_of_another_form_is_refused(root, key, value):
     content = read_manifest(root)

@@ -1,0 +1,227 @@
+"""The manifest of a folder of faces: which images it holds, of whom, and where the landmarks are.
+
+A manifest is a JSON object; all keys but ``images`` may be absent, unknown ones are ignored:
+
+* ``fxeval_manifest``: 1.
+* ``licence``: text or null; ``may_show``: whether the pictures may be shown, false if absent.
+* ``crop``: what all images are aligned to, as an object of ``name``, ``size`` (height, width) and
+  ``template`` (five points) or as the name of a known crop; null = they are not aligned.
+* ``images``: objects of ``file`` (relative to the folder), ``sha256``, ``identity``, ``number``
+  (may be absent) and ``landmarks5`` (five points; may be absent if there is a crop).
+* ``failures``: objects of ``file`` and ``reason``: images in which no face could be used.
+"""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fxeval.contracts import Crop
+from fxeval.datasets.alignment import CROPS
+from fxeval.datasets.text_files import printable, read_text
+from fxeval.errors import DataContractError
+from fxeval.strict_yaml import brief
+
+Points: TypeAlias = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Face:
+    """One image of a folder.
+
+    Attributes:
+        file: Path relative to the folder.
+        sha256: Of the file, as hex; None if nobody noted it.
+        identity: Who is in it; None if its name does not say.
+        number: Which image of the identity it is, or None.
+        landmarks: Five (x, y) points in pixels of the image.
+        where: Where it is described, for messages.
+    """
+
+    file: str
+    sha256: str | None
+    identity: str | None
+    number: int | None
+    landmarks: Points
+    where: str
+
+    @property
+    def id(self) -> str:
+        """The first 16 digits of the file's SHA-256, or of its path's if that is not known."""
+        return self.sha256[:16] if self.sha256 else digest_of(self.file)
+
+    @property
+    def key(self) -> tuple[str, int] | None:
+        """Identity and number, None if one of them is not known."""
+        if self.identity is None or self.number is None:
+            return None
+        return self.identity, self.number
+
+
+def digest_of(name: str) -> str:
+    """Return 16 hexadecimal digits that stand for a name (SHA-256), so that it stays unsaid."""
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def path_fault(file: str) -> str:
+    """Say what is wrong with a path that a file names, "" if it is a plain path inside a folder.
+
+    >>> path_fault("Ann/0001.jpg"), path_fault("../0001.jpg")
+    ('', "'.', '..' or an empty part")
+    """
+    if not file.isprintable():
+        return "a character that is not printable"
+    if not {"\\", ":"}.isdisjoint(file):
+        return "a backslash or a colon"
+    if not {"", ".", ".."}.isdisjoint(file.split("/")):
+        return "'.', '..' or an empty part"
+    if len(file) > 1000 or any(len(part.encode()) > 255 for part in file.split("/")):
+        return "a part of more than 255 bytes, or more than 1000 characters"
+    return "" if unicodedata.is_normalized("NFC", file) else "characters not in the form NFC"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder holds.
+
+    Attributes:
+        faces: In the order of the file.
+        crop: What all images are aligned to, or None.
+        licence: Of the images; None if nobody stated it.
+        may_show: Whether the pictures may be shown.
+        failures: Reason to number of images that could not be used.
+    """
+
+    faces: tuple[Face, ...]
+    crop: Crop | None
+    licence: str | None = None
+    may_show: bool = False
+    failures: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        DataContractError: With the path and the entry, if it cannot be read or breaks the form.
+    """
+    content = _json(path)
+    if content.get("fxeval_manifest", 1) != 1 or not isinstance(content.get("images"), list):
+        raise DataContractError(
+            f"{path}: JSON with a list 'images', and 'fxeval_manifest' 1 if it is given, expected."
+        )
+    crop, licence = _crop(content.get("crop"), str(path)), content.get("licence")
+    may_show, failures = content.get("may_show", False), content.get("failures", [])
+    if not isinstance(licence, str | None) or not isinstance(may_show, bool):
+        raise DataContractError(f"{path}: 'licence' as text and 'may_show' as a bool expected.")
+    if not isinstance(failures, list) or not all(
+        isinstance(failure, dict) and isinstance(failure.get("reason"), str) for failure in failures
+    ):
+        raise DataContractError(f"{path}: 'failures' as a list with a 'reason' each expected.")
+    faces = tuple(
+        _face(entry, f"{path}: images[{row}]", crop) for row, entry in enumerate(content["images"])
+    )
+    _refuse_repetitions(faces, path)
+    reasons = Counter(printable(brief(failure["reason"])) for failure in failures)
+    shown = None if licence is None else printable(" ".join(licence.split())[:1000])
+    return Manifest(faces, crop, shown, may_show, dict(sorted(reasons.items())))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    text = read_text(path)
+    try:
+        content = json.loads(text, object_pairs_hook=_object)
+        if not isinstance(content, dict):
+            raise ValueError("another value")
+    except (ValueError, RecursionError) as error:
+        reason = printable(brief(str(error)))
+        raise DataContractError(
+            f"{path}: a JSON object with a list 'images' expected ({reason})."
+        ) from error
+    return content
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("an object with a key twice")
+    return values
+
+
+def _crop(value: object, where: str) -> Crop | None:
+    if value is None or (isinstance(value, str) and value in CROPS):
+        return None if value is None else CROPS[str(value)]
+    try:
+        if not isinstance(value, dict):
+            raise TypeError
+        height, width = value["size"]
+        crop = Crop(value["name"], (height, width), _points(value["template"]))
+        sound = type(height) is type(width) is int and 0 < min(crop.size) <= max(crop.size) <= 4096
+    except (KeyError, TypeError, ValueError, OverflowError):
+        sound = False
+    if not sound or not isinstance(crop.name, str) or CROPS.get(crop.name, crop) != crop:
+        raise DataContractError(
+            f"{where}: 'crop' with 'name', 'size' (height, width) and 'template' (five points), or "
+            f"the name of a known one ({', '.join(CROPS)}), expected."
+        )
+    return crop
+
+
+def _points(value: Any) -> Points:  # noqa: ANN401
+    points = tuple((float(x), float(y)) for x, y in value)
+    if len(points) != 5 or not np.isfinite(points).all():
+        raise ValueError("five finite points")
+    return points
+
+
+def _face(entry: object, where: str, crop: Crop | None) -> Face:
+    if not isinstance(entry, dict):
+        raise DataContractError(f"{where}: an object expected, got {printable(repr(entry)[:60])}.")
+    file, sha256 = entry.get("file"), entry.get("sha256")
+    identity, number = entry.get("identity"), entry.get("number", 0)
+    if not isinstance(file, str) or (fault := path_fault(file)):
+        reason = f" ({fault})" if isinstance(file, str) else ""
+        raise DataContractError(
+            f"{where}: 'file', a relative path inside the folder, expected, got "
+            f"{printable(brief(repr(file)))}{reason}. Correct the manifest."
+        )
+    if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise DataContractError(f"{where}: 'sha256' of 64 hexadecimal digits expected.")
+    if type(identity) is int:
+        identity = str(identity)
+    if not isinstance(identity, str) or not identity.isprintable() or not 0 < len(identity) <= 255:
+        raise DataContractError(f"{where}: 'identity' as printable text or a number expected.")
+    if type(number) is not int or not 0 <= number < 10**9:
+        raise DataContractError(f"{where}: 'number' as a whole number expected.")
+    try:
+        landmarks = (
+            crop.template if crop and "landmarks5" not in entry else _points(entry["landmarks5"])
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataContractError(
+            f"{where}: 'landmarks5' of five finite points (x, y) expected. Detect the face again."
+        ) from error
+    return Face(file, sha256, identity, number if "number" in entry else None, landmarks, where)
+
+
+def _refuse_repetitions(faces: tuple[Face, ...], path: Path) -> None:
+    numbers = [key for face in faces if (key := face.key)]
+    if len({face.file for face in faces}) < len(faces) or len(set(numbers)) < len(numbers):
+        raise DataContractError(
+            f"{path}: {len(faces)} different images expected, but some share the file, or identity "
+            "and number. Remove the repetitions."
+        )
+    landmarks = {face.id: face.landmarks for face in faces}
+    for face in faces:
+        if face.landmarks != landmarks[face.id]:
+            raise DataContractError(
+                f"{face.where}: one set of landmarks expected, got another for the same content. "
+                "Remove the repetition."
+            )

@@ -1,0 +1,71 @@
+"""Text of strangers: read within bounds, split into lines, and fit for a message."""
+
+import re
+from pathlib import Path
+
+from fxeval.errors import DataContractError
+
+MAX_BYTES = 64 << 20
+"""Largest list or manifest read."""
+
+MAX_LINE = 4000
+"""Longest line of a list, in characters."""
+
+# Control characters but tab, line breaks that editors do not count, characters that reverse the
+# reading direction, lone surrogates, noncharacters.
+_UNFIT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+)
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text without its byte order mark.
+
+    Raises:
+        DataContractError: If it is missing, no regular file, larger than ``MAX_BYTES`` or not
+            UTF-8.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would never end
+            raise DataContractError(f"{path}: a text file expected, it is no regular file.")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataContractError(f"{path}: UTF-8 text expected ({error}). Save it so.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataContractError(f"{path}: cannot be read ({reason}).") from error
+    if len(data) > MAX_BYTES:
+        raise DataContractError(f"{path}: at most {MAX_BYTES} bytes expected. Split it.")
+    return text
+
+
+def lines_of(text: str, where: str) -> list[str]:
+    r"""Split text into lines, without line ends and without blank lines at its end.
+
+    Args:
+        text: With line ends ``\n`` or ``\r\n``.
+        where: Its path, for messages.
+
+    Raises:
+        DataContractError: With ``file:line``, if a line is very long or holds a control character.
+
+    >>> lines_of("Ann 1 2\r\nBob 1 2\n\n", "x")
+    ['Ann 1 2', 'Bob 1 2']
+    """
+    lines = text.replace("\r\n", "\n").rstrip(" \t\n").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if len(line) > MAX_LINE:
+            raise DataContractError(f"{where}:{number}: at most {MAX_LINE} characters expected.")
+        if unfit := _UNFIT.search(line):
+            raise DataContractError(
+                f"{where}:{number}: plain text expected, got the character "
+                f"U+{ord(unfit.group()):04X} in column {unfit.start() + 1}. Remove it."
+            )
+    return lines
+
+
+def printable(text: str) -> str:
+    """Return the text with a question mark for every character a terminal should not get."""
+    return "".join(char if char.isprintable() else "?" for char in text)
