@@ -22,6 +22,7 @@ import pytest
 from fxeval.gather import Gatherer
 
 if TYPE_CHECKING:
+    from fxeval.bench import Subjects
     from fxeval.cells import Cell
     from fxeval.plan import Suite
     from fxeval.session import Session
@@ -35,6 +36,7 @@ pytest_plugins = (
 _SESSION: pytest.StashKey[Session] = pytest.StashKey()
 _RESULT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 _RUN_ID: pytest.StashKey[str] = pytest.StashKey()
+_UNSUPPORTED: pytest.StashKey[str] = pytest.StashKey()
 _ROLES = ("model", "explainer", "pairs")
 
 
@@ -120,7 +122,7 @@ class SuiteFile(pytest.Module):
 
     def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
         """Read the suite and return one item per cell."""
-        from fxeval import plan, suite
+        from fxeval import plan, preflight, suite
         from fxeval.errors import SuiteError
         from fxeval.explainers import SHIPPED
         from fxeval.explainers.parameters import check_params
@@ -137,45 +139,21 @@ class SuiteFile(pytest.Module):
         try:
             loaded = suite.load(self._shown_path(), ids, check_params=faults)
             cells = plan.cells(loaded)
-            check_layers_of(cells, overridden)
+            preflight.check_layers_of(cells, overridden)
         except SuiteError as error:
             raise self.CollectError(str(error)) from None
         self.obj = _module(loaded, cells, self.path)
         items = list(super().collect())
         order = {cell.id: position for position, cell in enumerate(cells)}
         items.sort(key=lambda item: order.get(item.name, -1))
+        known_reasons = dict(preflight.unsupported(cells, overridden, self.path.parent))
+        for item in items:
+            item.stash[_UNSUPPORTED] = known_reasons.get(item.name, "")
         _session(self.config).plan(self.path, loaded, [cell.id for cell in cells])
         return items
 
     def _shown_path(self) -> Path:
         return Path(os.path.relpath(self.path, self.config.invocation_params.dir))
-
-
-def check_layers_of(cells: Sequence[Cell], overridden: Mapping[str, frozenset[str]]) -> None:
-    """Refuse layers that a shipped model does not have; of a user's own model only a run can tell.
-
-    Raises:
-        SuiteError: Naming every such explainer, its model, and the layers there are.
-    """
-    from fxeval import models
-    from fxeval.errors import SuiteError
-    from fxeval.explainers import SHIPPED
-    from fxeval.explainers.parameters import check_layers, layers_of_shipped
-
-    faults: dict[str, None] = {}
-    known: dict[str, Any] = {}
-    for cell in cells:
-        model, explainer = cell.model.id, cell.explainer
-        is_ours = model in models.SHIPPED and model not in overridden["model"]
-        is_ours &= explainer.id in SHIPPED and explainer.id not in overridden["explainer"]
-        if is_ours and "layer" in explainer.params:
-            if model not in known:
-                known[model] = layers_of_shipped(model)
-            fault = check_layers(explainer.id, explainer.params, known[model])
-            if fault is not None:
-                faults[f"{explainer.where}: error: model '{model}': {fault}"] = None
-    if faults:
-        raise SuiteError("\n".join(faults))
 
 
 def fixture_ids(
@@ -238,19 +216,12 @@ _EXCUSES = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest, Sy
 def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     """Measure a cell and turn its verdict into the outcome of its test."""
     from fxeval import run
-    from fxeval.bench import Subjects
     from fxeval.cells import Outcome
-    from fxeval.configure import configured
     from fxeval.errors import ExplainerContractError, FxevalError, UnsupportedError
 
     session = _session(request.config)
-    folder = request.node.path.parent
     try:
-        model, explainer, source = (
-            configured(request.getfixturevalue(f"{role}_{use.id}"), use, role, folder)
-            for role, use in zip(_ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
-        )
-        subjects = Subjects(session.loaded(model), explainer, source)
+        subjects = _subjects(cell, request, session)
         result = run.measure_cell(cell, subjects, session.bench)
     except UnsupportedError as error:
         if cell.on_unsupported == "skip":
@@ -277,6 +248,27 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
         warnings.warn(pytest.PytestWarning(f"{cell.id}: inconclusive: {reason}"), stacklevel=2)
         return
     pytest.fail(f"{outcome}: {reason}\n{cell.where}", pytrace=False)
+
+
+def _subjects(cell: Cell, request: pytest.FixtureRequest, session: Session) -> Subjects:
+    """Return what a cell's ids resolve to, with the suite's parameters, models loaded."""
+    from fxeval.bench import Subjects
+    from fxeval.configure import configured
+    from fxeval.errors import UnsupportedError
+
+    if request.node.stash[_UNSUPPORTED]:
+        raise UnsupportedError(request.node.stash[_UNSUPPORTED])
+    model, explainer, source = (
+        configured(request.getfixturevalue(f"{role}_{use.id}"), use, role, request.node.path.parent)
+        for role, use in zip(_ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
+    )
+    return Subjects(session.loaded(model), explainer, source)
+
+
+def pytest_report_collectionfinish(items: Sequence[pytest.Item]) -> list[str]:
+    """Say which cells cannot be measured, before the first one is."""
+    reasons = [item.stash[_UNSUPPORTED] for item in items if _UNSUPPORTED in item.stash]
+    return [f"unsupported: {reason}" for reason in dict.fromkeys(reasons) if reason]
 
 
 def _session(config: pytest.Config) -> Session:

@@ -1,0 +1,112 @@
+"""What can be known of a suite's cells before anything is loaded.
+
+Only of shipped subjects and of models with a card: of a fixture of the user's own, a run can tell.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fxeval import explainers, models
+from fxeval.cells import Cell
+from fxeval.errors import FxevalError, ModelContractError, SuiteError
+from fxeval.explainers.parameters import check_layers, frozen, layers_of_shipped
+from fxeval.models.carded import Preview, preview
+from fxeval.models.cards import read_card
+
+Overridden = Mapping[str, frozenset[str]]
+
+
+def check_layers_of(cells: Sequence[Cell], overridden: Overridden) -> None:
+    """Refuse layers that a shipped model does not have.
+
+    Args:
+        cells: Of a suite.
+        overridden: For each role, the ids for which the user has a fixture.
+
+    Raises:
+        SuiteError: Naming every such explainer, its model, and the layers there are.
+    """
+    faults: dict[str, None] = {}
+    known: dict[str, Any] = {}
+    for cell in cells:
+        model, explainer = cell.model.id, cell.explainer
+        is_ours = model in models.SHIPPED and model not in overridden["model"]
+        is_ours &= explainer.id in explainers.SHIPPED
+        is_ours &= explainer.id not in overridden["explainer"]
+        if is_ours and "layer" in explainer.params:
+            if model not in known:
+                known[model] = layers_of_shipped(model)
+            fault = check_layers(explainer.id, explainer.params, known[model])
+            if fault is not None:
+                faults[f"{explainer.where}: error: model '{model}': {fault}"] = None
+    if faults:
+        raise SuiteError("\n".join(faults))
+
+
+def unsupported(
+    cells: Sequence[Cell], overridden: Overridden, folder: Path
+) -> Iterator[tuple[str, str]]:
+    """Yield (cell id, reason) where a model's card rules out what its explainer needs.
+
+    Args:
+        cells: Of a suite.
+        overridden: For each role, the ids for which the user has a fixture.
+        folder: Of the suite.
+    """
+    known: dict[Path, Preview | None] = {}
+    for cell in cells:
+        if cell.explainer.id not in explainers.SHIPPED or (
+            cell.explainer.id in overridden["explainer"]
+        ):
+            continue
+        card = _card_of(cell, overridden, folder)
+        if card is None:
+            continue
+        if card not in known:
+            known[card] = _preview(card)
+        offered = known[card]
+        reason = None if offered is None else _reason(_needs(cell), offered)
+        if reason is not None:
+            what = f"{cell.explainer.name} cannot explain {cell.model.name}"
+            yield cell.id, f"{what}: {reason}"
+
+
+def shipped_card(id: str) -> Path | None:
+    """Return the card of a shipped model, or None if there is no such model."""
+    card = Path(str(files("fxeval.fixtures"))) / "data" / "cards" / f"{id}.yaml"
+    return card if card.is_file() else None
+
+
+def _card_of(cell: Cell, overridden: Overridden, folder: Path) -> Path | None:
+    if cell.model.id in overridden["model"]:
+        return None
+    if cell.model.id != "card":
+        return shipped_card(cell.model.id)
+    file = cell.model.params.get("file")
+    return folder / file if isinstance(file, str) else None
+
+
+def _preview(card: Path) -> Preview | None:
+    try:
+        return preview(read_card(card))
+    except ModelContractError:  # said by every cell that wants the model
+        return None
+
+
+def _needs(cell: Cell) -> frozenset[str]:
+    params = {key: frozen(value) for key, value in cell.explainer.params.items()}
+    try:
+        explainer = explainers.shipped(cell.explainer.id)(**params)
+    except (FxevalError, TypeError):  # said where parameters are checked
+        return frozenset()
+    return frozenset(getattr(explainer, "needs", ()))
+
+
+def _reason(needs: frozenset[str], offered: Preview) -> str | None:
+    if "gradients" in needs and not offered.has_gradients:
+        return f"it needs gradients; {offered.reason}"
+    if "layers" in needs and not offered.has_layers:
+        return f"it needs layers; {offered.reason}"
+    return None
