@@ -95,6 +95,11 @@ def why_unsupported(explainer: Explainer, model: FaceModel) -> str | None:
             "it needs gradients, and the model is a black box (its module is None). Use an "
             "explainer that only asks for embeddings, such as srise."
         )
+    if "layers" in needs_of(explainer) and not getattr(model, "has_layers", True):
+        return (
+            "it hooks layers, and hooks see nothing inside this model (its has_layers is False). "
+            "Use an explainer of the image's gradient, or one that only asks for embeddings."
+        )
     ask, name = getattr(explainer, "unsupported", None), type(explainer).__name__
     if ask is None:
         return None

@@ -8,7 +8,9 @@ import torch
 
 from fxeval.contracts import RowState, SaliencyMaps
 from fxeval.errors import ExplainerContractError, ModelContractError
-from fxeval.explain import explain
+from fxeval.explain import explain, why_unsupported
+from fxeval.explainers.backprop import Gradient
+from fxeval.explainers.cam import GradCAM
 from fxeval.forward_pool import ForwardPool, PooledModel
 from fxeval.models.custody import Custody
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
@@ -422,3 +424,12 @@ def test_nonmates_of_the_list_are_handed_over_and_enter_the_gallery_under_their_
 
     maps = explain(Asking(), model, named, side="probe", seed=1, progress=lambda done, total: None)
     assert set(maps.states) == {RowState.OK}
+
+
+def test_an_explainer_of_layers_is_not_let_loose_on_a_model_without_any():
+    scripted = CountingModel(ConvNet().eval())
+    scripted.has_layers = False
+    reason = why_unsupported(GradCAM(layer="conv2"), scripted)
+    assert "hooks see nothing" in reason
+    assert why_unsupported(Gradient(), scripted) is None
+    assert why_unsupported(GradCAM(layer="conv2"), CountingModel(ConvNet().eval())) is None
