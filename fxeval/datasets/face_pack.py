@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, groupby
+from itertools import groupby
 from pathlib import Path
 
 from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard, PairListing
 from fxeval.datasets.alignment import ARCFACE_112
+from fxeval.datasets.drawing import every_mated, some_nonmated
 from fxeval.datasets.face_folder import FaceFolder
 from fxeval.datasets.manifests import Face
 from fxeval.errors import DataContractError
@@ -49,13 +50,11 @@ class FacePack:
             DataContractError: If the manifest cannot be used.
         """
         faces = self._faces()
-        firsts, others = [], []
-        for _, own in groupby(faces, key=lambda face: face.identity):
-            pairs_of_one = list(combinations(own, 2))
-            firsts += pairs_of_one[:1]
-            others += pairs_of_one[1:]
-        mated = firsts + others
-        pairs = mated + self._nonmated(faces, len(mated))
+        sizes = [len(list(own)) for _, own in groupby(faces, key=lambda face: face.identity)]
+        mated = every_mated(sizes)
+        generator = generator_of("nonmated pairs", self.seed)
+        rows = mated + some_nonmated(sizes, len(mated), generator)
+        pairs = [(faces[one], faces[two]) for one, two in rows]
         return PairListing(
             probe=tuple(one.file for one, _ in pairs),
             reference=tuple(two.file for _, two in pairs),
@@ -77,18 +76,6 @@ class FacePack:
     def card(self) -> DataCard:
         """Describe the folder."""
         return self._folder.card()
-
-    def _nonmated(self, faces: list[Face], wanted: int) -> list[tuple[Face, Face]]:
-        """Draw pairs of different identities, without repetition; fewer if there are not enough."""
-        sizes = [len(list(own)) for _, own in groupby(faces, key=lambda face: face.identity)]
-        possible = (len(faces) ** 2 - sum(size**2 for size in sizes)) // 2
-        generator = generator_of("nonmated pairs", self.seed)
-        drawn: dict[tuple[int, int], None] = {}
-        while len(drawn) < min(wanted, possible):
-            one, two = sorted(map(int, generator.integers(len(faces), size=2)))
-            if faces[one].identity != faces[two].identity:
-                drawn[one, two] = None
-        return [(faces[one], faces[two]) for one, two in drawn]
 
     @cached_property
     def _folder(self) -> FaceFolder:
