@@ -7,7 +7,7 @@ and gives another network; a digest is the only thing that notices.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
@@ -44,7 +44,7 @@ class TorchFaceModel:
     similarity: SimilarityKind
     operating_threshold: float | None
     digest: str
-    has_layers: bool = True
+    has_layers: bool = field(default=True, kw_only=True)
 
     def embed(self, images: Images) -> Embeddings:
         """Embed (N, 3, H, W) images in [0, 1]; returns (N, D) float32 on the module's device."""
@@ -64,9 +64,15 @@ def with_module(model: FaceModel, module: nn.Module, *, digest: str) -> TorchFac
         module: The other module.
         digest: What tells its weights from the first ones.
     """
-    has_layers = getattr(model, "has_layers", True)
-    kind, threshold = model.similarity, model.operating_threshold
-    return TorchFaceModel(model.name, model.crop, module, kind, threshold, digest, has_layers)
+    return TorchFaceModel(
+        model.name,
+        model.crop,
+        module,
+        model.similarity,
+        model.operating_threshold,
+        digest,
+        has_layers=getattr(model, "has_layers", True),
+    )
 
 
 def file_digest(path: Path) -> str:
