@@ -17,7 +17,7 @@ def configured(subject: T, use: Use, role: str, folder: Path | None = None) -> T
     """Return the subject with the suite's parameters, itself if there are none.
 
     Parameters are fields of a dataclass; a subject that is none takes none. Relative paths start at
-    the suite's folder.
+    the suite's folder; those of a subject with a ``root`` start there, and the root at the suite's.
 
     Args:
         subject: What the fixture returned.
@@ -50,11 +50,13 @@ def configured(subject: T, use: Use, role: str, folder: Path | None = None) -> T
                 f"{use.where}: error: {role} '{use.id}': '{name}' expected "
                 f"{spoken(types[name])}, got {value!r} ({type(value).__name__})."
             )
+    suite = folder or Path()
+    starts = {name: suite if name == "root" or "root" not in known else Path() for name in known}
     try:
         return replace(
             subject,
             **{
-                key: _placed(frozen(value), types.get(key), folder or Path())
+                key: _placed(frozen(value), types.get(key), starts[key])
                 for key, value in use.params.items()
             },
         )

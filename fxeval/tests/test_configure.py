@@ -81,3 +81,14 @@ def test_a_parameter_of_another_type_is_refused_before_the_run(params, message):
     with pytest.raises(SuiteError, match=message):
         configured(Filed(), use(**params), "explainer")
     assert configured(Filed(), use(anything=[1]), "explainer").anything == (1,)
+
+
+@dataclass(frozen=True)
+class Rooted:
+    root: Path = Path()
+    file: Path = Path("pairs.csv")
+
+
+def test_paths_of_a_subject_with_a_root_start_there(tmp_path):
+    found = configured(Rooted(), use(root="faces", file="b.csv"), "pairs", tmp_path)
+    assert found == Rooted(tmp_path / "faces", Path("b.csv"))
