@@ -8,20 +8,20 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fxeval.admission import check_explainer
+from fxeval.baseline import Measured, ThresholdModel, measure_list
 from fxeval.cells import Cell, Use
+from fxeval.chosen_pairs import chosen_rows, load_pairs
+from fxeval.claims import entry_of, model_card
 from fxeval.contracts import (
     Explainer,
     FaceModel,
-    PairListing,
     Pairs,
     PairSource,
     SaliencyMaps,
 )
 from fxeval.errors import (
-    DataContractError,
     ModelContractError,
     UnsupportedError,
 )
@@ -31,7 +31,6 @@ from fxeval.meter import Cost, metered
 from fxeval.metrics.evidence import Evidence, Redrawn, Side
 from fxeval.models.loading import check_loaded, device_of, with_module
 from fxeval.randomisation import embedding_spread, randomise, redrawn_share
-from fxeval.seeding import seed_of
 
 CALIBRATION_IMAGES = 64  # crops that re-estimate the batch-norm statistics of a re-drawn network
 KEPT_MAPS = 16  # sets of maps kept for later cells
@@ -62,6 +61,8 @@ class Bench:
         pool: All forward passes.
         subjects: What is known about models, explainers and pairs, for the record.
         device: Of the cell measured last.
+        verifying: Forward passes and seconds spent on verification baselines, of no cell's own.
+        objection: Why the model of the cell measured last is not to be judged, or None.
     """
 
     def __init__(self, *, batch_size: int, emit: Emit, progress: Progress, worker: int = 0) -> None:
@@ -74,6 +75,10 @@ class Bench:
         self._progress = progress
         self._worker = worker
         self._admitted: FaceModel | None = None
+        self.verifying = Cost()
+        self.objection: str | None = None
+        self._baselines: dict[tuple[Any, ...], Measured] = {}
+        self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}
         self._pairs: dict[tuple[Any, ...], Pairs] = {}
         self._maps: dict[tuple[Any, ...], tuple[SaliencyMaps, Cost]] = {}
         self._redrawn: dict[tuple[Any, ...], PooledModel] = {}
@@ -87,7 +92,7 @@ class Bench:
             ContractError: If the model or the pairs can't be used.
             UnsupportedError: If the explainer can't explain this kind of model.
         """
-        self._explaining = []
+        self._explaining, self.objection = [], None
         for role, use in zip(self.subjects, (cell.model, cell.explainer, cell.pairs), strict=True):
             self.subjects[role].pop(use.name, None)
         check_explainer(cell.explainer.name, subjects.explainer)
@@ -99,6 +104,7 @@ class Bench:
             raise UnsupportedError(
                 f"{cell.explainer.name} cannot explain {cell.model.name}: {reason}"
             )
+        model = self._verified(cell, model, subjects.source)
         pooled = PooledModel(model, self.pool, _model_key(cell, model))
         given = bool(getattr(subjects.explainer, "maps_are_given", False))
 
@@ -119,8 +125,8 @@ class Bench:
 
     @property
     def forwards(self) -> int:
-        """Images that passed a network so far, through the pool or not."""
-        return self.pool.forwards + self._unpooled_forwards
+        """Images that passed a network for the cells so far, through the pool or not."""
+        return self.pool.forwards + self._unpooled_forwards - self.verifying.forwards
 
     def take_explaining(self) -> list[dict[str, Any]]:
         """Return what the cell's maps cost when they were made, per network and side."""
@@ -142,6 +148,29 @@ class Bench:
                 check_loaded(model)
             self._admitted = model
         return model
+
+    def _verified(self, cell: Cell, model: FaceModel, source: PairSource) -> FaceModel:
+        """Return the model as the suite wants it used, once it is known how well it verifies."""
+        asked = cell.verification
+        key = (_model_key(cell, model), _fixture(cell, cell.pairs), asked.flip_fusion, self.device)
+        if key not in self._baselines:
+            measured = self._baselines[key] = measure_list(
+                model,
+                source,
+                self.pool,
+                flip_fusion=asked.flip_fusion,
+                progress=lambda done, total: self._progress(cell.id, "verifying", done, total),
+            )
+            self.verifying.forwards += measured.forwards
+            self.verifying.seconds += measured.seconds
+        names = (source.name, cell.pairs.id)
+        entry = entry_of(self._baselines[key], model, names, asked)
+        about = {"model": cell.model.name, "pairs": cell.pairs.name}
+        self.subjects["models"][cell.model.name]["verification"] = {**about, **entry}
+        self.objection = "; ".join(entry["objections"]) or None
+        if asked.operating_threshold == "vendor":
+            return model
+        return ThresholdModel(model, entry["operating_threshold"]["value"])
 
     def _load(self, cell: Cell, subjects: Subjects) -> Pairs:
         crop = subjects.model.crop
@@ -229,6 +258,7 @@ class Bench:
             "similarity": model.similarity,
             "operating_threshold": model.operating_threshold,
             "parameters": sum(p.numel() for p in module.parameters()) if module else None,
+            "card": model_card(model),
         }
         self.subjects["explainers"][cell.explainer.name] = {
             "class": type(subjects.explainer).__qualname__,
@@ -245,80 +275,16 @@ class Bench:
             "banner": subjects.source.banner,
             "excluded": Counter(one.reason for one in pairs.excluded),
             "digest": digest.hexdigest(),
+            "card": self._card(cell, subjects.source),
         }
 
-
-def chosen_rows(listing: PairListing, n: int | None, seed: int, name: str) -> list[int]:
-    """Choose n mated pairs, as many different identities as there are before any comes again.
-
-    Rows that the list sets aside are not chosen.
-
-    The choice depends on the suite's seed and the image ids alone.
-
-    Raises:
-        DataContractError: If the list holds fewer mated pairs.
-    """
-    aside = listing.set_aside or ("",) * len(listing)
-    mated = [row for row, is_mated in enumerate(listing.is_mated) if is_mated and not aside[row]]
-    wanted = len(mated) if n is None else n
-    if wanted > len(mated) or not mated:
-        raise DataContractError(
-            f"pairs '{name}': {max(wanted, 1)} mated pairs asked for, the list holds {len(mated)}. "
-            "Lower n or bring more pairs."
-        )
-    mated.sort(key=lambda row: seed_of(seed, "pick", listing.probe[row], listing.reference[row]))
-    met: Counter[str] = Counter()
-    turns: dict[int, int] = {}
-    for row in mated:
-        turns[row] = met[listing.probe_identity[row]]
-        met[listing.probe_identity[row]] += 1
-    return sorted(mated, key=lambda row: turns[row])[:wanted]
-
-
-def load_pairs(source: PairSource, listing: PairListing, crop: Any) -> Pairs:  # noqa: ANN401
-    """Read the distinct images of a listing in a crop.
-
-    Raises:
-        DataContractError: If the source breaks its promise or an image can't be read.
-    """
-    ids = list(dict.fromkeys([*listing.probe, *listing.reference, *listing.contrast]))
-    images = source.images(ids, crop)
-    expected = (len(ids), 3, *crop.size)
-    if images.dtype != torch.uint8 or tuple(images.shape) != expected:
-        raise DataContractError(
-            f"pairs '{source.name}': images must be uint8 {expected}, got {images.dtype} "
-            f"{tuple(images.shape)}."
-        )
-    place = {image_id: row for row, image_id in enumerate(ids)}
-    people = {
-        name: number
-        for number, name in enumerate(
-            dict.fromkeys(
-                [
-                    *listing.probe_identity,
-                    *listing.reference_identity,
-                    *listing.contrast_identity,
-                ]
-            )
-        )
-    }
-
-    def rows(column: Sequence[str], of: dict[str, int]) -> Tensor:
-        return torch.tensor([of[value] for value in column], dtype=torch.int64)
-
-    return Pairs(
-        name=source.name,
-        images=images.clone(),  # a source may use its buffer again
-        image_digests=tuple(hashlib.sha256(i.numpy().tobytes()).hexdigest() for i in images),
-        probe=rows(listing.probe, place),
-        reference=rows(listing.reference, place),
-        is_mated=torch.tensor(listing.is_mated),
-        probe_identity=rows(listing.probe_identity, people),
-        reference_identity=rows(listing.reference_identity, people),
-        excluded=listing.excluded,
-        contrast=rows(listing.contrast, place) if listing.contrast else None,
-        contrast_identity=rows(listing.contrast_identity, people) if listing.contrast else None,
-    )
+    def _card(self, cell: Cell, source: PairSource) -> dict[str, Any] | None:
+        """Return what a source says of its data; None if it says nothing."""
+        key = _fixture(cell, cell.pairs)
+        if key not in self._cards:
+            card = getattr(source, "card", None)
+            self._cards[key] = asdict(card()) if card is not None else None
+        return self._cards[key]
 
 
 def settings_of(subject: object) -> dict[str, Any]:
@@ -355,7 +321,8 @@ def _fixture(cell: Cell, use: Use) -> tuple[str, str, str]:
 
 def _model_key(cell: Cell, model: FaceModel) -> str:
     """Name a model by its fixture, its weights and how it is fed and read."""
-    return _digest(*_fixture(cell, cell.model), model.digest, model.crop, model.similarity)
+    how = model.crop, model.similarity, model.operating_threshold
+    return _digest(*_fixture(cell, cell.model), model.digest, *how)
 
 
 def _digest(*parts: object) -> str:

@@ -79,6 +79,24 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Verification:
+    """What a suite asks of a model before it is explained.
+
+    Attributes:
+        flip_fusion: Fuse an image's embedding with that of its mirror image.
+        operating_threshold: ``vendor``, the model's own, or the name of one that is measured
+            (``fxeval.verification.THRESHOLDS``).
+        limits: Figures that must hold; of the forms ``at_least`` and ``at_most``.
+        models: Names of the models it is about; None = all.
+    """
+
+    flip_fusion: bool = False
+    operating_threshold: str = "vendor"
+    limits: tuple[Limit, ...] = ()
+    models: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Cell:
     """One check x model x explainer x pair list: one pytest test.
 
@@ -101,6 +119,7 @@ class Cell:
             ``fail`` or ``skip``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         where: ``file:line:column`` of the check.
+        verification: What is asked of the model before it is explained.
     """
 
     id: str
@@ -120,6 +139,7 @@ class Cell:
     on_unsupported: Literal["fail", "skip"]
     device: str
     where: str
+    verification: Verification = Verification()
 
 
 @dataclass(frozen=True)

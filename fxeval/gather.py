@@ -87,9 +87,15 @@ class Gatherer:
         planned = results[0]["planned"]
         cells = {result["cell"]["id"]: result["cell"] for result in results}
         subjects: dict[str, dict[str, Any]] = {"models": {}, "explainers": {}, "pairs": {}}
-        for result in results:
+        baselines: dict[tuple[str, str], dict[str, Any]] = {}
+        place = {cell: number for number, cell in enumerate(planned)}
+        for result in sorted(results, key=lambda result: place.get(result["cell"]["id"], -1)):
             for role, found in result["subjects"].items():
-                subjects[role].update(found)
+                for name, subject in found.items():
+                    subjects[role][name] = {**subject}
+                    baseline = subjects[role][name].pop("verification", None)
+                    if baseline is not None:
+                        baselines[baseline["model"], baseline["pairs"]] = baseline
         finished = self._finished or datetime.now(UTC)
         missing = [cell for cell in planned if cell not in cells]
         return {
@@ -111,6 +117,7 @@ class Gatherer:
             ),
             "environment": results[0]["environment"],
             "subjects": subjects,
+            "verification": list(baselines.values()),
             "cells": [cells[cell] for cell in planned if cell in cells],
             "verdict": _overall(list(cells.values()), missing),
         }

@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from fxeval.cells import Cell, Limit, Use
+from fxeval.cells import Cell, Limit, Use, Verification
 from fxeval.errors import SuiteError
 
 MAX_CELLS = 10_000
@@ -73,6 +73,7 @@ class Suite:
         formats: Of the report: ``html``, ``json``.
         digest: SHA-256, as hex, of all of the above but the path, in canonical JSON: files that
             differ in layout or comments only have one digest.
+        verification: What is asked of the models before they are explained; None = not said.
     """
 
     path: Path
@@ -86,6 +87,7 @@ class Suite:
     checks: tuple[Check, ...]
     formats: tuple[str, ...]
     digest: str
+    verification: Verification | None = None
 
 
 def cells(suite: Suite) -> tuple[Cell, ...]:
@@ -119,6 +121,8 @@ def _weights(model: Subject) -> tuple[str, str]:
 
 
 def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs: Subject) -> Cell:
+    asked = suite.verification or Verification()
+    is_asked = asked.models is None or model.name in asked.models
     return Cell(
         id=f"{check.id}[{model.name}-{explainer.name}-{pairs.name}]",
         suite=suite.name,
@@ -137,6 +141,7 @@ def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs:
         on_unsupported=suite.on_unsupported,
         device=suite.device,
         where=check.where,
+        verification=asked if is_asked else Verification(),
     )
 
 

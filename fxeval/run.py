@@ -41,8 +41,10 @@ def measure_cell(cell: Cell, subjects: Subjects, bench: Bench) -> dict[str, Any]
         ContractError: If the model or the data can't be used at all; the explainer's faults are
             states of rows instead.
     """
-    started, forwards = time.perf_counter(), bench.forwards
+    started, forwards = time.perf_counter() - bench.verifying.seconds, bench.forwards
     evidence = bench.evidence(cell, subjects)
+    if bench.objection is not None:
+        return invalid_cell(cell, bench.objection)
     found: Measurement = CATALOGUE[cell.kind].measure(evidence, cell.parameters)
     identities = evidence.pairs.probe_identity.numpy()
     table = _Table(cell, found, identities)
@@ -59,7 +61,7 @@ def measure_cell(cell: Cell, subjects: Subjects, bench: Bench) -> dict[str, Any]
         **identity_of(cell),
         "n_pairs": len(identities),
         "n_identities": len(set(identities.tolist())),
-        "seconds": time.perf_counter() - started,
+        "seconds": time.perf_counter() - bench.verifying.seconds - started,
         "forwards": bench.forwards - forwards,
         "explaining": bench.take_explaining(),
         "verdict": _plain(combine(verdicts)),

@@ -72,13 +72,19 @@ class FoldAccuracy:
 
 
 def k_fold_accuracy(
-    kind: SimilarityKind, similarities: ArrayLike, is_mated: ArrayLike, *, n_folds: int = 10
+    kind: SimilarityKind,
+    similarities: ArrayLike,
+    is_mated: ArrayLike,
+    *,
+    n_folds: int = 10,
+    folds: ArrayLike | None = None,
 ) -> FoldAccuracy:
     """Measure the LFW protocol: each fold decided by the threshold best on all others.
 
-    Folds are contiguous parts of the list, in its order; a pair is accepted if its distance is
-    below the threshold; the first of several best thresholds is taken. For ``cosine`` the distance
-    is 2 - 2·cos and the candidates are 0.00, 0.01 ... 3.99 (insightface ``eval/verification.py``).
+    Folds are contiguous parts of the list, in its order, if none are given; a pair is accepted if
+    its distance is below the threshold; the first of several best thresholds is taken. For
+    ``cosine`` the distance is 2 - 2·cos and the candidates are 0.00, 0.01 ... 3.99 (insightface
+    ``eval/verification.py``).
     For ``neg_l2``, which has no fixed range, they are the midpoints between the distinct distances
     of the other folds, and both infinities.
 
@@ -86,17 +92,17 @@ def k_fold_accuracy(
         kind: What the similarities are.
         similarities: (N,).
         is_mated: (N,) bool.
-        n_folds: At least 2 and at most N.
+        n_folds: At least 2 and at most N; of no effect if folds are given.
+        folds: (N,) the fold of each pair, at least 2 different ones; taken in ascending order.
 
     Raises:
         EvidenceError: If a class of pairs is missing or a similarity is not finite.
     """
     values, mated = _checked(similarities, is_mated)
-    if not 2 <= n_folds <= len(values):
-        raise ValueError(f"2 to {len(values)} folds expected, got {n_folds}")
+    parts = _folds(len(values), n_folds, folds)
     distances = 2 - 2 * values if kind == "cosine" else -values
     accuracies, chosen = [], []
-    for fold in np.array_split(np.arange(len(values)), n_folds):
+    for fold in parts:
         rest = np.ones(len(values), bool)
         rest[fold] = False
         candidates = np.arange(0, 4, 0.01) if kind == "cosine" else _midpoints(distances[rest])
@@ -108,6 +114,19 @@ def k_fold_accuracy(
     return FoldAccuracy(
         float(np.mean(accuracies)), float(np.std(accuracies)), tuple(accuracies), tuple(chosen)
     )
+
+
+def _folds(n: int, n_folds: int, folds: ArrayLike | None) -> list[NDArray[np.int64]]:
+    if folds is not None:
+        column = np.asarray(folds)
+        if column.shape != (n,):
+            raise ValueError(f"a fold for each of {n} pairs expected, got {column.shape}")
+        parts = [np.flatnonzero(column == fold) for fold in np.unique(column)]
+    else:
+        parts = np.array_split(np.arange(n), n_folds) if 2 <= n_folds <= n else []
+    if len(parts) < 2:
+        raise ValueError(f"2 to {n} folds expected, got {len(parts) or n_folds}")
+    return parts
 
 
 def tau_acc(similarities: ArrayLike, is_mated: ArrayLike) -> float:

@@ -15,11 +15,12 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from pydantic import BaseModel
 
 from fxeval import suite_forms as forms
-from fxeval.cells import Limit, Use
+from fxeval.cells import Limit, Use, Verification
 from fxeval.metrics import CATALOGUE
 from fxeval.plan import Check, Subject, Suite
 from fxeval.strict_forms import read as read_form
 from fxeval.strict_yaml import Document, Loc, describe, read, suggestion
+from fxeval.verification import QUANTITIES
 
 Role = Literal["model", "explainer", "pairs"]
 CheckParams: TypeAlias = Callable[[Role, str, Mapping[str, Any]], Sequence[tuple[str, str]]]
@@ -105,6 +106,7 @@ class _Reader:
         for key in _ROLES:
             self._shared[key] = self._subjects(key, (key,), getattr(form, key) or [])
         checks = self._checks(form.checks or [])
+        asked = self._verification(form.verification, checks)
         return Suite(
             path=path,
             name=form.suite,
@@ -117,6 +119,7 @@ class _Reader:
             checks=checks,
             formats=tuple(report.formats or ()),
             digest="",
+            verification=asked,
         )
 
     def _version(self) -> None:
@@ -131,6 +134,48 @@ class _Reader:
             document.fatal(document.value(("fxeval",)), text)
         if first != "fxeval":
             document.fault(document.key(("fxeval",)), "'fxeval: 1' must be the first key")
+
+    def _verification(
+        self, raw: dict[str, Any] | None, checks: Sequence[Check]
+    ) -> Verification | None:
+        """Return what the suite asks of its models, None if it does not say."""
+        if raw is None:
+            return None
+        loc: Loc = ("verification",)
+        form = read_form(self._document, forms.Verification, loc, raw)
+        names = list(dict.fromkeys(model.name for check in checks for model in check.models))
+        for number, name in enumerate(form.models or []):
+            if fixture_id(name) not in names:
+                text = f"no check has a model {describe(name)}; there are: {_list(names)}"
+                self._at_value((*loc, "models", number), text, suggestion(name, names))
+        if form.flip_fusion and form.operating_threshold not in (None, "vendor"):
+            text = "a threshold of fused embeddings would not fit the cells, which fuse none"
+            self._at_value((*loc, "operating_threshold"), text, "remove 'flip_fusion'")
+        return Verification(
+            flip_fusion=form.flip_fusion,
+            operating_threshold=form.operating_threshold,
+            limits=tuple(
+                self._demand((*loc, "limits", number), limit)
+                for number, limit in enumerate(form.limits or [])
+                if self._is_mapping((*loc, "limits", number), limit)
+            ),
+            models=None if form.models is None else tuple(map(fixture_id, form.models)),
+        )
+
+    def _demand(self, loc: Loc, raw: dict[str, Any]) -> Limit:
+        form = read_form(self._document, forms.Demand, loc, raw)
+        better = QUANTITIES[form.metric].better if form.metric is not None else None
+        wanted = {"lower": ["at_most"], "higher": ["at_least"]}.get(better or "", [])
+        given = [key for key in ("at_most", "at_least") if key in raw]
+        if wanted and given != wanted:
+            text = f"{form.metric}: {better} is better, so exactly {wanted[0]} is needed"
+            self._at_value(loc, f"{text}, got {' and '.join(given) or 'none'}")
+        return Limit(
+            metric=form.metric,
+            form=given[0] if given else "at_least",
+            bound=form.at_least if form.at_most is None else form.at_most,
+            where=self._document.where(loc),
+        )
 
     def _checks(self, entries: list[Any]) -> tuple[Check, ...]:
         checks: dict[str, Check] = {}
@@ -305,6 +350,8 @@ def _plain(value: object) -> object:
     """Return what decides a suite's digest as plain values: all but the places and the path."""
     if is_dataclass(value) and not isinstance(value, type):
         names = {field.name for field in fields(value)} - {"where", "path", "digest"}
+        if isinstance(value, Suite) and value.verification is None:
+            names.remove("verification")  # suites that do not say it keep their digest
         return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from fxeval.metrics import CATALOGUE
 from fxeval.strict_forms import Strict
+from fxeval.verification import QUANTITIES, THRESHOLDS
 
 # They need arguments, or would turn a verdict into something else.
 _REFUSED_MARKS = {"filterwarnings", "parametrize", "skip", "skipif", "usefixtures", "xfail"}
@@ -47,6 +48,7 @@ def _check_id(text: str) -> str:
 
 _Name = Annotated[str, AfterValidator(_name)]
 _AtLeastZero = Annotated[float, Field(ge=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 _Entries = Annotated[list[Any], Field(min_length=1)]
@@ -62,6 +64,7 @@ class Suite(Strict):
     models: _Entries | None = None
     explainers: _Entries | None = None
     pairs: _Entries | None = None
+    verification: dict[str, Any] | None = None
     checks: _Entries
     report: dict[str, Any] = {}
 
@@ -74,6 +77,23 @@ class Defaults(Strict):
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     on_inconclusive: Literal["fail", "warn"] = "fail"
     on_unsupported: Literal["fail", "skip"] = "fail"
+
+
+class Verification(Strict):
+    """What is asked of the models before they are explained."""
+
+    flip_fusion: bool = False
+    operating_threshold: Literal[("vendor", *THRESHOLDS)] = "vendor"  # type: ignore[valid-type]
+    limits: _Entries | None = None
+    models: Annotated[list[_Name], Field(min_length=1), AfterValidator(_once)] | None = None
+
+
+class Demand(Strict):
+    """A figure of verification that must hold; which form goes with it is checked by the caller."""
+
+    metric: Literal[tuple(QUANTITIES)]  # type: ignore[valid-type]
+    at_most: _Share | None = None
+    at_least: _Share | None = None
 
 
 class Report(Strict):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fxeval.bench import Bench, Subjects, chosen_rows, load_pairs
+from fxeval.bench import Bench, Subjects
 from fxeval.cells import Cell, Use
+from fxeval.chosen_pairs import chosen_rows, load_pairs
 from fxeval.contracts import PairListing
 from fxeval.errors import (
     DataContractError,

@@ -1,0 +1,95 @@
+"""From a pair source to the pairs that are measured: which rows, and their images."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fxeval.contracts import Crop, PairListing, Pairs, PairSource
+from fxeval.errors import DataContractError
+from fxeval.seeding import seed_of
+
+
+def chosen_rows(listing: PairListing, n: int | None, seed: int, name: str) -> list[int]:
+    """Choose n mated pairs, as many different identities as there are before any comes again.
+
+    Rows that the list sets aside are not chosen.
+
+    The choice depends on the suite's seed and the image ids alone.
+
+    Raises:
+        DataContractError: If the list holds fewer mated pairs.
+    """
+    aside = listing.set_aside or ("",) * len(listing)
+    mated = [row for row, is_mated in enumerate(listing.is_mated) if is_mated and not aside[row]]
+    wanted = len(mated) if n is None else n
+    if wanted > len(mated) or not mated:
+        raise DataContractError(
+            f"pairs '{name}': {max(wanted, 1)} mated pairs asked for, the list holds {len(mated)}. "
+            "Lower n or bring more pairs."
+        )
+    mated.sort(key=lambda row: seed_of(seed, "pick", listing.probe[row], listing.reference[row]))
+    met: Counter[str] = Counter()
+    turns: dict[int, int] = {}
+    for row in mated:
+        turns[row] = met[listing.probe_identity[row]]
+        met[listing.probe_identity[row]] += 1
+    return sorted(mated, key=lambda row: turns[row])[:wanted]
+
+
+def checked_images(source: PairSource, ids: Sequence[str], crop: Crop) -> Tensor:
+    """Return (M, 3, H, W) uint8 images of a source.
+
+    Raises:
+        DataContractError: If the source breaks its promise or an image can't be read.
+    """
+    images = source.images(ids, crop)
+    expected = (len(ids), 3, *crop.size)
+    if images.dtype != torch.uint8 or tuple(images.shape) != expected:
+        raise DataContractError(
+            f"pairs '{source.name}': images must be uint8 {expected}, got {images.dtype} "
+            f"{tuple(images.shape)}."
+        )
+    return images
+
+
+def load_pairs(source: PairSource, listing: PairListing, crop: Crop) -> Pairs:
+    """Read the distinct images of a listing in a crop.
+
+    Raises:
+        DataContractError: If the source breaks its promise or an image can't be read.
+    """
+    ids = list(dict.fromkeys([*listing.probe, *listing.reference, *listing.contrast]))
+    images = checked_images(source, ids, crop)
+    place = {image_id: row for row, image_id in enumerate(ids)}
+    people = {
+        name: number
+        for number, name in enumerate(
+            dict.fromkeys(
+                [
+                    *listing.probe_identity,
+                    *listing.reference_identity,
+                    *listing.contrast_identity,
+                ]
+            )
+        )
+    }
+
+    def rows(column: Sequence[str], of: dict[str, int]) -> Tensor:
+        return torch.tensor([of[value] for value in column], dtype=torch.int64)
+
+    return Pairs(
+        name=source.name,
+        images=images.clone(),  # a source may use its buffer again
+        image_digests=tuple(hashlib.sha256(i.numpy().tobytes()).hexdigest() for i in images),
+        probe=rows(listing.probe, place),
+        reference=rows(listing.reference, place),
+        is_mated=torch.tensor(listing.is_mated),
+        probe_identity=rows(listing.probe_identity, people),
+        reference_identity=rows(listing.reference_identity, people),
+        excluded=listing.excluded,
+        contrast=rows(listing.contrast, place) if listing.contrast else None,
+        contrast_identity=rows(listing.contrast_identity, people) if listing.contrast else None,
+    )
