@@ -126,7 +126,8 @@ class FaceFolder:
         """
         content, faces = self._content, self.faces
         if self.aligned_to and used is not None:
-            faces = tuple(face for face in faces if face.id in set(used))
+            wanted = set(used)
+            faces = tuple(face for face in faces if face.id in wanted)
         lines = [f"{face.sha256 or _sha256(self._bytes(face))}  {face.file}\n" for face in faces]
         return DataCard(
             root_digest=hashlib.sha256("".join(sorted(lines)).encode()).hexdigest(),

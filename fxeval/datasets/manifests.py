@@ -29,6 +29,9 @@ from fxeval.datasets.text_files import printable, read_text
 from fxeval.errors import DataContractError
 from fxeval.strict_yaml import brief
 
+MAX_REASONS = 50
+"""Most reasons of failures that are told apart."""
+
 Points: TypeAlias = tuple[tuple[float, float], ...]
 
 
@@ -130,8 +133,11 @@ def read_manifest(path: Path) -> Manifest:
     )
     _refuse_repetitions(faces, path)
     reasons = Counter(printable(brief(failure["reason"])) for failure in failures)
+    counts = dict(sorted(reasons.most_common(MAX_REASONS)))
+    if others := reasons.total() - sum(counts.values()):
+        counts["other reasons"] = others
     shown = None if licence is None else printable(" ".join(licence.split())[:1000])
-    return Manifest(faces, crop, shown, may_show, dict(sorted(reasons.items())))
+    return Manifest(faces, crop, shown, may_show, counts)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -166,12 +172,16 @@ def _crop(value: object, where: str) -> Crop | None:
         sound = type(height) is type(width) is int and 0 < min(crop.size) <= max(crop.size) <= 4096
     except (KeyError, TypeError, ValueError, OverflowError):
         sound = False
-    if not sound or not isinstance(crop.name, str) or CROPS.get(crop.name, crop) != crop:
+    if not sound or not _is_name(crop.name) or CROPS.get(crop.name, crop) != crop:
         raise DataContractError(
             f"{where}: 'crop' with 'name', 'size' (height, width) and 'template' (five points), or "
             f"the name of a known one ({', '.join(CROPS)}), expected."
         )
     return crop
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= 255
 
 
 def _points(value: Any) -> Points:  # noqa: ANN401
@@ -196,7 +206,7 @@ def _face(entry: object, where: str, crop: Crop | None) -> Face:
         raise DataContractError(f"{where}: 'sha256' of 64 hexadecimal digits expected.")
     if type(identity) is int:
         identity = str(identity)
-    if not isinstance(identity, str) or not identity.isprintable() or not 0 < len(identity) <= 255:
+    if not _is_name(identity):
         raise DataContractError(f"{where}: 'identity' as printable text or a number expected.")
     if type(number) is not int or not 0 <= number < 10**9:
         raise DataContractError(f"{where}: 'number' as a whole number expected.")
