@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _Three = tuple[float, float, float]
 _HALF: _Three = (127.5, 127.5, 127.5)
-_IMAGENET_MEAN: _Three = (123.675, 116.28, 103.53)  # 0.485, 0.456, 0.406 of 0..1
-_IMAGENET_STD: _Three = (58.395, 57.12, 57.375)  # 0.229, 0.224, 0.225 of 0..1
+_IMAGENET_MEAN: _Three = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+_IMAGENET_STD: _Three = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ _NO_EXPORT = (
     "evaluates text in it, so that opening a '.pt2' can run anything"
 )
 _EXPORT_HELP = "give the weights as .safetensors with 'architecture: module:factory', or an .onnx"
+_OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _METRICS = r"verification_(accuracy|auc|eer)|tmr_at_fmr_1e-[2-4]"
 
 
@@ -311,7 +312,7 @@ def _format(form: _Card, document: Document) -> Format | None:
     if form.state and format not in ("state_dict", "safetensors", None):
         text = f"'state' is only for files of weights, not for {format}"
         document.fault(document.key(("state",)), text)
-    if form.state and form.state.key and format == "safetensors":
+    if isinstance(form.state, _State) and form.state.key and format == "safetensors":
         text = "'key' is only for checkpoints: a safetensors file holds one state dict"
         document.fault(document.key(("state", "key")), text)
     return format
@@ -332,7 +333,7 @@ def _preset(form: _Card, document: Document, format: Format | None) -> dict[str,
     elif format not in STATE_FORMATS and format is not None and name is not None:
         text = f"'architecture' is only for files of weights: {format} holds the network"
         document.fault(document.key(("architecture",)), text)
-    elif name and not known and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+    elif name and not known and not _OWN_CODE.fullmatch(name):
         near = suggestion(name, ARCHITECTURES) or f"known: {', '.join(ARCHITECTURES)}"
         document.fault(at, f"no architecture {describe(name)}, and no module:factory", near)
     elif format == "dlib" and name != "dlib_resnet":
@@ -343,7 +344,7 @@ def _preset(form: _Card, document: Document, format: Format | None) -> dict[str,
         if preset[key] is None and known:
             preset[key] = getattr(known, key)
     missing = [key for key, value in preset.items() if value is None and key not in document.data]
-    if missing and (name is None or ":" in name):
+    if missing and (name is None or _OWN_CODE.fullmatch(name)):
         text = f"missing: {', '.join(missing)}; no architecture of the catalogue gives them"
         document.fault(document.value(()), text)
     return preset
