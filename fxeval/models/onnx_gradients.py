@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fxeval.contracts import Embeddings, Images
 from fxeval.errors import ModelContractError
 from fxeval.models.loading import TorchFaceModel, check_loaded
-from fxeval.models.onnx_file import Library, OnnxFile, Proto, flat, printable, reason
+from fxeval.models.onnx_bounds import Library, Proto, printable, reason
+from fxeval.models.onnx_file import OnnxFile, flat
 from fxeval.models.preprocessing import InputNormalisation, Preprocessing
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ class ConvertedFaceModel(TorchFaceModel):
 class ConvertedNetwork(nn.Module):
     """A translated graph, ``network``, with its preprocessing in front.
 
-    Layers are called after the graph's nodes: ``network.<node>``, with ``_`` for every character
-    that is no letter and no digit, and ``<operator>_<place>`` where a node has no name.
+    Layers are called after the graph's nodes: ``network.<node>``, without slashes around it and
+    with ``_`` for what is no ASCII letter or digit; ``<operator>_<place>`` if a node has no name.
     """
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing, takes_one: bool) -> None:
@@ -89,37 +91,50 @@ def converted(
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             network = _library().convert(_renamed(file.proto))
+        _own_weights(network)
     except Exception as error:  # a stranger's graph in a stranger's translator
         raise ModelContractError(
             f"{where}: onnx2torch cannot translate the graph: {reason(error)}. Ask for the black "
             "box with runtime: onnxruntime."
         ) from error
-    found = None
     differences = []
-    # Few graphs for one image at a time really mind several.
+    # Most graphs for one image at a time don't mind several, and layers should run once.
     for takes_one in (False, True)[: 1 + file.takes_one]:
         module = ConvertedNetwork(network, facts.preprocessing, takes_one).eval()
         model = ConvertedFaceModel(
-            facts.name,
-            facts.crop,
-            module,
-            facts.similarity,
-            facts.operating_threshold,
-            facts.digest,
-            f"onnx2torch {version('onnx2torch')}",
+            name=facts.name,
+            crop=facts.crop,
+            module=module,
+            similarity=facts.similarity,
+            operating_threshold=facts.operating_threshold,
+            digest=facts.digest,
+            has_layers=not takes_one,
+            runtime=f"onnx2torch {version('onnx2torch')}",
         )
         differences.append(_difference(model, box))
         if differences[-1] <= AGREEMENT:
-            found = model
-            break
-    if found is None:
-        raise ModelContractError(
-            f"{where}: onnx2torch's translation differs from ONNX Runtime by {min(differences):.1e}"
-            f" of the longest embedding, at most {AGREEMENT:g} expected. Ask for the black box "
-            "with runtime: onnxruntime."
-        )
-    check_loaded(found)
-    return found
+            check_loaded(model)
+            return model
+    raise ModelContractError(
+        f"{where}: onnx2torch's translation differs from ONNX Runtime by {min(differences):.1e} of "
+        f"the longest embedding, at most {AGREEMENT:g} expected. Ask for the black box with "
+        "runtime: onnxruntime."
+    )
+
+
+def _own_weights(network: nn.Module) -> None:
+    """Make parameters of all weights, slopes of PReLU and factors of products, too.
+
+    The translator keeps what is no convolution's as buffers, and what is no parameter would survive
+    when the network is randomised.
+    """
+    for part in network.modules():
+        if isinstance(part, _BatchNorm):
+            continue
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            if buffer.is_floating_point() and buffer.numel() > 1:
+                delattr(part, name)
+                part.register_parameter(name, nn.Parameter(buffer))
 
 
 def _difference(model: ConvertedFaceModel, box: "OnnxFaceModel") -> float:
@@ -170,12 +185,13 @@ def layer_names(nodes: Sequence[Proto]) -> list[str]:
     >>> layer_names([Node(name="/a/b.0/Conv", op_type="Conv"), Node(name="", op_type="Add")])
     ['a_b_0_Conv', 'Add_1']
     """
+    empty = torch.fx.GraphModule(nn.Module(), torch.fx.Graph())  # whose own names are taken
     taken = {"initializers", "input_1"}
     names = []
     for place, node in enumerate(nodes):
-        plain = re.sub(r"[^A-Za-z0-9]+", "_", node.name[:200]).strip("_")
+        plain = re.sub(r"[^A-Za-z0-9_]+", "_", node.name[:200].strip("/"))
         name = plain or f"{node.op_type}_{place}"
-        if name in taken or hasattr(torch.fx.GraphModule, name):
+        if name in taken or hasattr(empty, name):
             name = f"{name}_{place}"
         while name in taken:
             name += "_"

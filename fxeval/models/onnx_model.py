@@ -11,7 +11,8 @@ from torch import nn
 from fxeval.contracts import Crop, Embeddings, FaceModel, Images, SimilarityKind
 from fxeval.errors import ModelContractError
 from fxeval.models.loading import check_loaded
-from fxeval.models.onnx_file import Library, OnnxFile, flat, missing, read_onnx, reason
+from fxeval.models.onnx_bounds import Library, reason
+from fxeval.models.onnx_file import OnnxFile, flat, missing, read_onnx
 from fxeval.models.preprocessing import InputNormalisation, Preprocessing
 
 Runtime = Literal["auto", "onnxruntime", "onnx2torch"]
