@@ -119,6 +119,8 @@ def load_pickle(data: bytes, where: str) -> object:
     except Exception as error:  # whatever a damaged pickle leads to
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it asks for {brief(found[1])}" if found else _shown(error)
+        if "DefaultCPUAllocator" in str(error) or isinstance(error, MemoryError):
+            reason = "it asks for more memory than there is"
         raise ModelContractError(
             f"{where}: a file of plain tensors expected; PyTorch's restricted unpickler refuses "
             f"it: {reason}. {_PICKLE_HELP}"
