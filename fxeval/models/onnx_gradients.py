@@ -159,7 +159,7 @@ def _library() -> Library:
             warnings.simplefilter("ignore")
             importlib.import_module("onnx2torch.node_converters")
             return importlib.import_module("onnx2torch")
-    except ImportError as error:
+    except Exception as error:  # a torchvision of another torch raises RuntimeError
         raise ModelContractError(
             "gradients of ONNX models need onnx2torch and torchvision "
             f"({reason(error)}). Install them: {_INSTALL}."

@@ -2,7 +2,6 @@
 
 import importlib
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -31,7 +30,7 @@ class OnnxFacts:
         digest: SHA-256 of the file as hex.
         output: Name of the output with the embeddings; None = the first.
         runtime: ``onnxruntime``: a black box. ``onnx2torch``: a PyTorch module, with gradients.
-            ``auto``: the latter if it is installed and knows all operators, else the former.
+            ``auto``: the latter if it can be imported and knows all operators, else the former.
     """
 
     name: str
@@ -120,11 +119,12 @@ def load_onnx(data: bytes, where: str, facts: OnnxFacts) -> FaceModel:
 
 
 def _can_convert(file: OnnxFile) -> bool:
-    if find_spec("onnx2torch") is None or find_spec("torchvision") is None:
-        return False
     from fxeval.models.onnx_gradients import unknown_operators
 
-    return not unknown_operators(file)
+    try:
+        return not unknown_operators(file)
+    except ModelContractError:  # it cannot be imported
+        return False
 
 
 def _black_box(file: OnnxFile, where: str, facts: OnnxFacts) -> OnnxFaceModel:

@@ -124,11 +124,9 @@ def test_operators_that_are_not_onnx_s_own_are_refused_by_name():
     assert "Export without custom operators" in message
 
 
-def test_a_graph_that_may_never_end_is_refused():
-    def loop(proto):
-        put(proto, helper.make_node("Loop", ["", ""], ["c"]))
-
-    assert "'Loop'" in refusal(loop)
+@pytest.mark.parametrize("kind", ["Loop", "Scan", "SequenceMap"])
+def test_a_graph_that_may_never_end_is_refused(kind: str):
+    assert f"'{kind}'" in refusal(lambda proto: put(proto, helper.make_node(kind, [""], ["c"])))
 
 
 def test_the_long_name_of_onnx_s_own_operators_is_theirs_too():
@@ -194,6 +192,27 @@ def test_a_bound_may_be_infinite_but_not_nan():
 
     load_onnx(small(bound(np.inf)).SerializeToString(), "net.onnx", facts())
     assert "tensor 'high'" in refusal(bound(np.nan))
+
+
+def test_large_doubles_and_small_floats_are_finite():
+    def other(kind):
+        def edit(proto):
+            values = np.array([1e300 if kind == TensorProto.DOUBLE else 2.0] * 3)
+            proto.graph.initializer.append(helper.make_tensor("other", kind, [3], values))
+
+        return edit
+
+    for kind in (TensorProto.DOUBLE, TensorProto.BFLOAT16, TensorProto.FLOAT8E4M3FN):
+        read_onnx(small(other(kind)).SerializeToString(), "net.onnx", SIZE)
+
+
+def test_nan_in_bfloat16_is_found():
+    def edit(proto):
+        values = np.array([1.0, np.nan, 2.0])
+        tensor = helper.make_tensor("other", TensorProto.BFLOAT16, [3], values)
+        proto.graph.initializer.append(tensor)
+
+    assert "1 of 3 values of tensor 'other'" in refusal(edit)
 
 
 def test_sparse_tensors_are_refused():

@@ -173,18 +173,37 @@ def test_what_computes_is_chosen_by_what_is_installed(torchvision, monkeypatch):
     data = exported(ConvNet(), SIZE)
     assert isinstance(load_onnx(data, "net.onnx", facts("auto")), ConvertedFaceModel)
     assert isinstance(load_onnx(data, "net.onnx", facts("onnxruntime")), OnnxFaceModel)
-    monkeypatch.setattr(
-        "fxeval.models.onnx_model.find_spec", lambda name: None if name == "torchvision" else 1
-    )
+    take_away(monkeypatch)
     assert isinstance(load_onnx(data, "net.onnx", facts("auto")), OnnxFaceModel)
 
 
-def test_gradients_that_cannot_be_had_are_refused_with_what_to_install(monkeypatch):
+def take_away(monkeypatch) -> None:
+    """Let onnx2torch not be importable."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "onnx2torch"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torchvision", None)
+
+
+def test_gradients_that_cannot_be_had_are_refused_with_what_to_install(monkeypatch):
+    take_away(monkeypatch)
     with pytest.raises(ModelContractError, match="pip install onnx2torch torchvision"):
         load_onnx(exported(ConvNet(), SIZE), "net.onnx", facts("onnx2torch"))
+
+
+def test_a_torchvision_that_breaks_makes_a_black_box(monkeypatch):
+    take_away(monkeypatch)
+
+    class Broken:
+        def find_spec(self, name, path=None, target=None):
+            if name == "torchvision":
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.delitem(sys.modules, "torchvision")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    data = exported(ConvNet(), SIZE)
+    assert isinstance(load_onnx(data, "net.onnx", facts("auto")), OnnxFaceModel)
+    with pytest.raises(ModelContractError, match="torchvision::nms does not exist"):
+        load_onnx(data, "net.onnx", facts("onnx2torch"))
 
 
 def test_an_operator_that_cannot_be_translated_makes_a_black_box_or_is_refused(torchvision):
