@@ -24,6 +24,11 @@ MAX_BYTES = 64 << 20
 MAX_SCANS = 64
 """Most scans of a JPEG; a file of some megabytes can otherwise keep a decoder busy for hours."""
 
+
+class ImageTooLargeError(DataContractError):
+    """An image file of too many bytes, pixels or scans; nothing of it was decoded."""
+
+
 ARCFACE_112 = Crop(
     "arcface112",
     (112, 112),
@@ -200,7 +205,7 @@ def image_bytes(path: Path) -> bytes:
     except OSError as error:
         raise DataContractError(f"{path}: cannot be read ({error.strerror}).") from error
     if len(data) > MAX_BYTES:
-        raise DataContractError(
+        raise ImageTooLargeError(
             f"{path}: at most {MAX_BYTES} bytes expected, it is larger. Save it smaller."
         )
     return data
@@ -224,7 +229,7 @@ def decode_image(data: bytes, where: str) -> NDArray[np.uint8]:
     if size is None:
         raise DataContractError(f"{where}: a whole JPEG or PNG expected, got neither. Replace it.")
     if size[0] * size[1] > MAX_PIXELS:
-        raise DataContractError(
+        raise ImageTooLargeError(
             f"{where}: at most {MAX_PIXELS} pixels expected, its header says {size[0]} x {size[1]}."
             " Scale it down."
         )
@@ -235,7 +240,7 @@ def decode_image(data: bytes, where: str) -> NDArray[np.uint8]:
             f"{where}: is truncated (no end marker in its last kilobyte). Replace it."
         )
     if not is_png and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
-        raise DataContractError(
+        raise ImageTooLargeError(
             f"{where}: at most {MAX_SCANS} scans expected, got {scans}. Save it anew."
         )
     try:

@@ -1,0 +1,172 @@
+"""``fxeval data``: folders of faces made ready."""
+
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fxeval.errors import DataContractError, FxevalError
+
+if TYPE_CHECKING:
+    from fxeval.datasets.detection import LandmarkSource
+    from fxeval.datasets.preparation import Preparation, Settings
+
+SECONDS_BETWEEN_LINES = 30.0
+"""How often a run says where it is if nobody watches a terminal."""
+
+_SHOWN = 3
+
+
+@click.group("data")
+def data() -> None:
+    """Make folders of faces ready."""
+
+
+@data.command("prepare")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--detector",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YuNet of the OpenCV Zoo, as ONNX.",
+)
+@click.option("--detector-sha256", metavar="HEX", help="Its digest, if it is no known YuNet.")
+@click.option(
+    "--landmarks",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="In place of a detector: CSV with file,x1,y1,...,x5,y5, or a manifest.",
+)
+@click.option(
+    "--crop",
+    default="arcface112",
+    show_default=True,
+    metavar="NAME",
+    help="arcface112, arcface112x96, facenet160, dlib150, openvino128 or hse224.",
+)
+@click.option(
+    "--landmarks-only", is_flag=True, help="Write a manifest for SOURCE, and copy no pixels."
+)
+@click.option(
+    "--face",
+    default="central",
+    show_default=True,
+    type=click.Choice(["central", "largest"]),
+    help="Which of several faces.",
+)
+@click.option("--confidence", default=0.6, show_default=True, help="Least of a face, in (0, 1).")
+@click.option(
+    "--identity",
+    default="folder",
+    show_default=True,
+    type=click.Choice(["folder", "none"]),
+    help="What names an identity.",
+)
+@click.option("--licence", metavar="TEXT", help="Of the images.")
+@click.option("--source", "origin", metavar="TEXT", help="Where the images are from.")
+@click.option("--may-show", is_flag=True, help="Reports may show the images.")
+def prepare(source: Path, target: Path, **options: Any) -> None:  # noqa: ANN401
+    """Align the faces of SOURCE, and write them and a manifest to TARGET.
+
+    SOURCE holds JPEG and PNG files, each in a folder of its identity. An orientation tag is not
+    applied. A run that was stopped goes on when it is started again with the same settings.
+
+    The exit code is 1 if no image could be used.
+    """
+    try:
+        done = _prepared(source, target, options)
+    except FxevalError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        raise click.ClickException("stopped; start it again with the same settings") from None
+    _report(done)
+    if not done.n_images:
+        sys.exit(1)
+
+
+def _prepared(source: Path, target: Path, options: dict[str, Any]) -> "Preparation":
+    from fxeval.datasets.preparation import prepare
+
+    with _Line() as line:
+        return prepare(source, target, _landmarks(options), _settings(options), line.show)
+
+
+def _landmarks(options: dict[str, Any]) -> "LandmarkSource":
+    from fxeval.datasets.detection import DetectedLandmarks, LandmarkFile, YuNet
+
+    if (options["detector"] is None) == (options["landmarks"] is None):
+        raise DataContractError(
+            "one of --detector and --landmarks expected. With --detector "
+            "face_detection_yunet_2026may.onnx (OpenCV Zoo) the faces are found."
+        )
+    if options["landmarks"] is not None:
+        return LandmarkFile(options["landmarks"])
+    detector = YuNet(options["detector"], options["detector_sha256"], options["confidence"])
+    return DetectedLandmarks(detector, options["face"])
+
+
+def _settings(options: dict[str, Any]) -> "Settings":
+    from fxeval.datasets.alignment import CROPS
+    from fxeval.datasets.preparation import Settings
+
+    if options["crop"] not in CROPS:
+        raise DataContractError(
+            f"--crop of {', '.join(CROPS)} expected, got {options['crop']!a}. Take one of them."
+        )
+    return Settings(
+        None if options["landmarks_only"] else CROPS[options["crop"]],
+        options["identity"],
+        options["licence"],
+        options["origin"],
+        options["may_show"],
+    )
+
+
+class _Line:
+    """Says on standard error how far a run is: one live line on a terminal, else now and then."""
+
+    def __init__(self) -> None:
+        self._is_live = sys.stderr.isatty()
+        self._last = time.monotonic()
+        self._is_open = False
+
+    def __enter__(self) -> "_Line":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_open:
+            click.echo(err=True)
+
+    def show(self, done: int, total: int, failed: int) -> None:
+        now, pause = time.monotonic(), 0.1 if self._is_live else SECONDS_BETWEEN_LINES
+        if now - self._last < pause and (done < total or not self._is_open):
+            return
+        self._last = now
+        text = f"{done} of {total} images, {failed} can't be used"
+        click.echo(f"\r\x1b[2K{text}" if self._is_live else text, nl=not self._is_live, err=True)
+        self._is_open = self._is_live
+
+
+def _report(done: "Preparation") -> None:
+    """Say what was written, and in a table why images can't be used."""
+    from fxeval.datasets.text_files import printable
+
+    kept = f" ({done.n_kept} images were done already)" if done.n_kept else ""
+    click.echo(f"{done.n_images} images can be used, {len(done.failures)} can't{kept}.")
+    if done.n_ignored:
+        click.echo(f"{done.n_ignored} other files and links to folders were ignored.")
+    click.echo(f"Manifest: {done.manifest}")
+    files = defaultdict(list)
+    for file, reason in done.failures:
+        files[reason].append(printable(file))
+    rows = sorted(files.items(), key=lambda row: (-len(row[1]), row[0]))
+    width = max((len(reason) for reason, _ in rows), default=0)
+    if rows:
+        click.echo(f"\n{'reason':<{width}}  images  files")
+    for reason, names in rows:
+        more = ", ..." if len(names) > _SHOWN else ""
+        click.echo(f"{reason:<{width}}  {len(names):>6}  {', '.join(names[:_SHOWN])}{more}")
