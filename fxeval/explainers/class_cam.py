@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxeval.admission import check_embeddings
-from fxeval.contracts import Embeddings, FaceModel, Images, Need, SaliencyMaps, SimilarityKind
+from fxeval.contracts import (
+    Embeddings,
+    FaceModel,
+    Gallery,
+    Images,
+    Need,
+    SaliencyMaps,
+    SimilarityKind,
+)
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.layers import (
     black_box,
@@ -318,6 +326,18 @@ def _note(vectors: dict[str, Tensor], name: str, n: int) -> Callable[..., None]:
     return note
 
 
+def class_centroids(kind: SimilarityKind, gallery: Gallery) -> tuple[Tensor, Tensor]:
+    """Return a gallery's I identities (int64), and the (I, D) float64 that stand for them.
+
+    Unit centroids of unit embeddings for ``cosine``, means of the raw ones for ``neg_l2``.
+    """
+    names, centroids = gallery.centroids()
+    if kind == "neg_l2":
+        raw = gallery.embeddings.double()
+        centroids = torch.stack([raw[gallery.identity == name].mean(dim=0) for name in names])
+    return names, centroids
+
+
 def class_weights(kind: SimilarityKind, embeddings: Embeddings) -> Tensor:
     """Return the weights of identities as linear classes, float64, of the (n, D) that stand for."""
     return F.normalize(embeddings.double(), dim=1) if kind == "cosine" else 2 * embeddings.double()
@@ -344,12 +364,28 @@ def _decomposed(
         weights = weights + sign * class_weights(model.similarity, embeddings)
         if model.similarity == "neg_l2":
             constant = constant - sign * embeddings.square().sum(dim=1)
-    constant = constant + weights @ tail.offset
+    coarse, rest = divided(cut, tail, weights, is_unit=model.similarity == "cosine")
+    return coarse, constant + rest
+
+
+def divided(cut: Cut, tail: Tail, weights: Tensor, *, is_unit: bool) -> tuple[Tensor, Tensor]:
+    """Divide a class's ``weights . e`` among places, e being the embedding.
+
+    Args:
+        cut: A forward pass of n images, cut at the tail's layer.
+        tail: Of the network.
+        weights: (n, D) float64.
+        is_unit: e has length 1; if not, it is as the tail gives it.
+
+    Returns:
+        (n, h, w) and the (n,) rest that is in no place, float64: together ``weights . e``.
+    """
     coarse = cut.class_map(weights, tail.output)
-    if model.similarity == "cosine":
-        length = raw.norm(dim=1).clamp_min(1e-12)
-        return coarse / length[:, None, None], constant / length
-    return coarse, constant
+    rest = weights @ tail.offset
+    if not is_unit:
+        return coarse, rest
+    length = cut.vectors[tail.output].detach().double().norm(dim=1).clamp_min(1e-12)
+    return coarse / length[:, None, None], rest / length
 
 
 def upsampled(maps: Tensor, images: Images) -> Tensor:

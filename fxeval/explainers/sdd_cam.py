@@ -23,6 +23,7 @@ from fxeval.contracts import (
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.class_cam import (
     Cut,
+    class_centroids,
     class_weights,
     cut_at,
     tail_of,
@@ -222,10 +223,7 @@ def _rivals(kind: SimilarityKind, gallery: Gallery | None, n: int) -> _Rivals:
             f"sddcam: needs a gallery for {n} probes, identities to set the reference against, got "
             f"{got}."
         )
-    names, centroids = gallery.centroids()
-    if kind == "neg_l2":
-        raw = gallery.embeddings.double()
-        centroids = torch.stack([raw[gallery.identity == name].mean(dim=0) for name in names])
+    names, centroids = class_centroids(kind, gallery)
     is_own = gallery.is_of_the_pair(names)
     if bool(is_own.all(dim=1).any()):
         raise ExplainerContractError(
