@@ -78,7 +78,7 @@ class EmbeddingFunction:
         try:
             with torch.no_grad():
                 found = self.function(own)
-        except Exception as error:  # a stranger's code may raise anything
+        except (Exception, SystemExit) as error:  # a stranger's code may raise anything
             raise ModelContractError(
                 f"model '{self.name}': its function raised {type(error).__name__} for "
                 f"{tuple(images.shape)} images: {brief(str(error))}"

@@ -4,6 +4,7 @@ The order is fixed: read once, compare the digest, only then parse; look for NaN
 architecture, embed two images, compare with the vendor's own embeddings.
 """
 
+import hashlib
 import importlib
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -35,11 +36,13 @@ class CardedModel:
     Attributes:
         card: What its vendor says.
         golden: Whether it agrees with the vendor's own embeddings.
+        code: SHA-256 of the file that makes its network, as hex; None if there is none.
     """
 
     def __init__(self, model: FaceModel, card: ModelCard, golden: GoldenCheck) -> None:
         self.card = card
         self.golden = golden
+        self.code = None if card.architecture is None else _code_digest(card.architecture)
         self._model = model
 
     @property
@@ -215,10 +218,9 @@ def network_of(factory: str, preprocessing: Preprocessing | None) -> nn.Module:
     Raises:
         ModelContractError: If it cannot be made.
     """
-    place = ARCHITECTURES[factory].factory if factory in ARCHITECTURES else factory
     try:
-        network = build(place, preprocessing)
-    except Exception as error:  # a stranger's code may raise anything
+        network = build(_place(factory), preprocessing)
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
         raise ModelContractError(
             f"architecture '{brief(factory)}': cannot be made: {type(error).__name__}: "
             f"{brief(str(error))}. A module that can be imported and a callable in it expected, "
@@ -299,12 +301,24 @@ def _filled(data: bytes, where: str, card: ModelCard) -> nn.Module:
     return network if is_ours else Preprocessed(network, card.preprocessing)
 
 
+def _code_digest(factory: str) -> str | None:
+    module = _place(factory).partition(":")[0]
+    try:
+        file = importlib.import_module(module).__file__
+        return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except (AttributeError, OSError):
+        return None
+
+
+def _place(factory: str) -> str:
+    return ARCHITECTURES[factory].factory if factory in ARCHITECTURES else factory
+
+
 def _takes(factory: str) -> bool:
-    place = ARCHITECTURES[factory].factory if factory in ARCHITECTURES else factory
-    module, _, name = place.partition(":")
+    module, _, name = _place(factory).partition(":")
     try:
         return takes_preprocessing(getattr(importlib.import_module(module), name))
-    except Exception:  # what is wrong is said when the network is made
+    except (Exception, SystemExit):  # what is wrong is said when the network is made
         return False
 
 

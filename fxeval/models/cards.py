@@ -5,6 +5,7 @@ their SHA-256 it says how faces must be cut out and normalised, how embeddings a
 what is claimed of them. What an architecture of the catalogue knows need not be repeated.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -90,6 +91,7 @@ class ModelCard:
 
     Attributes:
         file: The card.
+        digest: SHA-256 of its text as hex: what it says changes what the weights compute.
         name: Id shown in reports.
         weights: Path of the weights relative to their folder.
         sha256: Of the weights, lower case.
@@ -114,6 +116,7 @@ class ModelCard:
     """
 
     file: Path
+    digest: str
     name: str
     weights: str
     sha256: str
@@ -156,6 +159,7 @@ def read_card(path: Path) -> ModelCard:
     state, golden = form.state or _State(), form.golden
     return ModelCard(
         file=path,
+        digest=hashlib.sha256("\n".join(document.lines).encode()).hexdigest(),
         name=form.name,
         weights=form.weights,
         sha256=form.sha256.lower(),

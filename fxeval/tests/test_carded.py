@@ -60,6 +60,10 @@ def own_code(monkeypatch):
     def broken():
         raise ValueError("no licence key")
 
+    def leaving():
+        raise SystemExit(0)
+
+    module.leaving = leaving
     module.make, module.broken, module.junk, module.value = Net, broken, (lambda: 3), 4
     monkeypatch.setitem(__import__("sys").modules, "acme", module)
     return module
@@ -162,6 +166,14 @@ def test_torchscript_is_a_network_with_gradients_and_without_layers(write, net):
     assert preview(model.card)[:2] == (True, False)
 
 
+def test_a_model_says_which_code_made_it(own_card: Path, own_code, tmp_path: Path):
+    assert load_card_model(own_card).code is None  # made in memory
+    own_code.__file__ = str(tmp_path / "acme.py")
+    (tmp_path / "acme.py").write_bytes(b"code")
+    assert load_card_model(own_card).code == hashlib.sha256(b"code").hexdigest()
+    assert load_card_model(CARDS / "mini_resnet.yaml").code
+
+
 def test_loading_leaves_the_global_generator_alone(own_card: Path):
     before = torch.get_rng_state()
     load_card_model(own_card)
@@ -234,6 +246,7 @@ def test_a_normalisation_that_is_written_into_the_network_cannot_be_changed(writ
         ("acme:broken", "cannot be made: ValueError: no licence key"),
         ("acme:junk", "a torch.nn.Module expected, got int"),
         ("acme:value", "cannot be made: TypeError"),
+        ("acme:leaving", "cannot be made: SystemExit"),
         ("acme:gone", "cannot be made: AttributeError"),
         ("acme_of_nobody:make", "cannot be made: ModuleNotFoundError"),
     ],

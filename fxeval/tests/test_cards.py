@@ -9,11 +9,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import fxeval.fixtures.models
 from fxeval.contracts import Crop
 from fxeval.datasets.alignment import CROPS
 from fxeval.errors import ModelContractError
 from fxeval.fixtures.models import CARDS
 from fxeval.models import ARCHITECTURES, SHIPPED, architecture
+from fxeval.models.carded import CardModel, ShippedModel
 from fxeval.models.cards import SUFFIXES, Claim, Golden, read_card
 from fxeval.models.preprocessing import Preprocessing
 
@@ -108,6 +110,11 @@ def test_the_card_wins_over_the_architecture(card):
     read = card(SHORT + "colour: BGR\nmean: 0\ncrop: openvino128\nsimilarity: neg_l2\n")
     assert read.preprocessing == Preprocessing("BGR", (0.0,) * 3, (127.5,) * 3)
     assert (read.crop.name, read.similarity) == ("openvino128", "neg_l2")
+
+
+def test_cards_that_say_different_things_have_different_digests(card):
+    assert card(SHORT).digest == card(SHORT.replace("\n", "\r\n")).digest
+    assert card(SHORT).digest != card(SHORT + "colour: BGR\n").digest
 
 
 def test_keys_that_published_weights_have_beside_the_network_are_left_out(card):
@@ -287,3 +294,20 @@ def test_every_shipped_model_has_a_card_of_its_name_and_states_its_licence():
         if id in SHIPPED:
             assert card.crop.name == ARCHITECTURES[SHIPPED[id]].crop
     assert set(SHIPPED) <= set(cards)
+
+
+def test_every_card_is_a_fixture_and_the_package_of_dlib_brings_its_weights(tmp_path, monkeypatch):
+    fixtures = {
+        name.removeprefix("model_"): value.__wrapped__
+        for name, value in vars(fxeval.fixtures.models).items()
+        if name.startswith("model_")
+    }
+    assert fixtures.pop("card")() == CardModel()
+    assert fixtures.keys() == {path.stem for path in CARDS.glob("*.yaml")}
+    monkeypatch.setattr("fxeval.models.dlib_resnet.installed_folder", lambda: tmp_path / "package")
+    assert fixtures.pop("dlib_resnet")(None).weights_dir == tmp_path / "package"
+    assert fixtures.pop("mini_resnet")().weights_dir == CARDS
+    for id, fixture in fixtures.items():
+        assert fixture.__doc__
+        assert fixture(tmp_path) == ShippedModel(CARDS / f"{id}.yaml", tmp_path)
+        assert fixture(None).weights_dir is None
