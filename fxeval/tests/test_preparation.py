@@ -1,87 +1,28 @@
 """Folders of photographs made into folders of aligned faces, in one go or in several."""
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import signal
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from fxeval.datasets.alignment import ARCFACE_112, CROPS, DLIB_150, align, read_image
-from fxeval.datasets.detection import DetectedLandmarks, Detection, Picture, YuNet
+from fxeval.datasets.detection import DetectedLandmarks, YuNet
 from fxeval.datasets.face_folder import FaceFolder
 from fxeval.datasets.manifests import read_manifest
 from fxeval.datasets.preparation import Preparation, Settings, prepare
-from fxeval.errors import DataContractError, StoreError
-
-FACE = ((30.0, 40.0), (61.0, 42.0), (45.0, 55.0), (33.0, 70.0), (57.0, 71.0))
-
-
-class Given:
-    """The landmarks of every image are the same, or as listed; counts what it is asked."""
-
-    def __init__(self, points=FACE, **others):
-        self.points, self.others, self.asked = points, others, []
-
-    def landmarks(self, picture: Picture):
-        self.asked.append(picture.file)
-        return self.others.get(Path(picture.file).stem, self.points)
-
-    def settings(self):
-        return {"name": "given"}
-
-
-class Seen:
-    """A detector that finds the same boxes in every image."""
-
-    def __init__(self, *boxes):
-        self.boxes = boxes
-
-    def detect(self, image):
-        return tuple(Detection(box, FACE, 0.9) for box in self.boxes)
-
-    def settings(self):
-        return {"name": "seen"}
-
-
-def picture(seed: int) -> np.ndarray:
-    noise = np.random.Generator(np.random.PCG64(seed)).normal(size=(100, 90, 3))
-    noise = cv2.GaussianBlur(noise, (0, 0), 3)
-    return (255 * (noise - noise.min()) / np.ptp(noise)).astype(np.uint8)
-
-
-def draw(path: Path, seed: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), picture(seed))
+from fxeval.errors import DataContractError
+from fxeval.tests.photographs import FACE, Given, Seen, content, draw, photographs, run
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    for row, name in enumerate(["Ann/0001.jpg", "Ann/0002.png", "Bob/img7.jpeg", "x/Cid/3.JPG"]):
-        draw(tmp_path / "source" / name, row)
-    return tmp_path / "source"
-
-
-def run(folder: Path, landmarks=None, to: str = "target", **settings) -> Preparation:
-    return prepare(folder, folder.parent / to, landmarks or Given(), Settings(**settings))
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file that is no journal."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    return photographs(tmp_path / "source")
 
 
 def test_a_folder_of_faces_becomes_one_of_aligned_faces(source):
@@ -207,127 +148,6 @@ def test_images_without_identities_are_each_their_own(source):
     assert not any(face.identity in {"Ann", "Bob", "Cid"} for face in faces)
 
 
-def test_a_second_run_does_nothing_again(source):
-    first, before = run(source), content(source.parent / "target")
-    landmarks = Given()
-    second = run(source, landmarks)
-    assert landmarks.asked == []
-    assert second.n_kept == first.n_images == 4
-    assert content(source.parent / "target") == before
-
-
-def test_what_changed_is_done_again_and_what_is_gone_is_removed(source):
-    run(source)
-    draw(source / "Ann" / "0001.jpg", 77)
-    (source / "Bob" / "img7.jpeg").unlink()
-    draw(source / "Eve" / "1.png", 5)
-    (source.parent / "target" / "x" / "Cid" / "3.png").write_bytes(b"damaged")
-    landmarks = Given()
-    done = run(source, landmarks)
-    assert sorted(landmarks.asked) == ["Ann/0001.jpg", "Eve/1.png", "x/Cid/3.JPG"]
-    assert done.n_kept == 1
-    run(source, to="fresh")
-    assert content(source.parent / "target") == content(source.parent / "fresh")
-
-
-def test_what_somebody_else_put_beside_the_faces_is_left_alone(source):
-    run(source)
-    (source.parent / "target" / "Bob" / "img7.png").write_bytes(b"edited by hand")
-    (source.parent / "target" / "README").write_text("mine")
-    (source / "Bob" / "img7.jpeg").unlink()
-    run(source)
-    assert (source.parent / "target" / "Bob" / "img7.png").read_bytes() == b"edited by hand"
-    assert (source.parent / "target" / "README").exists()
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from fxeval.datasets.preparation import Settings, prepare
-
-class Deadly:
-    left = int(sys.argv[3])
-    def landmarks(self, picture):
-        self.left -= 1
-        if self.left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return ((30.0, 40.0), (61.0, 42.0), (45.0, 55.0), (33.0, 70.0), (57.0, 71.0))
-    def settings(self):
-        return {"name": "given"}
-
-prepare(Path(sys.argv[1]), Path(sys.argv[2]), Deadly(), Settings())
-"""
-
-
-def test_a_run_that_was_killed_goes_on_to_the_same_bytes(tmp_path):
-    source = tmp_path / "source"
-    for row in range(150):
-        draw(source / f"P{row % 7}" / f"{row:04d}.jpg", row)
-    (source / "P0" / "0000broken.jpg").write_bytes(b"\xff\xd8")
-    whole = run(source, to="whole")
-    for after in (70, 40):
-        args = [sys.executable, "-c", KILLED, str(source), str(tmp_path / "target"), str(after)]
-        killed = subprocess.run(args, capture_output=True, timeout=120, check=False)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert not (tmp_path / "target" / "manifest.json").exists()
-    done = run(source)
-    assert done.n_kept >= 64
-    assert (done.n_images, done.failures) == (whole.n_images, whole.failures)
-    assert content(tmp_path / "target") == content(tmp_path / "whole")
-
-
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(st.data())
-def test_a_journal_that_was_cut_or_damaged_costs_work_and_nothing_else(source, data):
-    target = source.parent / "target"
-    shutil.rmtree(target, ignore_errors=True)
-    run(source)
-    expected, journal = content(target), target / ".prepare.jsonl"
-    header, *lines = journal.read_bytes().splitlines(keepends=True)
-    body = bytearray(b"".join(lines))
-    if data.draw(st.booleans()):
-        body = body[: data.draw(st.integers(0, len(body)))]
-    for _ in range(data.draw(st.integers(0, 5))):
-        if body:
-            body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
-    journal.write_bytes(header + bytes(body) + data.draw(st.binary(max_size=20)))
-    run(source)
-    assert content(target) == expected
-
-
-@pytest.mark.parametrize("cut", [0, 5, -1])
-def test_a_journal_cut_in_its_first_line_is_begun_anew(source, cut):
-    run(source)
-    journal = source.parent / "target" / ".prepare.jsonl"
-    before = content(source.parent / "target")
-    journal.write_bytes(journal.read_bytes().splitlines()[0][:cut])
-    assert run(source).n_kept == 0
-    assert content(source.parent / "target") == before
-    assert run(source).n_kept == 4
-
-
-def test_a_run_with_other_settings_is_refused_and_says_which(source):
-    run(source)
-    with pytest.raises(DataContractError, match=r"crop\.name: arcface112, now dlib150.*empty"):
-        run(source, crop=DLIB_150)
-    with pytest.raises(DataContractError, match=r"landmarks\.name: given, now seen"):
-        run(source, DetectedLandmarks(Seen()))
-    done = run(source, licence="CC0", may_show=True)
-    assert done.n_kept == 4
-    assert read_manifest(done.manifest).may_show
-
-
-def test_two_runs_at_once_are_refused(source):
-    run(source)
-    with (source.parent / "target" / ".prepare.jsonl").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(DataContractError, match="being prepared by another run"):
-            run(source)
-    assert run(source).n_kept == 4
-
-
 def test_folders_that_would_mix_are_refused(source, tmp_path):
     for target in (source, source / "out", source.parent):
         with pytest.raises(DataContractError, match="inside the other"):
@@ -341,39 +161,6 @@ def test_folders_that_would_mix_are_refused(source, tmp_path):
         run(source, to="full")
     with pytest.raises(DataContractError, match="a folder of images expected"):
         run(tmp_path / "missing")
-
-
-@pytest.mark.parametrize("method", ["write_bytes", "replace"])
-def test_a_full_disk_is_said_and_the_run_goes_on_later(source, monkeypatch, method):
-    original, calls = getattr(Path, method), []
-
-    def full(path, *args):
-        calls.append(path)
-        if len(calls) == 3:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return original(path, *args)
-
-    monkeypatch.setattr(Path, method, full)
-    with pytest.raises(StoreError, match=r"No space left.*goes on where it stopped"):
-        run(source)
-    assert not list((source.parent / "target").rglob("*.part"))
-    monkeypatch.undo()
-    assert run(source).n_kept == 2
-    run(source, to="fresh")
-    assert content(source.parent / "target") == content(source.parent / "fresh")
-
-
-def test_a_journal_on_a_full_disk_is_said(source, monkeypatch):
-    def full(_descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match=r"prepare\.jsonl: .*No space left"):
-        run(source)
-    monkeypatch.undo()
-    run(source)
-    run(source, to="fresh")
-    assert content(source.parent / "target") == content(source.parent / "fresh")
 
 
 def prepared_error(data_root: Path, target: Path, done: Preparation) -> np.ndarray:
