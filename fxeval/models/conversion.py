@@ -77,6 +77,8 @@ def _answer(done: "subprocess.CompletedProcess[str]", source: Path) -> Converted
         answer = json.loads(done.stdout.rpartition("\n")[2])
     except ValueError:
         answer = {}
+    if not isinstance(answer, dict):
+        answer = {}
     if "error" in answer:
         raise ModelContractError(str(answer["error"]))
     if done.returncode or "sha256" not in answer:

@@ -91,6 +91,7 @@ def test_a_file_that_asks_for_more_memory_than_its_size_explains_is_refused(tmp_
         (0, "", "", "ended with silence"),
         (0, "junk", "", "ended with silence"),
         (0, "[]", "", "ended with silence"),
+        (0, "3", "", "ended with silence"),
         (0, '\n{"error": "x.pt: too bad."}', "", r"^x\.pt: too bad\.$"),
     ],
 )
