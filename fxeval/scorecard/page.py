@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fxeval.errors import StoreError
-from fxeval.scorecard import costs, view, wording
+from fxeval.scorecard import costs, verifying, view, wording
 
 SIZE_AIM = 2_000_000  # bytes; a page above it is thinned, and says what was left out
 _BANNER_LENGTH = 170  # characters of the banners that fit the head of a printed page
@@ -53,6 +53,7 @@ _ENVIRONMENT.filters |= {
     "measured_on": view.measured_on,
     "explaining_rows": costs.explaining_rows,
     "diagnostic_rows": costs.diagnostic_rows,
+    "golden_text": verifying.golden_text,
 }
 
 
@@ -83,6 +84,8 @@ def render(record: Mapping[str, Any]) -> str:
         "not_passed": view.not_passed(cells),
         "matrices": view.matrices(cells),
         "counts": view.counts(shown),
+        "verifications": verifying.views(shown),
+        "verified": [verifying.HEADS[name] for name in verifying.columns(shown)],
         "cost_rows": costs.cost_rows(shown["cells"]),
         "warnings": view.warnings(shown),
         "metrics": _metrics(cells),

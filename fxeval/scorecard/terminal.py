@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fxeval.scorecard import view
+from fxeval.scorecard import verifying, view
 from fxeval.scorecard.wording import clipped, visible
 
 _COLOURS: Mapping[str, str] = {
@@ -22,7 +22,7 @@ _GAP = "  "
 def terminal_summary(
     record: Mapping[str, Any], width: int = 100, *, colour: bool = False
 ) -> list[str]:
-    """Show a record as lines of text: the verdict, the banners, a row per cell, and why not.
+    """Show a record as lines of text: verdict, banners, a row per cell, the models, and why not.
 
     Args:
         record: A record of format version 1.
@@ -41,6 +41,7 @@ def terminal_summary(
     cells = shown["cells"]
     if cells:
         lines += [_about(cells), "", *_table(cells, width, colour)]
+    lines += verifying.lines(shown)
     missed = [cell for cell in cells if cell["verdict"]["outcome"] != "pass"]
     if missed:
         lines += ["", *(_why(cell, colour) for cell in missed)]

@@ -11,8 +11,9 @@ VERDICTS: Mapping[str, str] = {
     "explainer's maps were constant, not finite or missing.",
     "inconclusive": "an interval straddles its limit, or too few identities were measured: a pass "
     "needs 30, a fail 10. It is not a pass; the suite says whether it stops the test.",
-    "invalid": "nothing could be measured that counts: a subject could not be loaded, a control is "
-    "missing, or the metric cannot tell a true map from a random one here.",
+    "invalid": "nothing could be measured that counts: a subject could not be loaded, the model "
+    "verifies worse than its card or the suite says, a control is missing, or the metric cannot "
+    "tell a true map from a random one here.",
     "unsupported": "the explainer cannot explain this kind of model, and the suite says that this "
     "is to be passed over (on_unsupported: skip). Nothing was measured.",
 }

@@ -1,0 +1,222 @@
+"""``fxeval check-model``: does a model keep its card's word?"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fxeval.errors import DataContractError, FxevalError, ModelContractError
+
+if TYPE_CHECKING:
+    from fxeval.contracts import PairSource
+    from fxeval.models.cards import ModelCard
+
+_HOLDS, _FAILS, _CANNOT_SAY = 0, 1, 2
+_DLIB = "dlib_resnet"
+
+
+@click.command("check-model")
+@click.argument("model")
+@click.option("--pairs", required=True, help="rendered, lfw, a .csv of pairs, or a list as LFW's.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of faces ($FXEVAL_DATA).")
+@click.option("--weights", type=click.Path(path_type=Path), help="Of weights ($FXEVAL_WEIGHTS).")
+@click.option("--flip-fusion", is_flag=True, help="Fuse with the mirror image's embedding.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def check_model(
+    model: str,
+    pairs: str,
+    data: Path | None,
+    weights: Path | None,
+    flip_fusion: bool,
+    as_json: bool,
+) -> None:
+    """Load a model, by its card or a shipped id, and measure how well it verifies.
+
+    Exit status: 0, every claim of the card about these pairs holds; 1, a claim or a check of the
+    file fails; 2, that cannot be said.
+    """
+    data = data or _folder("FXEVAL_DATA")
+    weights = weights or _folder("FXEVAL_WEIGHTS") or (data / "weights" if data else None)
+    report: dict[str, Any] = {"model": model, "pairs": pairs, "checks": [], "verification": None}
+    try:
+        status, reason = _check(report, (model, weights), (pairs, data), (flip_fusion, not as_json))
+    except ModelContractError as error:
+        status, reason = _FAILS, str(error)
+    except FxevalError as error:
+        status, reason = _CANNOT_SAY, str(error)
+    outcome = {_HOLDS: "holds", _FAILS: "fails", _CANNOT_SAY: "cannot_say"}[status]
+    if as_json:
+        from fxeval.store import dump
+
+        click.echo(dump({**report, "outcome": outcome, "reason": reason}), nl=False)
+    else:
+        click.echo(f"{outcome.replace('_', ' ').upper()}: {reason}")
+    raise SystemExit(status)
+
+
+def _check(
+    report: dict[str, Any],
+    model: tuple[str, Path | None],
+    pairs: tuple[str, Path | None],
+    how: tuple[bool, bool],
+) -> tuple[int, str]:
+    """Fill the report; return the exit status and why."""
+    from fxeval.baseline import measure_list
+    from fxeval.cells import Verification
+    from fxeval.claims import entry_of
+    from fxeval.forward_pool import ForwardPool
+    from fxeval.models.carded import inside, load_card_model
+    from fxeval.models.cards import read_card
+    from fxeval.models.loading import read_weights
+    from fxeval.scorecard.verifying import golden_text
+
+    flip_fusion, aloud = how
+
+    def passed(check: str, text: str) -> None:
+        report["checks"].append({"check": check, "text": text})
+        if aloud:
+            click.echo(f"  {check:<10}{text}")
+
+    source = _source(*pairs)
+    file = _card_file(model[0])
+    card = read_card(file)
+    passed("card", f"{card.name}: no faults")
+    folder = _weights_of(card, model[1])
+    if not (folder / card.weights).is_file():
+        raise DataContractError(
+            f"model '{card.name}': {folder / card.weights} is not there. Name its folder with "
+            f"--weights DIR or FXEVAL_WEIGHTS (from {card.source or 'its vendor'})."
+        )
+    read_weights(inside(folder, card.weights, f"model '{card.name}'"), card.sha256)
+    passed("digest", f"SHA-256 {card.sha256}")
+    loaded = load_card_model(file, folder)
+    module = loaded.module
+    n = f"{sum(p.numel() for p in module.parameters()):,} parameters" if module else "black box"
+    passed("finite", "no weight is NaN or infinite")
+    passed("fits", f"{card.architecture or card.format}, {n}, {loaded.runtime}")
+    passed("smoke", "two noise images: finite, different, independent of their batch")
+    passed("golden", golden_text(loaded.golden._asdict()))
+    measured = measure_list(
+        loaded, source, ForwardPool(batch_size=16), flip_fusion=flip_fusion, progress=_told(aloud)
+    )
+    entry = entry_of(measured, loaded, (source.name, pairs[0]), Verification())
+    report["verification"] = entry
+    if aloud:
+        for line in _lines(entry):
+            click.echo(line)
+    return _judged(entry)
+
+
+def _judged(entry: dict[str, Any]) -> tuple[int, str]:
+    about = [one for one in entry["claims"] if not _is_elsewhere(one)]
+    if entry["objections"]:
+        return _FAILS, "; ".join(entry["objections"])
+    if not entry["measured"]:
+        return _CANNOT_SAY, f"nothing was measured: {entry['reason']}"
+    if not about:
+        return _CANNOT_SAY, f"the card claims nothing about {entry['list']}"
+    unchecked = [one for one in about if one["verdict"]["outcome"] != "pass"]
+    if unchecked:
+        reasons = (f"{one['text']} was {one['verdict']['reason']}" for one in unchecked)
+        return _CANNOT_SAY, "; ".join(reasons)
+    return _HOLDS, f"{len(about)} of {len(about)} claims about {entry['list']}"
+
+
+def _is_elsewhere(claim: dict[str, Any]) -> bool:
+    return bool(claim["verdict"]["reason"].startswith("not checked: it is about "))
+
+
+def _source(pairs: str, data: Path | None) -> "PairSource":
+    """Return the pair list of a shipped id or a file.
+
+    Raises:
+        DataContractError: If there is none, or its folder is not named.
+    """
+    from importlib.resources import files
+
+    from fxeval.datasets.face_pack import FacePack
+    from fxeval.datasets.lfw import LfwPairs
+    from fxeval.datasets.tables import CsvPairs
+
+    if pairs == "rendered":
+        return FacePack(root=Path(str(files("fxeval.fixtures"))) / "data" / "rendered_faces")
+    if pairs == "lfw":
+        if data is None:
+            raise DataContractError(
+                "pairs 'lfw': no folder of real faces is named. Pass --data DIR or set FXEVAL_DATA."
+            )
+        return LfwPairs(data, errata_file=Path("pairs/lfw_errata.txt"))
+    file = Path(pairs)
+    if not file.is_file():
+        raise DataContractError(
+            f"pairs '{pairs}': no such file, and neither 'rendered' nor 'lfw'. Correct --pairs."
+        )
+    root, file = data or file.parent, file.absolute()
+    names = (Path("faces_manifest.json"), Path("manifest.json"))
+    manifest = next((name for name in names if (root / name).is_file()), names[0])
+    if file.suffix == ".csv":
+        return CsvPairs(root, file, manifest_file=manifest)
+    return LfwPairs(root, pairs_file=file, manifest_file=manifest, name=file.stem)
+
+
+def _card_file(model: str) -> Path:
+    from fxeval.preflight import shipped_card
+
+    shipped = shipped_card(model.replace("-", "_")) if "/" not in model else None
+    return shipped or Path(model)
+
+
+def _weights_of(card: "ModelCard", weights: Path | None) -> Path:
+    """Return the folder of a card's weights: beside the card, or the one that was named."""
+    beside = card.file.parent
+    if weights is None or (beside / card.weights).is_file():
+        weights = beside
+    if card.name == _DLIB and not (weights / card.weights).is_file():
+        from fxeval.models.dlib_resnet import installed_folder
+
+        return installed_folder()
+    return weights
+
+
+def _folder(variable: str) -> Path | None:
+    named = os.environ.get(variable)
+    return Path(named) if named else None
+
+
+def _told(aloud: bool) -> Any:  # noqa: ANN401  (a callback)
+    """Return what shows progress, every eighth of the way; silent where nobody looks on."""
+    shown = [0]
+
+    def told(done: int, total: int) -> None:
+        if aloud and 8 * done // max(total, 1) > shown[0] and done < total:
+            shown[0] = 8 * done // total
+            click.echo(f"  verifying {done}/{total} pairs", err=True)
+
+    return told
+
+
+def _lines(entry: dict[str, Any]) -> list[str]:
+    from fxeval.scorecard.verifying import HEADS, RULES
+
+    if not entry["measured"]:
+        return [f"not measured: {entry['reason']}"]
+    size = f"{entry['n_mated']:,} mated, {entry['n_nonmated']:,} nonmated"
+    lines = [f"{entry['list']}: {size} pairs of {entry['n_identities']:,} identities"]
+    for one in entry["figures"]:
+        text = one["reason"] if one["value"] is None else _numbers(one)
+        lines.append(f"  {HEADS[one['metric']]:<32}{text}")
+    lines.append(f"  {'operating threshold':<32}{'':<27}FMR      FNMR")
+    lines += [
+        f"  {RULES[one['name']]:<32}{_numbers(one):<27}"
+        f"{one['fmr']['value']:<9.4f}{one['fnmr']['value']:.4f}"
+        for one in entry["thresholds"]
+    ]
+    lines.append(f"  {entry['protocol']}")
+    return lines + [f"claim  {one['text']}: {one['verdict']['reason']}" for one in entry["claims"]]
+
+
+def _numbers(figure: dict[str, Any]) -> str:
+    low, high = figure["low"], figure["high"]
+    interval = "" if low != low else f" [{low:.4f}, {high:.4f}]"  # NaN: it has none
+    return f"{figure['value']:.4f}{interval}"

@@ -1,0 +1,193 @@
+"""How well the models verify, as a record says it: rows of a table and lines of text."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fxeval.scorecard.wording import clipped, counted, number
+
+Json = Mapping[str, Any]
+
+HEADS: Mapping[str, str] = {
+    "verification_accuracy": "accuracy",
+    "verification_auc": "AUC",
+    "verification_eer": "EER",
+    "tmr_at_fmr_1e-2": "TMR at FMR 0.01",
+    "tmr_at_fmr_1e-3": "TMR at FMR 0.001",
+    "tmr_at_fmr_1e-4": "TMR at FMR 0.0001",
+}
+RULES: Mapping[str, str] = {
+    "vendor": "the model's own",
+    "tau_acc": "best accuracy on this list",
+    "tau_eer": "equal error rate on this list",
+    "tau_fmr_1e-2": "FMR 0.01 on this list",
+    "tau_fmr_1e-3": "FMR 0.001 on this list",
+    "tau_fmr_1e-4": "FMR 0.0001 on this list",
+}
+_CLAIMED = {"pass": "holds", "invalid": "is false", "inconclusive": "not checked"}
+_DEMANDED = {"pass": "met", "invalid": "not met"}
+_PLACES = 4
+_SET_BY = 160  # characters
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A value and its interval, or a reason in its place."""
+
+    value: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim or a demand.
+
+    Attributes:
+        outcome: ``pass``, ``invalid`` or ``inconclusive``, for shape and colour.
+        word: What came of it.
+        text: What was claimed or demanded.
+        reason: The figures, or why there are none.
+    """
+
+    outcome: str
+    word: str
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class VerificationView:
+    """One model on one pair list.
+
+    Attributes:
+        entry: As recorded.
+        figures: One for each of the table's columns; () if nothing was measured.
+        threshold: The operating threshold that the cells use.
+        rule: How it was set.
+        judged: Claims and demands.
+        thresholds: Rows: threshold, similarity, FMR, FNMR.
+        facts: Names and values of what else there is to know.
+    """
+
+    entry: Json
+    figures: tuple[Shown, ...]
+    threshold: Shown
+    rule: str
+    judged: tuple[Judged, ...]
+    thresholds: tuple[tuple[str, ...], ...]
+    facts: tuple[tuple[str, str], ...]
+
+
+def columns(record: Json) -> tuple[str, ...]:
+    """Return the figures that get a column: all but a rate that no list is long enough for."""
+    measured = {
+        figure["metric"]
+        for entry in record.get("verification", ())
+        for figure in entry["figures"]
+        if figure["value"] is not None
+    }
+    return tuple(name for name in HEADS if name in measured or name != "tmr_at_fmr_1e-4")
+
+
+def views(record: Json) -> tuple[VerificationView, ...]:
+    """Return one view per model and pair list; none for a record made before there were any."""
+    shown = columns(record)
+    return tuple(_view(entry, shown) for entry in record.get("verification", ()))
+
+
+def lines(record: Json) -> list[str]:
+    """Return one line of text per model and pair list."""
+    return [_line(view) for view in views(record)]
+
+
+def golden_text(golden: Json | None) -> str:
+    """Say how a model compares with its vendor's own embeddings.
+
+    >>> golden_text({"state": "agrees", "n_images": 8, "largest": 1.5e-05, "at_most": 1e-4})
+    'agrees on 8 images (largest difference 1.5e-05, at most 0.0001)'
+    """
+    if golden is None or golden["state"] == "none":
+        return "none named"
+    if golden["state"] == "not_checked":
+        return "not checked: the file is not there"
+    difference = f"largest difference {golden['largest']:.2g}, at most {golden['at_most']:g}"
+    return f"agrees on {counted(golden['n_images'], 'image')} ({difference})"
+
+
+def _view(entry: Json, shown: Sequence[str]) -> VerificationView:
+    found = {figure["metric"]: figure for figure in entry["figures"]}
+    used = entry["operating_threshold"]
+    claims = [
+        Judged(
+            one["verdict"]["outcome"],
+            _CLAIMED[one["verdict"]["outcome"]],
+            f"card: {HEADS[one['metric']]} {one['value']:g} within {one['within']:g}",
+            one["verdict"]["reason"],
+        )
+        for one in entry["claims"]
+    ]
+    demands = [
+        Judged(
+            one["verdict"]["outcome"],
+            _DEMANDED[one["verdict"]["outcome"]],
+            f"suite: {HEADS[one['metric']]} {one['form'].replace('_', ' ')} {one['bound']:g}",
+            one["verdict"]["reason"],
+        )
+        for one in entry["limits"]
+    ]
+    return VerificationView(
+        entry=entry,
+        figures=tuple(_shown(found[name]) for name in shown) if entry["measured"] else (),
+        threshold=_shown(used),
+        rule=RULES.get(used["rule"], used["rule"]) if used["value"] is not None else "none",
+        judged=(*demands, *claims),
+        thresholds=tuple(
+            (RULES.get(one["name"], one["name"]), *map(_text, (one, one["fmr"], one["fnmr"])))
+            for one in entry["thresholds"]
+        ),
+        facts=tuple(_facts(entry, found)),
+    )
+
+
+def _facts(entry: Json, found: Mapping[str, Json]) -> list[tuple[str, str]]:
+    if not entry["measured"]:
+        return []
+    pairs = f"{entry['n_mated']:,} mated, {entry['n_nonmated']:,} nonmated"
+    facts = [
+        ("protocol", entry["protocol"]),
+        ("pairs", f"{pairs}, of {counted(entry['n_identities'], 'identity', 'identities')}"),
+        ("accuracy over the folds", f"SD {number(found['verification_accuracy']['std'], _PLACES)}"),
+        ("forward passes", f"{entry['forwards']:,}, in {entry['seconds']:.1f} s; of no cell's own"),
+    ]
+    set_by = entry["operating_threshold"]["set_by"]
+    if set_by:
+        facts.append(("operating threshold set by", clipped(set_by, _SET_BY)))
+    return facts
+
+
+def _shown(figure: Json) -> Shown:
+    value, low, high = (figure[key] for key in ("value", "low", "high"))
+    if value is None:
+        return Shown("none", str(figure.get("reason", "")))
+    ends = f"[{number(low, _PLACES)}, {number(high, _PLACES)}]" if low is not None else ""
+    return Shown(number(value, _PLACES), ends)
+
+
+def _text(figure: Json) -> str:
+    shown = _shown(figure)
+    return f"{shown.value} {shown.interval}".strip()
+
+
+def _line(view: VerificationView) -> str:
+    entry = view.entry
+    about = f"verifies  {entry['model']} on {entry['pairs']}: "
+    if not entry["measured"]:
+        text = f"not measured: {entry['reason']}"
+    else:
+        found = {figure["metric"]: figure for figure in entry["figures"]}
+        names = ("verification_accuracy", "verification_auc", "verification_eer")
+        text = ", ".join(f"{HEADS[name]} {_text(found[name])}" for name in names)
+    said = "".join(f"; {one.text}: {one.word}" for one in view.judged if one.outcome != "pass")
+    kept = sum(one.outcome == "pass" for one in view.judged)
+    held = f"; {counted(kept, 'claim or demand', 'claims and demands')} held" if kept else ""
+    return (about + text + held + said).replace("−", "-")
