@@ -20,7 +20,7 @@ from torch import Tensor
 from fxeval.contracts import Crop, DataCard, PairListing
 from fxeval.datasets.face_folder import FaceFolder
 from fxeval.datasets.pair_lines import PairLine
-from fxeval.datasets.pair_lists import OnMissing, crop_named, listing_of
+from fxeval.datasets.pair_lists import OnMissing, check_on_missing, crop_named, listing_of
 from fxeval.datasets.text_files import lines_of, read_text
 from fxeval.errors import DataContractError
 from fxeval.strict_yaml import brief
@@ -55,6 +55,7 @@ class LfwPairs:
 
     def __post_init__(self) -> None:
         crop_named(self.aligned_to)
+        check_on_missing(self.on_missing)
 
     def listing(self) -> PairListing:
         """Return all pairs in the order of the list, with their folds.

@@ -81,7 +81,7 @@ def path_fault(file: str) -> str:
     """
     if not file.isprintable():
         return "a character that is not printable"
-    if not {"\\", ":"}.isdisjoint(file):
+    if "\\" in file or ":" in file:
         return "a backslash or a colon"
     if not {"", ".", ".."}.isdisjoint(file.split("/")):
         return "'.', '..' or an empty part"

@@ -80,8 +80,8 @@ def check_distinct(lines: Iterable[PairLine]) -> None:
     known: dict[tuple[ImageKey, ...], str] = {}
     owners: dict[ImageKey, tuple[str, str]] = {}
     for line in lines:
-        key, count = Counter(line.images).most_common(1)[0]
-        if count > 1:
+        if len(set(line.images)) < len(line.images):
+            key, count = Counter(line.images).most_common(1)[0]
             raise DataContractError(
                 f"{line.where}: different images expected, got {called(key)} {count} times."
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
@@ -196,10 +196,7 @@ class ImageList:
             raise DataContractError(
                 "'aligned_to' is for a folder without manifest, got both. Remove one of the two."
             )
-        if self.on_missing not in ("error", "exclude"):
-            raise DataContractError(
-                f"'on_missing': 'error' or 'exclude' expected, got {self.on_missing!r}."
-            )
+        check_on_missing(self.on_missing)
         if self.subset is not None and self.subset < 1:
             raise DataContractError(f"'subset': at least 1 expected, got {self.subset}.")
         crop_named(self.aligned_to)
@@ -274,6 +271,18 @@ class PairList(ImageList, ABC):
         """Describe the folder; without manifest, those of its images that the list uses."""
         listing = self.listing()
         return self.folder.card({*listing.probe, *listing.reference, *listing.contrast})
+
+
+def check_on_missing(on_missing: str) -> None:
+    """Refuse what is no :data:`OnMissing`.
+
+    Raises:
+        DataContractError: If it is none.
+    """
+    if on_missing not in get_args(OnMissing):
+        raise DataContractError(
+            f"'on_missing': 'error' or 'exclude' expected, got {brief(repr(on_missing))}."
+        )
 
 
 def crop_named(name: str | None) -> Crop | None:

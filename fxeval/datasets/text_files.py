@@ -11,8 +11,11 @@ MAX_BYTES = 64 << 20
 MAX_LINE = 4000
 """Longest line of a list, in characters."""
 
-# Control characters but tab, line breaks that editors do not count, characters that reverse the
-# reading direction, lone surrogates, noncharacters.
+MAX_LINES = 1_000_000
+"""Most lines of a list."""
+
+# Control characters but tab and line feed, line breaks that editors do not count, characters that
+# reverse the reading direction, lone surrogates, noncharacters.
 _UNFIT = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
@@ -49,12 +52,20 @@ def lines_of(text: str, where: str) -> list[str]:
         where: Its path, for messages.
 
     Raises:
-        DataContractError: With ``file:line``, if a line is very long or holds a control character.
+        DataContractError: With ``file:line``, if a line is very long or holds a control character,
+            or if there are more than ``MAX_LINES``.
 
     >>> lines_of("Ann 1 2\r\nBob 1 2\n\n", "x")
     ['Ann 1 2', 'Bob 1 2']
     """
-    lines = text.replace("\r\n", "\n").rstrip(" \t\n").split("\n")
+    text = text.replace("\r\n", "\n").rstrip(" \t\n")
+    lines = text.split("\n")
+    if len(lines) > MAX_LINES:
+        raise DataContractError(
+            f"{where}: at most {MAX_LINES} lines expected, got {len(lines)}. Split it."
+        )
+    if max(map(len, lines)) <= MAX_LINE and not _UNFIT.search(text):
+        return lines
     for number, line in enumerate(lines, start=1):
         if len(line) > MAX_LINE:
             raise DataContractError(f"{where}:{number}: at most {MAX_LINE} characters expected.")

@@ -176,7 +176,7 @@ def test_a_manifest_that_is_no_file_is_refused(root: Path):
         _ = FaceFolder(root).faces
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     key=st.sampled_from(
         ["images", "crop", "licence", "may_show", "failures", "file", "sha256", "identity",

@@ -120,6 +120,8 @@ def test_aligned_images_in_folders_of_people_need_no_manifest(tmp_path: Path):
     assert pairs.card().n_images == 3
     with pytest.raises(DataContractError, match=r"'aligned_to': a crop of .*arcface112"):
         LfwPairs(tmp_path, aligned_to="arcface111")
+    with pytest.raises(DataContractError, match="'on_missing': 'error' or 'exclude'"):
+        LfwPairs(tmp_path, on_missing="skip")
 
 
 def test_a_pair_of_one_content_under_two_names_is_set_aside(root: Path):

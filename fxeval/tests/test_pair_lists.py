@@ -17,7 +17,7 @@ from fxeval.datasets.pair_lines import PairLine, check_distinct, inferred
 from fxeval.datasets.pair_lists import even_folds, listing_of, subset_rows
 from fxeval.datasets.spaced_lists import ListedPairs, ListedTriplets
 from fxeval.datasets.tables import CsvIdentities, CsvPairs, CsvTriplets, GalleryProbePairs
-from fxeval.datasets.text_files import MAX_BYTES, MAX_LINE, lines_of, read_text
+from fxeval.datasets.text_files import MAX_BYTES, MAX_LINE, MAX_LINES, lines_of, read_text
 from fxeval.errors import DataContractError, SuiteError
 from fxeval.listings import PairListing
 from fxeval.tests.face_folders import write_folder, write_images
@@ -256,6 +256,11 @@ def test_long_lines_are_refused():
     assert lines_of("a" * MAX_LINE, "x")
     with pytest.raises(DataContractError, match=r"x:2: at most"):
         lines_of("a\n" + "a" * (MAX_LINE + 1), "x")
+
+
+def test_very_many_lines_are_refused():
+    with pytest.raises(DataContractError, match=f"x: at most {MAX_LINES} lines"):
+        lines_of("\n" * MAX_LINES + "a", "x")
 
 
 def test_a_huge_file_is_refused_without_being_read(tmp_path: Path):
