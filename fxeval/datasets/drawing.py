@@ -193,7 +193,7 @@ def _dealt(
     """Deal identities out to folds: first those with mated pairs, so that every fold has some."""
     order = generator_of("folds", seed).permutation(len(people)).tolist()
     order.sort(key=lambda identity: len(people[identity]) < 2)
-    return [[people[identity] for identity in sorted(order[fold::folds])] for fold in range(folds)]
+    return [[people[identity] for identity in order[fold::folds]] for fold in range(folds)]
 
 
 def _share(number: int | None, fold: int, folds: int) -> int | None:

@@ -232,6 +232,29 @@ def test_folds_take_turns_and_the_list_starts_with_one_pair_of_each_identity():
     assert len(set(listing.probe_identity[:20])) == 20
 
 
+def test_which_identities_a_cut_round_reaches_is_drawn():
+    reached = {frozenset(some_mated([2] * 10, 3, generator(seed))) for seed in range(20)}
+    assert len(reached) > 10
+
+
+def test_identities_with_mated_pairs_are_dealt_out_before_the_others():
+    for seed in range(10):
+        listing = drawn_pairs(listing_of([2, 1, 1, 2, 1, 1, 2, 1, 1]), seed, folds=3)
+        assert sorted(listing.fold[:3]) == [0, 1, 2]
+
+
+def test_folds_are_drawn_apart():
+    listing = drawn_pairs(listing_of([9] * 8), 0, mated=16, nonmated=40, folds=2)
+    places = [
+        [(one[-3:], two[-3:])
+         for one, two, at in zip(listing.probe, listing.reference, listing.fold, strict=True)
+         if at == fold]
+        for fold in (0, 1)
+    ]  # fmt: skip
+    assert places[0][:8] != places[1][:8]
+    assert places[0][8:] != places[1][8:]
+
+
 def test_what_was_excluded_stays_in_the_listing():
     gone = (Exclusion("ab12", "is truncated"),)
     assert drawn_pairs(listing_of([2, 2], excluded=gone), 0).excluded == gone
@@ -256,6 +279,16 @@ def test_what_was_excluded_stays_in_the_listing():
 def test_pairs_that_do_not_exist_are_not_promised(sizes, options, message):
     with pytest.raises(DataContractError, match=message):
         drawn_pairs(listing_of(sizes), 0, **options)
+
+
+def test_too_many_pairs_are_refused_before_they_are_made():
+    people = listing_of([2000, 2])
+    tracemalloc.start()
+    with pytest.raises(DataContractError, match="at most 1000000 expected"):
+        drawn_pairs(people, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 << 20
 
 
 def test_the_pairs_of_all_folds_together_are_counted(monkeypatch):

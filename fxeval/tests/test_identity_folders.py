@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fxeval.contracts import IdentitySource, PairSource
@@ -156,6 +156,7 @@ def test_the_card_counts_and_digests_the_images(root):
     assert not card.may_show
 
 
+@example(3, [20, 1, 1])
 @given(st.integers(3, 400), st.lists(st.integers(0, 20), min_size=1, max_size=3))
 def test_shares_are_whole_near_the_fractions_and_never_empty(n_images, weights):
     if not sum(weights):
@@ -217,6 +218,23 @@ def test_the_parts_follow_the_seed_and_not_other_identities(root):
     assert all(now[image] == first[image] for image in others)
 
 
+def test_each_identity_has_a_draw_of_its_own_that_file_names_do_not_touch(tmp_path):
+    for row in range(60):
+        write(tmp_path / f"p{row // 10}" / f"{row}.png", row)
+    source = IdentityFolders(tmp_path, fractions=(0.5, 0.0, 0.5))
+    listing = source.identities()
+    parts = dict(zip(listing.image, listing.split, strict=True))
+    own = defaultdict(list)
+    for image, identity in sorted(zip(listing.image, listing.identity, strict=True)):
+        own[identity].append(parts[image])
+    assert len(set(map(tuple, own.values()))) == 6
+    for row in range(60):
+        path = tmp_path / f"p{row // 10}" / f"{row}.png"
+        path.rename(path.with_name(f"{-row % 61}x.png"))
+    listing = IdentityFolders(tmp_path, fractions=(0.5, 0.0, 0.5)).identities()
+    assert dict(zip(listing.image, listing.split, strict=True)) == parts
+
+
 @pytest.mark.parametrize(
     "fractions",
     [
@@ -229,12 +247,9 @@ def test_the_parts_follow_the_seed_and_not_other_identities(root):
         (0.0,),
     ],
 )
-def test_fractions_that_are_none_are_refused(root, fractions):
+def test_fractions_that_are_none_or_beside_a_table_are_refused(root, fractions):
     with pytest.raises(DataContractError, match="'fractions': up to three numbers"):
         IdentityFolders(root, fractions=fractions)
-
-
-def test_fractions_and_a_table_exclude_each_other(root):
     with pytest.raises(DataContractError, match="got both"):
         IdentityFolders(root, fractions=(1.0,), splits_file=Path("x.csv"))
 
@@ -255,6 +270,12 @@ def test_a_table_gives_the_parts(root):
     assert listing.split == ("a", "b", "b", "b", "a")
     assert listing.identity == (called("Ann"),) * 3 + (called("Cid"),) * 2
     assert reasons(source) == {"the table of parts does not name it": 8}
+
+
+def test_a_table_may_name_a_file_that_repeats_another(root):
+    (root / "Ann" / "z.png").write_bytes((root / "Ann" / "0.png").read_bytes())
+    listing = IdentityFolders(root, splits_file=table(root, [*ROWS, "Ann/z.png,Ann,b"]))
+    assert listing.identities().split == ("a", "b", "b", "b", "a")
 
 
 @pytest.mark.parametrize(
