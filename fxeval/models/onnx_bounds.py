@@ -203,7 +203,7 @@ def _written_out(graph: Proto, functions: Mapping[_Key, Proto], where: str) -> i
         if key not in functions:
             return 1 + within
         if key not in sizes:
-            if key in open_ or len(open_) > 30:
+            if len(open_) > 30:
                 raise ModelContractError(
                     f"{where}: function '{printable(node.op_type)}' calls itself, or functions are "
                     "nested more than 30 deep. Export without functions."

@@ -108,10 +108,20 @@ def test_tensors_in_other_files_are_refused_by_name_wherever_they_are():
     def half_said(proto):
         stored(proto, "b1").external_data.add(key="location", value="b1.bin")
 
+    def nowhere(proto):
+        stored(proto, "b1").data_location = TensorProto.EXTERNAL
+
+    assert "tensor 'b1' is kept in another file" in refusal(nowhere)
     assert "tensor 'w2' is kept in another file" in refusal(of_graph)
     assert "tensor 'passwd' is kept in another file" in refusal(of_constant)
     assert "tensor 'passwd' is kept in another file" in refusal(of_branch)
     assert "tensor 'b1' is kept in another file" in refusal(half_said)
+
+
+def test_fields_that_nobody_checked_reach_no_runtime():
+    unknown = b"\xc0\x3e\x01"  # field 1000, the number 1
+    found = read_onnx(SMALL + unknown, "net.onnx", SIZE).proto.SerializeToString()
+    assert found == read_onnx(SMALL, "net.onnx", SIZE).proto.SerializeToString()
 
 
 def test_operators_that_are_not_onnx_s_own_are_refused_by_name():
