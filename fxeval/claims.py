@@ -79,6 +79,7 @@ def model_card(model: FaceModel) -> dict[str, Any] | None:
         "licence": str(getattr(card, "licence", "") or ""),
         "source": str(getattr(card, "source", "") or ""),
         "trained_on": str(getattr(card, "trained_on", "") or ""),
+        "threshold_set_by": str(getattr(card, "threshold_set_by", "") or ""),
         "runtime": str(getattr(model, "runtime", "") or ""),
         "golden": None if golden is None else golden._asdict(),
     }

@@ -48,7 +48,8 @@ def record():
         "failures": {"no face was found": 3},
     }  # fmt: skip
     record["subjects"]["models"]["mini_resnet"]["card"] = {
-        "licence": "", "source": "somewhere", "trained_on": "rendered faces", "runtime": "ort 1.2",
+        "licence": "", "source": "somewhere", "trained_on": "rendered faces",
+        "threshold_set_by": "equal error rate", "runtime": "ort 1.2",
         "golden": {"state": "agrees", "n_images": 8, "largest": 2e-5, "at_most": 1e-4},
     }  # fmt: skip
     return record
@@ -92,6 +93,7 @@ def test_every_claim_and_demand_stands_there_with_verdict_and_reason(record, htm
 def test_the_cards_of_model_and_data_are_shown(html):
     text = Reader(html).section("subjects")
     for words in (
+        "set by equal error rate",
         "runtime ort 1.2", "agrees on 8 images", "licence not stated", "source somewhere",
         "trained on rendered faces", "pictures may be shown yes", "3 images: no face was found",
         "240 images",
