@@ -230,6 +230,15 @@ def test_an_attention_block_hands_each_part_of_the_channels_on_to_the_next(has_p
     torch.testing.assert_close(block(x[None])[0], x + made.T.view_as(x), rtol=1e-9, atol=1e-9)
 
 
+@torch.no_grad()
+def test_the_head_takes_the_mean_of_all_places_even_of_faint_maps():
+    head = double(edgeface.edgeface_xxs().head)
+    x = torch.randn(168, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    mean = norm(1e-3 * x.flatten(1).mean(dim=1), head.norm)
+    expected = head.fc.weight @ mean + head.fc.bias
+    torch.testing.assert_close(head(1e-3 * x[None])[0], expected, rtol=1e-9, atol=1e-9)
+
+
 def test_low_ranks_are_two_layers_of_which_the_first_has_no_bias():
     keys = {name: set(on_meta(name).state_dict()) for name in ("xs", "xs_gamma_06")}
     full = {key.removesuffix(".weight") for key in keys["xs"] if key.endswith("fc1.weight")}
