@@ -1,7 +1,6 @@
 """A preparation that is broken off, or started again after something changed."""
 
 import errno
-import fcntl
 import os
 import shutil
 import signal
@@ -138,11 +137,33 @@ def test_a_run_with_other_settings_is_refused_and_says_which(source):
 
 
 def test_two_runs_at_once_are_refused(source):
-    run(source)
-    with (source.parent / "target" / ".prepare.jsonl").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(DataContractError, match="being prepared by another run"):
+    refused = []
+
+    def meanwhile(_done, _all, _failed):
+        with pytest.raises(DataContractError, match="being prepared by another run") as caught:
             run(source)
+        refused.append(caught)
+
+    prepare(source, source.parent / "target", Given(), Settings(), meanwhile)
+    assert len(refused) == 4
+    assert run(source).n_kept == 4
+
+
+def test_a_journal_whose_numbers_were_changed_is_not_believed(source):
+    run(source)
+    expected, journal = content(source.parent / "target"), source.parent / "target/.prepare.jsonl"
+    changed = journal.read_bytes().replace(b"61.0", b"67.0")
+    assert changed != journal.read_bytes()
+    journal.write_bytes(changed)
+    assert run(source).n_kept == 0
+    assert content(source.parent / "target") == expected
+
+
+def test_after_a_cut_line_the_journal_goes_on_with_a_new_one(source):
+    run(source)
+    journal = source.parent / "target" / ".prepare.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-30])
+    assert run(source).n_kept == 3
     assert run(source).n_kept == 4
 
 
