@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fxeval.datasets.alignment import DLIB_150
 from fxeval.datasets.detection import DetectedLandmarks
 from fxeval.datasets.manifests import read_manifest
+from fxeval.datasets.preparation import Settings, prepare
 from fxeval.errors import DataContractError, StoreError
 from fxeval.tests.photographs import Given, Seen, content, draw, photographs, run
 
