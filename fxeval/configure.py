@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from fxeval.cells import Use
 from fxeval.errors import FxevalError, SuiteError
-from fxeval.explainers.parameters import fits, frozen, kinds_of, spoken
+from fxeval.parameters import fits, frozen, kinds_of, spoken
 from fxeval.registry import hint
 
 T = TypeVar("T")

@@ -124,16 +124,12 @@ class SuiteFile(pytest.Module):
         """Read the suite and return one item per cell."""
         from fxeval import plan, preflight, suite
         from fxeval.errors import SuiteError
-        from fxeval.explainers import SHIPPED
-        from fxeval.explainers.parameters import check_params
 
         known = fixture_ids(self.config, self.path)
         overridden = fixture_ids(self.config, self.path, conftests_only=True)
 
         def faults(role: str, id: str, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-            if role == "explainer" and id in SHIPPED and id not in overridden["explainer"]:
-                return check_params(id, params)
-            return ()
+            return () if id in overridden[role] else preflight.check_params(role, id, params)
 
         ids = suite.KnownIds(known["model"], known["explainer"], known["pairs"])
         try:

@@ -8,14 +8,36 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fxeval import explainers, models
+from fxeval import datasets, explainers, models
 from fxeval.cells import Cell
 from fxeval.errors import FxevalError, ModelContractError, SuiteError
-from fxeval.explainers.parameters import check_layers, frozen, layers_of_shipped
-from fxeval.models.carded import Preview, preview
+from fxeval.explainers.parameters import check_layers, layers_of_shipped
+from fxeval.models.carded import CardModel, Preview, preview
 from fxeval.models.cards import read_card
+from fxeval.parameters import faults_of, frozen
 
 Overridden = Mapping[str, frozenset[str]]
+SHIPPED_CARDS: Mapping[str, Path] = {
+    file.stem: file
+    for file in sorted((Path(str(files("fxeval.fixtures"))) / "data" / "cards").glob("*.yaml"))
+}
+"""Cards of the shipped models, by id."""
+
+
+def check_params(role: str, id: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return every fault of a shipped subject's parameters as (key, message); [] if none.
+
+    Args:
+        role: ``model``, ``explainer`` or ``pairs``.
+        id: Of the subject; nothing is known of one that is not shipped.
+        params: Name to value, as a suite file gives them.
+    """
+    if role == "model":
+        return faults_of(CardModel, id, params) if id == "card" else []
+    catalogue = {"explainer": explainers, "pairs": datasets}[role]
+    if id not in catalogue.SHIPPED:
+        return []
+    return faults_of(catalogue.shipped(id), id, params)
 
 
 def check_layers_of(cells: Sequence[Cell], overridden: Overridden) -> None:
@@ -73,17 +95,20 @@ def unsupported(
             yield cell.id, f"{what}: {reason}"
 
 
-def shipped_card(id: str) -> Path | None:
-    """Return the card of a shipped model, or None if there is no such model."""
-    card = Path(str(files("fxeval.fixtures"))) / "data" / "cards" / f"{id}.yaml"
-    return card if card.is_file() else None
+def shipped_card(id: str) -> Path:
+    """Return the card of a shipped model.
+
+    Raises:
+        KeyError: If there is no such model.
+    """
+    return SHIPPED_CARDS[id]
 
 
 def _card_of(cell: Cell, overridden: Overridden, folder: Path) -> Path | None:
     if cell.model.id in overridden["model"]:
         return None
     if cell.model.id != "card":
-        return shipped_card(cell.model.id)
+        return SHIPPED_CARDS.get(cell.model.id)
     file = cell.model.params.get("file")
     return folder / file if isinstance(file, str) else None
 

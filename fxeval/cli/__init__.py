@@ -6,6 +6,9 @@ Importing this package loads no torch.
 import click
 
 from fxeval import __version__
+from fxeval.cli.check_model import check_model
+from fxeval.cli.convert import convert
+from fxeval.cli.data import data
 from fxeval.cli.listing import list_
 
 
@@ -18,4 +21,5 @@ def main() -> None:
     """
 
 
-main.add_command(list_)
+for command in (check_model, convert, data, list_):
+    main.add_command(command)

@@ -5,12 +5,13 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from inspect import getdoc
+from pathlib import Path, PurePath
 from typing import Any, get_type_hints
 
 import click
 
 from fxeval.explainers import SHIPPED, shipped
-from fxeval.explainers.parameters import spoken
+from fxeval.parameters import spoken
 
 _WIDTH = 80
 _NONE = "-"
@@ -24,21 +25,24 @@ class Parameter:
         name: Its key.
         type: In the words of YAML.
         default: Its value if a suite does not set it.
+        is_required: It has no default; the fixture of the id sets one.
     """
 
     name: str
     type: str
     default: Any
+    is_required: bool = False
 
 
 @dataclass(frozen=True)
 class Card:
-    """What there is to know of a shipped explainer before it is used.
+    """What there is to know of a shipped explainer or pair list before it is used.
 
     Attributes:
         id: In suites.
         summary: One sentence.
-        needs: What it asks of the model, and what else it must be given; without parameters set.
+        needs: What an explainer asks of the model, and what else it must be given; without
+            parameters set.
         params: In the order in which they are declared.
         source: The paper, or None.
     """
@@ -66,21 +70,96 @@ def explainers(as_json: bool) -> None:
         click.echo("\n\n".join(_lines(card) for card in cards))
 
 
-def card_of(id: str) -> Card:
-    """Describe a shipped explainer by its class; loads the module it lives in.
+@list_.command("models")
+@click.option("--json", "as_json", is_flag=True, help="For machines: a JSON object.")
+def models(as_json: bool) -> None:
+    """Show the shipped models, and the architectures that a card of your own may name."""
+    from fxeval.models import ARCHITECTURES
+    from fxeval.preflight import SHIPPED_CARDS, shipped_card
+
+    found = [model_entry(shipped_card(id)) for id in sorted(SHIPPED_CARDS)]
+    known = {name: asdict(one) for name, one in ARCHITECTURES.items()}
+    if as_json:
+        text = json.dumps({"models": found, "architectures": known}, indent=2, allow_nan=False)
+        click.echo(text)
+        return
+    blocks = ["\n".join(_model_lines(entry)) for entry in found]
+    lines = ["Architectures that a model card may name:"]
+    for name, one in known.items():
+        lines += _wrapped(f"{one['summary']}; {one['crop']}", f"  {name:<21}", " " * 23)
+    click.echo("\n\n".join([*blocks, "\n".join(lines)]))
+
+
+@list_.command("pairs")
+@click.option("--json", "as_json", is_flag=True, help="For machines: a JSON list.")
+def pairs(as_json: bool) -> None:
+    """Show the shipped pair lists and their parameters."""
+    from fxeval import datasets
+
+    found = [card_of(id, datasets.shipped(id)) for id in sorted(datasets.SHIPPED)]
+    if as_json:
+        click.echo(json.dumps([_without_needs(card) for card in found], indent=2, allow_nan=False))
+    else:
+        click.echo("\n\n".join(_lines(card) for card in found))
+
+
+def model_entry(file: Path) -> dict[str, Any]:
+    """Describe a model by its card, without opening its weights."""
+    from fxeval.models.carded import preview
+    from fxeval.models.cards import read_card
+
+    card = read_card(file)
+    offered = preview(card)
+    return {
+        "id": file.stem,
+        "summary": card.notes,
+        "weights": card.weights,
+        "sha256": card.sha256,
+        "crop": card.crop.name,
+        "size": list(card.crop.size),
+        "similarity": card.similarity,
+        "operating_threshold": card.operating_threshold,
+        "has_gradients": offered.has_gradients,
+        "has_layers": offered.has_layers,
+        "reason": offered.reason,
+        "claims": [asdict(claim) for claim in card.claims],
+        "licence": card.licence,
+        "source": card.source,
+    }
+
+
+def _model_lines(entry: dict[str, Any]) -> list[str]:
+    height, width = entry["size"]
+    offers = "gradients and layers" if entry["has_layers"] else entry["reason"]
+    threshold = entry["operating_threshold"]
+    lines = [entry["id"], *_wrapped(entry["summary"] or _NONE, "  ", "  ")]
+    lines += _entry("weights", f"{entry['weights']} (SHA-256 {entry['sha256'][:16]}...)")
+    lines += _entry("crop", f"{entry['crop']}, {height} x {width}")
+    match = "no threshold of its own" if threshold is None else f">= {threshold:g}"
+    lines += _entry("match", f"{entry['similarity']} {match}")
+    lines += _entry("offers", offers)
+    claims = [f"{c['metric']} {c['value']:g} on {c['pairs']}" for c in entry["claims"]]
+    lines += _entry("claims", *(claims or [_NONE]))
+    lines += _entry("licence", entry["licence"] or _NONE)
+    lines += _entry("source", entry["source"] or _NONE)
+    return lines
+
+
+def card_of(id: str, kind: type | None = None) -> Card:
+    """Describe a shipped explainer, or another subject by its class.
 
     Raises:
         KeyError: If there is no such explainer.
     """
-    explainer = shipped(id)
+    explainer = kind or shipped(id)
     types = get_type_hints(explainer)
     return Card(
         id=id,
         summary=(getdoc(explainer) or "").partition("\n")[0],
         # Of an instance: what some need depends on their parameters.
-        needs=tuple(sorted(getattr(explainer(), "needs", ()))),
+        needs=() if kind else tuple(sorted(getattr(explainer(), "needs", ()))),
         params=tuple(
-            Parameter(field.name, spoken(types[field.name]), _default(field))
+            Parameter(field.name, spoken(types[field.name]), _default(field), _is_required(field))
             for field in fields(explainer)
             if field.init
         ),
@@ -89,18 +168,37 @@ def card_of(id: str) -> Card:
 
 
 def _default(field: "Field[Any]") -> Any:  # noqa: ANN401
-    if field.default is not MISSING:
-        return field.default
-    return None if field.default_factory is MISSING else field.default_factory()
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    if isinstance(field.default, PurePath):
+        return field.default.as_posix()
+    return None if field.default is MISSING else field.default
+
+
+def _is_required(field: "Field[Any]") -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _lines(card: Card) -> str:
     lines = [card.id, *_wrapped(card.summary or _NONE, "  ", "  ")]
-    lines += _entry("needs", ", ".join(card.needs) or "nothing")
-    entries = [f"{one.name} = {_value(one.default)}  ({one.type})" for one in card.params]
+    if card.id in SHIPPED:
+        lines += _entry("needs", ", ".join(card.needs) or "nothing")
+    entries = [
+        f"{one.name}  ({one.type}; --fx-data unless set)"
+        if one.is_required and one.name == "root"
+        else f"{one.name}  ({one.type})"
+        if one.is_required
+        else f"{one.name} = {_value(one.default)}  ({one.type})"
+        for one in card.params
+    ]
     lines += _entry("params", *(entries or [_NONE]))
-    lines += _entry("source", card.source or _NONE)
+    if card.id in SHIPPED:
+        lines += _entry("source", card.source or _NONE)
     return "\n".join(lines)
+
+
+def _without_needs(card: Card) -> dict[str, Any]:
+    return {key: value for key, value in asdict(card).items() if key not in ("needs", "source")}
 
 
 def _entry(word: str, first: str, *others: str) -> list[str]:
@@ -118,6 +216,8 @@ def _wrapped(text: str, first: str, rest: str) -> list[str]:
 
 def _value(value: object) -> str:
     """Write a value as a suite would."""
+    if isinstance(value, PurePath):
+        return value.as_posix()
     if isinstance(value, str):
         return value if value and value == value.strip() else json.dumps(value)
     if isinstance(value, Iterable):

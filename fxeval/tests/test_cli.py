@@ -1,5 +1,6 @@
 """The command describes what is there, in 80 columns or as JSON, and loads no torch to start."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import fxeval
-from fxeval import cli
+from fxeval import cli, datasets
 from fxeval.cli import listing
 from fxeval.explainers import SHIPPED, shipped
 
@@ -125,7 +126,9 @@ def test_an_unknown_command_is_refused_with_usage():
     assert "Usage: " in result.output
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["-h"], ["list", "-h"]])
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["-h"], ["list", "-h"], ["convert", "-h"], ["data", "-h"]]
+)
 def test_starting_the_command_loads_no_torch(arguments: list[str]):
     code = (
         "import sys, runpy\n"
@@ -152,3 +155,39 @@ def test_the_package_installs_the_command():
     project = tomllib.loads(path.read_text("utf-8"))["project"]
     assert project["scripts"] == {"fxeval": "fxeval.cli:main"}
     assert any(name.startswith("click") for name in project["dependencies"])
+
+
+def test_every_shipped_model_is_described_by_its_card_and_has_a_fixture():
+    found = json.loads(run("list", "models", "--json").output)
+    ids = {one["id"] for one in found["models"]}
+    fixtures = importlib.import_module("fxeval.fixtures.models")
+    assert {f"model_{id}" for id in ids} | {"model_card"} == {
+        name for name in vars(fixtures) if name.startswith("model_")
+    }
+    assert len(ids) == 9
+    for one in found["models"]:
+        assert len(one["sha256"]) == 64
+        assert one["licence"]
+        assert one["source"]
+        assert one["has_layers"] or "ONNX" in one["reason"]
+    text = run("list", "models").output
+    assert max(map(len, text.splitlines())) <= 80
+    for name in found["architectures"]:
+        assert f"\n  {name} " in text
+
+
+def test_every_shipped_pair_list_is_described_and_has_a_fixture():
+    found = json.loads(run("list", "pairs", "--json").output)
+    fixtures = importlib.import_module("fxeval.fixtures.pairs")
+    assert {f"pairs_{one['id']}" for one in found} == {
+        name for name in vars(fixtures) if name.startswith("pairs_")
+    }
+    assert {one["id"] for one in found} == set(datasets.SHIPPED)
+    for one in found:
+        kind = datasets.shipped(one["id"])
+        assert [param["name"] for param in one["params"]] == [
+            own.name for own in fields(kind) if own.init
+        ]
+    text = run("list", "pairs").output
+    assert max(map(len, text.splitlines())) <= 80
+    assert "root  (path; --fx-data unless set)" in text

@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    "errors contracts admission cells listings registry seeding strict_yaml strict_forms",
+    "errors contracts admission cells listings parameters registry seeding strict_yaml "
+    "strict_forms",
     "similarity ranking perturbation randomisation map_similarity estimation verification "
     "weighted_pairs",
     "models explainers datasets metrics",

@@ -12,9 +12,10 @@ import pytest
 import fxeval.fixtures.explainers
 from fxeval.contracts import Explainer
 from fxeval.explainers import SHIPPED, parameters, shipped
-from fxeval.explainers.parameters import check_layers, check_params, frozen, layers_of_shipped
+from fxeval.explainers.parameters import check_layers, check_params, layers_of_shipped
 from fxeval.models import SHIPPED as MODELS
 from fxeval.models import architecture
+from fxeval.parameters import frozen
 
 
 @pytest.mark.parametrize("id", SHIPPED)
