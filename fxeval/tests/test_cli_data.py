@@ -1,5 +1,6 @@
 """The command ``fxeval data prepare``."""
 
+import importlib
 import json
 import re
 import shutil
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fxeval.cli import data as command
 from fxeval.datasets import preparation
 from fxeval.datasets.alignment import CROPS
 
+# As an attribute of its package the module's name stands for the command.
+command = importlib.import_module("fxeval.cli.data")
 HEADER = "file,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\n"
 FACE = "30,40,60,40,45,55,33,70,57,70"
 
