@@ -71,7 +71,7 @@ class Scores:
         is_mated: (N,) bool.
         probe_identity: (N,) int64.
         reference_identity: (N,) int64, in the same numbering.
-        fold: (N,) int64, or None for ten contiguous ones.
+        fold: (N,) int64, or None for ten of contiguous pairs (:func:`folds_of`).
     """
 
     kind: SimilarityKind
@@ -171,7 +171,7 @@ def measure(scores: Scores, vendor: float | None = None, *, resamples: int = RES
         reason = "similarities are NaN or infinite: check the model's weights"
     if reason is not None:
         raise EvidenceError(f"verification: {reason}.")
-    fold, own = folds_of(scores.fold, n)
+    fold, own = folds_of(scores.fold, scores.is_mated)
     rates = {name: rate for name, rate in RATES.items() if (n - n_mated) * rate >= 1 - 1e-9}
     pairs = WeightedPairs(scores.kind, scores.similarities, scores.is_mated, fold)
     point = pairs.statistics(np.ones((1, n)), rates)
@@ -205,15 +205,23 @@ def measure(scores: Scores, vendor: float | None = None, *, resamples: int = RES
     )
 
 
-def folds_of(fold: IntArray | None, n: int) -> tuple[IntArray, bool]:
-    """Return the fold of each of n pairs, and whether it is the list's own.
+def folds_of(fold: IntArray | None, is_mated: NDArray[np.bool_]) -> tuple[IntArray, bool]:
+    """Return the fold of each pair, and whether it is the list's own.
 
-    A list that names no folds, or a single one, gets ten contiguous ones (fewer for fewer pairs).
+    A list that names no folds, or a single one, gets ten at most: contiguous parts of its mated and
+    of its nonmated pairs. Where every tenth of the list holds as many of either kind, as in LFW's,
+    those are the contiguous tenths of the protocol; where all mated pairs come first, contiguous
+    tenths would be of one kind each, and a model that knows nothing would have an accuracy of 0.
     """
     if fold is not None and len(np.unique(fold)) > 1:
         return np.unique(fold, return_inverse=True)[1].astype(np.int64), True
-    parts = np.array_split(np.arange(n), min(CONTIGUOUS_FOLDS, n))
-    return np.repeat(np.arange(len(parts)), [len(part) for part in parts]).astype(np.int64), False
+    fewest = min(int(is_mated.sum()), int((~is_mated).sum()))
+    n_folds = max(2, min(CONTIGUOUS_FOLDS, fewest))  # both kinds in each, if there are so many
+    found = np.zeros(len(is_mated), np.int64)
+    for kind in (is_mated, ~is_mated):
+        for number, rows in enumerate(np.array_split(np.flatnonzero(kind), n_folds)):
+            found[rows] = number
+    return found, False
 
 
 def resampled(n_identities: int, resamples: int, at_once: int) -> Iterator[FloatArray]:
@@ -284,8 +292,8 @@ def _protocol(kind: SimilarityKind, n_folds: int, own: bool, resamples: int) -> 
         if kind == "cosine"
         else "Euclidean distances, first best of all midpoints, accepted if below"
     )
+    folds = "folds of the list" if own else "folds of contiguous pairs"
     return (
-        f"{n_folds} {'folds of the list' if own else 'contiguous folds'}, each decided by the "
-        f"threshold best on the others: {candidates}; 95 % percentile intervals of {resamples:,} "
-        "resamples of the identities (vertex bootstrap)"
+        f"{n_folds} {folds}, each decided by the threshold best on the others: {candidates}; "
+        f"95 % percentile intervals of {resamples:,} resamples of the identities (vertex bootstrap)"
     )

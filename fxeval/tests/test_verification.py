@@ -162,10 +162,28 @@ def test_a_list_s_own_folds_are_used_and_a_single_one_is_none():
     assert named.protocol.startswith("4 folds of the list, ")
     for fold in (None, np.zeros(400, np.int64)):
         assert measure(replace(scores, fold=fold), resamples=5).n_folds == 10
-    assert folds_of(None, 3)[0].tolist() == [0, 1, 2]
-    assert folds_of(None, 25)[0].tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3 + [
-        fold for fold in range(5, 10) for _ in range(2)
-    ]
+
+
+def test_folds_are_contiguous_tenths_where_those_are_balanced_and_balanced_where_not():
+    tenths = np.repeat(np.arange(10), 60)
+    like_lfw = np.tile([True] * 30 + [False] * 30, 10)
+    assert folds_of(None, like_lfw)[0].tolist() == tenths.tolist()
+    mated_first = np.arange(600) < 300
+    fold, is_own = folds_of(None, mated_first)
+    assert not is_own
+    assert fold.tolist() == [*np.repeat(np.arange(10), 30)] * 2
+    assert folds_of(None, np.arange(4) < 2)[0].tolist() == [0, 1, 0, 1]
+
+
+def test_a_model_that_knows_nothing_is_a_coin_in_whatever_order_the_list_is():
+    scores = made(n=300)
+    order = np.argsort(~scores.is_mated, kind="stable")  # all mated pairs first
+    first = Scores(
+        "cosine", np.random.default_rng(0).normal(size=600), scores.is_mated[order],
+        scores.probe_identity[order], scores.reference_identity[order],
+    )  # fmt: skip
+    found = measure(first, resamples=5).figures["verification_accuracy"].value
+    assert found == pytest.approx(0.5, abs=0.06)
 
 
 def test_the_vendor_s_threshold_is_held_against_the_list():

@@ -1,0 +1,61 @@
+"""Shipped models verify as their cards say, and a network that is fed wrongly does not."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fxeval.baseline import ThresholdModel, measure_list
+from fxeval.cells import Verification
+from fxeval.claims import entry_of
+from fxeval.datasets.face_pack import FacePack
+from fxeval.datasets.lfw import LfwPairs
+from fxeval.forward_pool import ForwardPool
+from fxeval.models.carded import load_card_model
+from fxeval.preflight import shipped_card
+
+
+class Darkened(ThresholdModel):
+    """The usual mistake: pixels in 0..1 that the network takes for 0..255."""
+
+    @property
+    def card(self):
+        return self.model.card
+
+    def embed(self, images):
+        return self.model.embed(images / 255)
+
+
+def objections(model, source, *names):
+    measured = measure_list(model, source, ForwardPool(batch_size=16))
+    return entry_of(measured, model, (source.name, *names), Verification())["objections"]
+
+
+def test_the_bundled_network_keeps_its_word_and_fed_wrongly_it_does_not():
+    model = load_card_model(shipped_card("mini_resnet"))
+    rendered = FacePack(shipped_card("mini_resnet").parents[1] / "rendered_faces")
+    assert objections(model, rendered, "rendered") == []
+    darkened = objections(Darkened(model, model.operating_threshold), rendered, "rendered")
+    assert "verification accuracy 0.5" in darkened[0] or "accuracy 0.6" in darkened[0]
+    assert "the whole interval lies below" in darkened[0]
+    assert len(darkened) == 2
+
+
+@pytest.mark.slow
+def test_a_published_network_has_its_published_figures_on_lfw(data_root: Path):
+    """The data's own manifest holds them; its AUC and rates follow the same rules."""
+    name = "mobilefacenet_ms1m"
+    model = load_card_model(shipped_card(name), data_root / "weights")
+    source = LfwPairs(data_root, errata_file=Path("pairs/lfw_errata.txt"))
+    found = measure_list(model, source, ForwardPool(batch_size=16)).baseline
+    manifest = json.loads((data_root / "weights" / "manifest.json").read_text("utf-8"))
+    [known] = [one["measured"] for one in manifest["models"] if one["name"] == name]
+    figures = {name: figure.value for name, figure in found.figures.items()}
+    published = known["lfw_folds_1_5_shared"]
+    assert figures["verification_auc"] == pytest.approx(published["auc"], abs=1e-5)
+    assert figures["tmr_at_fmr_1e-3"] == pytest.approx(published["tar_at_far_1e-3"], abs=1e-4)
+    # Another rule chooses the folds' thresholds there, and another the point of equal errors.
+    assert figures["verification_accuracy"] == pytest.approx(published["accuracy_5fold"], abs=2e-3)
+    assert figures["verification_eer"] == pytest.approx(published["eer"], abs=2e-3)
+    assert (found.n_folds, found.n_mated, found.n_nonmated) == (5, 1500, 1500)
+    assert found.n_identities == 2086
