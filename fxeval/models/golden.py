@@ -113,7 +113,7 @@ def read_array(data: bytes, key: str, where: str) -> NDArray[np.generic]:
             content = io.BytesIO(archive.read(f"{key}.npy"))
         shape, is_fortran, dtype = _HEADERS[np.lib.format.read_magic(content)](content)
         values = content.read()
-        if dtype.hasobject or len(values) != math.prod(shape) * dtype.itemsize:
+        if len(values) != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{len(values)} bytes do not make {shape} of {dtype}")
         order: Literal["F", "C"] = "F" if is_fortran else "C"
         return np.frombuffer(values, dtype).reshape(shape, order=order).copy()

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -98,8 +99,11 @@ def test_a_file_that_asks_for_more_memory_than_its_size_explains_is_refused(tmp_
 def test_a_process_that_ends_early_is_an_error_and_leaves_nothing(
     tmp_path: Path, monkeypatch, code: int, stdout: str, stderr: str, message: str
 ):
-    done = subprocess.CompletedProcess([], code, stdout, stderr)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    def run(*_, input: str, **__):
+        Path(json.loads(input)["part"]).write_bytes(b"half of it")
+        return subprocess.CompletedProcess([], code, stdout, stderr)
+
+    monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(ModelContractError, match=message):
         convert(tmp_path / "x.pt", tmp_path / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
