@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fxeval import datasets, preflight
+from fxeval.models import ARCHITECTURES
+from fxeval.models.cards import read_card
 from fxeval.tests.world import CONFTEST, SUITE
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +118,30 @@ def run_examples(pytester, examples):
     pytester.runpytest_subprocess("suites/own.yaml", "--fx-threads=1")
     (path,) = pytester.path.glob("reports/*/small.json")
     return {"explainers": found["explainer"], "record": json.loads(path.read_text())}
+
+
+def test_the_example_of_a_model_card_has_no_fault(tmp_path):
+    [card] = [block for block in blocks("yaml") if block.startswith("card: 1")]
+    (tmp_path / "acme.yaml").write_text(card)
+    found = read_card(tmp_path / "acme.yaml")
+    assert found.crop.name == "arcface112"
+    assert found.architecture in ARCHITECTURES
+
+
+def test_the_example_of_prepared_faces_names_what_there_is():
+    [line] = [block for block in blocks("yaml") if block.startswith("pairs:")]
+    params = re.search(r"params: \{(.*)\}\}", line).group(1).split(", ")
+    assert (
+        preflight.check_params("pairs", "identity_folders", dict(p.split(": ") for p in params))
+        == []
+    )
+    documented = set(
+        re.findall(
+            r"`(\w+)`",
+            README.read_text().partition("| id | reads |")[2].partition("Photographs")[0],
+        )
+    )
+    assert set(datasets.SHIPPED) <= documented
 
 
 def test_every_file_the_readme_points_at_is_there():
