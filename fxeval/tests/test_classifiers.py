@@ -279,14 +279,12 @@ def broken(value: float) -> Tensor:
     ("batch", "message"),
     [
         (broken(float("nan")), r"finite values in \[0, 1\] expected, got nan"),
-        (broken(float("inf")), "got .* to inf"),
-        (255 * images(9, 1), "Divide pixels by 255"),
-        (broken(-0.1), "got -0.1"),
-        (images(9, 1)[0], r"floats \(N, 3, H, W\)"),
+        (broken(float("inf")), "got .* to inf"), (broken(1.1), "to 1.1"),
+        (255 * images(9, 1), "Divide pixels by 255"), (broken(-0.1), "got -0.1"),
+        (images(9, 1)[0], r"floats \(N, 3, H, W\)"), (images(9, 1)[:0], "N >= 1"),
         ((255 * images(9, 1)).to(torch.uint8), "of type torch.uint8"),
-        (images(9, 1)[:0], "N >= 1"),
     ],
-)
+)  # fmt: skip
 def test_images_that_are_none_are_refused_wherever_they_come_in(batch, message):
     classifier = enrolled(small())
     asked = torch.zeros(9, 1, dtype=torch.int64)
@@ -315,6 +313,9 @@ def test_broken_networks_heads_and_scales_are_refused():
     for use in (wide.logits, lambda batch: wide.cam(batch, torch.tensor([[0]]))):
         with pytest.raises(ModelContractError, match=r"a weight \(3, 5\) expected"):
             use(images(1, 2))
+    given = torch.ones(3, DIM, dtype=torch.float64)
+    kept = EmbeddingClassifier(small(), NAMES, given, torch.ones(3))
+    assert given.zero_().sum() < kept.weight.sum() == 3 * DIM
     with pytest.raises(ModelContractError, match="its bias holds NaN"):
         EmbeddingClassifier(small(), NAMES, torch.ones(3, 4), torch.full((3,), torch.nan))
 

@@ -39,7 +39,7 @@ class Net(nn.Module):
             self.conv.weight.mul_(gain)
             self.conv.bias.mul_(gain)
             if is_dead:
-                self.conv.weight[1] = 0.0
+                self.conv.weight[1] *= 1e-7  # rounding is left
 
     def forward(self, batch: Tensor) -> Tensor:
         return self.fc(self.act(self.conv(batch)).flatten(1)).tanh()
@@ -125,8 +125,7 @@ def test_the_size_of_the_features_changes_no_probability(gain):
 
 def test_a_channel_that_says_nothing_gets_no_weight():
     head = gap_head(small(is_dead=True), "act", faces(), WHO)
-    assert not head.weight[:, 1].any()
-    assert head.weight[:, [0, 2, 3]].abs().min() > 0
+    assert head.weight[:, 1].abs().max() < 1e-3 * head.weight[:, [0, 2, 3]].abs().min()
 
 
 def test_maps_are_the_weighted_channels_and_add_up_to_the_logits():
