@@ -285,6 +285,28 @@ def test_pairs_that_share_people_make_the_interval_wider():
     assert shared.high - shared.low > 2 * (alone.high - alone.low)
 
 
+def test_neighbouring_floats_are_separated():
+    low = 0.5
+    values = np.array([np.nextafter(low, 1), low] * 2)
+    pairs = WeightedPairs("cosine", values, np.array([True, False] * 2), np.array([0, 0, 1, 1]))
+    tau = pairs.statistics(np.ones((1, 4)), {})["tau_acc"][0]
+    assert low < tau <= values[0]
+
+
+def test_an_interval_holds_its_value_and_needs_resamples_that_say_something():
+    drawn = np.linspace(0.6, 0.7, 101)
+    assert verification._figure(0.5, drawn).low == 0.5
+    assert verification._figure(0.8, drawn).high == 0.8
+    inside = verification._figure(0.65, drawn)
+    assert (inside.low, inside.high) == pytest.approx((0.602, 0.698), abs=1e-9)
+    drawn[:5] = np.nan
+    assert verification._figure(0.65, drawn).low > 0.6
+    drawn[:6] = np.nan
+    assert math.isnan(verification._figure(0.65, drawn).low)
+    infinite = np.array([-np.inf] * 10 + [0.5] * 90)
+    assert verification._figure(0.5, infinite).low == -np.inf
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("effect", [0.0, 0.1])
 def test_intervals_cover_the_truth_about_as_often_as_they_say(effect):
