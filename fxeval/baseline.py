@@ -90,6 +90,16 @@ class ThresholdModel:
         """As the model's."""
         return self.model.module
 
+    @property
+    def card(self) -> object:
+        """As the model's; None if it has none."""
+        return getattr(self.model, "card", None)
+
+    @property
+    def has_layers(self) -> bool:
+        """As the model's."""
+        return bool(getattr(self.model, "has_layers", True))
+
     def embed(self, images: Images) -> Embeddings:
         """As the model's."""
         return self.model.embed(images)

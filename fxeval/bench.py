@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -228,6 +229,11 @@ class Bench:
                 f"model '{model.name}' is a black box: its weights can't be re-drawn. Leave "
                 "sanity.model_randomisation out for it."
             )
+        if not getattr(model.model, "has_layers", True):
+            raise UnsupportedError(
+                f"model '{model.name}': its layers are out of reach, so its weights can't be "
+                "re-drawn as what they are. Leave sanity.model_randomisation out for it."
+            )
         if given:
             raise UnsupportedError(
                 f"the maps of {cell.explainer.name} are given: they were made with one network and "
@@ -308,6 +314,8 @@ def _plain(value: object) -> Any:  # noqa: ANN401  (plain JSON)
         return [_plain(item) for item in value]
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
+    if isinstance(value, PurePath):  # its folder is the machine's own
+        return value.name
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
@@ -321,7 +329,8 @@ def _fixture(cell: Cell, use: Use) -> tuple[str, str, str]:
 
 def _model_key(cell: Cell, model: FaceModel) -> str:
     """Name a model by its fixture, its weights and how it is fed and read."""
-    how = model.crop, model.similarity, model.operating_threshold
+    card = getattr(getattr(model, "card", None), "digest", "")
+    how = model.crop, model.similarity, model.operating_threshold, card
     return _digest(*_fixture(cell, cell.model), model.digest, *how)
 
 

@@ -7,6 +7,7 @@ card, or of what the suite demands, is not judged: its cells are invalid.
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from fxeval.baseline import Measured
@@ -75,7 +76,11 @@ def model_card(model: FaceModel) -> dict[str, Any] | None:
     if card is None:
         return None
     golden = getattr(model, "golden", None)
+    pixels = getattr(card, "preprocessing", None)
     return {
+        "digest": getattr(card, "digest", None),
+        "code": getattr(model, "code", None),
+        "preprocessing": None if pixels is None else asdict(pixels),
         "licence": str(getattr(card, "licence", "") or ""),
         "source": str(getattr(card, "source", "") or ""),
         "trained_on": str(getattr(card, "trained_on", "") or ""),

@@ -18,10 +18,6 @@ from fxeval.preflight import shipped_card
 class Darkened(ThresholdModel):
     """The usual mistake: pixels in 0..1 that the network takes for 0..255."""
 
-    @property
-    def card(self):
-        return self.model.card
-
     def embed(self, images):
         return self.model.embed(images / 255)
 

@@ -1,12 +1,14 @@
 """What cells share, and what is refused before anything is measured."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from fxeval.bench import Bench, Subjects
+from fxeval.bench import Bench, Subjects, settings_of
 from fxeval.cells import Cell, Use
 from fxeval.chosen_pairs import chosen_rows, load_pairs
 from fxeval.contracts import PairListing
@@ -419,3 +421,35 @@ def test_nonmates_that_the_list_names_are_loaded_with_their_identities():
     pairs = load_pairs(Triplets(), listing, CROP)
     assert int(pairs.images[pairs.contrast[0], 0, 0, 0]) == 3
     assert pairs.contrast_identity.tolist() != pairs.probe_identity.tolist()
+
+
+def test_a_network_whose_layers_are_out_of_reach_is_not_redrawn(bench):
+    scripted = replace(tiny(), has_layers=False)
+    evidence = bench.evidence(CELL, Subjects(scripted, Mean(), Memory()))
+    with pytest.raises(UnsupportedError, match="layers are out of reach"):
+        evidence.redraw(0)
+
+
+def test_a_file_is_recorded_by_its_name_and_not_by_where_it_lies():
+    @dataclass(frozen=True)
+    class Filed(Mean):
+        file: Path = Path("/somewhere/private/maps.npz")
+
+    assert settings_of(Filed())["file"] == "maps.npz"
+
+
+def test_equal_weights_under_another_card_are_another_model(bench):
+    class Carded:
+        def __init__(self, module, digest):
+            self.module, self.card = module, SimpleNamespace(digest=digest)
+            self.__dict__.update({k: getattr(tiny(), k) for k in NAMES})
+
+        def embed(self, images):
+            with torch.inference_mode():
+                return self.module.eval()(images)
+
+    NAMES = ("name", "crop", "similarity", "operating_threshold", "digest")
+    one, two = Carded(ConvNet(0), "a" * 64), Carded(ConvNet(1), "b" * 64)
+    first = bench.evidence(CELL, Subjects(one, Mean(), Memory()))
+    second = bench.evidence(CELL, Subjects(two, Mean(), Memory()))
+    assert not torch.allclose(first.clean(), second.clean())
