@@ -161,10 +161,21 @@ def _source(pairs: str, data: Path | None) -> "PairSource":
 
 
 def _card_file(model: str) -> Path:
-    from fxeval.preflight import shipped_card
+    """Return the card of a shipped id, or the file that is named.
 
-    shipped = shipped_card(model.replace("-", "_")) if "/" not in model else None
-    return shipped or Path(model)
+    Raises:
+        DataContractError: If there is neither.
+    """
+    from fxeval.preflight import SHIPPED_CARDS
+    from fxeval.registry import hint
+
+    file = SHIPPED_CARDS.get(model.replace("-", "_"), Path(model))
+    if not file.is_file():
+        raise DataContractError(
+            f"model '{model}': neither the file of a card nor a shipped model. "
+            f"{hint(model, SHIPPED_CARDS)}"
+        )
+    return file
 
 
 def _weights_of(card: "ModelCard", weights: Path | None) -> Path:

@@ -135,7 +135,7 @@ def test_a_check_that_fails_ends_it_after_those_that_passed(run, card, tmp_path)
         (("mini_resnet", "--pairs", "nowhere.csv"), 2, "neither 'rendered' nor 'lfw'"),
         (("mini_resnet",), 2, "--pairs"),
         (("edgeface_xs", "--pairs", "rendered"), 2, "is not there. Name its folder with --weights"),
-        (("no-such-model", "--pairs", "rendered"), 1, "no-such-model"),
+        (("mini-resnett", "--pairs", "rendered"), 2, "Did you mean 'mini_resnet'?"),
     ],
 )
 def test_what_is_not_there_is_named(args, status, words, monkeypatch):
