@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fxeval.datasets.manifests import Points
+from fxeval.datasets.manifests import Points, points_of
 from fxeval.datasets.text_files import printable
 from fxeval.errors import DataContractError, StoreError
 from fxeval.strict_yaml import brief
@@ -181,8 +181,8 @@ def _entry(value: dict[str, Any]) -> Entry | None:
         return None
     try:
         points = value.get("landmarks")
-        landmarks = points and tuple((float(x), float(y)) for x, y in points)
-    except (TypeError, ValueError):
+        landmarks = None if points is None else points_of(points)
+    except (TypeError, ValueError, OverflowError):
         return None
     if (landmarks is None) == (texts["reason"] is None):
         return None

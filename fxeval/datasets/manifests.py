@@ -168,7 +168,7 @@ def _crop(value: object, where: str) -> Crop | None:
         if not isinstance(value, dict):
             raise TypeError
         height, width = value["size"]
-        crop = Crop(value["name"], (height, width), _points(value["template"]))
+        crop = Crop(value["name"], (height, width), points_of(value["template"]))
         sound = type(height) is type(width) is int and 0 < min(crop.size) <= max(crop.size) <= 4096
     except (KeyError, TypeError, ValueError, OverflowError):
         sound = False
@@ -184,7 +184,13 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and value.isprintable() and 0 < len(value) <= 255
 
 
-def _points(value: Any) -> Points:  # noqa: ANN401
+def points_of(value: Any) -> Points:  # noqa: ANN401  (as JSON gave it)
+    """Return five points.
+
+    Raises:
+        TypeError, ValueError, OverflowError: If it is anything else than five pairs of finite
+            numbers.
+    """
     points = tuple((float(x), float(y)) for x, y in value)
     if len(points) != 5 or not np.isfinite(points).all():
         raise ValueError("five finite points")
@@ -212,7 +218,7 @@ def _face(entry: object, where: str, crop: Crop | None) -> Face:
         raise DataContractError(f"{where}: 'number' as a whole number expected.")
     try:
         landmarks = (
-            crop.template if crop and "landmarks5" not in entry else _points(entry["landmarks5"])
+            crop.template if crop and "landmarks5" not in entry else points_of(entry["landmarks5"])
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataContractError(
