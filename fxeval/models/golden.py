@@ -3,7 +3,6 @@
 import io
 import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fxeval.contracts import FaceModel
+from fxeval.datasets.text_files import printable
 from fxeval.errors import ModelContractError
 from fxeval.models.cards import ModelCard
 from fxeval.models.loading import read_weights
@@ -104,7 +104,8 @@ def read_array(data: bytes, key: str, where: str) -> NDArray[np.generic]:
             if f"{key}.npy" not in archive.namelist():
                 names = [brief(name.removesuffix(".npy")) for name in archive.namelist()[:20]]
                 raise ModelContractError(
-                    f"{where}: no array '{brief(key)}' in it; it holds {', '.join(names)}."
+                    f"{where}: no array '{brief(key)}' in it; it holds "
+                    f"{printable(', '.join(names))}."
                 )
             if archive.getinfo(f"{key}.npy").file_size > MAX_BYTES:
                 raise ModelContractError(
@@ -117,9 +118,11 @@ def read_array(data: bytes, key: str, where: str) -> NDArray[np.generic]:
             raise ValueError(f"{len(values)} bytes do not make {shape} of {dtype}")
         order: Literal["F", "C"] = "F" if is_fortran else "C"
         return np.frombuffer(values, dtype).reshape(shape, order=order).copy()
-    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError) as error:
+    except ModelContractError:
+        raise
+    except Exception as error:  # whatever a damaged archive leads to
         raise ModelContractError(
-            f"{where}: plain arrays of numpy.savez expected ({brief(str(error))})."
+            f"{where}: plain arrays of numpy.savez expected ({printable(brief(str(error)))})."
         ) from error
 
 

@@ -184,3 +184,23 @@ def test_a_damaged_file_is_refused_or_read(data):
     except ModelContractError:
         return
     assert np.array_equal(found, np.arange(6.0).reshape(2, 3))  # CRC-32 covers every value
+
+
+@pytest.mark.parametrize("change", [(b"PK\1\2", 8, 1), (b"PK\1\2", 10, 99), (b"PK\1\2", 6, 255)])
+def test_archives_that_are_encrypted_or_of_the_future_are_refused(change):
+    mark, offset, value = change
+    content = bytearray(npz(a=np.ones(3)))
+    for start in (content.index(mark), content.index(b"PK\3\4") - 2):
+        content[start + offset] = value
+    with pytest.raises(ModelContractError, match="plain arrays of"):
+        read_array(bytes(content), "a", "x")
+
+
+def test_a_header_without_end_is_refused():
+    with pytest.raises(ModelContractError, match="plain arrays of"):
+        read_array(lying("(1, (", 24), "a", "x")
+
+
+def test_names_in_a_message_are_printable():
+    with pytest.raises(ModelContractError, match=r"it holds \?a\.$"):
+        read_array(npz(**{"\u202ea": np.ones(3)}), "b", "x")
