@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fxeval.contracts import FaceModel, Images, Maps, Need, SaliencyMaps
+from fxeval.datasets.text_files import printable
 from fxeval.errors import ExplainerContractError
 from fxeval.registry import hint
 
@@ -309,7 +310,7 @@ def _read(path: Path, where: str, _written: int, size: int) -> _Known:
     except _UNREADABLE as error:
         raise ExplainerContractError(
             f"{where}: a whole {path.suffix} file of maps expected ({type(error).__name__}: "
-            f"{str(error)[:200]}). Let save_maps write it."
+            f"{printable(str(error)[:200])}). Let save_maps write it."
         ) from error
     return _Known.of(maps, digests, where)
 
@@ -320,6 +321,8 @@ def _read_npz(path: Path) -> tuple[Tensor, dict[str, list[str]]]:
         members = archive.infolist()
         _check_names([member.filename.removesuffix(".npy") for member in members])
         total = sum(member.file_size for member in members)
+        if any(member.compress_size > path.stat().st_size for member in members):
+            raise ValueError("a member is announced to be larger than the file")
         if total > MAX_BYTES:
             raise ValueError(f"at most {MAX_BYTES} bytes are unpacked, it announces {total}")
         arrays = {}

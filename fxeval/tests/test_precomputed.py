@@ -287,6 +287,27 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path):
     assert time.perf_counter() - start < 5
 
 
+def test_a_map_that_is_announced_to_be_larger_than_the_file_is_not_asked_for(tmp_path: Path):
+    path = tmp_path / "maps.npz"
+    save_maps(path, MAPS, PROBES)
+    data = bytearray(path.read_bytes())
+    assert len(look_up(path)) == 6  # a control
+    at = data.index(b"PK\1\2") + 20  # compressed size in the list of members
+    data[at : at + 4] = (0xF0000000).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(ExplainerContractError, match="larger than the file"):
+        look_up(path)
+
+
+def test_what_a_library_says_of_a_file_is_fit_for_a_terminal(tmp_path: Path):
+    path = tmp_path / "maps.safetensors"
+    save_maps(path, MAPS, PROBES)
+    path.write_bytes(path.read_bytes().replace(b'"dtype":"F32"', b'"dtype":"\\u0007"'))
+    with pytest.raises(ExplainerContractError) as caught:
+        look_up(path)
+    assert str(caught.value).isprintable()
+
+
 def test_a_file_too_large_to_read_is_refused_unread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
