@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from fxeval.errors import StoreError
 from fxeval.scorecard import costs, verifying, view, wording
+from fxeval.scorecard.damage import refused
 
 SIZE_AIM = 2_000_000  # bytes; a page above it is thinned, and says what was left out
 _BANNER_LENGTH = 170  # characters of the banners that fit the head of a printed page
@@ -57,6 +58,7 @@ _ENVIRONMENT.filters |= {
 }
 
 
+@refused()
 def render(record: Mapping[str, Any]) -> str:
     """Show a record as one HTML page.
 
@@ -67,7 +69,8 @@ def render(record: Mapping[str, Any]) -> str:
         The page. It holds the record as JSON in the element ``fxeval-record``.
 
     Raises:
-        StoreError: If it is not a record, or holds NaN or anything that JSON cannot.
+        StoreError: If it is not a record, is damaged, or holds NaN or anything that JSON
+            cannot.
     """
     embedded = _embedded(view.checked(record))
     shown = wording.visible(record)

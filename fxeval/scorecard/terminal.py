@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fxeval.scorecard import verifying, view
+from fxeval.scorecard.damage import refused
 from fxeval.scorecard.wording import clipped, visible
 
 _COLOURS: Mapping[str, str] = {
@@ -19,6 +20,7 @@ _NARROWEST = 6
 _GAP = "  "
 
 
+@refused()
 def terminal_summary(
     record: Mapping[str, Any], width: int = 100, *, colour: bool = False
 ) -> list[str]:
@@ -30,7 +32,7 @@ def terminal_summary(
         colour: Colour the verdict words with ANSI escapes.
 
     Raises:
-        StoreError: If it is not a record.
+        StoreError: If it is not a record, or damaged.
     """
     shown = visible(view.checked(record))
     verdict = shown["verdict"]

@@ -116,8 +116,8 @@ def checked(record: object) -> Json:
         raise StoreError(f"record: a mapping expected, got {type(record).__name__}.")
     if record.get("record") != _VERSION:
         raise StoreError(
-            f"record: format version {_VERSION} expected, got {record.get('record')!r}. Render it "
-            "with the fxeval that wrote it."
+            f"record: format version {_VERSION} expected, got {record.get('record')!r:.80}. Render "
+            "it with the fxeval that wrote it."
         )
     missing = [key for key in _RECORD_KEYS if key not in record]
     for index, cell in enumerate(record.get("cells", ())):
@@ -128,7 +128,7 @@ def checked(record: object) -> Json:
         if item["verdict"]["outcome"] not in OUTCOMES:
             raise StoreError(
                 f"record: verdict {', '.join(OUTCOMES)} expected, got "
-                f"{item['verdict']['outcome']!r}."
+                f"{item['verdict']['outcome']!r:.80}."
             )
     return record
 

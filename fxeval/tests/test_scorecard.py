@@ -366,6 +366,32 @@ def test_what_is_no_record_is_refused_with_the_reason(record, change, message):
         render(record)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update(banners=3),
+        lambda record: record.update(verdict=[]),
+        lambda record: record["cells"][0].update(check=[]),
+        lambda record: record["cells"][1]["verdict"].pop("reason"),
+        lambda record: record["cells"][0].update(n_pairs="many"),
+        lambda record: record["cells"].append(None),
+    ],
+)
+def test_a_damaged_record_is_refused_by_page_and_terminal_alike(record, change):
+    change(record)
+    for show in (render, terminal_summary):
+        with pytest.raises(StoreError, match=r"as fxeval writes it expected|missing"):
+            show(record)
+
+
+def test_what_a_damaged_record_says_is_cut(record):
+    record["record"] = "\x1b" * 10_000
+    with pytest.raises(StoreError) as caught:
+        render(record)
+    assert len(str(caught.value)) < 250
+    assert str(caught.value).isprintable()
+
+
 def test_a_list_is_no_record():
     with pytest.raises(StoreError, match="a mapping expected, got list"):
         terminal_summary([])
