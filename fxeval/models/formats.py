@@ -115,7 +115,10 @@ def load_pickle(data: bytes, where: str) -> object:
                 "in the card and remove 'architecture'."
             )
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of the pickle's version: the vendor's choice, and no news to who runs the suite.
+            warnings.simplefilter("ignore")
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged pickle leads to
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it asks for {brief(found[1])}" if found else _shown(error)

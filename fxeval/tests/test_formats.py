@@ -117,6 +117,12 @@ def test_a_checkpoint_comes_back_exactly(state, is_zip: bool):
     assert_equal(parse_checkpoint(data, "x"), state)
 
 
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
+def test_a_checkpoint_in_another_version_of_pickle_loads_without_a_warning(state, is_zip: bool):
+    data = saved(state, pickle_protocol=3, _use_new_zipfile_serialization=is_zip)
+    assert_equal(parse_checkpoint(data, "x"), state)  # warnings are errors
+
+
 def test_the_state_dict_may_be_an_entry_and_parameters_are_tensors(state):
     parameters = {"w": nn.Parameter(torch.ones(2))}
     data = saved({"epoch": 3, "state_dict": state, "ema": parameters})
