@@ -1,0 +1,10 @@
+"""Everything of fxeval that reads what strangers made."""
+
+from pathlib import Path
+
+from fxeval.tests import fuzz_data, fuzz_models
+from fxeval.tests.fuzzing import Parser
+
+
+def parsers(data: Path | None) -> list[Parser]:
+    return [*fuzz_data.parsers(data), *fuzz_models.parsers(data)]
