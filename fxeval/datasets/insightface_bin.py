@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard, PairListing
 from fxeval.datasets.alignment import CROPS, align, decode_image
+from fxeval.datasets.pair_lines import joined
 from fxeval.datasets.restricted_pickle import PlainArray, load
 from fxeval.datasets.text_files import lines_of, read_text
 from fxeval.errors import DataContractError
@@ -141,19 +142,10 @@ class InsightfaceBin:
 
     def _joined(self) -> list[str]:
         """Return an identity for each image: the least id of those that mated pairs join."""
-        ids = self._content.ids
-        parent = {image_id: image_id for image_id in ids}
-
-        def root(image_id: str) -> str:
-            while parent[image_id] != image_id:
-                parent[image_id] = image_id = parent[parent[image_id]]
-            return image_id
-
-        for pair, is_mated in enumerate(self._content.is_mated):
-            if is_mated:
-                one, two = sorted((root(ids[2 * pair]), root(ids[2 * pair + 1])))
-                parent[two] = one
-        return [root(image_id) for image_id in ids]
+        content = self._content
+        pairs = zip(content.ids[::2], content.ids[1::2], content.is_mated, strict=True)
+        owner = joined(content.ids, ((one, two) for one, two, is_mated in pairs if is_mated))
+        return [owner[image_id] for image_id in content.ids]
 
     def _named(self, path: Path) -> list[str]:
         """Return the identities that a file names, as digests."""

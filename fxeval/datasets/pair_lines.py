@@ -113,7 +113,11 @@ def inferred(
             each other or the table.
     """
     rows = list(pairs)
-    owner = _components(rows) if identities is None else dict(identities)
+    if identities is None:
+        images = (image for one, two, *_ in rows for image in (one, two))
+        owner = joined(images, ((one, two) for one, two, is_mated, _ in rows if is_mated))
+    else:
+        owner = dict(identities)
     lines = []
     for one, two, _, where in rows:
         for image in (one, two):
@@ -127,19 +131,24 @@ def inferred(
     return lines
 
 
-def _components(rows: Iterable[tuple[str, str, bool, str]]) -> dict[str, str]:
-    """Return the least image that each image is connected with by mated pairs."""
-    parent: dict[str, str] = {}
+def joined(images: Iterable[str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the least of the images that each image is connected with, itself if with none.
+
+    Args:
+        images: Their names.
+        pairs: Those that belong together; all are among the images.
+
+    >>> joined("abcd", [("c", "b"), ("d", "c")])
+    {'a': 'a', 'b': 'b', 'c': 'b', 'd': 'b'}
+    """
+    parent = {image: image for image in images}
 
     def root(image: str) -> str:
-        parent.setdefault(image, image)
         while parent[image] != image:
-            parent[image] = parent[parent[image]]
-            image = parent[image]
+            parent[image] = image = parent[parent[image]]
         return image
 
-    for one, two, is_mated, _ in rows:
+    for one, two in pairs:
         first, second = sorted((root(one), root(two)))
-        if is_mated:
-            parent[second] = first
-    return {image: root(image) for image in list(parent)}
+        parent[second] = first
+    return {image: root(image) for image in parent}
