@@ -78,7 +78,7 @@ class PairListing:
         excluded: Pairs that are listed but no rows, and why (an image is missing, no face found).
         set_aside: Why a row, though part of the verification protocol, is never explained (its
             label is known to be wrong); "" for all others. () = every row may be explained.
-        fold: Number of each row's fold from 0; () = ten contiguous ones.
+        fold: Number of each row's fold from 0; () = it has none (``verification.folds_of``).
         contrast: Ids of nonmates that the list itself names (triplets); () = the harness draws.
         contrast_identity: Who is in them.
     """

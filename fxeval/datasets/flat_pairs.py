@@ -12,11 +12,14 @@ from fxeval.datasets.pair_lines import (
     image_path,
     inferred,
 )
-from fxeval.datasets.pair_lists import N_FOLDS, PairList
+from fxeval.datasets.pair_lists import PairList
 from fxeval.datasets.tables import identities_of
 from fxeval.datasets.text_files import lines_of, read_text
 from fxeval.errors import DataContractError
 from fxeval.strict_yaml import brief
+
+N_FOLDS = 10
+"""Folds of the protocol."""
 
 
 @dataclass(frozen=True)

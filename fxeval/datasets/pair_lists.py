@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
@@ -20,8 +20,6 @@ from fxeval.seeding import seed_of
 from fxeval.strict_yaml import brief
 
 OnMissing = Literal["error", "exclude"]
-
-N_FOLDS = 10
 
 
 def listing_of(
@@ -141,29 +139,6 @@ def by_turns(
     return [row for _, row in sorted(zip(turns, rows, strict=True), key=lambda pair: pair[0])]
 
 
-def even_folds(is_mated: Sequence[bool], n_folds: int = N_FOLDS) -> tuple[int, ...]:
-    """Cut a list without folds into folds that all have both kinds of pairs.
-
-    The mated pairs are cut into contiguous parts of equal size, as far as their number allows, and
-    so are the nonmated ones. An identity may well be in several folds.
-
-    Args:
-        is_mated: Of each pair.
-        n_folds: How many; fewer where there are fewer pairs of a kind.
-
-    >>> even_folds([True, True, False, False], 2)
-    (0, 1, 0, 1)
-    """
-    totals = Counter(is_mated)
-    n_folds = max(1, min(n_folds, *totals.values())) if totals else 1
-    met: Counter[bool] = Counter()
-    folds = []
-    for mated in is_mated:
-        folds.append(met[mated] * n_folds // totals[mated])
-        met[mated] += 1
-    return tuple(folds)
-
-
 @dataclass(frozen=True)
 class ImageList:
     """A list of images over a folder.
@@ -261,11 +236,9 @@ class PairList(ImageList, ABC):
         """
         listing = listing_of(self.lines(), self.folder, self.on_missing)
         self.check_size(len(listing))
-        if self.subset is not None:
-            listing = listing.take(subset_rows(listing, self.subset, self.seed))
-        if listing.fold or listing.contrast:
+        if self.subset is None:
             return listing
-        return replace(listing, fold=even_folds(listing.is_mated))
+        return listing.take(subset_rows(listing, self.subset, self.seed))
 
     def card(self) -> DataCard:
         """Describe the folder; without manifest, those of its images that the list uses."""

@@ -14,7 +14,7 @@ from fxeval.datasets.alignment import ARCFACE_112
 from fxeval.datasets.face_folder import FaceFolder
 from fxeval.datasets.flat_pairs import FlatPairs, PatchPairs
 from fxeval.datasets.pair_lines import PairLine, check_distinct, inferred
-from fxeval.datasets.pair_lists import even_folds, listing_of, subset_rows
+from fxeval.datasets.pair_lists import listing_of, subset_rows
 from fxeval.datasets.spaced_lists import ListedPairs, ListedTriplets
 from fxeval.datasets.tables import CsvIdentities, CsvPairs, CsvTriplets, GalleryProbePairs
 from fxeval.datasets.text_files import MAX_BYTES, MAX_LINE, MAX_LINES, lines_of, read_text
@@ -60,7 +60,7 @@ def test_a_list_becomes_a_listing_without_names(root: Path):
         folder.find(key).id for key in (("Ann", 1), ("Bob", 1), ("Ann", 1), ("Ann", 2))
     )
     assert listing.is_mated == (True, True, False, False)
-    assert listing.fold == (0, 1, 0, 1)
+    assert listing.fold == ()
     assert listing.probe_identity[0] == listing.reference_identity[0] == listing.probe_identity[2]
     assert "Ann" not in repr(listing)
     assert pairs.images(listing.probe, ARCFACE_112).shape == (4, 3, 112, 112)
@@ -122,27 +122,7 @@ def test_without_manifest_only_the_images_of_the_list_count(tmp_path: Path):
     assert pairs.card().n_images == 3
 
 
-# --- folds and subsets
-
-
-@settings(max_examples=200)
-@given(is_mated=st.lists(st.booleans(), min_size=1, max_size=60), n=st.integers(1, 12))
-def test_even_folds_have_both_kinds_in_equal_parts(is_mated: list[bool], n: int):
-    folds = even_folds(is_mated, n)
-    assert len(folds) == len(is_mated)
-    counts = [is_mated.count(kind) for kind in (True, False) if kind in is_mated]
-    n_folds = max(folds, default=0) + 1
-    assert n_folds == max(1, min([n, *counts]))
-    for kind in {*is_mated}:
-        own = [fold for fold, mated in zip(folds, is_mated, strict=True) if mated == kind]
-        sizes = [own.count(fold) for fold in range(n_folds)]
-        assert own == sorted(own)
-        assert max(sizes) - min(sizes) <= 1
-
-
-def test_the_folds_of_a_list_in_the_order_of_lfw_are_its_contiguous_parts():
-    is_mated = ([True] * 3 + [False] * 3) * 10
-    assert even_folds(is_mated) == tuple(row // 6 for row in range(60))
+# --- subsets
 
 
 @settings(max_examples=200)

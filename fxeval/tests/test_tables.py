@@ -66,10 +66,10 @@ def test_a_table_of_pairs_is_a_source(root: Path):
     assert pairs.images(listing.probe[:1], ARCFACE_112).shape == (1, 3, 112, 112)
 
 
-def test_a_table_without_folds_gets_folds_with_both_kinds(root: Path):
+def test_a_table_without_folds_has_none(root: Path):
     rows = [row.rpartition(",")[0] for row in PAIRS.splitlines()]
     (root / "pairs.csv").write_text("\n".join(rows))
-    assert CsvPairs(root, Path("pairs.csv")).listing().fold == (0, 0, 1, 1)
+    assert CsvPairs(root, Path("pairs.csv")).listing().fold == ()
 
 
 @pytest.mark.parametrize(

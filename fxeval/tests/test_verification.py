@@ -175,6 +175,17 @@ def test_folds_are_contiguous_tenths_where_those_are_balanced_and_balanced_where
     assert folds_of(None, np.arange(4) < 2)[0].tolist() == [0, 1, 0, 1]
 
 
+@given(is_mated=st.lists(st.booleans(), min_size=4, max_size=60))
+def test_folds_have_equal_contiguous_parts_of_either_kind(is_mated):
+    found = folds_of(None, np.array(is_mated))[0]
+    for kind in {*is_mated}:
+        own = found[np.array(is_mated) == kind].tolist()
+        sizes = [own.count(fold) for fold in range(int(found.max()) + 1)]
+        assert own == sorted(own)
+        assert max(sizes) - min(sizes) <= 1
+    assert found.max() + 1 == max(2, min(10, is_mated.count(True), is_mated.count(False)))
+
+
 def test_a_model_that_knows_nothing_is_a_coin_in_whatever_order_the_list_is():
     scores = made(n=300)
     order = np.argsort(~scores.is_mated, kind="stable")  # all mated pairs first
