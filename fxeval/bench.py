@@ -124,6 +124,11 @@ class Bench:
             emit=lambda rows: self._emit(cell.id, rows),
         )
 
+    def release(self) -> None:
+        """Let go of networks; what was measured of them stays."""
+        self._admitted = None
+        self._redrawn = {}
+
     @property
     def forwards(self) -> int:
         """Images that passed a network for the cells so far, through the pool or not."""

@@ -213,12 +213,18 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     """Measure a cell and turn its verdict into the outcome of its test."""
     from fxeval import run
     from fxeval.cells import Outcome
-    from fxeval.errors import ExplainerContractError, FxevalError, UnsupportedError
+    from fxeval.discretion import without_names, without_paths
+    from fxeval.errors import (
+        DataContractError,
+        ExplainerContractError,
+        FxevalError,
+        UnsupportedError,
+    )
 
-    session = _session(request.config)
+    session, told = _session(request.config), ""
     try:
-        subjects = _subjects(cell, request, session)
-        result = run.measure_cell(cell, subjects, session.bench)
+        # No variable of its own: the traceback of a failed test would keep the model alive.
+        result = run.measure_cell(cell, _subjects(cell, request, session), session.bench)
     except UnsupportedError as error:
         if cell.on_unsupported == "skip":
             result = run.invalid_cell(cell, str(error), Outcome.UNSUPPORTED)
@@ -226,12 +232,14 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
             result = run.invalid_cell(cell, f"unsupported: {error}")
     except ExplainerContractError as error:
         result = run.invalid_cell(cell, f"{error} ({cell.explainer.where})")
+    except DataContractError as error:
+        result, told = run.invalid_cell(cell, without_names(str(error))), str(error)
     except FxevalError as error:
-        result = run.invalid_cell(cell, str(error))
+        result, told = run.invalid_cell(cell, without_paths(str(error))), str(error)
     except _EXCUSES as error:  # a cell that was asked for and not measured is never green
-        result = run.invalid_cell(cell, f"{type(error).__name__}: {error}")
+        result = run.invalid_cell(cell, without_paths(f"{type(error).__name__}: {error}"))
     except (Exception, pytest.fail.Exception) as error:  # a bug, shown as it is
-        invalid = run.invalid_cell(cell, f"{type(error).__name__}: {error}")
+        invalid = run.invalid_cell(cell, without_paths(f"{type(error).__name__}: {error}"))
         request.node.stash[_RESULT] = session.result(request.node, invalid)
         raise
     request.node.stash[_RESULT] = session.result(request.node, result)
@@ -243,7 +251,7 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     if outcome == "inconclusive" and cell.on_inconclusive == "warn":
         warnings.warn(pytest.PytestWarning(f"{cell.id}: inconclusive: {reason}"), stacklevel=2)
         return
-    pytest.fail(f"{outcome}: {reason}\n{cell.where}", pytrace=False)
+    pytest.fail(f"{outcome}: {told or reason}\n{cell.where}", pytrace=False)
 
 
 def _subjects(cell: Cell, request: pytest.FixtureRequest, session: Session) -> Subjects:

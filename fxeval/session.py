@@ -58,7 +58,8 @@ class Session:
         if not isinstance(subject, ModelFile) or hasattr(subject, "embed"):
             return subject
         if self._model is None or self._model[0] != subject:
-            self._model = None  # the one before may go before the next one comes
+            self._model = None  # the one before goes before the next one comes
+            self.bench.release()
             try:
                 self._model = subject, subject.load()
             except FxevalError as error:

@@ -94,9 +94,9 @@ ASKEDchecks:
 def run(world, pytester):
     pytester.makeconftest(CONFTEST + MORE)
 
-    def start(models="honest", *, pairs="crowd", asked=""):
+    def start(models="honest", *, pairs="crowd", asked="", checks=""):
         text = SUITE.replace("MODELS", models).replace("PAIRS", pairs).replace("ASKED", asked)
-        world.result = world(edit=lambda _: text)
+        world.result = world(edit=lambda _: text + checks)
         return the_record(world)
 
     start.world = world
@@ -191,3 +191,46 @@ def test_explainers_and_metrics_see_the_threshold_that_was_measured(run):
     assert entry["operating_threshold"]["rule"] == "tau_eer"
     [cell] = cells(record).values()
     assert cell["diagnostics"][0]["mean"] == pytest.approx(known["value"], abs=1e-6)
+
+
+FILES = """
+
+import gc
+import weakref
+
+ALIVE = []
+
+
+@dataclass(frozen=True)
+class File:
+    seed: int
+
+    def load(self):
+        gc.collect()
+        assert not any(network() is not None for network in ALIVE)
+        net = ConvNet(self.seed)
+        ALIVE.append(weakref.ref(net))
+        return TorchFaceModel("read", CROP, net, "cosine", 0.5, str(self.seed) * 64)
+
+
+@pytest.fixture(scope="session")
+def model_one():
+    return File(1)
+
+
+@pytest.fixture(scope="session")
+def model_two():
+    return File(2)
+"""
+
+
+def test_a_model_read_from_a_file_is_gone_before_the_next_is_read_even_if_it_failed(run, pytester):
+    pytester.makeconftest(CONFTEST + MORE + FILES)
+    redrawn = (
+        "  - id: randomisation\n"
+        "    kind: sanity.model_randomisation\n"
+        "    limits: [{metric: absolute_rank_correlation_fully_randomised, at_most: -2}]\n"
+    )
+    record = run("one, two", checks=redrawn)
+    assert [cell["model"] for cell in record["cells"]] == ["one"] * 2 + ["two"] * 2
+    assert [cell["verdict"]["outcome"] for cell in record["cells"]] == ["pass", "fail"] * 2
