@@ -96,7 +96,7 @@ def _claim(claim: Claim, measured: Measured, names: Collection[str], about: str)
     text = f"{claim.metric} {claim.value:g} within {claim.within:g}"
     if claim.pairs not in names:
         outcome, reason = Outcome.INCONCLUSIVE, f"not checked: it is about {claim.pairs}"
-    elif figure is None or not math.isfinite(figure.high - figure.low):
+    elif figure is None:
         outcome, reason = Outcome.INCONCLUSIVE, f"not checked: {_why_not(measured, claim.metric)}"
     else:
         is_false, side = figure.high < claim.value - claim.within, "below"
@@ -161,7 +161,9 @@ def _operating(measured: Measured, model: FaceModel, asked: Verification) -> dic
 
 
 def _figure(measured: Measured, metric: str) -> Figure | None:
-    return measured.baseline.figures.get(metric) if measured.baseline else None
+    """Return a figure that has a finite interval."""
+    figure = measured.baseline.figures.get(metric) if measured.baseline else None
+    return figure if figure and math.isfinite(figure.high - figure.low) else None
 
 
 def _why_not(measured: Measured, name: str) -> str:

@@ -1,5 +1,6 @@
 """A baseline is measured over the whole list, a few images at a time, and decides who is judged."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from fxeval.models.cards import Claim
 from fxeval.similarity import auc, k_fold_accuracy, similarity
 from fxeval.tests.subjects import CROP, ConvNet, CountingModel
 from fxeval.tests.test_bench import CELL, Mean
+from fxeval.verification import Figure
 
 
 @dataclass
@@ -285,6 +287,20 @@ def test_a_demand_must_be_cleared_by_the_whole_interval(measured):
         assert bool(entry["objections"]) != is_met
         assert "s.yaml:3:5" in found["verdict"]["reason"]
     assert "too few nonmated pairs: 80" in entry["objections"][0]
+
+
+def test_a_figure_without_an_interval_meets_no_demand_and_breaks_no_claim(measured):
+    found = measured.baseline
+    of_one_person = Figure(0.99, math.nan, math.nan)
+    figures = {**found.figures, "verification_auc": of_one_person}
+    measured = replace(measured, baseline=replace(found, figures=figures))
+    limit = Limit("verification_auc", "at_least", 0.5, where="s.yaml:3:5")
+    entry = judged(measured, carded(claim("verification_auc", 1.0)), limits=(limit,))
+    assert entry["claims"][0]["verdict"]["outcome"] == "inconclusive"
+    [reason] = entry["objections"]
+    assert reason.endswith(
+        ": it has no finite interval; the suite demands at least 0.5 (s.yaml:3:5)"
+    )
 
 
 def test_the_operating_threshold_is_the_model_s_or_one_that_was_measured(measured):
