@@ -105,7 +105,13 @@ def _check(
     if aloud:
         for line in _lines(entry):
             click.echo(line)
-    return _judged(entry)
+    status, reason = _judged(entry)
+    if status == _HOLDS and loaded.golden.state == "not_checked" and card.golden is not None:
+        return _CANNOT_SAY, (
+            f"{reason}, but the golden embeddings are not checked: {folder / card.golden.file} is "
+            "not there. Put it there, or remove 'golden' from the card."
+        )
+    return status, reason
 
 
 def _judged(entry: dict[str, Any]) -> tuple[int, str]:
@@ -157,7 +163,7 @@ def _source(pairs: str, data: Path | None) -> "PairSource":
     manifest = next((name for name in names if (root / name).is_file()), names[0])
     if file.suffix == ".csv":
         return CsvPairs(root, file, manifest_file=manifest)
-    return LfwPairs(root, pairs_file=file, manifest_file=manifest, name=file.stem)
+    return LfwPairs(root, pairs_file=file, manifest_file=manifest)
 
 
 def _card_file(model: str) -> Path:

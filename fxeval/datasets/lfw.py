@@ -36,7 +36,8 @@ class LfwPairs:
         errata_file: Pair lines without header, ``#`` comments allowed: pairs known to be labelled
             wrongly. They stay in the verification protocol and are never explained; None = none.
         manifest_file: Manifest of the folder (``datasets/manifests.py``) with ``number``.
-        name: Id shown in reports.
+        title: What the list is called in reports, and in the claims of model cards; None = its
+            file's name.
         banner: None: real faces need no warning.
         aligned_to: Name of the crop that all images have (files such as ``Ann/Ann_0001.jpg``); the
             manifest is then not read. None = as the manifest says.
@@ -48,7 +49,7 @@ class LfwPairs:
     pairs_file: Path = Path("pairs/lfw_view2.txt")
     errata_file: Path | None = None
     manifest_file: Path = Path("faces_manifest.json")
-    name: str = "lfw_view2"
+    title: str | None = None
     banner: str | None = None
     aligned_to: str | None = None
     on_missing: OnMissing = "error"
@@ -56,6 +57,11 @@ class LfwPairs:
     def __post_init__(self) -> None:
         crop_named(self.aligned_to)
         check_on_missing(self.on_missing)
+
+    @property
+    def name(self) -> str:
+        """Id shown in reports."""
+        return self.title or self.pairs_file.stem
 
     def listing(self) -> PairListing:
         """Return all pairs in the order of the list, with their folds.

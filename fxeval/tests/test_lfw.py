@@ -86,6 +86,12 @@ def test_each_fold_of_view_2_has_both_kinds_and_view_1_is_one_fold(root: Path):
     assert listing.is_mated == (True, True, False, False)
 
 
+def test_another_list_has_another_name_so_that_no_claim_about_view_2_is_held_against_it():
+    assert LfwPairs(Path()).name == "lfw_view2"
+    assert LfwPairs(Path(), pairs_file=Path("pairs/lfw_view1.txt")).name == "lfw_view1"
+    assert LfwPairs(Path(), pairs_file=Path("pairs.txt"), title="lfw_view2").name == "lfw_view2"
+
+
 def test_pairs_without_image_are_excluded_only_when_asked(root: Path):
     missing = LIST.replace("Bob\t2\t1", "Bob\t2\t7").replace("Cleo\t1", "Dan\t1")
     (root / "pairs" / "lfw_view2.txt").write_text(missing)
