@@ -79,7 +79,7 @@ class VerificationView:
 
 
 def columns(record: Json) -> tuple[str, ...]:
-    """Return the figures that get a column: all but a rate that no list is long enough for."""
+    """Return the figures that get a column: all, but the least FMR only if a list allows it."""
     measured = {
         figure["metric"]
         for entry in record.get("verification", ())

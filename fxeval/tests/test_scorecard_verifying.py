@@ -48,7 +48,11 @@ def record():
         "failures": {"no face was found": 3},
     }  # fmt: skip
     record["subjects"]["models"]["mini_resnet"]["card"] = {
-        "licence": "", "source": "somewhere", "trained_on": "rendered faces",
+        "digest": "d" * 64, "code": None, "licence": "", "source": "somewhere",
+        "preprocessing": {
+            "colour": "BGR", "mean": [104, 117, 104], "std": [57.120000000000005, 58, 1],
+        },
+        "trained_on": "rendered faces",
         "threshold_set_by": "equal error rate", "runtime": "ort 1.2",
         "golden": {"state": "agrees", "n_images": 8, "largest": 2e-5, "at_most": 1e-4},
     }  # fmt: skip
@@ -94,6 +98,8 @@ def test_the_cards_of_model_and_data_are_shown(html):
     text = Reader(html).section("subjects")
     for words in (
         "set by equal error rate",
+        "normalisation BGR, (x − (104, 117, 104)) / (57.12, 58, 1), x from 0 to 255",
+        "d" * 12,
         "runtime ort 1.2", "agrees on 8 images", "licence not stated", "source somewhere",
         "trained on rendered faces", "pictures may be shown yes", "3 images: no face was found",
         "240 images",
