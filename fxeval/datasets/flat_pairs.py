@@ -56,10 +56,7 @@ class PatchPairs(PairList):
 
     def lines(self) -> list[PairLine]:
         """Parse the list; see :func:`parse_patch`."""
-        known = None
-        if self.identities_file is not None:
-            path = self.root / self.identities_file
-            known = identities_of(read_text(path), str(path))
+        known = identities_of(self.root, self.identities_file)
         return parse_patch(read_text(self.path), str(self.path), known)
 
 

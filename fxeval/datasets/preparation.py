@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import cv2
 
@@ -32,7 +32,6 @@ from fxeval.datasets.manifests import path_fault
 from fxeval.errors import DataContractError, StoreError
 
 IdentityFrom: TypeAlias = Literal["folder", "none"]
-IDENTITY_FROM: tuple[IdentityFrom, ...] = get_args(IdentityFrom)
 
 MANIFEST, JOURNAL = "manifest.json", ".prepare.jsonl"
 MAX_FILES = 1_000_000

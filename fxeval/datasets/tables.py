@@ -72,10 +72,7 @@ class GalleryProbePairs(PairList):
 
     def lines(self) -> list[PairLine]:
         """Parse the table; see :func:`parse_gallery_probe`."""
-        known = None
-        if self.identities_file is not None:
-            path = self.root / self.identities_file
-            known = identities_of(read_text(path), str(path))
+        known = identities_of(self.root, self.identities_file)
         return parse_gallery_probe(read_text(self.path), str(self.path), known)
 
 
@@ -280,9 +277,12 @@ def parse_identities(text: str, where: str, shared_identities: bool = True) -> l
     return found
 
 
-def identities_of(text: str, where: str) -> dict[str, str]:
-    """Return who is in each image of a table; errors as of :func:`parse_identities`."""
-    return {row.image: row.identity for row in parse_identities(text, where)}
+def identities_of(root: Path, file: Path | None) -> dict[str, str] | None:
+    """Return who is in each image, None without a table; errors as of :func:`parse_identities`."""
+    if file is None:
+        return None
+    path = root / file
+    return {row.image: row.identity for row in parse_identities(read_text(path), str(path))}
 
 
 def _label(cell: str, where: str) -> bool:
