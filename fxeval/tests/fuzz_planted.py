@@ -29,7 +29,7 @@ def _exits(path: Path) -> bytes:
 
 
 def _hangs(path: Path) -> bytes:
-    time.sleep(MAX_SECONDS + 60 if len(path.read_bytes()) > 2 else 0)
+    time.sleep(3 * MAX_SECONDS + 60 if len(path.read_bytes()) > 2 else 0)
     return b""
 
 
