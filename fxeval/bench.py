@@ -278,14 +278,16 @@ class Bench:
             "needs": sorted(needs_of(subjects.explainer)),
             "source": getattr(subjects.explainer, "source", None),
         }
-        digest = hashlib.sha256("".join(pairs.row_id(i) for i in range(len(pairs))).encode())
+        rows = [pairs.row_id(i) for i in range(len(pairs))]
+        if pairs.contrast is not None:
+            rows += [pairs.image_digests[i] for i in pairs.contrast.tolist()]
         self.subjects["pairs"][cell.pairs.name] = {
             "name": pairs.name,
             "n_pairs": len(pairs),
             "n_identities": len(set(pairs.probe_identity.tolist())),
             "banner": subjects.source.banner,
             "excluded": Counter(one.reason for one in pairs.excluded),
-            "digest": digest.hexdigest(),
+            "digest": hashlib.sha256("".join(rows).encode()).hexdigest(),
             "card": self._card(cell, subjects.source),
         }
 

@@ -95,7 +95,6 @@ def test_a_choice_depends_on_the_seed_and_not_on_the_order_of_the_list():
     def names(of, seed):
         return {of.probe[row] for row in chosen_rows(of, 8, seed, "many")}
 
-    turned = MANY.take(range(len(MANY)))
     turned = MANY.take(list(range(len(MANY)))[::-1])
     assert names(MANY, 1) == names(turned, 1)
     assert any(names(MANY, 1) != names(MANY, seed) for seed in (2, 3, 4))
@@ -453,3 +452,23 @@ def test_equal_weights_under_another_card_are_another_model(bench):
     first = bench.evidence(CELL, Subjects(one, Mean(), Memory()))
     second = bench.evidence(CELL, Subjects(two, Mean(), Memory()))
     assert not torch.allclose(first.clean(), second.clean())
+
+
+@dataclass(frozen=True)
+class Triplets(Memory):
+    next: int = 1
+
+    def listing(self):
+        nonmates = [str((row + self.next) % self.n) for row in range(self.n)]
+        contrast = tuple(f"{row}a" for row in nonmates)
+        return replace(super().listing(), contrast=contrast, contrast_identity=tuple(nonmates))
+
+
+def test_lists_that_differ_in_their_nonmates_alone_have_different_digests(bench):
+    found = set()
+    for source in (Memory(), Triplets(), Triplets(next=2), Triplets(next=2)):
+        params = {"next": getattr(source, "next", None)}
+        cell = replace(CELL, pairs=replace(CELL.pairs, params=params))
+        bench.evidence(cell, Subjects(tiny(), Mean(), source))
+        found.add(bench.subjects["pairs"]["memory"]["digest"])
+    assert len(found) == 3
