@@ -78,7 +78,7 @@ class Bench:
         self._admitted: FaceModel | None = None
         self.verifying = Cost()
         self.objection: str | None = None
-        self._baselines: dict[tuple[Any, ...], Measured] = {}
+        self._baselines: dict[tuple[Any, ...], Measured | ModelContractError] = {}
         self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}
         self._pairs: dict[tuple[Any, ...], Pairs] = {}
         self._maps: dict[tuple[Any, ...], tuple[SaliencyMaps, Cost]] = {}
@@ -160,17 +160,24 @@ class Bench:
         asked = cell.verification
         key = (_model_key(cell, model), _fixture(cell, cell.pairs), asked.flip_fusion, self.device)
         if key not in self._baselines:
-            measured = self._baselines[key] = measure_list(
-                model,
-                source,
-                self.pool,
-                flip_fusion=asked.flip_fusion,
-                progress=lambda done, total: self._progress(cell.id, "verifying", done, total),
-            )
-            self.verifying.forwards += measured.forwards
-            self.verifying.seconds += measured.seconds
+            try:
+                measured = measure_list(
+                    model,
+                    source,
+                    self.pool,
+                    flip_fusion=asked.flip_fusion,
+                    progress=lambda done, total: self._progress(cell.id, "verifying", done, total),
+                )
+                self.verifying.forwards += measured.forwards
+                self.verifying.seconds += measured.seconds
+                self._baselines[key] = measured
+            except ModelContractError as error:  # at an image that it would come to again
+                self._baselines[key] = error
+        found = self._baselines[key]
+        if isinstance(found, ModelContractError):
+            raise found
         names = (source.name, cell.pairs.id)
-        entry = entry_of(self._baselines[key], model, names, asked)
+        entry = entry_of(found, model, names, asked)
         about = {"model": cell.model.name, "pairs": cell.pairs.name}
         self.subjects["models"][cell.model.name]["verification"] = {**about, **entry}
         self.objection = "; ".join(entry["objections"]) or None

@@ -472,3 +472,31 @@ def test_lists_that_differ_in_their_nonmates_alone_have_different_digests(bench)
         bench.evidence(cell, Subjects(tiny(), Mean(), source))
         found.add(bench.subjects["pairs"]["memory"]["digest"])
     assert len(found) == 3
+
+
+class TwoSided(Memory):
+    """As many nonmated pairs as mated ones."""
+
+    def listing(self):
+        ids, mates = super().listing().probe, super().listing().reference
+        who = tuple(image[:-1] for image in ids)
+        return PairListing(
+            ids + ids, mates + mates[1:] + mates[:1], (True,) * self.n + (False,) * self.n,
+            who + who, who + who[1:] + who[:1],
+        )  # fmt: skip
+
+
+def test_a_model_that_fails_on_an_image_of_the_list_is_not_measured_again_for_every_cell(bench):
+    class Failing(CountingModel):
+        def embed(self, images):
+            found = super().embed(images)
+            return torch.full_like(found, torch.nan) if len(self.batches) > 5 else found
+
+    model = Failing(ConvNet().eval())
+    counts = []
+    for explainer in ("mean", "other"):
+        cell = replace(CELL, explainer=Use(explainer))
+        with pytest.raises(ModelContractError, match="NaN"):
+            bench.evidence(cell, Subjects(model, Mean(), TwoSided(n=40)))
+        counts.append(len(model.batches))
+    assert counts[0] == counts[1] > 5
