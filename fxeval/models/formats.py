@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fxeval.errors import ModelContractError
+from fxeval.models.script_storages import check_storages
 from fxeval.strict_yaml import brief
 
 MAX_HEADER_BYTES = 4 << 20
@@ -218,6 +219,7 @@ def parse_torchscript(data: bytes, where: str) -> nn.Module:
         for name in names:
             if "/code/" in name and not name.endswith(".debug_pkl"):
                 _check_code(archive.read(name).decode("utf-8", "replace"), where)
+        check_storages(archive, names, where)
     try:
         with warnings.catch_warnings():
             # The vendor's choice, and no news to who runs the suite.

@@ -346,6 +346,25 @@ def test_other_programs_are_not(line: str):
     formats._check_code(line, "x")
 
 
+@pytest.mark.parametrize("kept", [0, 100, -1])
+def test_a_tensor_without_all_its_values_is_refused_before_memory_is_read(net, kept: int):
+    with zipfile.ZipFile(io.BytesIO(script(net))) as whole:
+        entries = {name: whole.read(name) for name in whole.namelist()}
+    parse_torchscript(archive(entries), "x.ts")  # a control
+    (record,) = (name for name, values in entries.items() if len(values) == 4 * 108)
+    entries[record] = entries[record][:kept]
+    with pytest.raises(ModelContractError, match=r"432 bytes expected in '.*', got \d+"):
+        parse_torchscript(archive(entries), "x.ts")
+
+
+def test_a_traced_network_loads_though_the_values_of_its_example_are_left_out(net):
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.trace(net, torch.zeros(1, 3, 9, 9)), file)
+    assert parse_torchscript(file.getvalue(), "x.ts").state_dict().keys() == net.state_dict().keys()
+
+
 def test_damaged_torchscript_is_refused(net):
     data = script(net)
     for kept in (0, 10, len(data) // 2, len(data) - 1):
