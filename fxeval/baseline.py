@@ -18,6 +18,7 @@ from fxeval.contracts import (
     PairSource,
     SimilarityKind,
 )
+from fxeval.discretion import without_names
 from fxeval.errors import DataContractError, EvidenceError
 from fxeval.forward_pool import ForwardPool
 from fxeval.models.loading import device_of
@@ -43,6 +44,8 @@ class Measured:
         n_images: Distinct images that were embedded.
         forwards: Images that passed the network.
         seconds: It took.
+        fault: All that is to be said of data that cannot be used; it may name people, so that no
+            record holds it. Empty = the data can be used.
     """
 
     baseline: Baseline | None
@@ -51,6 +54,7 @@ class Measured:
     n_images: int = 0
     forwards: int = 0
     seconds: float = 0.0
+    fault: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +134,7 @@ def measure_list(
     """
     started, forwards = time.perf_counter(), pool.forwards
     ids: list[str] = []
-    baseline, reason = None, ""
+    baseline, reason, fault = None, "", ""
     try:
         listing = source.listing()
         ids = list(dict.fromkeys([*listing.probe, *listing.reference]))
@@ -143,7 +147,7 @@ def measure_list(
             scores = _scores(model, source, listing, pool, (flip_fusion, progress))
             baseline = measure(scores, model.operating_threshold)
     except DataContractError as error:
-        reason = str(error).partition("\n")[0][:300].rstrip(":")
+        fault, reason = str(error), without_names(str(error))
     except EvidenceError as error:
         reason = str(error)
     return Measured(
@@ -153,6 +157,7 @@ def measure_list(
         n_images=len(ids) if baseline else 0,
         forwards=pool.forwards - forwards,
         seconds=time.perf_counter() - started,
+        fault=fault,
     )
 
 

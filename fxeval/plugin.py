@@ -213,13 +213,8 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     """Measure a cell and turn its verdict into the outcome of its test."""
     from fxeval import run
     from fxeval.cells import Outcome
-    from fxeval.discretion import without_names, without_paths
-    from fxeval.errors import (
-        DataContractError,
-        ExplainerContractError,
-        FxevalError,
-        UnsupportedError,
-    )
+    from fxeval.discretion import for_a_record, without_paths
+    from fxeval.errors import ExplainerContractError, FxevalError, UnsupportedError
 
     session, told = _session(request.config), ""
     try:
@@ -232,10 +227,8 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
             result = run.invalid_cell(cell, f"unsupported: {error}")
     except ExplainerContractError as error:
         result = run.invalid_cell(cell, f"{error} ({cell.explainer.where})")
-    except DataContractError as error:
-        result, told = run.invalid_cell(cell, without_names(str(error))), str(error)
     except FxevalError as error:
-        result, told = run.invalid_cell(cell, without_paths(str(error))), str(error)
+        result, told = run.invalid_cell(cell, for_a_record(error)), str(error)
     except _EXCUSES as error:  # a cell that was asked for and not measured is never green
         result = run.invalid_cell(cell, without_paths(f"{type(error).__name__}: {error}"))
     except (Exception, pytest.fail.Exception) as error:  # a bug, shown as it is

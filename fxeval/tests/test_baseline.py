@@ -132,14 +132,15 @@ def test_flip_fusion_adds_the_mirror_image_and_is_named(pool):
     ("source", "words", "forwards"),
     [
         (People(29), "29 identities, at least 30 needed", 0),
-        (People(missing=("3a",)), "images cannot be used", 0),
-        (People(60, missing=("59c",)), "images cannot be used", 128),
+        (People(missing=("3a",)), "the data cannot be used", 0),
+        (People(60, missing=("59c",)), "the data cannot be used", 128),
     ],
 )
 def test_what_cannot_be_measured_has_a_reason_and_no_figures(pool, source, words, forwards):
     found = measure_list(net(), source, pool)
     assert found.baseline is None
     assert (found.reason, found.forwards) == (words, forwards)
+    assert ("unreadable" in found.fault) == ("data" in words)
     entry = judged(found, net())
     assert not entry["measured"]
     assert entry["figures"] == entry["thresholds"] == entry["objections"] == []

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    "errors contracts admission cells listings parameters registry seeding strict_yaml "
+    "errors contracts admission cells discretion listings parameters registry seeding strict_yaml "
     "strict_forms",
     "similarity ranking perturbation randomisation map_similarity estimation verification "
     "weighted_pairs",

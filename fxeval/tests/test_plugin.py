@@ -82,7 +82,7 @@ def test_a_vandal_leaves_the_next_explainer_a_whole_model(world):
         (("models: [tiny]", "models: [absent, tiny]"), "weights.safetensors: not there"),
         (("models: [tiny]", "models: [nan, tiny]"), "NaN"),
         (("models: [tiny]", "models: [bug, tiny]"), "a bug in the conftest"),
-        (("pairs: [{use: memory, n: 32}]", "pairs: [broken, memory]"), "unreadable"),
+        (("pairs: [{use: memory, n: 32}]", "pairs: [broken, memory]"), "data cannot be used"),
         (("pairs: [{use: memory, n: 32}]", "pairs: [{use: memory, n: 99, as: many}, memory]"),
          "99 mated pairs asked for"),
     ],
@@ -96,6 +96,25 @@ def test_what_cannot_be_measured_is_invalid_and_the_rest_goes_on(world, line, wo
     assert record["verdict"]["outcome"] == "invalid"
     reasons = [c["verdict"]["reason"] for c in record["cells"]]
     assert sum(words in reason for reason in reasons) == 2
+
+
+def test_what_a_record_says_of_an_error_names_no_place_of_the_machine_and_nobody(world):
+    named = f"{{use: csv, params: {{root: '{world.path}', file: Ann_Other.csv}}}}"
+    gone = f"{{use: card, params: {{file: '{world.path}/gone.yaml'}}, as: a}}"
+    (world.path / "Ann_Other.csv").write_text("img1,img2,label,id1,id2\nAnn/1.jpg,,1,Ann,Ann\n")
+    result = world(
+        explainers="occlusion",
+        edit=lambda text: text.replace(
+            "pairs: [{use: memory, n: 32}]", f"pairs: [{named}, broken]"
+        ).replace("models: [tiny]", f"models: [{gone}, tiny]"),
+    )
+    result.stdout.fnmatch_lines(["*gone.yaml:1:1: *", "*:2: *'Ann/1.jpg,,1,Ann,Ann'*"])
+    [page], [file] = world.path.glob("reports/*/*.html"), world.path.glob("reports/*/*.json")
+    for text in (page.read_text(), file.read_text()):
+        assert "gone.yaml:1:1: error" in text
+        assert "Ann_Other.csv:2" in text
+        assert str(world.path) not in text
+        assert "Ann/1" not in text
 
 
 def test_few_identities_are_inconclusive_and_warn_only_if_asked(world):
