@@ -26,13 +26,8 @@ def faults_of(kind: type, id: str, params: Mapping[str, Any]) -> list[tuple[str,
             faults.append((key, f"unknown parameter of {id}. {hint(key, known)}"))
         elif not fits(value, types[key]):
             faults.append((key, f"expected {spoken(types[key])}, got {_described(value)}."))
-        else:
-            # Alone, with all other parameters at their defaults: the fault is then this key's.
-            faults.extend((key, message) for message in _refusal(kind, {key: value}, types))
-    if not faults and params:
-        last = list(params)[-1]
-        faults.extend((last, message) for message in _refusal(kind, params, types))
-    return faults
+    wrong = {key for key, _ in faults}
+    return faults + _refused(kind, {k: v for k, v in params.items() if k not in wrong}, types)
 
 
 def frozen(value: Any) -> Any:  # noqa: ANN401
@@ -98,6 +93,26 @@ def _described(value: object) -> str:
 
 def _either(words: Sequence[str]) -> str:
     return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _refused(
+    kind: type, params: Mapping[str, Any], types: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Return (key, message) of values that the subject refuses together.
+
+    A key is to blame if it is refused alone, and still beside those that are not.
+    """
+    whole = _refusal(kind, params, types) if params else []
+    if not whole:
+        return []
+    alone = [key for key in params if _refusal(kind, {key: params[key]}, types)]
+    sound = {key: value for key, value in params.items() if key not in alone}
+    blamed = [
+        (key, message)
+        for key in alone
+        for message in _refusal(kind, {**sound, key: params[key]}, types)
+    ]
+    return blamed or [(list(params)[-1], message) for message in whole]
 
 
 def _refusal(kind: type, params: Mapping[str, Any], types: Mapping[str, Any]) -> list[str]:

@@ -33,7 +33,7 @@ def check_params(role: str, id: str, params: Mapping[str, Any]) -> list[tuple[st
         params: Name to value, as a suite file gives them.
     """
     if role == "model":
-        return faults_of(CardModel, id, params) if id == "card" else []
+        return _faults_of_model(id, params)
     catalogue = {"explainer": explainers, "pairs": datasets}[role]
     if id not in catalogue.SHIPPED:
         return []
@@ -102,6 +102,17 @@ def shipped_card(id: str) -> Path:
         KeyError: If there is no such model.
     """
     return SHIPPED_CARDS[id]
+
+
+def _faults_of_model(id: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if id in SHIPPED_CARDS:
+        return [(key, f"{id} comes with fxeval and takes no parameters.") for key in params]
+    if id != "card":
+        return []
+    faults = faults_of(CardModel, id, params)
+    if not params.get("file") and not any(key == "file" for key, _ in faults):
+        faults.append(("file", "which card? Write: {use: card, params: {file: my-model.yaml}}"))
+    return faults
 
 
 def _card_of(cell: Cell, overridden: Overridden, folder: Path) -> Path | None:

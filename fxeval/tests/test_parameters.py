@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import pytest
 
 import fxeval.fixtures.explainers
+from fxeval import preflight
 from fxeval.contracts import Explainer
 from fxeval.explainers import SHIPPED, parameters, shipped
 from fxeval.explainers.parameters import check_layers, check_params, layers_of_shipped
@@ -47,6 +48,10 @@ def test_no_fixture_is_without_an_entry_in_the_catalogue():
         ("srise", {"masks": 10, "sigma": 7, "coverage_corrected": True}, {}),
         ("gradcam", {"layer": "conv1"}, {}),
         ("gradcam", {"layer": None}, {}),
+        ("occlusion", {"stride": 28, "patch": 28}, {}),
+        ("occlusion", {"stride": 28}, {"stride": "at most the patch's side, 14"}),
+        ("occlusion", {"stride": 28, "patch": 28, "fill": "x"}, {"fill": "got 'x'"}),
+        ("occlusion", {"stride": 28, "patch": 0}, {"stride": "14", "patch": "at least 1"}),
         ("gradcam", {"layer": ["conv[-1]", "stage[0]"]}, {}),
         ("gradcam", {"objective": "-arc_pair(m=0.3)"}, {}),
         ("gradcampp", {"variant": "authors"}, {}),
@@ -74,6 +79,19 @@ def test_faulty_parameters_are_found_all_at_once_and_by_key(id, params, faults):
     assert [key for key, _ in found] == list(faults)
     for key, message in found:
         assert faults[key] in message
+
+
+def test_a_model_s_card_is_named_and_a_shipped_model_takes_no_parameters():
+    assert preflight.check_params("model", "card", {"file": "own.yaml"}) == []
+    assert preflight.check_params("model", "mini_resnet", {}) == []
+    for params, key, words in (
+        ({}, "file", "which card?"),
+        ({"file": None}, "file", "which card?"),
+        ({"fil": "own.yaml"}, "fil", "Did you mean 'file'"),
+    ):
+        assert words in dict(preflight.check_params("model", "card", params))[key]
+    [(key, message)] = preflight.check_params("model", "mini_resnet", {"file": "own.yaml"})
+    assert (key, "takes no parameters" in message) == ("file", True)
 
 
 def test_types_within_types_are_checked(monkeypatch):
