@@ -100,6 +100,8 @@ def _check(
     measured = measure_list(
         loaded, source, ForwardPool(batch_size=16), flip_fusion=flip_fusion, progress=_told(aloud)
     )
+    if measured.fault:
+        raise DataContractError(measured.fault)
     entry = entry_of(measured, loaded, (source.name, pairs[0]), Verification())
     report["verification"] = entry
     if aloud:

@@ -182,3 +182,12 @@ def test_a_list_of_one_s_own_is_measured(card, tmp_path, monkeypatch):
     assert "mine: 60 mated, 100 nonmated pairs" in result.output, result.output
     assert result.exit_code == 2  # the card claims nothing about it
     assert "CANNOT SAY: the card claims nothing about mine" in result.output
+
+
+def test_golden_embeddings_that_are_not_there_leave_it_open_whether_the_card_holds(run, card):
+    file = card(TRUE)
+    golden = "golden: {file: gone.npz, images: a, embeddings: b}\n"
+    file.write_text(file.read_text() + golden)
+    result = run(file)
+    assert result.exit_code == 2
+    assert "gone.npz is not there" in result.output.splitlines()[-1]
