@@ -50,11 +50,20 @@ from fxeval.tests.onnx_subjects import (  # noqa: E402
 from fxeval.tests.subjects import ConvNet  # noqa: E402
 from fxeval.tests.test_onnx_model import noise, relative  # noqa: E402
 
+CONVERTER = {}  # imported beside the stand-in, so out of reach of all other tests
+
 
 @pytest.fixture
-def torchvision(monkeypatch):
-    if find_spec("torchvision") is None:
-        stand_in_for_torchvision(monkeypatch)
+def torchvision():
+    if find_spec("torchvision") is not None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in_for_torchvision(patch)
+        sys.modules.update(CONVERTER)
+        yield
+        own = {name for name in sys.modules if name.partition(".")[0] == "onnx2torch"}
+        CONVERTER.update({name: sys.modules.pop(name) for name in own})
 
 
 @pytest.fixture(params=REAL)
