@@ -81,6 +81,7 @@ class Bench:
         self._baselines: dict[tuple[Any, ...], Measured | ModelContractError] = {}
         self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}
         self._pairs: dict[tuple[Any, ...], Pairs] = {}
+        self._set_aside: dict[int, Counter[str]] = {}
         self._maps: dict[tuple[Any, ...], tuple[SaliencyMaps, Cost]] = {}
         self._redrawn: dict[tuple[Any, ...], PooledModel] = {}
         self._unpooled_forwards = 0
@@ -193,6 +194,8 @@ class Bench:
             listing = source.listing()
             rows = chosen_rows(listing, cell.n, cell.seed, cell.pairs.id)
             self._pairs[key] = load_pairs(source, listing.take(rows), crop)
+            aside = Counter(reason for reason in listing.set_aside if reason)
+            self._set_aside[id(self._pairs[key])] = aside
         return self._pairs[key]
 
     def _explained(
@@ -294,6 +297,7 @@ class Bench:
             "n_identities": len(set(pairs.probe_identity.tolist())),
             "banner": subjects.source.banner,
             "excluded": Counter(one.reason for one in pairs.excluded),
+            "set_aside": self._set_aside[id(pairs)],
             "digest": hashlib.sha256("".join(rows).encode()).hexdigest(),
             "card": self._card(cell, subjects.source),
         }

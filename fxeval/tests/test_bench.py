@@ -500,3 +500,13 @@ def test_a_model_that_fails_on_an_image_of_the_list_is_not_measured_again_for_ev
             bench.evidence(cell, Subjects(model, Mean(), TwoSided(n=40)))
         counts.append(len(model.batches))
     assert counts[0] == counts[1] > 5
+
+
+def test_pairs_that_are_set_aside_are_counted_with_their_reasons(bench):
+    class Aside(Memory):
+        def listing(self):
+            found = super().listing()
+            return replace(found, set_aside=("wrongly labelled",) + ("",) * (len(found) - 1))
+
+    bench.evidence(CELL, Subjects(tiny(), Mean(), Aside()))
+    assert bench.subjects["pairs"]["memory"]["set_aside"] == {"wrongly labelled": 1}
