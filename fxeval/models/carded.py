@@ -6,6 +6,7 @@ architecture, embed two images, compare with the vendor's own embeddings.
 
 import hashlib
 import importlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -296,9 +297,19 @@ def _filled(data: bytes, where: str, card: ModelCard) -> nn.Module:
     except ModelContractError as error:
         near = [name for name in fitting(state) if name != factory]
         hint = f" They fit {near[0]}: is that the architecture?" if len(near) == 1 else ""
+        found = _prefix(state, own.keys() - counters.keys())
+        if found:
+            hint = f" They fit behind '{brief(found)}': say 'state: {{prefix: ...}}' in the card."
         raise ModelContractError(f"{error}{hint}") from error
     is_ours = factory in ARCHITECTURES or _takes(factory)
     return network if is_ours else Preprocessed(network, card.preprocessing)
+
+
+def _prefix(state: Mapping[str, Tensor], needed: Collection[str]) -> str:
+    """Return what stands before the name of every needed tensor; nothing if that is nothing."""
+    one = max(needed, key=len, default="")
+    fronts = (name.removesuffix(one) for name in state if one and name.endswith(one))
+    return next((front for front in fronts if all(front + key in state for key in needed)), "")
 
 
 def _code_digest(factory: str) -> str | None:

@@ -227,6 +227,10 @@ def _normalising(value: Any) -> Any:  # noqa: ANN401  (a number or a list, as wr
 def _dividing(value: Any) -> Any:  # noqa: ANN401
     if not all(x > 0 for x in (value if isinstance(value, list) else [value])):
         raise ValueError("more than 0 expected")
+    if not all(x >= 1 for x in (value if isinstance(value, list) else [value])):
+        raise ValueError(
+            "1 or more expected, for pixels of 0 to 255 (127.5 where those of 0 to 1 have 0.5)"
+        )
     return value
 
 

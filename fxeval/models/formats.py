@@ -79,7 +79,8 @@ def parse_checkpoint(data: bytes, where: str, key: str | None = None) -> dict[st
     Args:
         data: The whole file.
         where: Its path, for messages.
-        key: Entry of the checkpoint that holds the state dict; None = the checkpoint is one.
+        key: Entry of the checkpoint that holds the state dict, dots leading into entries of an
+            entry; None = the checkpoint is one.
 
     Returns:
         Tensors by name; floating ones in float32.
@@ -90,10 +91,26 @@ def parse_checkpoint(data: bytes, where: str, key: str | None = None) -> dict[st
     """
     content = load_pickle(data, where)
     if key is not None:
-        content = content.get(key) if isinstance(content, Mapping) else None
-        if content is None:
-            raise ModelContractError(f"{where}: no entry '{brief(key)}' in it. {_PICKLE_HELP}")
-    return tensors_of(content, where)
+        found = _entry(content, key)
+        if found is None:
+            names = list(content)[:5] if isinstance(content, Mapping) else []
+            there = ", ".join(f"'{brief(str(name))}'" for name in names) or "none"
+            raise ModelContractError(
+                f"{where}: no entry '{brief(key)}' in it; it holds {there}. {_PICKLE_HELP}"
+            )
+        content = found
+    return tensors_of(content, where, key)
+
+
+def _entry(content: object, key: str) -> object:
+    """Return an entry, or one of an entry: ``model.state_dict``; None if it is not there."""
+    rest = key
+    while isinstance(content, Mapping):
+        if rest in content:
+            return content[rest]
+        first, _, rest = rest.partition(".")
+        content = content.get(first)
+    return None
 
 
 def load_pickle(data: bytes, where: str) -> object:
@@ -131,8 +148,13 @@ def load_pickle(data: bytes, where: str) -> object:
         ) from error
 
 
-def tensors_of(content: object, where: str) -> dict[str, Tensor]:
+def tensors_of(content: object, where: str, key: str | None = None) -> dict[str, Tensor]:
     """Return a state dict if it is one: text to plain tensors, each no larger than its storage.
+
+    Args:
+        content: What may be one.
+        where: The file's path, for messages.
+        key: Entry of the file that it is from, likewise.
 
     Raises:
         ModelContractError: Naming the first values that are something else.
@@ -150,7 +172,8 @@ def tensors_of(content: object, where: str) -> dict[str, Tensor]:
     ]
     if wrong:
         inner = [str(name) for name, value in content.items() if isinstance(value, Mapping)]
-        help = f"Is it in the entry '{brief(inner[0])}'? Say so with 'key'." if inner else ""
+        entry = brief(f"{key}.{inner[0]}" if key else inner[0]) if inner else ""
+        help = f"Is it in the entry '{entry}'? Say so with 'key'." if entry else ""
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ModelContractError(
             f"{where}: a state dict of plain tensors expected: {'; '.join(wrong[:3])}{more}. "

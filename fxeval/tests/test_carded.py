@@ -150,6 +150,23 @@ def test_a_checkpoint_with_prefix_and_a_classifier_gives_the_same_model(write, n
     assert torch.equal(load_card_model(card).embed(as_images(pixels())), expected)
 
 
+def test_weights_behind_a_prefix_are_recognised(write, net):
+    state = {f"module.net.{name}": value for name, value in net.state_dict().items()}
+    whole = state | {"module.head.weight": torch.ones(2, 2)}
+    card = write(safetensors.torch.save(whole), f"architecture: acme:make\n{FREE}")
+    with pytest.raises(ModelContractError, match=r"They fit behind 'module\.net\.': say 'state: "):
+        load_card_model(card)
+    at = "state: {prefix: module.net.}\n"
+    card = write(safetensors.torch.save(whole), f"architecture: acme:make\n{at}{FREE}")
+    assert load_card_model(card).module is not None
+    first = next(iter(state))
+    del whole[first]
+    card = write(safetensors.torch.save(whole), f"architecture: acme:make\n{FREE}")
+    with pytest.raises(ModelContractError, match="is missing") as caught:
+        load_card_model(card)
+    assert "They fit" not in str(caught.value)
+
+
 def test_torchscript_is_a_network_with_gradients_and_without_layers(write, net):
     file = io.BytesIO()
     with warnings.catch_warnings():

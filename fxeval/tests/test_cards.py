@@ -177,6 +177,11 @@ def test_every_fault_is_told_at_once_and_by_place(card):
         (("iresnet50", "iresnet50\ncrop: arcface"), "6:7:no crop 'arcface'"),
         (("iresnet50", "iresnet50\ncrop: 112"), "6:7:'crop' must be a name or a mapping, got 112"),
         (("iresnet50", "iresnet50\nstd: 0"), "6:6:'std': more than 0 expected, got 0"),
+        (
+            ("iresnet50", "iresnet50\nmean: 0.5\nstd: 0.5"),
+            "7:6:'std': 1 or more expected, for pixels of",
+        ),
+        (("iresnet50", "iresnet50\nstd: [1, 0.229, 1]"), "6:6:'std': 1 or more expected"),
         (("iresnet50", "iresnet50\nstd: [1, 0, 1]"), "6:6:'std': more than 0 expected"),
         (("iresnet50", "iresnet50\nmean: true"), "6:7:'mean': a number or a list of three"),
         (("iresnet50", "iresnet50\nmean: [1, a, 2]"), "6:7:'mean': a number or a list of three"),

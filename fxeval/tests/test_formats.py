@@ -132,10 +132,22 @@ def test_the_state_dict_may_be_an_entry_and_parameters_are_tensors(state):
     assert not loaded["w"].requires_grad
 
 
+def test_an_entry_of_an_entry_is_found_where_the_hint_says(state):
+    data = saved({"epoch": 3, "model": {"step": 1, "net": state}, "a.b": {"c": state}})
+    with pytest.raises(ModelContractError, match=r"entry 'model'\?"):
+        parse_checkpoint(data, "x")
+    with pytest.raises(ModelContractError, match=r"entry 'model\.net'\?"):
+        parse_checkpoint(data, "x", "model")
+    assert_equal(parse_checkpoint(data, "x", "model.net"), state)
+    for absent in ("model.state", "epoch.net", "model.net.w.x", "net", ".", "a.b.c"):
+        with pytest.raises(ModelContractError, match=f"no entry '{absent}'"):
+            parse_checkpoint(data, "x", absent)
+
+
 def test_a_missing_entry_is_named_and_the_right_one_is_hinted_at(state):
     data = saved({"epoch": 3, "state_dict": state})
-    with pytest.raises(ModelContractError, match="no entry 'model'"):
-        parse_checkpoint(data, "x", "model")
+    with pytest.raises(ModelContractError, match=r"no entry 'm'.*it holds 'epoch', 'state_dict'"):
+        parse_checkpoint(data, "x", "m")
     with pytest.raises(ModelContractError, match=r"'epoch' is of type int.*entry 'state_dict'\?"):
         parse_checkpoint(data, "x")
 
