@@ -138,6 +138,25 @@ def test_the_figures_are_those_of_the_unweighted_functions(kind):
         assert found.thresholds[name].fnmr.value == (values[mated] < tau).mean()
 
 
+@pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
+def test_a_fold_that_a_resample_leaves_empty_counts_for_nothing(kind):
+    scores, fold = made(kind=kind), np.arange(400) // 2 % 5
+    weights = (fold != 3).astype(float)
+    pairs = WeightedPairs(kind, scores.similarities, scores.is_mated, fold)
+    found = pairs.statistics(weights[None], RATES)
+    for name, expected in written_out(scores, weights, fold).items():
+        assert found[name][0] == pytest.approx(expected, abs=1e-12), name
+
+
+def test_a_distance_at_the_threshold_is_not_accepted():
+    """Of the candidates 0.49 and 0.50 only the latter parts distances of 0.495 and 0.5."""
+    scores = made()
+    values = np.where(scores.is_mated, 1 - 0.495 / 2, 0.75)
+    assert k_fold_accuracy("cosine", values, scores.is_mated).mean == 1
+    found = measure(replace(scores, similarities=values), resamples=5)
+    assert found.figures["verification_accuracy"].value == 1
+
+
 def test_golden_folds_keep_their_figure():
     """600 pairs of algorithms section 4; 60 people, so that there is an interval."""
     generator = np.random.Generator(np.random.PCG64(7))
