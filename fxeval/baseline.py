@@ -23,7 +23,7 @@ from fxeval.errors import DataContractError, EvidenceError
 from fxeval.forward_pool import ForwardPool
 from fxeval.models.loading import device_of
 from fxeval.similarity import similarity
-from fxeval.verification import Baseline, Scores, measure, why_unmeasurable
+from fxeval.verification import Baseline, ComparedPairs, measure, why_unmeasurable
 
 IMAGES_AT_ONCE = 128
 """Images whose pixels are in memory at the same time."""
@@ -144,8 +144,8 @@ def measure_list(
         if flip_fusion and model.similarity != "cosine":
             reason = "flip fusion is of unit embeddings, and this model compares raw ones"
         if not reason:
-            scores = _scores(model, source, listing, pool, (flip_fusion, progress))
-            baseline = measure(scores, model.operating_threshold)
+            compared = _compared(model, source, listing, pool, (flip_fusion, progress))
+            baseline = measure(compared, model.operating_threshold)
     except DataContractError as error:
         fault, reason = str(error), without_names(str(error))
     except EvidenceError as error:
@@ -161,13 +161,13 @@ def measure_list(
     )
 
 
-def _scores(
+def _compared(
     model: FaceModel,
     source: PairSource,
     listing: PairListing,
     pool: ForwardPool,
     how: tuple[bool, Progress],
-) -> Scores:
+) -> ComparedPairs:
     flip_fusion, progress = how
     ids = list(dict.fromkeys([*listing.probe, *listing.reference]))
     place = {image_id: row for row, image_id in enumerate(ids)}
@@ -193,7 +193,7 @@ def _scores(
         for one, two in zip(_split(probe), _split(reference), strict=True)
     ]
     numbers = _numbered([*listing.probe_identity, *listing.reference_identity])
-    return Scores(
+    return ComparedPairs(
         kind=model.similarity,
         similarities=np.concatenate(values),
         is_mated=np.array(listing.is_mated),

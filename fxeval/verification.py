@@ -62,7 +62,7 @@ THRESHOLDS: tuple[str, ...] = ("tau_acc", "tau_eer", *(f"tau_fmr_{rate}" for rat
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class ComparedPairs:
     """Clean similarities of all pairs of a list, in its order.
 
     Attributes:
@@ -146,7 +146,9 @@ def why_unmeasurable(n_mated: int, n_nonmated: int, n_identities: int) -> str | 
     return None
 
 
-def measure(scores: Scores, vendor: float | None = None, *, resamples: int = RESAMPLES) -> Baseline:
+def measure(
+    compared: ComparedPairs, vendor: float | None = None, *, resamples: int = RESAMPLES
+) -> Baseline:
     """Measure how well similarities tell mated from nonmated pairs.
 
     The accuracy is that of :func:`fxeval.similarity.k_fold_accuracy`, over the list's own folds if
@@ -154,7 +156,7 @@ def measure(scores: Scores, vendor: float | None = None, *, resamples: int = RES
     match rate at a false match rate of x needs 1/x nonmated pairs.
 
     Args:
-        scores: Of all pairs.
+        compared: Of all pairs.
         vendor: The model's own operating threshold.
         resamples: Of the identities; which ones depends on their number alone.
 
@@ -162,21 +164,21 @@ def measure(scores: Scores, vendor: float | None = None, *, resamples: int = RES
         EvidenceError: If a class of pairs or identities are too few, or a similarity is not finite.
     """
     people, group = np.unique(
-        np.stack([scores.probe_identity, scores.reference_identity]), return_inverse=True
+        np.stack([compared.probe_identity, compared.reference_identity]), return_inverse=True
     )
     first, second = group.reshape(2, -1)
-    n_mated, n = int(scores.is_mated.sum()), len(scores.is_mated)
+    n_mated, n = int(compared.is_mated.sum()), len(compared.is_mated)
     reason = why_unmeasurable(n_mated, n - n_mated, len(people))
-    if not np.isfinite(scores.similarities).all():
+    if not np.isfinite(compared.similarities).all():
         reason = "similarities are NaN or infinite: check the model's weights"
     if reason is not None:
         raise EvidenceError(f"verification: {reason}.")
-    fold, own = folds_of(scores.fold, scores.is_mated)
+    fold, own = folds_of(compared.fold, compared.is_mated)
     rates = {name: rate for name, rate in RATES.items() if (n - n_mated) * rate >= 1 - 1e-9}
-    pairs = WeightedPairs(scores.kind, scores.similarities, scores.is_mated, fold)
+    pairs = WeightedPairs(compared.kind, compared.similarities, compared.is_mated, fold)
     point = pairs.statistics(np.ones((1, n)), rates)
     drawn = [
-        pairs.statistics(_pair_weights(weights, first, second, scores.is_mated), rates)
+        pairs.statistics(_pair_weights(weights, first, second, compared.is_mated), rates)
         for weights in resampled(len(people), resamples, _at_once(pairs))
     ]
     found = {
@@ -195,13 +197,13 @@ def measure(scores: Scores, vendor: float | None = None, *, resamples: int = RES
             for name in QUANTITIES
             if name not in found
         },
-        thresholds={name: _achieved(scores, similarity) for name, similarity in thresholds.items()},
+        thresholds={name: _achieved(compared, one) for name, one in thresholds.items()},
         accuracy_std=float(point["accuracy_std"][0]),
         n_folds=len(np.unique(fold)),
         n_mated=n_mated,
         n_nonmated=n - n_mated,
         n_identities=len(people),
-        protocol=_protocol(scores.kind, len(np.unique(fold)), own, resamples),
+        protocol=_protocol(compared.kind, len(np.unique(fold)), own, resamples),
     )
 
 
@@ -275,9 +277,9 @@ def _figure(value: float, drawn: FloatArray) -> Figure:
     return Figure(value, min(float(low), value), max(float(high), value))
 
 
-def _achieved(scores: Scores, similarity: Figure) -> Threshold:
-    accepted = scores.similarities >= similarity.value
-    mated = scores.is_mated
+def _achieved(compared: ComparedPairs, similarity: Figure) -> Threshold:
+    accepted = compared.similarities >= similarity.value
+    mated = compared.is_mated
     return Threshold(
         similarity,
         wilson(int((accepted & ~mated).sum()), int((~mated).sum())),

@@ -15,7 +15,7 @@ from fxeval.similarity import auc, k_fold_accuracy, tau_acc, tau_eer, tau_fmr
 from fxeval.verification import (
     QUANTITIES,
     THRESHOLDS,
-    Scores,
+    ComparedPairs,
     folds_of,
     measure,
     resampled,
@@ -37,15 +37,15 @@ def made(n_people=60, n=200, *, seed=0, kind="cosine", effect=0.05, mean=0.5):
     second = np.where(mated, first, other)
     noise = generator.normal(0, 0.1, 2 * n)
     values = np.where(mated, mean, 0.1) + peculiar[first] + peculiar[second] + noise
-    return Scores(kind, values if kind == "cosine" else values - 2, mated, first, second)
+    return ComparedPairs(kind, values if kind == "cosine" else values - 2, mated, first, second)
 
 
-def written_out(scores, weights, fold):
+def written_out(compared, weights, fold):
     """The rows of a list, each as often as its weight says, valued by the unweighted functions."""
     rows = np.repeat(np.arange(len(weights)), weights.astype(int))
-    values, mated = scores.similarities[rows], scores.is_mated[rows]
+    values, mated = compared.similarities[rows], compared.is_mated[rows]
     eer = tau_eer(values, mated)
-    folds = k_fold_accuracy(scores.kind, values, mated, folds=fold[rows])
+    folds = k_fold_accuracy(compared.kind, values, mated, folds=fold[rows])
     found = {
         "verification_accuracy": folds.mean,
         "accuracy_std": folds.std,
@@ -73,38 +73,38 @@ def weighted_lists(draw):
     weights[:6] = np.maximum(weights[:6], 1)  # every fold and class is there
     kind = draw(st.sampled_from(["cosine", "neg_l2"]))
     values = values if kind == "cosine" else values - 1
-    return Scores(kind, values, mated, np.arange(n), np.arange(n)), weights, fold
+    return ComparedPairs(kind, values, mated, np.arange(n), np.arange(n)), weights, fold
 
 
 @settings(deadline=None, max_examples=200)
 @given(weighted_lists())
 def test_weights_mean_that_a_pair_stands_so_often_in_the_list(given_list):
-    scores, weights, fold = given_list
-    pairs = WeightedPairs(scores.kind, scores.similarities, scores.is_mated, fold)
+    compared, weights, fold = given_list
+    pairs = WeightedPairs(compared.kind, compared.similarities, compared.is_mated, fold)
     both = pairs.statistics(np.stack([weights, np.ones_like(weights)]), RATES)
     for row, of_row in enumerate((weights, np.ones_like(weights))):
-        for name, expected in written_out(scores, of_row, fold).items():
+        for name, expected in written_out(compared, of_row, fold).items():
             assert both[name][row] == pytest.approx(expected, abs=1e-12), name
 
 
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
 def test_the_intervals_are_those_of_resampled_identities_written_out(kind):
     """The slow reference draws the people, collects their pairs and measures them one by one."""
-    scores = made(40, 60, kind=kind)
+    compared = made(40, 60, kind=kind)
     fold = np.arange(120) // 2 % 5
-    scores = replace(scores, fold=fold)
-    found = measure(scores, resamples=60)
-    people = np.unique([scores.probe_identity, scores.reference_identity])
+    compared = replace(compared, fold=fold)
+    found = measure(compared, resamples=60)
+    people = np.unique([compared.probe_identity, compared.reference_identity])
     drawn = []
     for weights in np.concatenate(list(resampled(len(people), 60, 7))):
         of = dict(zip(people.tolist(), weights, strict=True))
         pairs = [
             of[a] if mated else of[a] * of[b]
             for a, b, mated in zip(
-                scores.probe_identity, scores.reference_identity, scores.is_mated, strict=True
+                compared.probe_identity, compared.reference_identity, compared.is_mated, strict=True
             )
         ]
-        drawn.append(written_out(scores, np.array(pairs), fold))
+        drawn.append(written_out(compared, np.array(pairs), fold))
     for name in ("verification_accuracy", "verification_auc", "verification_eer"):
         figure = found.figures[name]
         low, high = np.quantile([one[name] for one in drawn], (0.025, 0.975), method="inverted_cdf")
@@ -118,9 +118,9 @@ def test_the_intervals_are_those_of_resampled_identities_written_out(kind):
 
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
 def test_the_figures_are_those_of_the_unweighted_functions(kind):
-    scores = made(n=300, kind=kind)
-    found = measure(scores, resamples=10)
-    values, mated = scores.similarities, scores.is_mated
+    compared = made(n=300, kind=kind)
+    found = measure(compared, resamples=10)
+    values, mated = compared.similarities, compared.is_mated
     folds = k_fold_accuracy(kind, values, mated)
     assert found.figures["verification_accuracy"].value == pytest.approx(folds.mean, abs=1e-12)
     assert found.accuracy_std == pytest.approx(folds.std, abs=1e-12)
@@ -140,20 +140,20 @@ def test_the_figures_are_those_of_the_unweighted_functions(kind):
 
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
 def test_a_fold_that_a_resample_leaves_empty_counts_for_nothing(kind):
-    scores, fold = made(kind=kind), np.arange(400) // 2 % 5
+    compared, fold = made(kind=kind), np.arange(400) // 2 % 5
     weights = (fold != 3).astype(float)
-    pairs = WeightedPairs(kind, scores.similarities, scores.is_mated, fold)
+    pairs = WeightedPairs(kind, compared.similarities, compared.is_mated, fold)
     found = pairs.statistics(weights[None], RATES)
-    for name, expected in written_out(scores, weights, fold).items():
+    for name, expected in written_out(compared, weights, fold).items():
         assert found[name][0] == pytest.approx(expected, abs=1e-12), name
 
 
 def test_a_distance_at_the_threshold_is_not_accepted():
     """Of the candidates 0.49 and 0.50 only the latter parts distances of 0.495 and 0.5."""
-    scores = made()
-    values = np.where(scores.is_mated, 1 - 0.495 / 2, 0.75)
-    assert k_fold_accuracy("cosine", values, scores.is_mated).mean == 1
-    found = measure(replace(scores, similarities=values), resamples=5)
+    compared = made()
+    values = np.where(compared.is_mated, 1 - 0.495 / 2, 0.75)
+    assert k_fold_accuracy("cosine", values, compared.is_mated).mean == 1
+    found = measure(replace(compared, similarities=values), resamples=5)
     assert found.figures["verification_accuracy"].value == 1
 
 
@@ -164,8 +164,10 @@ def test_golden_folds_keep_their_figure():
     same, different = generator.normal(0.55, 0.15, 600), generator.normal(0.1, 0.15, 600)
     values = np.clip(np.where(mated, same, different), -1, 1)
     first = np.arange(600) % 60
-    scores = Scores("cosine", values, mated, first, np.where(mated, first, (first + 1) % 60))
-    found = measure(scores, resamples=100)
+    compared = ComparedPairs(
+        "cosine", values, mated, first, np.where(mated, first, (first + 1) % 60)
+    )
+    found = measure(compared, resamples=100)
     accuracy = found.figures["verification_accuracy"]
     assert accuracy.value == pytest.approx(0.93, abs=1e-9)
     assert found.accuracy_std == pytest.approx(0.026667, abs=5e-7)
@@ -174,15 +176,15 @@ def test_golden_folds_keep_their_figure():
 
 
 def test_a_list_s_own_folds_are_used_and_a_single_one_is_none():
-    scores = made()
+    compared = made()
     own = np.arange(400) // 2 % 4
-    named = measure(replace(scores, fold=own * 7), resamples=5)
-    expected = k_fold_accuracy("cosine", scores.similarities, scores.is_mated, folds=own)
+    named = measure(replace(compared, fold=own * 7), resamples=5)
+    expected = k_fold_accuracy("cosine", compared.similarities, compared.is_mated, folds=own)
     assert named.figures["verification_accuracy"].value == pytest.approx(expected.mean)
     assert named.n_folds == 4
     assert named.protocol.startswith("4 folds of the list, ")
     for fold in (None, np.zeros(400, np.int64)):
-        assert measure(replace(scores, fold=fold), resamples=5).n_folds == 10
+        assert measure(replace(compared, fold=fold), resamples=5).n_folds == 10
 
 
 def test_folds_are_contiguous_tenths_where_those_are_balanced_and_balanced_where_not():
@@ -208,26 +210,26 @@ def test_folds_have_equal_contiguous_parts_of_either_kind(is_mated):
 
 
 def test_a_model_that_knows_nothing_is_a_coin_in_whatever_order_the_list_is():
-    scores = made(n=300)
-    order = np.argsort(~scores.is_mated, kind="stable")  # all mated pairs first
-    first = Scores(
-        "cosine", np.random.default_rng(0).normal(size=600), scores.is_mated[order],
-        scores.probe_identity[order], scores.reference_identity[order],
+    compared = made(n=300)
+    order = np.argsort(~compared.is_mated, kind="stable")  # all mated pairs first
+    first = ComparedPairs(
+        "cosine", np.random.default_rng(0).normal(size=600), compared.is_mated[order],
+        compared.probe_identity[order], compared.reference_identity[order],
     )  # fmt: skip
     found = measure(first, resamples=5).figures["verification_accuracy"].value
     assert found == pytest.approx(0.5, abs=0.06)
 
 
 def test_the_vendor_s_threshold_is_held_against_the_list():
-    scores = made()
-    vendor = measure(scores, 0.3, resamples=5).thresholds["vendor"]
-    matches = scores.similarities >= 0.3
+    compared = made()
+    vendor = measure(compared, 0.3, resamples=5).thresholds["vendor"]
+    matches = compared.similarities >= 0.3
     assert vendor.similarity.value == 0.3
     assert math.isnan(vendor.similarity.low)
-    assert vendor.fmr.value == matches[~scores.is_mated].mean()
-    assert vendor.fnmr.value == (~matches)[scores.is_mated].mean()
+    assert vendor.fmr.value == matches[~compared.is_mated].mean()
+    assert vendor.fnmr.value == (~matches)[compared.is_mated].mean()
     assert vendor.fmr.low < vendor.fmr.value < vendor.fmr.high
-    assert "vendor" not in measure(scores, resamples=5).thresholds
+    assert "vendor" not in measure(compared, resamples=5).thresholds
 
 
 def test_wilson_has_the_published_bounds():
@@ -250,43 +252,43 @@ def test_a_rate_needs_nonmated_pairs_that_can_show_it(n, missing):
 
 
 def test_what_cannot_be_measured_is_refused_with_the_reason():
-    scores = made()
-    mated = scores.is_mated
+    compared = made()
+    mated = compared.is_mated
     for change, words in (
         ({"is_mated": np.ones_like(mated)}, "no nonmated pairs"),
         ({"is_mated": np.zeros_like(mated)}, "no mated pairs"),
-        ({"probe_identity": scores.probe_identity % 29,
-          "reference_identity": scores.reference_identity % 29}, "29 identities, at least 30"),
+        ({"probe_identity": compared.probe_identity % 29,
+          "reference_identity": compared.reference_identity % 29}, "29 identities, at least 30"),
         ({"similarities": np.where(mated, np.nan, 0.1)}, "NaN or infinite"),
     ):  # fmt: skip
         with pytest.raises(EvidenceError, match=words):
-            measure(replace(scores, **change), resamples=3)
+            measure(replace(compared, **change), resamples=3)
     assert why_unmeasurable(1, 1, 30) is None
 
 
 def test_figures_follow_from_the_similarities_alone():
-    scores = made(kind="neg_l2")
-    once, again = measure(scores, resamples=50), measure(scores, resamples=50)
+    compared = made(kind="neg_l2")
+    once, again = measure(compared, resamples=50), measure(compared, resamples=50)
     assert once == again
     names = np.random.default_rng(1).permutation(1000)
     renamed = replace(
-        scores,
-        probe_identity=np.sort(names)[scores.probe_identity] + 5,
-        reference_identity=np.sort(names)[scores.reference_identity] + 5,
+        compared,
+        probe_identity=np.sort(names)[compared.probe_identity] + 5,
+        reference_identity=np.sort(names)[compared.reference_identity] + 5,
     )
     assert measure(renamed, resamples=50) == once
 
 
 def test_how_many_resamples_are_valued_at_once_changes_nothing(monkeypatch):
-    scores = made()
-    whole = measure(scores, resamples=30)
+    compared = made()
+    whole = measure(compared, resamples=30)
     monkeypatch.setattr(verification, "MAX_CELLS", 1)
-    assert measure(scores, resamples=30) == whole
+    assert measure(compared, resamples=30) == whole
 
 
 def test_a_perfect_model_has_an_interval_without_width():
-    scores = made(effect=0.0)
-    perfect = measure(replace(scores, similarities=scores.is_mated * 0.5 + 0.2), resamples=20)
+    compared = made(effect=0.0)
+    perfect = measure(replace(compared, similarities=compared.is_mated * 0.5 + 0.2), resamples=20)
     for name in ("verification_accuracy", "verification_auc", "tmr_at_fmr_1e-2"):
         assert perfect.figures[name] == verification.Figure(1.0, 1.0, 1.0)
     assert perfect.figures["verification_eer"] == verification.Figure(0.0, 0.0, 0.0)
@@ -303,9 +305,9 @@ def test_a_model_that_knows_nothing_is_no_better_than_a_coin():
 
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
 def test_lfw_s_size_takes_seconds(kind):
-    scores = made(2086, 1500, kind=kind)
+    compared = made(2086, 1500, kind=kind)
     started = time.process_time()
-    found = measure(scores)
+    found = measure(compared)
     assert time.process_time() - started < 5
     assert found.n_mated == found.n_nonmated == 1500
 
