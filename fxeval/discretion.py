@@ -8,6 +8,7 @@ import re
 from fxeval.errors import DataContractError, FxevalError
 
 _LEADING = re.compile(r"(?:\b[A-Za-z]:|~|(?<![\w.:/\\]))[/\\](?=[^\s/\\])(?:[^\n'\":,;()]*[/\\])?")
+_EXCERPT = re.compile(r"\s+\d* *\|")
 _NAMELESS = re.compile(r"(?:pairs '[^'/\\]*'|pair listing|landmarks): [^/\\\n]*")
 _COUNT = re.compile(r"\d+ of \d+ (?:images|pairs) [a-z ]+")
 # Lists and manifests are named for what they hold, images and folders for who is in them.
@@ -15,9 +16,14 @@ _LIST = re.compile(r"[^\s/\\'\"]+\.(?:txt|csv|json|bin|onnx|yaml)(?::[0-9]+)*")
 
 
 def for_a_record(error: FxevalError) -> str:
-    """Return what a record says of an error."""
+    r"""Return what a record says of an error, in one line and without excerpts of files.
+
+    >>> for_a_record(FxevalError("/srv/a.yaml:3:1: error: got x\n     3 | x: y\n       | ^"))
+    'a.yaml:3:1: error: got x'
+    """
     if not isinstance(error, DataContractError):
-        return without_paths(str(error))
+        lines = (line for line in str(error).splitlines() if not _EXCERPT.match(line))
+        return " ".join(without_paths(line.strip()) for line in lines)
     said = without_names(str(error))
     return said if said == str(error) else f"{said}; why is in the output of the run"
 
