@@ -1,5 +1,7 @@
 """``fxeval convert``: a checkpoint as safetensors, and the card to go with it."""
 
+import json
+import re
 from pathlib import Path
 
 import click
@@ -26,6 +28,11 @@ std: 127.5
 similarity: cosine"""
 
 
+def _yaml(text: str) -> str:
+    """Write text so that YAML reads the same text."""
+    return text if re.fullmatch(r"[A-Za-z][\w.-]*", text) else json.dumps(text, ensure_ascii=False)
+
+
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
@@ -42,6 +49,8 @@ def convert(source: Path, target: Path, key: str | None, prefix: str, force: boo
         raise click.ClickException(f"{target}: a name that ends in .safetensors expected.")
     if target.exists() and not force:
         raise click.ClickException(f"{target} exists already. Replace it with --force.")
+    if not target.parent.is_dir():
+        raise click.ClickException(f"{target.parent}: no such folder. Make it first.")
     from fxeval.models.conversion import convert as convert_file
 
     try:
@@ -58,7 +67,7 @@ def convert(source: Path, target: Path, key: str | None, prefix: str, force: boo
     click.echo(
         _STUB.format(
             name=name if name[:1].isalpha() else f"model_{name}",
-            weights=target.name,
+            weights=_yaml(target.name),
             sha256=done.sha256,
             architecture=architecture,
         )

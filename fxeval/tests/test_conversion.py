@@ -39,7 +39,7 @@ def test_a_checkpoint_becomes_safetensors_and_its_card_loads(tmp_path: Path):
     state = mini_state()
     wrapped = {f"model.{name}": value for name, value in state.items()} | {"head.w": torch.ones(2)}
     torch.save({"epoch": 3, "state_dict": wrapped}, tmp_path / "a.ckpt")
-    target = tmp_path / "a b.safetensors"
+    target = tmp_path / "a #b.safetensors"  # where YAML would see a comment
     done = run(tmp_path / "a.ckpt", target, "--key", "state_dict", "--prefix", "model.")
     assert done.exit_code == 0, done.output
     loaded = safetensors.torch.load_file(target)
@@ -51,7 +51,7 @@ def test_a_checkpoint_becomes_safetensors_and_its_card_loads(tmp_path: Path):
     card = tmp_path / "card.yaml"
     card.write_text(done.output.partition("A card for it:\n\n")[2])
     model = load_card_model(card)
-    assert (model.name, model.digest) == ("a_b", digest)
+    assert (model.name, model.digest) == ("a__b", digest)
     assert list(tmp_path.glob(".*.part")) == []
 
 
@@ -130,6 +130,8 @@ def test_a_target_is_replaced_only_on_demand_and_only_by_a_whole_file(tmp_path: 
     assert (done.exit_code, target.read_bytes()) == (1, b"precious")
     done = run(tmp_path / "gone.pt", tmp_path / "x.bin")
     assert "a name that ends in .safetensors expected" in done.output
+    done = run(tmp_path / "gone.pt", tmp_path / "absent" / "x.safetensors")
+    assert "absent: no such folder" in done.output
 
 
 def test_tensors_that_share_memory_are_written_out(tmp_path: Path, in_process):
