@@ -6,22 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fxeval.chosen_pairs import checked_images
 from fxeval.contracts import (
-    Crop,
-    Embeddings,
     FaceModel,
-    Images,
     PairListing,
     PairSource,
-    SimilarityKind,
 )
 from fxeval.discretion import without_names
 from fxeval.errors import DataContractError, EvidenceError
 from fxeval.forward_pool import ForwardPool
-from fxeval.models.loading import device_of
+from fxeval.models.loading import ModelAround, device_of
 from fxeval.similarity import similarity
 from fxeval.verification import Baseline, ComparedPairs, measure, why_unmeasurable
 
@@ -58,55 +54,24 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
-class ThresholdModel:
+class ThresholdModel(ModelAround):
     """A face model with another operating threshold.
 
     Attributes:
-        model: The model.
-        operating_threshold: Native similarity from which it says match.
+        threshold: Native similarity from which it says match.
     """
 
-    model: FaceModel
-    operating_threshold: float | None
+    threshold: float | None
 
     @property
-    def name(self) -> str:
-        """As the model's."""
-        return self.model.name
-
-    @property
-    def crop(self) -> Crop:
-        """As the model's."""
-        return self.model.crop
-
-    @property
-    def similarity(self) -> SimilarityKind:
-        """As the model's."""
-        return self.model.similarity
-
-    @property
-    def digest(self) -> str:
-        """As the model's."""
-        return self.model.digest
-
-    @property
-    def module(self) -> nn.Module | None:
-        """As the model's."""
-        return self.model.module
+    def operating_threshold(self) -> float | None:
+        """The other one."""
+        return self.threshold
 
     @property
     def card(self) -> object:
-        """As the model's; None if it has none."""
+        """Of the model; None if it has none."""
         return getattr(self.model, "card", None)
-
-    @property
-    def has_layers(self) -> bool:
-        """As the model's."""
-        return bool(getattr(self.model, "has_layers", True))
-
-    def embed(self, images: Images) -> Embeddings:
-        """As the model's."""
-        return self.model.embed(images)
 
 
 def measure_list(

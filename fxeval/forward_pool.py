@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fxeval.admission import check_embeddings
 from fxeval.contracts import (
-    Crop,
     Embeddings,
     FaceModel,
     Fill,
@@ -25,11 +24,10 @@ from fxeval.contracts import (
     MaskBank,
     Pairs,
     Perturbations,
-    SimilarityKind,
 )
 from fxeval.errors import ModelContractError
 from fxeval.explainers.mask_banks import masker
-from fxeval.models.loading import device_of
+from fxeval.models.loading import ModelAround, device_of
 from fxeval.perturbation import fill_images, remove
 
 
@@ -245,51 +243,19 @@ class ForwardPool:
 
 
 @dataclass(frozen=True, eq=False)
-class PooledModel:
+class PooledModel(ModelAround):
     """A face model whose ``embed`` goes through a pool; what explainers are given.
 
     Attributes:
-        model: The model.
         pool: Takes its forward passes.
         key: What its embeddings are remembered under. The digest of the weights alone does not say
             how images are prepared, so whoever knows more hands in more.
         changes: Says what of the model is not as it was, for models in the hands of strangers.
     """
 
-    model: FaceModel
     pool: ForwardPool
     key: str
     changes: Callable[[], Sequence[str]] = tuple
-
-    @property
-    def name(self) -> str:
-        """As the model's."""
-        return self.model.name
-
-    @property
-    def crop(self) -> Crop:
-        """As the model's."""
-        return self.model.crop
-
-    @property
-    def similarity(self) -> SimilarityKind:
-        """As the model's."""
-        return self.model.similarity
-
-    @property
-    def operating_threshold(self) -> float | None:
-        """As the model's."""
-        return self.model.operating_threshold
-
-    @property
-    def digest(self) -> str:
-        """As the model's."""
-        return self.model.digest
-
-    @property
-    def module(self) -> nn.Module | None:
-        """As the model's."""
-        return self.model.module
 
     def embed(self, images: Images) -> Embeddings:
         """Embed through the pool, in its batches; returns (N, D) on the model's device."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fxeval.contracts import Crop, Embeddings, FaceModel, Images, SimilarityKind
+from fxeval.contracts import FaceModel
 from fxeval.errors import ModelContractError
 from fxeval.models import ARCHITECTURES, build, takes_preprocessing
 from fxeval.models.cards import STATE_FORMATS, ModelCard, read_card
@@ -26,69 +26,39 @@ from fxeval.models.formats import (
     selected,
 )
 from fxeval.models.golden import GoldenCheck, compare
-from fxeval.models.loading import TorchFaceModel, check_loaded, fill_module, read_weights
+from fxeval.models.loading import (
+    ModelAround,
+    TorchFaceModel,
+    check_loaded,
+    fill_module,
+    read_weights,
+)
 from fxeval.models.preprocessing import Preprocessed, Preprocessing
 from fxeval.strict_yaml import brief
 
 
-class CardedModel:
+@dataclass(frozen=True, eq=False)
+class CardedModel(ModelAround):
     """A face model with the card it was loaded from; in all else the model itself.
 
     Attributes:
         card: What its vendor says.
         golden: Whether it agrees with the vendor's own embeddings.
-        code: SHA-256 of the file that makes its network, as hex; None if there is none.
     """
 
-    def __init__(self, model: FaceModel, card: ModelCard, golden: GoldenCheck) -> None:
-        self.card = card
-        self.golden = golden
-        self.code = None if card.architecture is None else _code_digest(card.architecture)
-        self._model = model
+    card: ModelCard
+    golden: GoldenCheck
 
     @property
-    def name(self) -> str:
-        """Id shown in reports."""
-        return self._model.name
-
-    @property
-    def crop(self) -> Crop:
-        """The crop that ``embed`` expects."""
-        return self._model.crop
-
-    @property
-    def similarity(self) -> SimilarityKind:
-        """``cosine`` or ``neg_l2``."""
-        return self._model.similarity
-
-    @property
-    def operating_threshold(self) -> float | None:
-        """Native similarity from which the model says match; None if it has no such point."""
-        return self._model.operating_threshold
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the weights as hex."""
-        return self._model.digest
-
-    @property
-    def module(self) -> nn.Module | None:
-        """``Images -> Embeddings``, differentiable; None for a black box."""
-        return self._model.module
-
-    @property
-    def has_layers(self) -> bool:
-        """Whether hooks on the module's parts see what they compute."""
-        return self.module is not None and bool(getattr(self._model, "has_layers", True))
+    def code(self) -> str | None:
+        """SHA-256 of the file that makes its network, as hex; None if there is none."""
+        factory = self.card.architecture
+        return None if factory is None else _code_digest(factory)
 
     @property
     def runtime(self) -> str:
         """What computes the embeddings."""
-        return str(getattr(self._model, "runtime", f"torch {torch.__version__}"))
-
-    def embed(self, images: Images) -> Embeddings:
-        """Embed (N, 3, H, W) float32 images in [0, 1]; returns (N, D) float32, no gradient."""
-        return self._model.embed(images)
+        return str(getattr(self.model, "runtime", f"torch {torch.__version__}"))
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,56 @@ class TorchFaceModel:
         return embeddings.clone()
 
 
+@dataclass(frozen=True, eq=False)
+class ModelAround:
+    """A face model around another one: what a subclass does not override is the other one's.
+
+    Attributes:
+        model: The other one.
+    """
+
+    model: FaceModel
+
+    @property
+    def name(self) -> str:
+        """Id shown in reports."""
+        return self.model.name
+
+    @property
+    def crop(self) -> Crop:
+        """The crop that ``embed`` expects."""
+        return self.model.crop
+
+    @property
+    def similarity(self) -> SimilarityKind:
+        """``cosine`` or ``neg_l2``."""
+        return self.model.similarity
+
+    @property
+    def operating_threshold(self) -> float | None:
+        """Native similarity from which the model says match; None if it has no such point."""
+        return self.model.operating_threshold
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights as hex."""
+        return self.model.digest
+
+    @property
+    def module(self) -> nn.Module | None:
+        """``Images -> Embeddings``, differentiable; None for a black box."""
+        return self.model.module
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether hooks on the module's parts see what they compute."""
+        return self.module is not None and bool(getattr(self.model, "has_layers", True))
+
+    def embed(self, images: Images) -> Embeddings:
+        """Embed (N, 3, H, W) float32 images in [0, 1]; returns (N, D) float32, no gradient."""
+        return self.model.embed(images)
+
+
 def with_module(model: FaceModel, module: nn.Module, *, digest: str) -> TorchFaceModel:
     """Return the model with another module of the same kind, for example with random weights.
 
