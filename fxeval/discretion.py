@@ -7,7 +7,11 @@ import re
 
 from fxeval.errors import DataContractError, FxevalError
 
-_LEADING = re.compile(r"(?:\b[A-Za-z]:|~|(?<![\w.:/\\]))[/\\](?=[^\s/\\])(?:[^\n'\":,;()]*[/\\])?")
+# Folders may have spaces in their names; another path, or the suffix of a file, ends one.
+_LEADING = re.compile(
+    r"(?:\b[A-Za-z]:|~|(?<![\w.:/\\]))[/\\](?=[^\s/\\])"
+    r"(?:(?:(?! [/\\]|\.\w{1,11}\s)[^\n'\":,;()])*[/\\])?"
+)
 _EXCERPT = re.compile(r"\s+\d* *\|")
 _NAMELESS = re.compile(r"(?:pairs '[^'/\\]*'|pair listing|landmarks): [^/\\\n]*")
 _COUNT = re.compile(r"\d+ of \d+ (?:images|pairs) [a-z ]+")
@@ -33,6 +37,8 @@ def without_paths(text: str) -> str:
 
     >>> without_paths("/home/ann lee/w/net.pt: not the '/srv/card' that ../a/suite.yaml names")
     "net.pt: not the 'card' that ../a/suite.yaml names"
+    >>> without_paths("/srv/a/../net.pt is out of /srv/b c/d; C:/ann/x.pt is a model and/or none")
+    'net.pt is out of d; x.pt is a model and/or none'
     """
     return _LEADING.sub("", text)
 

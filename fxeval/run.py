@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fxeval.bench import Bench, Subjects
 from fxeval.cells import Cell, Estimate, Limit, Metric, Outcome, Verdict
 from fxeval.contracts import Fill, RowState
+from fxeval.discretion import without_paths
 from fxeval.estimation import mean_estimate, median_estimate, paired
 from fxeval.metrics import CATALOGUE
 from fxeval.metrics.evidence import EXPLAINER, Curve, Measurement
@@ -244,7 +245,7 @@ def _state_verdict(found: Measurement, states: Mapping[RowState, int]) -> Verdic
     if verdict is None:
         return None
     first = next((reason for reason in found.reasons if reason), "no reason given")
-    return Verdict(verdict.outcome, f"{verdict.reason}; first: {first}")
+    return Verdict(verdict.outcome, f"{verdict.reason}; first: {without_paths(first)}")
 
 
 def _counts(states: Sequence[RowState]) -> dict[RowState, int]:
@@ -253,7 +254,11 @@ def _counts(states: Sequence[RowState]) -> dict[RowState, int]:
 
 def _problems(row_id: Callable[[int], str], found: Measurement) -> list[dict[str, str]]:
     return [
-        {"row": row_id(row), "state": state.value, "reason": found.reasons[row]}
+        {
+            "row": row_id(row),
+            "state": state.value,
+            "reason": without_paths(found.reasons[row]),
+        }
         for row, state in enumerate(found.states)
         if state is not RowState.OK
     ][:SHOWN_PROBLEMS]

@@ -47,7 +47,7 @@ def test_node_ids_name_the_cell_and_select_it(world):
         ("centre", "randomisation", "absolute_rank_correlation_fully_randomised"),
         ("nan", "deletion-insertion", "nan_map"),
         ("shape", "deletion-insertion", "got (1, 7, 7). Upsample"),
-        ("raises", "randomisation", "RuntimeError: out of ideas"),
+        ("raises", "randomisation", "RuntimeError: out of ideas, see notes.txt"),
         ("vandal", "deletion-insertion", "its weights or buffers were changed"),
     ],
 )
@@ -60,6 +60,7 @@ def test_an_explainer_that_says_nothing_fails_and_the_record_says_why(
     cell = cells(record)[f"{check}[tiny-{explainer}-memory]"]
     assert cell["verdict"]["outcome"] == "fail"
     assert reason in cell["verdict"]["reason"]
+    assert "/home" not in json.dumps(record)
     assert record["verdict"]["outcome"] == "fail"
 
 

@@ -95,7 +95,7 @@ def explainer_shape():
 @pytest.fixture
 def explainer_raises():
     def fail(m, p, r, g):
-        raise RuntimeError("out of ideas")
+        raise RuntimeError("out of ideas, see /home/ann/notes.txt")
     return Explain(fail)
 
 
