@@ -84,6 +84,8 @@ def measure_list(
 ) -> Measured:
     """Measure a model on all rows of a list, those set aside included: they are of the protocol.
 
+    A triplet counts as a mated and a nonmated pair.
+
     Args:
         model: The model, on its device.
         source: The pairs; asked for a few images at a time.
@@ -101,7 +103,7 @@ def measure_list(
     ids: list[str] = []
     baseline, reason, fault = None, "", ""
     try:
-        listing = source.listing()
+        listing = source.listing().with_nonmates()
         ids = list(dict.fromkeys([*listing.probe, *listing.reference]))
         people = {*listing.probe_identity, *listing.reference_identity}
         n_mated = sum(listing.is_mated)

@@ -119,6 +119,20 @@ class PairListing:
     def __len__(self) -> int:
         return len(self.probe)
 
+    def with_nonmates(self) -> "PairListing":
+        """Return the pairs, and after them each probe with the nonmate that the list names."""
+        if not self.contrast:
+            return self
+        return PairListing(
+            probe=self.probe * 2,
+            reference=self.reference + self.contrast,
+            is_mated=self.is_mated + (False,) * len(self),
+            probe_identity=self.probe_identity * 2,
+            reference_identity=self.reference_identity + self.contrast_identity,
+            excluded=self.excluded,
+            fold=self.fold * 2,
+        )
+
     def take(self, rows: Sequence[int]) -> "PairListing":
         """Return the listing of the given rows, in the given order."""
 

@@ -135,6 +135,7 @@ class SuiteFile(pytest.Module):
         try:
             loaded = suite.load(self._shown_path(), ids, check_params=faults)
             cells = plan.cells(loaded)
+            preflight.check_cards_of(cells, overridden, self.path.parent)
             preflight.check_layers_of(cells, overridden)
         except SuiteError as error:
             raise self.CollectError(str(error)) from None

@@ -40,6 +40,29 @@ def check_params(role: str, id: str, params: Mapping[str, Any]) -> list[tuple[st
     return faults_of(catalogue.shipped(id), id, params)
 
 
+def check_cards_of(cells: Sequence[Cell], overridden: Overridden, folder: Path) -> None:
+    """Read the cards of the user's models, so that their faults come before anything is measured.
+
+    Args:
+        cells: Of a suite.
+        overridden: For each role, the ids for which the user has a fixture.
+        folder: Of the suite.
+
+    Raises:
+        SuiteError: With the faults of every card.
+    """
+    faults: dict[str, None] = {}
+    for cell in cells:
+        card = _card_of(cell, overridden, folder) if cell.model.id == "card" else None
+        if card is not None:
+            try:
+                read_card(card)
+            except ModelContractError as error:
+                faults[f"{cell.model.where}: error: model '{cell.model.name}': {error}"] = None
+    if faults:
+        raise SuiteError("\n".join(faults))
+
+
 def check_layers_of(cells: Sequence[Cell], overridden: Overridden) -> None:
     """Refuse layers that a shipped model does not have.
 

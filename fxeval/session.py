@@ -75,7 +75,8 @@ class Session:
             "suite": {
                 "name": suite.name,
                 "title": suite.title,
-                "path": suite.path.as_posix(),
+                # Outside of the current folder the path is the machine's own.
+                "path": suite.path.name if ".." in suite.path.parts else suite.path.as_posix(),
                 "digest": suite.digest,
                 "seed": suite.seed,
                 "formats": list(suite.formats),

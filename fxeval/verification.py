@@ -294,7 +294,7 @@ def _protocol(kind: SimilarityKind, n_folds: int, own: bool, resamples: int) -> 
         if kind == "cosine"
         else "Euclidean distances, first best of all midpoints, accepted if below"
     )
-    folds = "folds of the list" if own else "folds of contiguous pairs"
+    folds = "folds of the list" if own else "folds of contiguous mated and nonmated pairs"
     return (
         f"{n_folds} {folds}, each decided by the threshold best on the others: {candidates}; "
         f"95 % percentile intervals of {resamples:,} resamples of the identities (vertex bootstrap)"

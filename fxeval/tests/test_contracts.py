@@ -149,3 +149,17 @@ def test_a_diagnostic_is_one_number_for_each_map(wrong):
 def test_diagnostics_of_numpy_are_taken_too():
     maps = SaliencyMaps(torch.rand(2, *SIZE), diagnostics={"fine": np.array([1.0, 2.0])})
     assert check_maps("mine", maps, 2, SIZE).diagnostics["fine"].tolist() == [1, 2]
+
+
+def test_a_triplet_is_a_mated_and_a_nonmated_pair():
+    triplets = PairListing(
+        probe=("1", "4"), reference=("2", "5"), is_mated=(True, True), probe_identity=("a", "b"),
+        reference_identity=("a", "b"), fold=(0, 1), contrast=("3", "1"),
+        contrast_identity=("c", "a"),
+    )  # fmt: skip
+    pairs = triplets.with_nonmates()
+    assert pairs.reference == ("2", "5", "3", "1")
+    assert pairs.is_mated == (True, True, False, False)
+    assert pairs.reference_identity == ("a", "b", "c", "a")
+    assert pairs.fold == (0, 1, 0, 1)
+    assert pairs.with_nonmates() is pairs

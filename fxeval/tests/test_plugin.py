@@ -101,7 +101,8 @@ def test_what_cannot_be_measured_is_invalid_and_the_rest_goes_on(world, line, wo
 
 def test_what_a_record_says_of_an_error_names_no_place_of_the_machine_and_nobody(world):
     named = f"{{use: csv, params: {{root: '{world.path}', file: Ann_Other.csv}}}}"
-    gone = f"{{use: card, params: {{file: '{world.path}/gone.yaml'}}, as: a}}"
+    gone = f"{{use: card, params: {{file: '{world.path}/own.yaml'}}, as: a}}"
+    (world.path / "own.yaml").write_text(OWN_CARD)
     (world.path / "Ann_Other.csv").write_text("img1,img2,label,id1,id2\nAnn/1.jpg,,1,Ann,Ann\n")
     result = world(
         explainers="occlusion",
@@ -109,13 +110,36 @@ def test_what_a_record_says_of_an_error_names_no_place_of_the_machine_and_nobody
             "pairs: [{use: memory, n: 32}]", f"pairs: [{named}, broken]"
         ).replace("models: [tiny]", f"models: [{gone}, tiny]"),
     )
-    result.stdout.fnmatch_lines(["*gone.yaml:1:1: *", "*:2: *'Ann/1.jpg,,1,Ann,Ann'*"])
+    result.stdout.fnmatch_lines(
+        ["*/gone.safetensors: the weights *", "*:2: *'Ann/1.jpg,,1,Ann,Ann'*"]
+    )
     [page], [file] = world.path.glob("reports/*/*.html"), world.path.glob("reports/*/*.json")
     for text in (page.read_text(), file.read_text()):
-        assert "gone.yaml:1:1: error" in text
+        assert "gone.safetensors: the weights cannot be read" in text
         assert "Ann_Other.csv:2" in text
         assert str(world.path) not in text
         assert "Ann/1" not in text
+
+
+OWN_CARD = f"""\
+card: 1
+name: own
+weights: gone.safetensors
+sha256: {64 * "a"}
+architecture: iresnet18
+"""
+
+
+def test_a_faulty_card_is_an_error_of_collection_with_its_place(world):
+    models = "models: [{use: card, params: {file: ../own.yaml}, as: acme}]"
+    (world.path / "own.yaml").write_text(OWN_CARD.replace("iresnet18", "iresnet19"))
+    result = world(edit=lambda text: text.replace("models: [tiny]", models))
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["*small.yaml:4:*model 'acme': *own.yaml:5:15: error: *iresnet19*"])
+    (world.path / "own.yaml").unlink()
+    result = world(edit=lambda text: text.replace("models: [tiny]", models))
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["*small.yaml:4:*own.yaml:1:1: error: *cannot be read*"])
 
 
 def test_few_identities_are_inconclusive_and_warn_only_if_asked(world):
