@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fxeval.contracts import Crop
 from fxeval.errors import DataContractError
+from fxeval.registry import hint
+from fxeval.strict_yaml import brief
 
 MAX_PIXELS = 16_000_000
 """Largest image read; a PNG of some kilobytes can otherwise ask for gigabytes."""
@@ -119,6 +121,22 @@ CROPS: Mapping[str, Crop] = MappingProxyType(
     }
 )
 """All named crops."""
+
+
+def crop_named(name: str, parameter: str) -> Crop:
+    """Return a named crop.
+
+    Args:
+        name: Of the crop.
+        parameter: That holds the name, for the message.
+
+    Raises:
+        DataContractError: If there is no such crop.
+    """
+    if name not in CROPS:
+        text = f"'{parameter}': unknown crop '{brief(name)}'. {hint(name, CROPS)}"
+        raise DataContractError(text)
+    return CROPS[name]
 
 
 def similarity_transform(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:

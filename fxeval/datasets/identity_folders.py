@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard, Exclusion, IdentityListing, PairListing
-from fxeval.datasets.alignment import CROPS, decode_image, image_bytes
+from fxeval.datasets.alignment import crop_named, decode_image, image_bytes
 from fxeval.datasets.drawing import drawn_pairs
 from fxeval.datasets.face_folder import FaceFolder
 from fxeval.datasets.manifests import Face, Manifest, digest_of, path_fault
@@ -74,6 +74,7 @@ class IdentityFolders:
     banner: str | None = None
 
     def __post_init__(self) -> None:
+        crop_named(self.crop, "crop")
         one = math.fsum(self.fractions) if all(map(math.isfinite, self.fractions)) else math.nan
         if self.fractions and not (
             len(self.fractions) <= len(SPLITS) and min(self.fractions) >= 0 and abs(one - 1) < 1e-9
@@ -133,9 +134,7 @@ class IdentityFolders:
     def _folder(self) -> FaceFolder:
         if self.manifest_file is not None:
             return FaceFolder(self.root, self.manifest_file)
-        if self.crop not in CROPS:
-            raise DataContractError(f"unknown crop '{self.crop}'. {hint(self.crop, CROPS)}")
-        return _AlignedFolders(self.root, aligned_to=CROPS[self.crop])
+        return _AlignedFolders(self.root, aligned_to=crop_named(self.crop, "crop"))
 
     @cached_property
     def _listing(self) -> IdentityListing:

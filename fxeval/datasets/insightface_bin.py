@@ -21,12 +21,11 @@ import torch
 from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard, PairListing
-from fxeval.datasets.alignment import CROPS, align, decode_image
+from fxeval.datasets.alignment import align, crop_named, decode_image
 from fxeval.datasets.pair_lines import joined
 from fxeval.datasets.restricted_pickle import PlainArray, load
 from fxeval.datasets.text_files import lines_of, read_text
 from fxeval.errors import DataContractError
-from fxeval.registry import hint
 
 MAX_FILE_BYTES = 2 << 30
 """Largest file read."""
@@ -58,6 +57,9 @@ class InsightfaceBin:
     crop: str = "arcface112"
     identities_file: Path | None = None
     banner: str | None = None
+
+    def __post_init__(self) -> None:
+        crop_named(self.crop, "crop")
 
     def listing(self) -> PairListing:
         """Return all pairs in the order of the file; a pair of one image twice is set aside.
@@ -96,7 +98,7 @@ class InsightfaceBin:
         Raises:
             DataContractError: Naming every id that the file does not have.
         """
-        content, stored = self._content, self._stored
+        content, stored = self._content, crop_named(self.crop, "crop")
         first = {image_id: row for row, image_id in reversed([*enumerate(content.ids)])}
         unknown = [image_id for image_id in image_ids if image_id not in first]
         if unknown:
@@ -114,21 +116,13 @@ class InsightfaceBin:
         """Describe the file: its SHA-256 and the number of images, repeated ones included."""
         return DataCard(self._content.digest, len(self._content.ids))
 
-    @property
-    def _stored(self) -> Crop:
-        if self.crop not in CROPS:
-            raise DataContractError(
-                f"pairs '{self.name}': unknown crop '{self.crop}'. {hint(self.crop, CROPS)}"
-            )
-        return CROPS[self.crop]
-
     @cached_property
     def _content(self) -> "_Content":
         if self.file is None:
             raise DataContractError(
                 f"pairs '{self.name}': no file is named. Set 'file' to the .bin of the set."
             )
-        stored, where = self._stored, str(self.file)
+        stored, where = crop_named(self.crop, "crop"), str(self.file)
         data = _read(self.file)
         images, labels = _parts(load(data, where), where)
         if len(images) > MAX_IMAGES or not labels or len(images) != 2 * len(labels):

@@ -20,7 +20,7 @@ from torch import Tensor
 from fxeval.contracts import Crop, DataCard, PairListing
 from fxeval.datasets.face_folder import FaceFolder
 from fxeval.datasets.pair_lines import PairLine
-from fxeval.datasets.pair_lists import OnMissing, check_on_missing, crop_named, listing_of
+from fxeval.datasets.pair_lists import OnMissing, aligned_crop, check_on_missing, listing_of
 from fxeval.datasets.text_files import lines_of, read_text
 from fxeval.errors import DataContractError
 from fxeval.strict_yaml import brief
@@ -55,7 +55,7 @@ class LfwPairs:
     on_missing: OnMissing = "error"
 
     def __post_init__(self) -> None:
-        crop_named(self.aligned_to)
+        aligned_crop(self.aligned_to)
         check_on_missing(self.on_missing)
 
     @property
@@ -101,7 +101,7 @@ class LfwPairs:
 
     @cached_property
     def _folder(self) -> FaceFolder:
-        return FaceFolder(self.root, self.manifest_file, crop_named(self.aligned_to))
+        return FaceFolder(self.root, self.manifest_file, aligned_crop(self.aligned_to))
 
 
 def parse_pairs(text: str, where: str) -> list[PairLine]:

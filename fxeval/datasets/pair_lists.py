@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard, Exclusion, PairListing
-from fxeval.datasets.alignment import CROPS
+from fxeval.datasets.alignment import crop_named
 from fxeval.datasets.face_folder import FaceFolder
 from fxeval.datasets.manifests import Face, digest_of
 from fxeval.datasets.pair_lines import PairLine, called
@@ -174,7 +174,7 @@ class ImageList:
         check_on_missing(self.on_missing)
         if self.subset is not None and self.subset < 1:
             raise DataContractError(f"'subset': at least 1 expected, got {self.subset}.")
-        crop_named(self.aligned_to)
+        aligned_crop(self.aligned_to)
 
     @property
     def name(self) -> str:
@@ -195,7 +195,7 @@ class ImageList:
     @cached_property
     def folder(self) -> FaceFolder:
         """Where the images are."""
-        crop = crop_named(self.aligned_to)
+        crop = aligned_crop(self.aligned_to)
         return FaceFolder(self.root, self.manifest_file or Path("manifest.json"), crop)
 
     @property
@@ -258,14 +258,10 @@ def check_on_missing(on_missing: str) -> None:
         )
 
 
-def crop_named(name: str | None) -> Crop | None:
-    """Return a known crop, None for None.
+def aligned_crop(name: str | None) -> Crop | None:
+    """Return the crop that ``aligned_to`` names, None for None.
 
     Raises:
         DataContractError: If there is no such crop.
     """
-    if name is not None and name not in CROPS:
-        raise DataContractError(
-            f"'aligned_to': a crop of {', '.join(CROPS)} expected, got '{brief(name)}'."
-        )
-    return None if name is None else CROPS[name]
+    return None if name is None else crop_named(name, "aligned_to")

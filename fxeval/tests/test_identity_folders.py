@@ -338,7 +338,7 @@ def test_folders_that_cannot_be_used_are_named(root, tmp_path, monkeypatch):
     with pytest.raises(DataContractError, match=r"none can be used \(not of 150 x 150 pixels: 13"):
         IdentityFolders(root, crop="dlib150").identities()
     with pytest.raises(DataContractError, match=r"unknown crop 'dlib15'. Did you mean 'dlib150'"):
-        IdentityFolders(root, crop="dlib15").identities()
+        IdentityFolders(root, crop="dlib15")
     monkeypatch.setattr(identity_folders, "MAX_FILES", 12)
     with pytest.raises(DataContractError, match="at most 12 files"):
         IdentityFolders(root).identities()

@@ -252,7 +252,7 @@ def test_the_size_of_the_images_is_that_of_the_crop(tmp_path):
     with pytest.raises(DataContractError, match="got 150 x 150"):
         source(path).listing()
     with pytest.raises(DataContractError, match=r"unknown crop 'arcface11'.* 'arcface112'"):
-        source(path, crop="arcface11").listing()
+        source(path, crop="arcface11")
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):

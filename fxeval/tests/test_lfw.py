@@ -124,7 +124,7 @@ def test_aligned_images_in_folders_of_people_need_no_manifest(tmp_path: Path):
     listing = pairs.listing()
     assert pairs.images(listing.reference, ARCFACE_112)[:, 0, 0, 0].tolist() == [2, 1]
     assert pairs.card().n_images == 3
-    with pytest.raises(DataContractError, match=r"'aligned_to': a crop of .*arcface112"):
+    with pytest.raises(DataContractError, match=r"'aligned_to': unknown crop .*arcface112"):
         LfwPairs(tmp_path, aligned_to="arcface111")
     with pytest.raises(DataContractError, match="'on_missing': 'error' or 'exclude'"):
         LfwPairs(tmp_path, on_missing="skip")

@@ -86,7 +86,7 @@ def test_a_subset_of_a_list_is_part_of_it_and_follows_the_seed(root: Path):
     [
         ({"subset": 0}, "'subset': at least 1"),
         ({"on_missing": "skip"}, "'on_missing': 'error' or 'exclude'"),
-        ({"aligned_to": "arcface11"}, "'aligned_to': a crop of"),
+        ({"aligned_to": "arcface11"}, "'aligned_to': unknown crop"),
         ({"aligned_to": "arcface112", "manifest_file": Path("m.json")}, "got both"),
     ],
 )
