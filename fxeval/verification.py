@@ -153,7 +153,8 @@ def measure(
 
     The accuracy is that of :func:`fxeval.similarity.k_fold_accuracy`, over the list's own folds if
     it names at least two; the equal error rate is the mean of FMR and FNMR at ``tau_eer``. A true
-    match rate at a false match rate of x needs 1/x nonmated pairs.
+    match rate at a false match rate of x needs 1/x nonmated pairs. A figure that is 1 or 0 in every
+    resample gets Wilson's interval over the identities, as no error yet is not no error ever.
 
     Args:
         compared: Of all pairs.
@@ -186,6 +187,7 @@ def measure(
         for name, value in point.items()
         if name != "accuracy_std"
     }
+    found |= {name: _uncertain(found[name], len(people)) for name in QUANTITIES if name in found}
     thresholds = {name: found[name] for name in THRESHOLDS if name in found}
     if vendor is not None:
         thresholds["vendor"] = Figure(vendor, math.nan, math.nan)
@@ -275,6 +277,17 @@ def _figure(value: float, drawn: FloatArray) -> Figure:
     # Observed values only: thresholds may be infinite, and nothing lies between them.
     low, high = np.quantile(known, ends, method="inverted_cdf")
     return Figure(value, min(float(low), value), max(float(high), value))
+
+
+def _uncertain(figure: Figure, n_identities: int) -> Figure:
+    """Return a share with an interval, also where no resample differs: Wilson's over identities.
+
+    Without an error among the pairs there is none in any resample; a few people are no proof that
+    there never will be one.
+    """
+    if figure.low == figure.high == figure.value and figure.value in (0.0, 1.0):
+        return wilson(round(figure.value * n_identities), n_identities)
+    return figure
 
 
 def _achieved(compared: ComparedPairs, similarity: Figure) -> Threshold:

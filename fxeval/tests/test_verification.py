@@ -286,12 +286,19 @@ def test_how_many_resamples_are_valued_at_once_changes_nothing(monkeypatch):
     assert measure(compared, resamples=30) == whole
 
 
-def test_a_perfect_model_has_an_interval_without_width():
-    compared = made(effect=0.0)
-    perfect = measure(replace(compared, similarities=compared.is_mated * 0.5 + 0.2), resamples=20)
-    for name in ("verification_accuracy", "verification_auc", "tmr_at_fmr_1e-2"):
-        assert perfect.figures[name] == verification.Figure(1.0, 1.0, 1.0)
-    assert perfect.figures["verification_eer"] == verification.Figure(0.0, 0.0, 0.0)
+def test_a_model_without_an_error_is_as_certain_as_its_people_are_many():
+    for n_people in (60, 600):
+        compared = made(n_people, 2 * n_people, effect=0.0)
+        similarities = compared.is_mated * 0.5 + 0.2
+        perfect = measure(replace(compared, similarities=similarities), resamples=20)
+        n = len(np.unique([compared.probe_identity, compared.reference_identity]))
+        for name in ("verification_accuracy", "verification_auc", "tmr_at_fmr_1e-2"):
+            found = perfect.figures[name]
+            assert (found.value, found.high) == (1.0, 1.0)
+            assert found.low == pytest.approx(n / (n + 1.959964**2))
+        eer = perfect.figures["verification_eer"]
+        assert (eer.value, eer.low) == (0.0, 0.0)
+        assert eer.high == pytest.approx(1.959964**2 / (n + 1.959964**2))
 
 
 def test_a_model_that_knows_nothing_is_no_better_than_a_coin():
