@@ -171,7 +171,7 @@ class ModelFile(Protocol):
     """A face model that is still a file; what a fixture may return in place of a model."""
 
     def load(self) -> FaceModel:
-        """Read, check and return the model; called once for all cells that want it.
+        """Read, check and return the model; called once for all cells in a row that want it.
 
         Raises:
             ModelContractError: If the file or what is in it cannot be trusted.
