@@ -14,7 +14,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from fxeval.contracts import PairListing
-from fxeval.datasets.alignment import MAX_PIXELS, decode_image, read_image
+from fxeval.datasets.alignment import CROPS, MAX_PIXELS, decode_image, read_image
 from fxeval.datasets.detection import MAX_POSITION, LandmarkFile
 from fxeval.datasets.flat_pairs import parse_flat, parse_patch
 from fxeval.datasets.insightface_bin import InsightfaceBin
@@ -311,6 +311,6 @@ def _check_listing(found: tuple[InsightfaceBin, PairListing]) -> None:
     source, listing = found
     assert len(listing) >= 2
     assert set(listing.fold) == {0, 1}
-    assert source.images(listing.probe[:2], source._stored).shape == (2, 3, *SIZE)
+    assert source.images(listing.probe[:2], CROPS[source.crop]).shape == (2, 3, *SIZE)
     for encoded_face in source._content.encoded[:2]:
         assert decode_image(encoded_face, "x").shape == (*SIZE, 3)
