@@ -51,14 +51,19 @@ def check_cards_of(cells: Sequence[Cell], overridden: Overridden, folder: Path) 
     Raises:
         SuiteError: With the faults of every card.
     """
-    faults: dict[str, None] = {}
-    for cell in cells:
-        card = _card_of(cell, overridden, folder) if cell.model.id == "card" else None
+    # A suite may have thousands of cells, and few cards.
+    uses = dict.fromkeys(
+        (cell.model.where, cell.model.name, _card_of(cell, overridden, folder))
+        for cell in cells
+        if cell.model.id == "card"
+    )
+    faults = []
+    for where, name, card in uses:
         if card is not None:
             try:
                 read_card(card)
             except ModelContractError as error:
-                faults[f"{cell.model.where}: error: model '{cell.model.name}': {error}"] = None
+                faults.append(f"{where}: error: model '{name}': {error}")
     if faults:
         raise SuiteError("\n".join(faults))
 

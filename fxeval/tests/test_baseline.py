@@ -97,6 +97,22 @@ def test_the_figures_are_those_of_the_pairs_one_by_one(pool, kind, fold):
     assert found.baseline.thresholds["vendor"].fmr.value == (values[~mated] >= -0.5).mean()
 
 
+def test_a_list_of_triplets_is_verified_by_mates_and_the_nonmates_it_names(pool):
+    class Triplets(People):
+        def listing(self):
+            people = [str(i) for i in range(self.n)]
+            others = [str((i + 1) % self.n) for i in range(self.n)]
+            return PairListing(
+                tuple(f"{i}a" for i in people), tuple(f"{i}b" for i in people),
+                (True,) * self.n, tuple(people), tuple(people),
+                contrast=tuple(f"{i}c" for i in others), contrast_identity=tuple(others),
+            )  # fmt: skip
+
+    found = measure_list(CountingModel(ConvNet().eval()), Triplets(), pool)
+    assert found.n_images == 3 * 40
+    assert (found.baseline.n_mated, found.baseline.n_nonmated) == (40, 40)
+
+
 def test_each_image_is_embedded_once_and_a_few_are_in_memory_at_a_time(pool, monkeypatch):
     monkeypatch.setattr(baseline, "IMAGES_AT_ONCE", 50)
     source, model, told = People(), net(), []

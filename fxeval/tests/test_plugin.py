@@ -121,6 +121,16 @@ def test_what_a_record_says_of_an_error_names_no_place_of_the_machine_and_nobody
         assert "Ann/1" not in text
 
 
+def test_a_suite_outside_of_the_current_folder_is_recorded_by_its_name(
+    world, pytester, monkeypatch
+):
+    world("--co")
+    monkeypatch.chdir(pytester.mkdir("inner"))
+    pytester.runpytest_inprocess("../suites/small.yaml", "--fx-threads=1")
+    (path,) = world.path.glob("inner/reports/*/small.json")
+    assert json.loads(path.read_text())["suite"]["path"] == "small.yaml"
+
+
 OWN_CARD = f"""\
 card: 1
 name: own

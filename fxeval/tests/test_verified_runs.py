@@ -22,6 +22,7 @@ class Crowd(Memory):
         return PairListing(
             tuple(f"{i}a" for i in ids + ids), tuple(f"{i}b" for i in ids + other),
             (True,) * self.n + (False,) * self.n, tuple(ids + ids), tuple(ids + other),
+            set_aside=("wrongly labelled",) + ("",) * (2 * self.n - 1),
         )
 
     def card(self):
@@ -130,6 +131,7 @@ def test_a_model_that_keeps_its_word_passes_and_the_record_says_how_well_it_veri
     }  # fmt: skip
     (page,) = run.world.path.glob("reports/*/small.html")
     assert "How well the models verify" in page.read_text()
+    assert "<dt>never explained</dt><dd>1 pair: wrongly labelled</dd>" in page.read_text()
     run.world.result.stdout.fnmatch_lines(["verifies *honest on crowd: accuracy 0.9*"])
 
 
