@@ -1,5 +1,6 @@
 """A small network with everything CAMs stumble over, and what its maps are held against."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,9 +102,15 @@ def upsampled(coarse: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return fine
 
 
-def embedded(net: Net, image: Tensor) -> Tensor:
+def exact(net: nn.Module) -> nn.Module:
+    """The same network in float64, to compute references with."""
+    return deepcopy(net).double()
+
+
+def embedded(net: nn.Module, image: Tensor) -> Tensor:
+    """One embedding, in the network's own precision."""
     with torch.no_grad():
-        return net(image[None])[0].double()
+        return net(image[None].to(next(net.parameters()).dtype))[0]
 
 
 def norm01(map_: np.ndarray | Tensor) -> np.ndarray:
