@@ -231,6 +231,7 @@ def work(job_file: Path) -> None:
         one.name: one for one in importlib.import_module(job["module"]).parsers(data)
     }  # so that libraries are loaded before memory is counted
     faulthandler.enable()
+    sys.dont_write_bytecode = True  # a first import would rename a file, as a parser must not
     sys.addaudithook(lambda event, _: _reached.append(event) if event in _FORBIDDEN else None)
     virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (virtual + MAX_GROWTH,) * 2)

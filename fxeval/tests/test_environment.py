@@ -1,7 +1,9 @@
 """The record says on what a result depends."""
 
+import shutil
 import subprocess
 
+import pytest
 import torch
 
 from fxeval.environment import describe
@@ -22,6 +24,13 @@ def test_versions_device_and_threads_are_named():
     assert all(value is None or isinstance(value, str | int | bool) for value in facts.values())
 
 
+def test_without_git_there_is_no_commit_and_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    facts = describe(torch.device("cpu"), 16, ".")
+    assert facts["commit"] is None
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is absent")
 def test_the_commit_and_uncommitted_changes_are_named(tmp_path):
     assert describe(torch.device("cpu"), 16, tmp_path)["commit"] is None
     git(tmp_path, "init")

@@ -162,7 +162,10 @@ def test_few_identities_are_inconclusive_and_warn_only_if_asked(world):
 
     result = world("-W", "default", edit=warn)
     assert result.ret == 0
-    result.assert_outcomes(passed=2, warnings=2)
+    result.assert_outcomes(passed=2)
+    # pytest and its plugins may have warnings of their own
+    ours = [line for line in result.outlines if "PytestWarning" in line and "inconclusive" in line]
+    assert len(ours) == 2
 
 
 def comparable(rows):

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import time
 import zipfile
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from fxeval.explain import explain
 from fxeval.explainers import precomputed
 from fxeval.explainers.precomputed import PrecomputedMaps, image_digests, save_maps
 from fxeval.forward_pool import ForwardPool, PooledModel
+from fxeval.tests.effort import at_most_bytes
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
 
 PAIRS = make_pairs(6)
@@ -275,16 +275,17 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path):
             for _ in range(4):
                 file.write(bytes(1 << 20))
         archive.writestr("probe.npy", b"")
-    start = time.perf_counter()
-    with pytest.raises(ExplainerContractError, match="announces"):  # the array's header lies
+    with (
+        at_most_bytes(16 << 20),
+        pytest.raises(ExplainerContractError, match="announces"),  # the array's header lies
+    ):
         look_up(path)
     data = path.read_bytes()
     place = data.rindex(b"PK\1\2", 0, data.rindex(b"PK\1\2"))  # the archive's entry of 'maps'
     lie = data[: place + 24] + (0xFFFFFFF0).to_bytes(4, "little") + data[place + 28 :]
     path.write_bytes(lie)
-    with pytest.raises(ExplainerContractError, match="bytes are unpacked"):
+    with at_most_bytes(16 << 20), pytest.raises(ExplainerContractError, match="bytes are unpacked"):
         look_up(path)
-    assert time.perf_counter() - start < 5
 
 
 def test_a_map_that_is_announced_to_be_larger_than_the_file_is_not_asked_for(tmp_path: Path):
