@@ -6,9 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from fxeval.tests.rounding import assert_rounded
 from fxeval.tests.world import CONFTEST, SUITE
 
 pytest_plugins = ["pytester"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what depends on rounding: the modules that compare with a bound of it."""
+    for item in items:
+        module = getattr(item, "module", None)
+        if module is not None and any(value is assert_rounded for value in vars(module).values()):
+            item.add_marker(pytest.mark.numerical)
 
 
 @pytest.fixture(scope="session")
