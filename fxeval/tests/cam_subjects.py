@@ -1,7 +1,7 @@
 """A small network with everything CAMs stumble over, and what its maps are held against."""
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -103,8 +103,18 @@ def upsampled(coarse: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def exact(net: nn.Module) -> nn.Module:
-    """The same network in float64, to compute references with."""
-    return deepcopy(net).double()
+    """The same network in float64, to compute references with; images may stay in float32."""
+    net = deepcopy(net).double()
+    net.register_forward_pre_hook(lambda _module, given: (given[0].double(),))
+    return net
+
+
+def exact_model(model):
+    """The same face model in float64: what an explainer makes of it is rounded at its ends alone.
+
+    These ends are the embeddings of references, and the maps.
+    """
+    return replace(model, module=exact(model.module))
 
 
 def embedded(net: nn.Module, image: Tensor) -> Tensor:

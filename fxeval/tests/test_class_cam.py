@@ -1,6 +1,7 @@
 """Class activation maps: parts that add up to the cosine, and models that have none."""
 
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers.class_cam import CAM, Tail, tail_of
 from fxeval.fixtures.synthetic.evaluate import DATA
 from fxeval.models.carded import load_card_model
+from fxeval.tests.cam_subjects import exact_model
+from fxeval.tests.rounding import assert_rounded, condition_of, terms_of
 from fxeval.tests.subjects import CountingModel
 
 CHANNELS, SIDE, DIM = 4, 6, 5
@@ -126,38 +129,68 @@ def flatten_cam(model: CountingModel, probe: Tensor, weights: np.ndarray):
     return coarse, constant
 
 
+def embedded(model: CountingModel, image: Tensor) -> np.ndarray:
+    return model.embed(image[None])[0].double().numpy()
+
+
 def unit(model: CountingModel, image: Tensor) -> np.ndarray:
-    e = model.embed(image[None])[0].double().numpy()
+    e = embedded(model, image)
     return e / np.linalg.norm(e)
+
+
+def assert_equals(found, compute, model: CountingModel, *given: Tensor) -> None:
+    """Compare what a network gives in float32 with ``compute(model, *given)`` in float64."""
+    exact = exact_model(model)
+    compute = partial(compute, exact)
+    assert_rounded(
+        found,
+        compute(*given),
+        terms=terms_of(model.module, passes=2),
+        condition=condition_of(compute, *given, module=exact.module),
+    )
+
+
+def sensitivity(model: CountingModel, *pairs: Tensor) -> float:
+    """The condition of the maps of pairs, as the explainer itself has it."""
+    return condition_of(lambda *pairs: explain(model, *pairs).positive, *pairs, module=model.module)
+
+
+# A model in float64 still rounds the references' embeddings to float32, and each map.
+ENDS = 2
 
 
 def test_a_flattened_head_is_taken_apart_as_by_algebra():
     model, probes, references = face_net(), images(3, 1), images(3, 2)
     maps = explain(model, probes, references)
-    cosines = F.cosine_similarity(model.embed(probes), model.embed(references))
+
+    def by_algebra(model, probe: Tensor, reference: Tensor):
+        e, r = embedded(model, probe), unit(model, reference)
+        coarse, constant = (part / np.linalg.norm(e) for part in flatten_cam(model, probe, r))
+        assert coarse.sum() + constant == pytest.approx(unit(model, probe) @ r, rel=1e-9)
+        return coarse, abs(constant) / (abs(constant) + np.abs(coarse).sum())
+
     for row in range(3):
-        e = model.embed(probes[row : row + 1])[0].double().numpy()
-        coarse, constant = flatten_cam(model, probes[row], unit(model, references[row]))
-        coarse, constant = coarse / np.linalg.norm(e), constant / np.linalg.norm(e)
-        np.testing.assert_allclose(maps.positive[row], coarse, rtol=1e-4, atol=1e-6)
-        assert coarse.sum() + constant == pytest.approx(float(cosines[row]), rel=1e-4)
-        share = abs(constant) / (abs(constant) + np.abs(coarse).sum())
-        assert float(maps.diagnostics["unplaced_share"][row]) == pytest.approx(share, rel=1e-4)
+        pair = probes[row], references[row]
+        for place, found in enumerate((maps.positive, maps.diagnostics["unplaced_share"])):
+            assert_equals(found[row], lambda *of, i=place: by_algebra(*of)[i], model, *pair)
     assert float(maps.positive.min()) < 0 < float(maps.positive.max())
 
 
 @pytest.mark.parametrize("head", ["gap", "mean"])
 def test_with_global_average_pooling_it_is_the_map_of_the_pooled_features(head):
     model, probe, reference = face_net(head), images(1, 1), images(1, 2)
-    fc = model.module.head[-1]
-    weights = fc.weight.detach().double().numpy().T @ unit(model, reference[0])  # of each channel
-    feature = body_of(model, probe[0])
-    length = float(model.embed(probe).norm())
-    expected = np.zeros((SIDE, SIDE))
-    for k in range(CHANNELS):
-        expected += weights[k] * feature[k] / (SIDE * SIDE) / length
-    np.testing.assert_allclose(
-        explain(model, probe, reference).positive[0], expected, rtol=1e-4, atol=1e-6
+
+    def pooled(model, probe: Tensor, reference: Tensor) -> np.ndarray:
+        fc = model.module.head[-1]
+        weights = fc.weight.detach().numpy().T @ unit(model, reference)  # of each channel
+        feature, length = body_of(model, probe), np.linalg.norm(embedded(model, probe))
+        expected = np.zeros((SIDE, SIDE))
+        for k in range(CHANNELS):
+            expected += weights[k] * feature[k] / (SIDE * SIDE) / length
+        return expected
+
+    assert_equals(
+        explain(model, probe, reference).positive[0], pooled, model, probe[0], reference[0]
     )
 
 
@@ -169,10 +202,8 @@ def from_layer(model: CountingModel, layer: str, image: Tensor, instead: Tensor)
         handle.remove()
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("layer", [None, "body.4"])
-def test_each_place_has_the_effect_of_its_activations_alone(head, layer):
-    model, probe, reference = face_net(head, seed=3), images(1, 4)[0], images(1, 5)[0]
+def effects(layer: str | None, model: CountingModel, probe: Tensor, reference: Tensor) -> Tensor:
+    """What activations add to the cosine, one place of the layer at a time."""
     tail = tail_of(model, layer, (SIDE, SIDE), "cam")
     assert isinstance(tail, Tail)
     taken = []
@@ -191,11 +222,17 @@ def test_each_place_has_the_effect_of_its_activations_alone(head, layer):
             alone[:, i, j] = taken[0][:, i, j]
             expected[i, j] = r @ (from_layer(model, tail.layer, probe, alone) - empty) / e.norm()
     assert float(expected.sum() + r @ empty / e.norm()) == pytest.approx(
-        float(r @ e / e.norm()), rel=1e-4
+        float(r @ e / e.norm()), rel=1e-9
     )
+    return F.interpolate(expected[None, None], (SIDE, SIDE), mode="bilinear")[0]
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("layer", [None, "body.4"])
+def test_each_place_has_the_effect_of_its_activations_alone(head, layer):
+    model, probe, reference = face_net(head, seed=3), images(1, 4)[0], images(1, 5)[0]
     ours = explain(model, probe[None], reference[None], layer=layer).positive
-    fine = F.interpolate(expected[None, None], (SIDE, SIDE), mode="bilinear")[0]
-    torch.testing.assert_close(ours.double(), fine, rtol=1e-3, atol=2e-6)
+    assert_equals(ours, partial(effects, layer), model, probe, reference)
 
 
 @pytest.fixture(scope="module")
@@ -214,84 +251,95 @@ def faces():
 @pytest.mark.parametrize("layer", [None, "head.0", "stage4"])
 def test_the_parts_of_the_shipped_network_add_up_to_its_cosine(mini_resnet, faces, layer):
     probes, references = faces[:4], faces[4:]
-    maps = explain(mini_resnet, probes, references, layer=layer).positive.double()
-    e, r = mini_resnet.embed(probes).double(), mini_resnet.embed(references).double()
+    model = exact_model(mini_resnet.model)
+    maps = explain(model, probes, references, layer=layer).positive.double()
+    e, r = model.embed(probes), model.embed(references)
     name = layer or "head.1"
-    layer_of = mini_resnet.module.get_submodule(name)
+    layer_of = model.module.get_submodule(name)
     handle = layer_of.register_forward_hook(lambda _m, _i, output: torch.zeros_like(output))
-    empty = mini_resnet.embed(probes).double()
+    empty = model.embed(probes)
     handle.remove()
     constant = (empty * F.normalize(r)).sum(dim=1) / e.norm(dim=1)
     # 7 x 7 maps brought to 112 x 112: each part becomes 16 x 16 pixels, borders included.
     placed = maps.sum(dim=(1, 2)) / 16**2
-    torch.testing.assert_close(placed + constant, F.cosine_similarity(e, r), rtol=1e-4, atol=0)
+    size = float((maps.abs().sum(dim=(1, 2)) / 16**2 + constant.abs()).max())
+    assert_rounded(placed + constant, F.cosine_similarity(e, r), terms=ENDS, scale=size)
     assert maps.shape == (4, 112, 112)
 
 
 def test_a_batch_norm_before_or_after_a_projection_without_bias_gives_one_map(mini_resnet, faces):
+    model = exact_model(mini_resnet.model)
     before, after = (
-        explain(mini_resnet, faces[:2], faces[4:6], layer=layer).positive
+        explain(model, faces[:2], faces[4:6], layer=layer).positive
         for layer in ("head.0", "head.1")
     )
-    torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-6)
+    assert_rounded(before, after, terms=2 * ENDS)
 
 
 def test_a_contrast_is_another_class_and_is_subtracted():
-    model = face_net()
+    model = exact_model(face_net())
     probes, references, contrast = images(2, 1), images(2, 2), images(2, 3)
     both = explain(model, probes, references, contrast=contrast).positive
     one = explain(model, probes, references).positive
     other = explain(model, probes, contrast).positive
-    torch.testing.assert_close(both, one - other, rtol=1e-4, atol=1e-6)
+    size = float(torch.maximum(one.abs(), other.abs()).max())
+    assert_rounded(both, one.double() - other.double(), terms=3, scale=size)  # each is rounded
     assert (both - one).abs().max() > 0.01
 
 
 def test_several_references_stand_for_the_mean_of_their_unit_embeddings():
     model, probes = face_net(), images(2, 1)
     references = torch.stack([images(2, 2), 3 * images(2, 3)], dim=1)
-    units = F.normalize(model.embed(references.flatten(0, 1)).double(), dim=1).view(2, 2, DIM)
     maps = explain(model, probes, references).positive
+
+    def by_algebra(model, probe: Tensor, references: Tensor) -> np.ndarray:
+        r = np.mean([unit(model, one) for one in references], axis=0)
+        coarse, _ = flatten_cam(model, probe, r / np.linalg.norm(r))
+        return coarse / np.linalg.norm(embedded(model, probe))
+
     for row in range(2):
-        r = units[row].mean(dim=0)
-        coarse, _ = flatten_cam(model, probes[row], (r / r.norm()).numpy())
-        length = float(model.embed(probes[row : row + 1]).norm())
-        np.testing.assert_allclose(maps[row], coarse / length, rtol=1e-4, atol=1e-6)
+        assert_equals(maps[row], by_algebra, model, probes[row], references[row])
 
 
 def test_a_euclidean_model_has_the_classes_of_a_nearest_centroid_classifier():
     model, probes, references = face_net(similarity="neg_l2"), images(2, 1), images(2, 2)
-    e, r = model.embed(probes).double(), model.embed(references).double()
     maps = explain(model, probes, references)
+
+    def by_algebra(model, probe: Tensor, reference: Tensor):
+        e, r = embedded(model, probe), embedded(model, reference)
+        coarse, constant = flatten_cam(model, probe, 2 * r)
+        constant -= r @ r
+        assert coarse.sum() + constant == pytest.approx(e @ e - ((e - r) ** 2).sum(), rel=1e-9)
+        return coarse, abs(constant) / (abs(constant) + np.abs(coarse).sum())
+
     for row in range(2):
-        coarse, constant = flatten_cam(model, probes[row], 2 * r[row].numpy())
-        np.testing.assert_allclose(maps.positive[row], coarse, rtol=1e-4, atol=1e-6)
-        constant -= float(r[row] @ r[row])
-        logit = float(e[row] @ e[row] - (e[row] - r[row]).square().sum())
-        assert coarse.sum() + constant == pytest.approx(logit, rel=1e-4)
-        share = abs(constant) / (abs(constant) + np.abs(coarse).sum())
-        assert float(maps.diagnostics["unplaced_share"][row]) == pytest.approx(share, rel=1e-4)
+        pair = probes[row], references[row]
+        for place, found in enumerate((maps.positive, maps.diagnostics["unplaced_share"])):
+            assert_equals(found[row], lambda *of, i=place: by_algebra(*of)[i], model, *pair)
 
 
 @given(st.floats(0.01, 100))
 @settings(max_examples=15, deadline=None)
 def test_the_length_of_embeddings_changes_no_map(scale):
-    model, longer = face_net("gap"), face_net("gap")
+    model, longer = exact_model(face_net("gap")), exact_model(face_net("gap"))
     with torch.no_grad():
         longer.module.head[-1].weight.mul_(scale)
         longer.module.head[-1].bias.mul_(scale)
-    one, other = (explain(each, images(2, 1), images(2, 2)).positive for each in (model, longer))
-    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    pairs = images(2, 1), images(2, 2)
+    one, other = (explain(each, *pairs).positive for each in (model, longer))
+    assert_rounded(one, other, terms=2 * ENDS, condition=sensitivity(model, *pairs))
 
 
 def test_a_reference_that_is_the_probe_has_a_map_that_adds_up_to_one():
-    model, probes = face_net("depthwise"), images(2, 1)
+    model, probes = exact_model(face_net("depthwise")), images(2, 1)
     maps = explain(model, probes, probes)
     assert maps.states == ("ok", "ok")
     tail = tail_of(model, None, (SIDE, SIDE), "cam")
-    e = model.embed(probes).double()
+    e = model.embed(probes)
     constant = e @ tail.offset / e.square().sum(dim=1)
-    placed = maps.positive.double().sum(dim=(1, 2)) + constant
-    torch.testing.assert_close(placed, torch.ones(2, dtype=torch.float64), rtol=1e-4, atol=0)
+    places = maps.positive.double()
+    size = float((places.abs().sum(dim=(1, 2)) + constant.abs()).max())
+    assert_rounded(places.sum(dim=(1, 2)) + constant, [1.0, 1.0], terms=ENDS, scale=size)
 
 
 def test_a_normalising_module_is_followed_to_what_it_normalises_if_cosines_are_compared():
@@ -300,10 +348,10 @@ def test_a_normalising_module_is_followed_to_what_it_normalises_if_cosines_are_c
             return F.normalize(super().forward(batch))
 
     module = Normalised(*HEADS["flatten"]())
-    probes, references = images(2, 1), images(2, 2)
-    expected = explain(face_net(), probes, references).positive
-    ours = explain(small(module), probes, references).positive
-    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+    model, pairs = exact_model(face_net()), (images(2, 1), images(2, 2))
+    expected = explain(model, *pairs).positive
+    ours = explain(exact_model(small(module)), *pairs).positive
+    assert_rounded(ours, expected, terms=2 * ENDS, condition=sensitivity(model, *pairs))
     assert "not an affine" in CAM().unsupported(small(module, similarity="neg_l2"))
 
 
@@ -435,18 +483,18 @@ def test_a_collapsed_network_has_an_empty_map():
 
 
 def test_rows_do_not_depend_on_their_batch(monkeypatch):
-    model, probes, references = face_net(), images(7, 1), images(7, 2)
+    model, probes, references = exact_model(face_net()), images(7, 1), images(7, 2)
     together = explain(model, probes, references).positive
     alone = [explain(model, probes[i : i + 1], references[i : i + 1]).positive for i in range(7)]
-    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-6)
+    assert_rounded(together, torch.cat(alone), terms=2 * ENDS)
     monkeypatch.setattr("fxeval.explainers.class_cam.ROWS", 3)
     chunked = explain(model, probes, references).positive
-    torch.testing.assert_close(together, chunked, rtol=1e-5, atol=1e-6)
+    assert_rounded(together, chunked, terms=2 * ENDS)
     assert explain(model, probes[:0], references[:0]).positive.shape == (0, SIDE, SIDE)
 
 
 def test_the_model_and_the_generators_come_back_as_they_were():
-    model = face_net()
+    model = exact_model(face_net())
     module = model.module.train()
     module.head[0].eval()
     module.body[0].requires_grad_(False)
@@ -464,9 +512,8 @@ def test_the_model_and_the_generators_come_back_as_they_were():
     assert not any(part._forward_hooks for part in module.modules())
     assert torch.equal(torch.get_rng_state(), seeds[0])
     assert RNG.bit_generator.state == seeds[1]
-    torch.testing.assert_close(
-        in_training, explain(face_net(), images(2, 1), images(2, 2)).positive
-    )
+    expected = explain(exact_model(face_net()), images(2, 1), images(2, 2)).positive
+    assert_rounded(in_training, expected, terms=2 * ENDS)
 
 
 def test_it_is_an_explainer_with_declared_needs():

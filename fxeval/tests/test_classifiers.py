@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,6 +32,8 @@ from fxeval.models.gap_head import gap_head
 from fxeval.models.iresnet import iresnet18
 from fxeval.models.loading import TorchFaceModel
 from fxeval.models.mini_resnet import MiniResNet
+from fxeval.tests.cam_subjects import exact_model
+from fxeval.tests.rounding import FLOAT32, FLOAT64, assert_rounded, condition_of, terms_of
 from fxeval.tests.subjects import CountingModel
 
 SIDE, DIM, CHANNELS = 6, 5, 4
@@ -78,38 +82,62 @@ def embedded(model, batch: Tensor) -> np.ndarray:
     return model.embed(batch).double().numpy()
 
 
-def assert_adds_up(classifier, batch: Tensor, classes: Tensor, rtol: float = 1e-4) -> None:
+def assert_adds_up(classifier, batch: Tensor, classes: Tensor, terms=1, unit=FLOAT32) -> None:
+    """Compare in float64, all but the embeddings that logits are made of: they are rounded once."""
+    classifier = replace(classifier, model=exact_model(classifier.model))
     parts = classifier.parts(batch, classes)
     logits = classifier.logits(batch).gather(1, classes)
     total = parts.coarse.sum(dim=(2, 3)) + parts.constant
-    torch.testing.assert_close(total, logits, rtol=rtol, atol=0)
+    size = float((classifier.features(batch).abs() @ classifier.weight.abs().T).max())
+    assert_rounded(total, logits, terms=terms, scale=size, unit=unit)
     assert float((total - parts.constant).abs().max()) > 0.05 * float(logits.abs().max())
 
 
 # --- logits
 
 
+def assert_equals(found: Tensor, compute, model, *given: Tensor) -> None:
+    """Compare what a network gives in float32 with ``compute(model, *given)`` in float64."""
+    exact = exact_model(model)
+    compute = partial(compute, exact)
+    assert_rounded(
+        found,
+        compute(*given),
+        terms=terms_of(model.module),
+        condition=condition_of(compute, *given, module=exact.module),
+    )
+
+
 def test_logits_are_the_scaled_cosines_to_the_identities_unit_centroids():
     model, probes = small(), images(4, 2)
     classifier = enrolled(model, scale=10.0)
     assert classifier.classes == NAMES
-    gallery = embedded(model, images(9, 1))
-    for probe, logits in zip(embedded(model, probes), classifier.logits(probes), strict=True):
+
+    def by_loops(model, probe: Tensor, gallery: Tensor) -> list[float]:
+        probe, gallery = embedded(model, probe[None])[0], embedded(model, gallery)
+        logits = []
         for name in range(3):
             units = [e / np.linalg.norm(e) for e in gallery[name::3]]
             centre = sum(units) / np.linalg.norm(sum(units))
-            cosine = probe @ centre / np.linalg.norm(probe)
-            assert float(logits[name]) == pytest.approx(10 * cosine, rel=1e-6)
+            logits.append(10 * probe @ centre / np.linalg.norm(probe))
+        return logits
+
+    for probe, logits in zip(probes, classifier.logits(probes), strict=True):
+        assert_equals(logits, by_loops, model, probe, images(9, 1))
 
 
 def test_probabilities_of_a_euclidean_model_are_those_of_its_squared_distances():
     model, probes = small(similarity="neg_l2"), images(4, 2)
     classifier = enrolled(model, scale=2.0)
-    gallery, found = embedded(model, images(9, 1)), classifier.probabilities(probes)
-    for probe, row in zip(embedded(model, probes), found, strict=True):
+
+    def by_loops(model, probe: Tensor, gallery: Tensor) -> np.ndarray:
+        probe, gallery = embedded(model, probe[None])[0], embedded(model, gallery)
         centres = [gallery[name::3].mean(axis=0) for name in range(3)]
         raised = np.exp([-2 * ((probe - centre) ** 2).sum() for centre in centres])
-        np.testing.assert_allclose(row, raised / raised.sum(), rtol=1e-6)
+        return raised / raised.sum()
+
+    for probe, row in zip(probes, classifier.probabilities(probes), strict=True):
+        assert_equals(row, by_loops, model, probe, images(9, 1))
 
 
 def test_the_prediction_is_the_most_probable_class_and_its_probability():
@@ -135,11 +163,10 @@ def test_a_larger_scale_is_surer_of_the_same_classes():
 @given(st.permutations(range(9)))
 @settings(max_examples=10, deadline=None)
 def test_the_order_of_the_gallery_changes_nothing(order):
-    model, gallery, who = small(), images(9, 1), NAMES * 3
+    model, gallery, who = exact_model(small()), images(9, 1), NAMES * 3
     other = gallery_softmax(model, gallery[list(order)], [who[index] for index in order])
-    torch.testing.assert_close(
-        other.logits(images(2, 2)), enrolled(model).logits(images(2, 2)), rtol=1e-6, atol=1e-6
-    )
+    ours, turned = enrolled(model).logits(images(2, 2)), other.logits(images(2, 2))
+    assert_rounded(turned, ours, terms=1, scale=64.0)  # all in float64 but the embeddings
 
 
 def test_classes_can_be_put_in_an_order():
@@ -153,18 +180,25 @@ def test_classes_can_be_put_in_an_order():
 
 
 def test_maps_are_the_classs_weights_pulled_back_through_the_last_layers():
-    model, probe = small(), images(1, 2)
+    model, probe = exact_model(small()), images(1, 2)
     classifier = enrolled(model, scale=64.0, layer="bn2")
     net, weight = model.module, classifier.weight
     parts = classifier.parts(probe, torch.tensor([[2, 0]]))
     with torch.no_grad():
-        feature = net.bn2(net.act(net.conv(probe)))[0].double()
+        feature = net.bn2(net.act(net.conv(probe.double())))[0]
         slope = net.features.weight / (net.features.running_var + 1e-5).sqrt()
-        length = net(probe).double().norm()
+        length = net(probe).norm()
         for place, name in enumerate((2, 0)):
-            pulled = (weight[name] * slope.double()) @ net.fc.weight.double()
-            expected = (feature * pulled.view(CHANNELS, SIDE, SIDE)).sum(dim=0) / length
-            torch.testing.assert_close(parts.coarse[0, place], expected, rtol=1e-5, atol=1e-5)
+            pulled = (weight[name] * slope) @ net.fc.weight
+            sizes = (weight[name] * slope).abs() @ net.fc.weight.abs()  # of what is summed
+            expected, summed = (
+                (maps * one.view(CHANNELS, SIDE, SIDE)).sum(dim=0) / length
+                for maps, one in ((feature, pulled), (feature.abs(), sizes))
+            )
+            assert_rounded(
+                parts.coarse[0, place], expected,
+                terms=terms_of(net, passes=2), scale=float(summed.max()), unit=FLOAT64,
+            )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
@@ -184,12 +218,12 @@ def test_maps_of_iresnet_add_up_to_their_logits():
 
 
 def test_the_map_of_a_class_of_one_image_is_that_of_the_explainer_for_pairs():
-    model, probes, reference = small(), images(2, 2), images(3, 3)
+    model, probes, reference = exact_model(small()), images(2, 2), images(3, 3)
     classifier = gallery_softmax(model, reference, NAMES, scale=64.0)
     ours = classifier.cam(probes, torch.tensor([[1], [1]]))
     generator = np.random.default_rng(0)
     pairs = CAM().explain(model, probes, reference[[1, 1]], generator=generator)
-    torch.testing.assert_close(ours[:, 0], 64 * pairs.positive, rtol=1e-5, atol=1e-5)
+    assert_rounded(ours[:, 0], 64 * pairs.positive, terms=2)  # each rounds its maps, at the end
     assert ours.shape == (2, 1, SIDE, SIDE)
 
 
@@ -198,8 +232,12 @@ def test_a_head_trained_elsewhere_has_maps_too():
     weight, bias = torch.randn(3, DIM, generator=generator), torch.randn(3, generator=generator)
     model, probes, asked = small(), images(2, 2), torch.tensor([[0, 1, 2]] * 2)
     classifier = EmbeddingClassifier(model, NAMES, weight, bias, is_unit=False)
-    expected = embedded(model, probes) @ weight.double().numpy().T + bias.double().numpy()
-    np.testing.assert_allclose(classifier.logits(probes), expected, rtol=1e-6)
+
+    def by_head(model, probe: Tensor) -> np.ndarray:
+        return weight.double().numpy() @ embedded(model, probe[None])[0] + bias.double().numpy()
+
+    for probe, logits in zip(probes, classifier.logits(probes), strict=True):
+        assert_equals(logits, by_head, model, probe)
     assert_adds_up(classifier, probes, asked)
 
 
@@ -236,14 +274,14 @@ def test_models_without_exact_maps_classify_all_the_same():
 
 
 def test_rows_do_not_depend_on_their_batch_and_the_model_comes_back_as_it_was(monkeypatch):
-    model, probes = small(), images(7, 2)
+    model, probes = exact_model(small()), images(7, 2)
     classifier, asked = enrolled(model), torch.arange(7)[:, None] % 3
     with torch.inference_mode():
         born_there = enrolled(model)
         together = born_there.cam(probes, asked)
     assert torch.equal(born_there.cam(probes, asked), together)
     monkeypatch.setattr("fxeval.models.classifiers.ROWS", 3)
-    torch.testing.assert_close(classifier.cam(probes, asked), together, rtol=1e-5, atol=1e-5)
+    assert_rounded(classifier.cam(probes, asked), together, terms=2)  # of float64: at the end
     assert not any(part._forward_hooks for part in model.module.modules())
     assert all(parameter.grad is None for parameter in model.module.parameters())
 
@@ -371,7 +409,9 @@ def test_a_pooled_head_on_rendered_faces_is_weaker_than_the_network_and_far_abov
     (known, who), (unknown, truth) = rendered
     classifier = gap_head(mini_resnet, "stage4", known, who)
     assert 0.5 <= classifier.accuracy(unknown, truth) <= 0.9  # measured: 0.66; chance: 0.025
-    assert_adds_up(classifier, unknown[:3], classifier.logits(unknown[:3]).topk(5).indices, 1e-9)
+    top = classifier.logits(unknown[:3]).topk(5).indices
+    terms = 7 * 7 * classifier.weight.shape[1]  # places and channels
+    assert_adds_up(classifier, unknown[:3], top, terms, FLOAT64)  # no embedding is rounded
 
 
 def test_real_faces_are_told_apart(data_root: Path):

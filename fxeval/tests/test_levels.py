@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fxeval.contracts import Crop, Gallery, RowState, SaliencyMaps
 from fxeval.errors import ExplainerContractError, UnsupportedError
 from fxeval.explainers.levels import IMAGES, identity_maps, joined, pair_maps, triplet_maps
+from fxeval.tests.rounding import assert_rounded, condition_of
 
 SIZE = (6, 5)
 CROP = Crop("tiny", SIZE, ())
@@ -112,13 +113,19 @@ def test_maps_of_identities_are_the_mean_of_their_scaled_images(identity, refere
         generator=pcg(), reference=reference,
     )  # fmt: skip
     expected = slow_identity_maps(pixels, identity, reference)
+
+    def all_maps(pixels: Tensor) -> list[np.ndarray]:
+        return [map_ for map_, _ in slow_identity_maps(pixels, identity, reference).values()]
+
+    # A product, the means over three channels and over at most nine references, three ends of maps.
+    condition = condition_of(all_maps, pixels) if found.maps.any() else 1.0
     assert found.identities.tolist() == [own * 7 - 3 for own in expected]
     for (map_, count), ours, n, state, reason in zip(
         expected.values(), found.maps, found.counts.tolist(), found.states, found.reasons,
         strict=True,
     ):  # fmt: skip
         assert n == count
-        np.testing.assert_allclose(ours.numpy(), map_, rtol=0, atol=1e-5)
+        assert_rounded(ours, map_, terms=16, condition=condition)
         assert (state is OK) == (count > 0)
         assert bool(reason) == (count == 0)
     for row, own in enumerate(identity):
@@ -163,12 +170,14 @@ def test_the_map_of_an_image_is_the_mean_over_its_usable_references():
     found = identity_maps(
         Product(), BlackBox(), pixels, torch.ones(4), generator=pcg(), reference="each"
     )
-    parts = [
-        slow_norm01((pixels[0] * pixels[other]).double().numpy().mean(axis=0)) for other in (1, 2)
-    ]
-    np.testing.assert_allclose(
-        found.images.positive[0].numpy(), np.mean(parts, axis=0), rtol=0, atol=1e-6
-    )
+
+    def by_hand(pixels: Tensor) -> np.ndarray:
+        parts = [(pixels[0] * pixels[other]).numpy().mean(axis=0) for other in (1, 2)]
+        return np.mean([slow_norm01(part) for part in parts], axis=0)
+
+    # A product, a mean over three channels and another over two references, and rounded ends.
+    condition = condition_of(by_hand, pixels)
+    assert_rounded(found.images.positive[0], by_hand(pixels.double()), terms=8, condition=condition)
     assert found.images.diagnostics["references"].tolist() == [3, 3, 3, 3]
     assert found.counts.tolist() == [3]
 
