@@ -1,5 +1,7 @@
 """MinPlus against explicit loops: planted truth, greed that accumulates, stops, costs."""
 
+from copy import deepcopy
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -12,6 +14,8 @@ from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers.min_plus import CHUNK, NOTHING_GAINED, MinPlus, MinPlusMap, _bumps
 from fxeval.forward_pool import ForwardPool, PooledModel
 from fxeval.map_similarity import norm01, spearman
+from fxeval.tests.black_boxes import InFloat64, with_condition
+from fxeval.tests.rounding import allowance, assert_rounded, condition_of
 from fxeval.tests.subjects import ConvNet, CountingModel, Patches
 
 SIX = get_args(MinPlusMap)
@@ -41,12 +45,22 @@ def alike(kind: str, one: np.ndarray, two: np.ndarray) -> float:
     return -float(np.sqrt(((one - two) ** 2).sum()))
 
 
+def exact(module: nn.Module) -> nn.Module:
+    return deepcopy(module).eval().double()
+
+
+# Both profiles of a bump, their product, what it leaves, the image behind it, the embedding. A map
+# is a small difference of similarities: networks that round each sum would leave too little of it.
+ROUNDINGS = 6
+
+
 class Slow:
-    """The six maps by loops over centres and pixels, from the formulas alone."""
+    """The six maps by loops over centres and pixels, from the formulas alone, in float64."""
 
     def __init__(self, model, probe, reference, contrast, sigma, centres) -> None:
-        self.model, self.probe = model, probe
-        self.targets = [(1, reference)] + ([] if contrast is None else [(-1, contrast)])
+        self.kind, self.net, self.probe = model.similarity, exact(model.module), probe.double()
+        self.targets = [(1, self.embedded(reference))]
+        self.targets += [] if contrast is None else [(-1, self.embedded(contrast))]
         self.height, self.width = probe.shape[1:]
         self.rows, self.columns = centres
         self.places = [
@@ -59,12 +73,12 @@ class Slow:
         ]
 
     def s(self, mask: np.ndarray) -> float:
-        image = (self.probe * torch.from_numpy(mask)).float()
-        one = self.model.embed(image[None])[0].double().numpy()
-        return sum(
-            sign * alike(self.model.similarity, one, self.model.embed(t[None])[0].double().numpy())
-            for sign, t in self.targets
-        )
+        one = self.embedded(self.probe * torch.from_numpy(mask))
+        return sum(sign * alike(self.kind, one, other) for sign, other in self.targets)
+
+    def embedded(self, image: Tensor) -> np.ndarray:
+        with torch.no_grad():
+            return self.net(image[None].double())[0].numpy()
 
     def s0(self) -> np.ndarray:
         full = np.ones((self.height, self.width))
@@ -96,11 +110,11 @@ class Slow:
             mask = np.maximum(mask, self.bumps[best])
         return drawn
 
-    def minplus(self) -> np.ndarray:
-        return unit(self.s0_minus() + self.s1_plus())
+    def minplus(self, rounds: int = 5) -> np.ndarray:
+        return unit(self.s0_minus(rounds) + self.s1_plus(rounds))
 
-    def avg(self) -> np.ndarray:
-        four = (self.s0(), self.s1(), self.s0_minus(), self.s1_plus())
+    def avg(self, rounds: int = 5) -> np.ndarray:
+        four = (self.s0(), self.s1(), self.s0_minus(rounds), self.s1_plus(rounds))
         return np.mean([unit(one) for one in four], axis=0)
 
     def upsampled(self, values: list[float]) -> np.ndarray:
@@ -122,21 +136,25 @@ def unit(map_: np.ndarray) -> np.ndarray:
     return (map_ - map_.min()) / (map_.max() - map_.min())
 
 
+def slow_map(model, probe, reference, contrast=None, *, which, rounds=5) -> np.ndarray:
+    slow = Slow(model, probe, reference, contrast, 2.0, (4, 4))
+    return getattr(slow, which)(*([] if which in ("s0", "s1") else [rounds]))
+
+
 @pytest.mark.parametrize("which", SIX)
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
 @pytest.mark.parametrize("has_contrast", [False, True])
 def test_each_map_equals_explicit_loops(which, kind, has_contrast):
-    model = CountingModel(ConvNet(), similarity=kind)
-    model.module.fc.weight = nn.Parameter(model.module.fc.weight[:, : 8 * 8 * 7])
+    net = ConvNet()
+    net.fc.weight = nn.Parameter(net.fc.weight[:, : 8 * 8 * 7])
+    model = CountingModel(InFloat64(net), similarity=kind)
     probe, reference, contrast = images(3, 1, (16, 14))[:, None]
     nonmate = contrast if has_contrast else None
     found = map_of(MinPlus(which, **COARSE, rounds=5), model, probe, reference, nonmate)
-    slow = Slow(
-        model, probe[0], reference[0], contrast[0] if has_contrast else None, 2.0, (4, 4)
-    )  # fmt: skip
-    expected = getattr(slow, which)()
-    assert np.ptp(expected) > 0
-    np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+    rows = (probe[0], reference[0], *([contrast[0]] if has_contrast else []))
+    slow = with_condition(model, partial(slow_map, which=which), *rows)
+    assert np.ptp(slow["expected"]) > 0
+    assert_rounded(found, **slow, terms=ROUNDINGS)
 
 
 class Linear(nn.Module):
@@ -170,9 +188,10 @@ def test_on_an_additive_model_single_bumps_show_the_blurred_truth(which):
                     bump = np.exp(-((y - v) ** 2 + (x - u) ** 2) / (2 * (10 / 7) ** 2))
                     blurred[y, x] += bump * truth[v, u]
     found = map_of(
-        MinPlus(which, step=1), CountingModel(module, similarity="neg_l2"), probe, BRIGHT
+        MinPlus(which, step=1), CountingModel(InFloat64(module), similarity="neg_l2"), probe, BRIGHT
     )
-    np.testing.assert_allclose(found, blurred, atol=2e-6)
+    # Differences of embeddings, the largest of which is the whole truth.
+    assert_rounded(found, blurred, terms=ROUNDINGS, scale=truth.sum())
     ranks = spearman(torch.from_numpy(found).view(1, -1), torch.from_numpy(blurred).view(1, -1))
     assert ranks[0] > 0.9999
     raw = spearman(torch.from_numpy(found).view(1, -1), torch.from_numpy(truth).view(1, -1))
@@ -197,7 +216,8 @@ def test_a_greedy_search_goes_on_from_what_it_has_done(which):
     answer = explained(MinPlus(which, **POINTS), model, probe, BRIGHT)
     found = answer.positive[0]
     expected = spots({place: max(value, 0) for place, value in values.items()})
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    # Sums of 3 channels and 4 spots are subtracted and make a map; at most 1 + 0.4 is summed.
+    assert_rounded(found, expected, terms=3 + 4 + 2, scale=1.4)
     assert answer.diagnostics["rounds_used"].tolist() == [3]
     assert answer.negative is None
     # Three rounds that gain and one that does not; the first is the bank's. And the reference.
@@ -214,7 +234,8 @@ def test_a_greedy_search_ends_after_its_rounds(which):
 
 
 def test_what_greedy_rounds_record_adds_up_to_what_was_gained():
-    model, probe = CountingModel(Patches((16, 16), dim=1), similarity="neg_l2"), images(1, 3)
+    module, probe = InFloat64(Patches((16, 16), dim=1)), images(1, 3)
+    model = CountingModel(module, similarity="neg_l2")
     slow = Slow(model, probe[0], BRIGHT[0], None, 2.0, (4, 4))
     mask = np.ones((16, 16))
     for _ in range(7):
@@ -222,8 +243,18 @@ def test_what_greedy_rounds_record_adds_up_to_what_was_gained():
         mask = mask * (1 - worst)
     found = map_of(MinPlus("s0_minus", **COARSE, rounds=7), model, probe, BRIGHT)
     drawn = np.stack([bump.ravel() for bump in slow.bumps], axis=1)
-    records, *_ = np.linalg.lstsq(drawn, found.ravel(), rcond=None)
-    assert records.sum() == pytest.approx(slow.s(np.ones((16, 16))) - slow.s(mask), abs=1e-5)
+
+    def records_of(map_: np.ndarray | Tensor) -> np.ndarray:
+        return np.linalg.lstsq(drawn, np.asarray(map_).ravel(), rcond=None)[0]
+
+    records = records_of(found)
+    assert_rounded(
+        records.sum(),
+        slow.s(np.ones((16, 16))) - slow.s(mask),
+        terms=ROUNDINGS,
+        condition=condition_of(lambda map_: records_of(map_).sum(), torch.from_numpy(found)),
+        scale=float(slow.embedded(probe[0])[0]),  # the larger of the two embeddings
+    )
     assert 1 < (records > 1e-5).sum() <= 7
 
 
@@ -242,9 +273,14 @@ def test_single_bumps_have_signs():
 def test_the_composed_maps_are_made_of_the_others():
     model, pair = CountingModel(ConvNet()), images(2, 5)
     one = {which: map_of(MinPlus(which, **COARSE), model, pair[:1], pair[1:]) for which in SIX}
-    np.testing.assert_allclose(one["minplus"], unit(one["s0_minus"] + one["s1_plus"]), atol=1e-5)
-    four = torch.from_numpy(np.stack([one[w] for w in ("s0", "s1", "s0_minus", "s1_plus")]))
-    np.testing.assert_allclose(one["avg"], norm01(four)[0].mean(dim=0).numpy(), atol=1e-5)
+    two = one["s0_minus"] + one["s1_plus"]
+    four = np.stack([one[w] for w in ("s0", "s1", "s0_minus", "s1_plus")])
+    # Maps are rounded, and larger than what is left of them when their smallest value is taken out.
+    of_two = two.max() / np.ptp(two)
+    of_four = max(np.abs(map_).max() / np.ptp(map_) for map_ in four)
+    assert_rounded(one["minplus"], unit(two), terms=3, condition=of_two)
+    mean = norm01(torch.from_numpy(four))[0].mean(dim=0)
+    assert_rounded(one["avg"], mean, terms=3, condition=of_four)
     assert one["minplus"].min() == 0
     assert one["minplus"].max() == 1
     assert min(one["s0_minus"].min(), one["s1_plus"].min()) >= 0
@@ -308,13 +344,14 @@ def test_the_six_maps_share_the_single_bumps_in_the_harness():
 
 @pytest.mark.parametrize("which", SIX)
 def test_a_row_does_not_depend_on_its_company(which):
-    model, explainer = CountingModel(ConvNet()), MinPlus(which, **COARSE, rounds=4)
+    model, explainer = CountingModel(InFloat64(ConvNet())), MinPlus(which, **COARSE, rounds=4)
     probes, references = images(4, 11), images(4, 12)
     probes[3] = probes[1]
     together = explained(explainer, model, probes, references).positive
     for row in range(4):
         alone = explained(explainer, model, probes[row : row + 1], references[row : row + 1])
-        torch.testing.assert_close(alone.positive[0], together[row], atol=1e-5, rtol=0)
+        # Each is rounded once, at its end.
+        assert_rounded(alone.positive[0], together[row], terms=2)
     assert not torch.equal(together[1], together[3])
 
 
@@ -332,12 +369,14 @@ def test_the_centres_scale_with_the_crop(size, centres):
 def test_the_first_default_bump_is_golden():
     # Its centre is (1.5, 1.5), the middle of the first 4 x 4 pixels.
     bank = _bumps(False, 10.0, 4, (112, 112)).bank.masks
-    assert float(bank[1, 0, 0]) == pytest.approx(np.exp(-2 * 1.5**2 / 200), abs=1e-6)
-    assert float(bank[1, 1, 1]) == pytest.approx(0.99750312, abs=1e-6)
-    assert float(bank[2, 1, 5]) == pytest.approx(0.99750312, abs=1e-6)  # row by row
-    assert float(bank[1, 31, 1]) == pytest.approx(np.exp(-(29.5**2 + 0.5**2) / 200), abs=1e-6)
+    # Two profiles are rounded, and their product; and the golden number's last digit.
+    golden = pytest.approx(0.99750312, abs=5e-9 + allowance(3))
+    assert_rounded(bank[1, 0, 0], np.exp(-2 * 1.5**2 / 200), terms=3)
+    assert float(bank[1, 1, 1]) == golden
+    assert float(bank[2, 1, 5]) == golden  # row by row
+    assert_rounded(bank[1, 31, 1], np.exp(-(29.5**2 + 0.5**2) / 200), terms=3)
     removing = _bumps(True, 10.0, 4, (112, 112)).bank.masks
-    torch.testing.assert_close(removing, 1 - bank)
+    assert torch.equal(removing, 1 - bank)
 
 
 @pytest.mark.parametrize(
@@ -379,7 +418,8 @@ def test_embeddings_that_break_in_a_later_round_are_the_models_fault():
 
 
 def test_it_keeps_the_contract_and_draws_nothing():
-    explainer, model, pair = MinPlus(**COARSE, rounds=2), CountingModel(ConvNet()), images(2, 15)
+    explainer, pair = MinPlus(**COARSE, rounds=2), images(2, 15)
+    model = CountingModel(InFloat64(ConvNet()))
     assert isinstance(explainer, Explainer)
     assert explainer.needs == {"black_box"}
     generator, before = np.random.default_rng(3), pair.clone()
@@ -388,4 +428,7 @@ def test_it_keeps_the_contract_and_draws_nothing():
     assert torch.equal(pair, before)
     assert torch.equal(first.positive, explained(explainer, model, pair[:1], pair[1:]).positive)
     several = explained(explainer, model, pair[:1], pair[1:].expand(3, -1, -1, -1)[None])
-    torch.testing.assert_close(several.positive, first.positive, atol=1e-5, rtol=0)
+    slow = with_condition(model, partial(slow_map, which="minplus", rounds=2), *pair)
+    assert_rounded(first.positive[0], **slow, terms=ROUNDINGS)
+    # The centroid: a length of 8 numbers, a division by it and a mean of 3, in float32.
+    assert_rounded(several.positive[0], **slow, terms=ROUNDINGS + 8 + 1 + 3)

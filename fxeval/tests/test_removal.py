@@ -1,5 +1,9 @@
 """Occlusion explainers against explicit loops: coverage, quirks, sharing, signs, hostile values."""
 
+from copy import deepcopy
+from functools import partial
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +17,8 @@ from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers.removal import OcclusionSensitivity, XFace, rows_by_image
 from fxeval.forward_pool import ForwardPool, PooledModel
 from fxeval.perturbation import fill_images
+from fxeval.tests.black_boxes import InFloat64, with_condition
+from fxeval.tests.rounding import assert_rounded
 from fxeval.tests.subjects import ConvNet, CountingModel, Patches
 
 
@@ -38,24 +44,35 @@ def alike(kind: str, one: np.ndarray, two: np.ndarray) -> float:
     return -float(np.sqrt(((one - two) ** 2).sum()))
 
 
-def slow_drop(model, probe, occluded, reference, contrast) -> float:
-    """Similarity of the clean probe minus that of the occluded one, one image at a time."""
+def exact(model: CountingModel):
+    """Return what embeds images in float64, as an array."""
+    module = deepcopy(model.module).eval().double()
 
-    def value(image: Tensor) -> float:
-        one, two = (model.embed(x[None])[0].double().numpy() for x in (image, reference))
-        found = alike(model.similarity, one, two)
-        if contrast is not None:
-            found -= alike(model.similarity, one, model.embed(contrast[None])[0].double().numpy())
-        return found
+    def embedded(images: Tensor) -> np.ndarray:
+        with torch.no_grad():
+            return module(images.double()).numpy()
 
-    return value(probe) - value(occluded)
+    return embedded
+
+
+def slow_drops(model, probe, occluded, reference, contrast) -> list[float]:
+    """Similarity of the clean probe minus that of each occluded one, in float64."""
+    embedded = exact(model)
+    (target,) = embedded(reference[None])
+    others = [] if contrast is None else embedded(contrast[None])
+    clean, *hidden = embedded(torch.stack([probe, *occluded]))
+
+    def value(one: np.ndarray) -> float:
+        found = alike(model.similarity, one, target)
+        return found - sum(alike(model.similarity, one, other) for other in others)
+
+    return [value(clean) - value(one) for one in hidden]
 
 
 def occluded(probe: Tensor, top: int, left: int, side: int, fill: str = "black") -> Tensor:
     image, filler = probe.clone(), fill_images(probe[None], fill)[0]
-    for y in range(top, top + side):
-        for x in range(left, left + side):
-            image[:, y, x] = filler[:, y, x]
+    patch = (slice(None), slice(top, top + side), slice(left, left + side))
+    image[patch] = filler[patch]
     return image
 
 
@@ -66,31 +83,31 @@ def flush_starts(length: int, side: int, stride: int) -> list[int]:
     return found
 
 
-def slow_occlusion(model, probe, reference, contrast, side, stride, fill) -> np.ndarray:
+def slow_occlusion(model, probe, reference, contrast=None, *, side, stride, fill) -> np.ndarray:
     height, width = probe.shape[1:]
     total, count = np.zeros((height, width)), np.zeros((height, width))
-    for top in flush_starts(height, side, stride):
-        for left in flush_starts(width, side, stride):
-            hidden = occluded(probe, top, left, side, fill)
-            drop = slow_drop(model, probe, hidden, reference, contrast)
-            total[top : top + side, left : left + side] += drop
-            count[top : top + side, left : left + side] += 1
+    places = list(product(flush_starts(height, side, stride), flush_starts(width, side, stride)))
+    hidden = [occluded(probe, top, left, side, fill) for top, left in places]
+    drops = slow_drops(model, probe, hidden, reference, contrast)
+    for (top, left), drop in zip(places, drops, strict=True):
+        total[top : top + side, left : left + side] += drop
+        count[top : top + side, left : left + side] += 1
     assert count.min() >= 1
     return total / count
 
 
-def slow_xface(model, probe, reference, contrast, faithful) -> np.ndarray:
+def slow_xface(model, probe, reference, contrast=None, *, faithful) -> np.ndarray:
     """At H = 48: patches 3, 6, 12, stride 2, a blur of 3 pixels with sigma 5 * 48 / 112."""
     size, stride, mean = 48, 2, np.zeros((48, 48))
     for p in (3, 6, 12):
         starts = list(range(0, size - p, stride)) if faithful else flush_starts(size, p, stride)
         side = p + 1 if faithful else p
         total = np.zeros((size, size))
-        for top in starts:
-            for left in starts:
-                hidden = occluded(probe, top, left, side)
-                drop = slow_drop(model, probe, hidden, reference, contrast)
-                total[top : top + side, left : left + side] += drop / p**2
+        places = list(product(starts, starts))
+        hidden = [occluded(probe, top, left, side) for top, left in places]
+        drops = slow_drops(model, probe, hidden, reference, contrast)
+        for (top, left), drop in zip(places, drops, strict=True):
+            total[top : top + side, left : left + side] += drop / p**2
         mean += total / len(starts) ** 2 / 3
     blurred, sigma = np.zeros((size, size)), 5 * 48 / 112
     weights = {d: np.exp(-(d**2) / (2 * sigma**2)) for d in (-1, 0, 1)}
@@ -104,24 +121,33 @@ def slow_xface(model, probe, reference, contrast, faithful) -> np.ndarray:
     return blurred / sum(weights.values()) ** 2
 
 
-def close(found: tuple[Tensor, Tensor], expected: np.ndarray, share: float = 1e-4) -> None:
-    for part, sign in zip(found, (1, -1), strict=True):
-        truth = np.maximum(sign * expected, 0)
-        np.testing.assert_allclose(part[0].numpy(), truth, atol=share * np.abs(expected).max())
+def assert_equals_slow(found, terms: int, model, slow, *images, draws: int = 5) -> None:
+    """Compare one row's map; ``terms`` is what is rounded: the model embeds in float64.
+
+    A map is a small difference of similarities: a network that rounds each sum leaves too little.
+    """
+    positive, negative = found
+    assert torch.equal(positive, (positive - negative).clamp_min(0))
+    assert torch.equal(negative, (negative - positive).clamp_min(0))
+    expected = with_condition(model, slow, *images, draws=draws)
+    assert_rounded((positive - negative)[0], **expected, terms=terms)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
 @pytest.mark.parametrize("fill", ["black", "mean", "blur"])
 @pytest.mark.parametrize("has_contrast", [False, True])
 def test_occlusion_equals_explicit_loops(kind, fill, has_contrast):
-    model, (probe, reference, contrast) = net(similarity=kind), images(3, 1, (16, 14))[:, None]
-    model.module.fc.weight = torch.nn.Parameter(model.module.fc.weight[:, : 8 * 8 * 7])
+    module, (probe, reference, contrast) = ConvNet(), images(3, 1, (16, 14))[:, None]
+    module.fc.weight = torch.nn.Parameter(module.fc.weight[:, : 8 * 8 * 7])
+    model = net(InFloat64(module), kind)
     nonmate = contrast if has_contrast else None
     explainer = OcclusionSensitivity(patch=35, stride=21, fill=fill)  # 5 and 3 pixels at H = 16
-    expected = slow_occlusion(
-        model, probe[0], reference[0], contrast[0] if has_contrast else None, 5, 3, fill
-    )
-    close(maps_of(explainer, model, probe, reference, nonmate), expected)
+    slow = partial(slow_occlusion, side=5, stride=3, fill=fill)
+    rows = (probe[0], reference[0], *([contrast[0]] if has_contrast else []))
+    # A blur sums over columns and rows; the image and its embedding are rounded.
+    terms = 16 + 14 + 2
+    found = maps_of(explainer, model, probe, reference, nonmate)
+    assert_equals_slow(found, terms, model, slow, *rows)
 
 
 @pytest.mark.parametrize(
@@ -129,13 +155,14 @@ def test_occlusion_equals_explicit_loops(kind, fill, has_contrast):
     [("cosine", False, True), ("cosine", True, False), ("neg_l2", False, False)],
 )
 def test_xface_equals_explicit_loops(kind, faithful, has_contrast):
-    model = net(ConvNet(side=48), kind)
+    model = net(InFloat64(ConvNet(side=48)), kind)
     probe, reference, contrast = images(3, 2, (48, 48))[:, None]
     nonmate = contrast if has_contrast else None
-    expected = slow_xface(
-        model, probe[0], reference[0], contrast[0] if has_contrast else None, faithful
-    )
-    close(maps_of(XFace(faithful), model, probe, reference, nonmate), expected, 1e-3)
+    slow = partial(slow_xface, faithful=faithful)
+    rows = (probe[0], reference[0], *([contrast[0]] if has_contrast else []))
+    found = maps_of(XFace(faithful), model, probe, reference, nonmate)
+    # Embeddings are rounded, and the map. Two draws: each shakes 1400 embeddings.
+    assert_equals_slow(found, 2, model, slow, *rows, draws=2)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +242,8 @@ def test_the_map_of_mere_brightness_counts_the_patches(faithful, pixel):
     taps /= taps.sum()
     framed, (y, x) = np.pad(values, 2, mode="reflect"), pixel
     expected = taps @ framed[y : y + 5, x : x + 5] @ taps
-    assert float(positive[0, y, x]) == pytest.approx(expected, rel=1e-4)
+    # Sums of ones are exact in float32.
+    assert_rounded(positive[0, y, x], expected, terms=1)
 
 
 @pytest.mark.parametrize("explainer", [OcclusionSensitivity(), XFace()])
@@ -249,26 +277,24 @@ def test_one_bank_serves_all_calls_and_is_handed_to_a_model_that_remembers():
 @pytest.mark.parametrize("explainer", [OcclusionSensitivity(fill="mean"), XFace()])
 def test_a_later_cell_costs_its_references_only(explainer):
     pool, probe, references = ForwardPool(), images(1, 7), images(3, 8)
-    model = PooledModel(net(), pool, "key")
+    model = PooledModel(net(InFloat64(ConvNet())), pool, "key")
     first = maps_of(explainer, model, probe, references[:1])
     before = pool.forwards
     again = maps_of(explainer, model, probe.expand(3, -1, -1, -1), references)
     assert pool.forwards - before == 3
-    torch.testing.assert_close(again[0][:1], first[0], atol=1e-6, rtol=1e-5)
+    assert_rounded(again[0][:1], first[0], terms=2)  # each is rounded once, at its end
 
 
 @pytest.mark.parametrize("explainer", [OcclusionSensitivity(), XFace()])
 def test_a_row_does_not_depend_on_its_company(explainer):
-    model = net(ConvNet(side=32))
+    model = net(InFloat64(ConvNet(side=32)))
     probes, references = images(5, 8, (32, 32)), images(5, 9, (32, 32))
     probes[3] = probes[1]
     together = maps_of(explainer, model, probes, references)
     for row in range(5):
         alone = maps_of(explainer, model, probes[row : row + 1], references[row : row + 1])
         for one, all_ in zip(alone, together, strict=True):
-            torch.testing.assert_close(
-                one[0], all_[row], atol=1e-5 * float(together[0].max()), rtol=0
-            )
+            assert_rounded(one[0], all_[row], terms=2)  # each is rounded once, at its end
     assert float((together[0][1] - together[0][3]).abs().max()) > 0  # other references, other maps
 
 
@@ -316,15 +342,21 @@ def test_a_model_that_sees_nothing_gets_a_zero_map():
 
 
 def test_several_references_are_compared_as_their_centroid():
-    model, probe, references = net(), images(1, 13), images(3, 14)[None]
-    several = maps_of(OcclusionSensitivity(), model, probe, references)
-    units = torch.nn.functional.normalize(model.embed(references[0]).double(), dim=1)
-    centre = units.mean(dim=0).numpy()
-    clean = model.embed(probe)[0].double().numpy()
-    black = model.embed(occluded(probe[0], 0, 0, 2)[None])[0].double().numpy()
-    drop = alike("cosine", clean, centre) - alike("cosine", black, centre)
-    found = (several[0] - several[1])[0, 0, 0]
-    assert float(found) == pytest.approx(drop, abs=1e-6)  # patch 2, stride 1: one patch covers it
+    model, probe, references = net(InFloat64(ConvNet())), images(1, 13), images(3, 14)[None]
+    # A patch of 8 pixels: of a smaller drop, rounding would leave too little.
+    several = maps_of(OcclusionSensitivity(patch=56), model, probe, references)
+
+    def drop(model, probe, references) -> float:
+        embedded = exact(model)
+        rows = embedded(references)
+        centre = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(axis=0)
+        clean, black = embedded(torch.stack([probe, occluded(probe, 0, 0, 8)]))
+        return alike("cosine", clean, centre) - alike("cosine", black, centre)
+
+    found = (several[0] - several[1])[0, 0, 0]  # patch 8, stride 1: one patch covers it
+    # Embeddings are rounded, their 8 squares, the division by a length, and a mean of 3.
+    expected = with_condition(model, drop, probe[0], references[0])
+    assert_rounded(found, **expected, terms=1 + 8 + 1 + 3)
 
 
 @pytest.mark.parametrize(
@@ -360,11 +392,15 @@ def test_a_patch_larger_than_the_image_is_refused():
 
 
 def test_a_patch_as_large_as_the_image_has_one_place():
-    model, pair = net(), images(2, 16)
+    model, pair = net(InFloat64(ConvNet())), images(2, 16)
     positive, negative = maps_of(OcclusionSensitivity(patch=112), model, pair[:1], pair[1:])
-    drop = slow_drop(model, pair[0], torch.zeros_like(pair[0]), pair[1], None)
-    assert float((positive - negative).min()) == pytest.approx(drop, abs=1e-6)
-    assert float((positive - negative).max()) == pytest.approx(drop, abs=1e-6)
+
+    def slow(model, probe, reference) -> np.ndarray:
+        (drop,) = slow_drops(model, probe, [torch.zeros_like(probe)], reference, None)
+        return np.full((16, 16), drop)
+
+    # Embeddings are rounded, and the map.
+    assert_rounded((positive - negative)[0], **with_condition(model, slow, *pair), terms=2)
 
 
 @pytest.mark.parametrize("explainer", [OcclusionSensitivity(), XFace()])

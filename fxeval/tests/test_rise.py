@@ -1,6 +1,7 @@
 """RISE against scipy's enlargement and loops over masks; planted truth; controls that fail."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,12 +18,15 @@ from fxeval.explainers.rise import RISE, grid_bank
 from fxeval.tests.black_boxes import (
     SIZE,
     BlackBox,
+    InFloat64,
     images,
     pcg,
     planted,
     random_projection,
     slow_scores,
+    with_condition,
 )
+from fxeval.tests.rounding import assert_rounded, terms_of
 
 
 def explain(explainer, model, probes, references, contrast=None):
@@ -45,7 +49,7 @@ def slow_bank(seed, masks, cells, p, size) -> np.ndarray:
     return bank
 
 
-def slow_rise(model, bank, probe, reference, contrast, p, corrected):
+def slow_rise(model, probe, reference, contrast=None, *, bank, p, corrected):
     scores = slow_scores(model, bank, probe, reference, contrast)
     if model.similarity == "neg_l2":
         scores = [score - min(scores) for score in scores]
@@ -60,7 +64,8 @@ def slow_rise(model, bank, probe, reference, contrast, p, corrected):
 )  # fmt: skip
 def test_a_bank_equals_the_slow_one(seed, masks, cells, p, size):
     bank = rise._draw(pcg(seed), masks, cells, p, size)
-    np.testing.assert_allclose(bank, slow_bank(seed, masks, cells, p, size), atol=1e-6)
+    # A pixel is a sum over the cells of a column, then over those of a row.
+    assert_rounded(bank, slow_bank(seed, masks, cells, p, size), terms=2 * cells)
     assert bank.dtype == np.float32
     assert bank.min() >= 0
     assert bank.max() <= 1
@@ -89,15 +94,15 @@ def test_maps_equal_the_slow_ones(kind, corrected, with_contrast):
     explainer = RISE(9, 4, 0.4, corrected)
     maps = explain(explainer, model, probes, references, contrast if with_contrast else None)
     bank = slow_bank(0, 9, 4, 0.4, SIZE)
+    slow = partial(slow_rise, bank=bank, p=0.4, corrected=corrected)
     for row in range(2):
-        against = contrast[row] if with_contrast else None
-        expected = slow_rise(model, bank, probes[row], references[row], against, 0.4, corrected)
-        np.testing.assert_allclose(
-            maps.positive[row], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
-        )
+        of_row = (probes[row], references[row], *([contrast[row]] if with_contrast else []))
+        exact = with_condition(model, slow, *of_row)
+        # And a mask is a sum over its cells, as above.
+        assert_rounded(maps.positive[row], **exact, terms=terms_of(model.function) + 2 * 4)
     assert maps.positive.dtype == torch.float32
     shown = float(np.mean(bank.sum(0) >= 10))
-    assert maps.diagnostics["supported_share"].tolist() == pytest.approx([shown] * 2)
+    assert_rounded(maps.diagnostics["supported_share"], [shown] * 2, terms=1)
 
 
 def test_the_share_of_pixels_with_support_follows_the_masks():
@@ -128,11 +133,11 @@ def test_a_model_without_opinion_has_no_map(is_corrected):
 
 
 def test_a_row_does_not_depend_on_its_company():
-    model = BlackBox(random_projection())
+    model = BlackBox(InFloat64(random_projection()))
     probes, references = images(4, 1), images(4, 2)
     together = explain(RISE(90), model, probes, references).positive
     alone = explain(RISE(90), model, probes[2:3], references[2:3]).positive
-    torch.testing.assert_close(together[2:3], alone, rtol=0, atol=1e-5)
+    assert_rounded(together[2:3], alone, terms=2)  # each is rounded once, at its end
     assert explain(RISE(9), model, probes[:0], references[:0]).positive.shape == (0, *SIZE)
 
 
