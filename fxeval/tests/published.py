@@ -10,9 +10,12 @@ from pathlib import Path
 from zlib import crc32
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fxeval.tests.rounding import allowance, terms_of
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -83,6 +86,13 @@ def _drawn(key: str, shape: tuple[int, ...]) -> Tensor:
     if key.endswith(("bias", "running_mean")):
         return 0.4 * value - 0.2
     return 0.5 + value if key.endswith("running_var") else 0.1 + 0.9 * value
+
+
+def assert_printed(found: Tensor, printed: list[float], digits: int, network: nn.Module) -> None:
+    """Compare the first values of an embedding with printed ones, which were rounded like it."""
+    rounding = allowance(2 * terms_of(network)) * float(found.abs().max())
+    first = found[: len(printed)].tolist()
+    assert first == pytest.approx(printed, abs=0.5 * 10.0**-digits + rounding)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from fxeval.models.formats import selected
 from fxeval.models.loading import fill_module
 from fxeval.tests import published
 from fxeval.tests.published import Arithmetic, batch_norm, convolution
+from fxeval.tests.rounding import assert_rounded, terms_of
 
 # blocks by stage, and the last block of each
 DEPTHS = {
@@ -138,7 +139,7 @@ def test_the_whole_network_is_the_published_arithmetic(network: nn.Module):
     net = Arithmetic(network.state_dict())
     expected = embedded(net, images)
     with torch.no_grad():
-        torch.testing.assert_close(network(images).double(), expected, rtol=0, atol=2e-6)
+        assert_rounded(network(images), expected, terms=terms_of(network))
     # control: colours the other way round give another embedding
     assert (embedded(net, images.flip(1)) - expected).abs().max() > 1e-3
 
@@ -146,7 +147,7 @@ def test_the_whole_network_is_the_published_arithmetic(network: nn.Module):
 def test_drawn_weights_embed_as_in_the_original(network: nn.Module):
     with torch.no_grad():
         embedding = network(published.noise("faces", (1, 3, 112, 112)))[0]
-    assert embedding[:5].tolist() == pytest.approx(ORIGINAL, abs=2e-6)
+    published.assert_printed(embedding, ORIGINAL, 6, network)
 
 
 def test_the_embedding_is_what_the_output_layer_gives_at_length_one(network: nn.Module):
@@ -155,9 +156,9 @@ def test_the_embedding_is_what_the_output_layer_gives_at_length_one(network: nn.
     with torch.no_grad():
         embeddings = network(published.noise("two faces", (2, 3, 112, 112)))
     hook.remove()
-    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
+    assert_rounded(embeddings.double().norm(dim=1), torch.ones(2), terms=512)
     assert (seen[0].norm(dim=1) - 1).abs().min() > 0.1
-    torch.testing.assert_close(embeddings, F.normalize(seen[0]))
+    assert_rounded(embeddings, F.normalize(seen[0].double()), terms=512)
 
 
 @pytest.mark.parametrize(("before", "after", "stride"), [(5, 5, 1), (4, 6, 2), (4, 4, 2)])
@@ -169,7 +170,7 @@ def test_a_block_is_the_published_arithmetic(before: int, after: int, stride: in
     x = 4 * published.noise("map", (2, before, 8, 8)) - 2
     expected = block(net, "b", x.double(), stride)
     with torch.no_grad():
-        torch.testing.assert_close(module(x).double(), expected, rtol=1e-5, atol=1e-5)
+        assert_rounded(module(x), expected, terms=terms_of(module))
     assert expected.min() < 0 < expected.max()  # nothing is cut off after the sum
 
 

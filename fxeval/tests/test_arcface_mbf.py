@@ -9,6 +9,7 @@ from fxeval.models.arcface_mbf import arcface_mbf
 from fxeval.models.loading import fill_module
 from fxeval.tests import published
 from fxeval.tests.published import Arithmetic, Shapes, batch_norm, convolution
+from fxeval.tests.rounding import assert_rounded, terms_of
 
 # before, inner, after, stride, number of residual bottlenecks (0 = one that is not residual)
 STAGES = {
@@ -122,22 +123,23 @@ def test_the_whole_network_is_the_published_arithmetic(network: nn.Module):
     net = Arithmetic(network.state_dict())
     expected = embedded(net, images)
     with torch.no_grad():
-        torch.testing.assert_close(network(images).double(), expected, rtol=0, atol=2e-5)
+        assert_rounded(network(images), expected, terms=terms_of(network))
 
 
 def test_drawn_weights_embed_as_in_the_original(network: nn.Module):
     with torch.no_grad():
         embedding = network(published.noise("faces", (1, 3, 112, 112)))[0]
-    assert embedding[:5].tolist() == pytest.approx(ORIGINAL, abs=2e-5)
+    published.assert_printed(embedding, ORIGINAL, 6, network)
 
 
 def test_a_bottleneck_is_added_to_its_input_only_in_a_residual_stage(network: nn.Module):
     net = Arithmetic(network.state_dict())
     x = 4 * published.noise("map", (1, 128, 8, 8)) - 2
     with torch.no_grad():
-        plain = network.layers[2](x).double()
-        added = network.layers[3].layers[0](x).double()
-    torch.testing.assert_close(plain, narrowed(net, "layers.2", x.double(), 2), rtol=0, atol=1e-4)
+        plain = network.layers[2](x)
+        added = network.layers[3].layers[0](x)
+    terms = terms_of(network.layers[2])
+    assert_rounded(plain, narrowed(net, "layers.2", x.double(), 2), terms=terms)
     residual = narrowed(net, "layers.3.layers.0", x.double(), 1)
-    torch.testing.assert_close(added, x.double() + residual, rtol=0, atol=1e-4)
+    assert_rounded(added, x.double() + residual, terms=terms)
     assert plain.shape == (1, 128, 4, 4)

@@ -24,6 +24,7 @@ from fxeval.datasets.detection import (
     choose,
 )
 from fxeval.errors import DataContractError
+from fxeval.tests.rounding import FLOAT64, assert_rounded
 
 POINTS = ((30.0, 40.0), (60.0, 40.0), (45.0, 55.0), (33.0, 70.0), (57.0, 70.0))
 
@@ -72,7 +73,8 @@ def test_a_large_picture_is_scaled_down_for_the_detector_and_its_landmarks_back(
             np.array(DetectedLandmarks(yunet).landmarks(Picture("a.jpg", "", picture)))
             for picture in (large, small)
         )
-        assert np.allclose(found, (in_small + 0.5) * 1500 / 640 - 0.5)
+        expected = (in_small + 0.5) * 1500 / 640 - 0.5
+        assert_rounded(found, expected, terms=4, unit=FLOAT64)
         errors.append(landmark_error((found + 0.5) / 6 - 0.5, entry["landmarks5"]))
     # YuNet's points move by some 3 of these pixels with the size and the place of a face.
     assert np.median(errors) < 6

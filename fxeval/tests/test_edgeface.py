@@ -23,6 +23,8 @@ from fxeval.explainers.leam import LEAM
 from fxeval.models import edgeface
 from fxeval.models.loading import TorchFaceModel, check_loaded, fill_module
 from fxeval.models.preprocessing import Preprocessing
+from fxeval.tests.published import assert_printed
+from fxeval.tests.rounding import FLOAT64, allowance, assert_rounded, terms_of
 
 FACTORIES = {
     "xxs": edgeface.edgeface_xxs,
@@ -77,7 +79,8 @@ def model(request, data_root: Path) -> TorchFaceModel:
 
 def test_real_faces_have_the_golden_embeddings(model, crops, data_root: Path):
     expected = np.load(data_root / "weights" / "golden.npz")[f"emb_{model.name}"]
-    np.testing.assert_allclose(model.embed(crops).numpy(), expected, rtol=0, atol=1e-5)
+    # Golden embeddings were rounded too.
+    assert_rounded(model.embed(crops), expected, terms=2 * terms_of(model.module))
     check_loaded(model)
 
 
@@ -95,17 +98,19 @@ def test_another_order_of_channels_or_range_gives_other_embeddings(model, crops)
 @pytest.mark.parametrize(
     ("name", "length", "first"),
     [
-        ("xxs", 24.017642, (1.695732, -1.593536, -0.169893)),
-        ("s_gamma_05", 25.620789, (-1.168716, -0.408991, -0.637494)),
+        ("xxs", 24.017642, [1.695732, -1.593536, -0.169893]),
+        ("s_gamma_05", 25.620789, [-1.168716, -0.408991, -0.637494]),
     ],
 )
 def test_made_up_weights_have_the_embedding_they_had_when_the_golden_ones_were_met(
     name, length, first
 ):
+    network = made_up(name)
     with torch.inference_mode():
-        embedding = made_up(name)(chequered())[0]
-    assert float(embedding.norm()) == pytest.approx(length, rel=1e-5)
-    assert embedding[:3].tolist() == pytest.approx(first, abs=2e-5)
+        embedding = network(chequered())[0]
+    rounding = allowance(2 * terms_of(network))  # of both: the printed length was rounded too
+    assert float(embedding.norm()) == pytest.approx(length, rel=rounding)
+    assert_printed(embedding, first, 6, network)
 
 
 def test_parameters_are_as_many_as_published():
@@ -156,7 +161,7 @@ def test_the_code_of_places_is_made_of_sines_and_cosines_of_row_and_column():
                     wave = math.sin if index % 2 == 0 else math.cos
                     waves.append(wave(turn / 10_000 ** (2 * (index // 2) / 32)))
             expected = weight @ torch.tensor(waves, dtype=torch.float64) + bias
-            torch.testing.assert_close(got[:, row, column], expected, rtol=1e-9, atol=1e-9)
+            assert_rounded(got[:, row, column], expected, terms=terms_of(code), unit=FLOAT64)
 
 
 def test_attention_mixes_the_channels_of_a_head_by_their_cosine():
@@ -174,7 +179,7 @@ def test_attention_mixes_the_channels_of_a_head_by_their_cosine():
             shares = torch.stack(logits).softmax(0)
             mixed[:, i] = value[:, 3 * head : 3 * head + 3] @ shares
     expected = mixed @ attention.proj.weight.T + attention.proj.bias
-    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    assert_rounded(got, expected, terms=terms_of(attention), unit=FLOAT64)
 
 
 def norm(x: Tensor, layer: nn.LayerNorm) -> Tensor:
@@ -209,7 +214,7 @@ def test_a_block_adds_what_it_makes_of_each_place():
     seen, expected = by_channel(x, block.conv_dw), x.clone()
     for i, j in np.ndindex(3, 6):
         expected[:, i, j] += block.gamma * perceptron(norm(seen[:, i, j], block.norm), block.mlp)
-    torch.testing.assert_close(block(x[None])[0], expected, rtol=1e-9, atol=1e-9)
+    assert_rounded(block(x[None])[0], expected, terms=terms_of(block), unit=FLOAT64)
 
 
 @torch.no_grad()
@@ -227,7 +232,7 @@ def test_an_attention_block_hands_each_part_of_the_channels_on_to_the_next(has_p
     looked = block.xca(torch.stack([norm(row, block.norm_xca) for row in rows])[None])[0]
     rows = rows + block.gamma_xca * looked
     made = torch.stack([block.gamma * perceptron(norm(row, block.norm), block.mlp) for row in rows])
-    torch.testing.assert_close(block(x[None])[0], x + made.T.view_as(x), rtol=1e-9, atol=1e-9)
+    assert_rounded(block(x[None])[0], x + made.T.view_as(x), terms=terms_of(block), unit=FLOAT64)
 
 
 @torch.no_grad()
@@ -236,7 +241,7 @@ def test_the_head_takes_the_mean_of_all_places_even_of_faint_maps():
     x = torch.randn(168, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     mean = norm(1e-3 * x.flatten(1).mean(dim=1), head.norm)
     expected = head.fc.weight @ mean + head.fc.bias
-    torch.testing.assert_close(head(1e-3 * x[None])[0], expected, rtol=1e-9, atol=1e-9)
+    assert_rounded(head(1e-3 * x[None])[0], expected, terms=terms_of(head), unit=FLOAT64)
 
 
 def test_low_ranks_are_two_layers_of_which_the_first_has_no_bias():

@@ -1,8 +1,10 @@
 """The pool embeds every described image once, exactly, whatever the batch size."""
 
+from copy import deepcopy
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fxeval.contracts import MaskBank, Perturbations, RowState
 from fxeval.errors import ExplainerContractError, ModelContractError
@@ -11,6 +13,7 @@ from fxeval.explainers.mask_banks import bank_of
 from fxeval.forward_pool import ForwardPool, PooledModel
 from fxeval.perturbation import fill_images
 from fxeval.ranking import ranks
+from fxeval.tests.rounding import assert_rounded, condition_of, terms_of
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
 
 N = 16 * 16
@@ -28,10 +31,10 @@ def described(pairs, bounds, *, fill="blur", images=None, seed=0):
 
 
 def one_by_one(model, pairs, wanted):
-    """The slow reference: build every image by a loop over its pixels, embed it alone."""
-    results = []
+    """The slow reference, in float64: build every image pixel by pixel, embed it alone."""
+    module, results = deepcopy(model.module).double(), []
     for row in range(len(wanted)):
-        image = pairs.images[wanted.image[row]].float() / 255
+        image = pairs.images[wanted.image[row]].double() / 255
         filler = fill_images(image[None], wanted.fill)[0]
         made = image.clone()
         for pixel in range(N):
@@ -39,8 +42,19 @@ def one_by_one(model, pairs, wanted):
             if wanted.first[row] <= rank < wanted.last[row]:
                 made[:, pixel // 16, pixel % 16] = filler[:, pixel // 16, pixel % 16]
         with torch.inference_mode():
-            results.append(model.module(made[None])[0])
+            results.append(module(made[None])[0])
     return torch.stack(results)
+
+
+def assert_embedded(found: Tensor, expected: Tensor, net: ConvNet, images: Tensor, times=1) -> None:
+    """Compare embeddings of which one was rounded, or both (``times=2``)."""
+    exact = deepcopy(net).double()
+    assert_rounded(
+        found,
+        expected,
+        terms=times * (terms_of(net) + 14),  # the blur has a kernel of 7 pixels, down and across
+        condition=condition_of(exact, images, module=exact),
+    )
 
 
 @pytest.fixture
@@ -57,14 +71,15 @@ def pairs():
 def test_embeddings_equal_those_of_images_made_pixel_by_pixel(model, pairs, fill):
     wanted = described(pairs, [(0, 0), (0, 40), (0, N), (40, N), (N, N)], fill=fill)
     found = ForwardPool(batch_size=7).embed(model, pairs, wanted)
-    torch.testing.assert_close(found, one_by_one(model, pairs, wanted), rtol=1e-5, atol=1e-6)
+    expected = one_by_one(model, pairs, wanted)
+    assert_embedded(found, expected, model.module, pairs.images / 255)
 
 
 def test_the_batch_size_changes_no_embedding_beyond_rounding(model, pairs):
     wanted = described(pairs, [(0, k) for k in range(0, N + 1, 16)])
     one = ForwardPool(batch_size=1).embed(model, pairs, wanted)
     many = ForwardPool(batch_size=64).embed(model, pairs, wanted)
-    torch.testing.assert_close(one, many, rtol=1e-5, atol=1e-6)
+    assert_embedded(one, many, model.module, pairs.images / 255, times=2)
 
 
 def test_end_points_are_shared_and_equal_descriptions_cost_one_pass(model, pairs):
@@ -107,7 +122,8 @@ def test_out_of_memory_halves_the_batch_and_says_so(model, pairs):
     found = pool.embed(model, pairs, wanted)
     assert pool.batch_size == 4
     assert len(pool.halvings) == 2
-    torch.testing.assert_close(found, one_by_one(model, pairs, wanted), rtol=1e-5, atol=1e-6)
+    expected = one_by_one(model, pairs, wanted)
+    assert_embedded(found, expected, model.module, pairs.images / 255)
 
 
 def test_out_of_memory_with_one_image_is_an_error(model, pairs):
@@ -147,9 +163,8 @@ def test_a_model_that_breaks_its_promise_is_named(pairs, what, message):
 def test_memory_is_bounded_and_forgetting_changes_nothing(model, pairs):
     pool = ForwardPool(batch_size=8, memory_bytes=1)
     wanted = described(pairs, [(0, 0), (0, 9), (0, N)])
-    torch.testing.assert_close(
-        pool.embed(model, pairs, wanted), ForwardPool(batch_size=8).embed(model, pairs, wanted)
-    )
+    again = ForwardPool(batch_size=8).embed(model, pairs, wanted)
+    assert torch.equal(pool.embed(model, pairs, wanted), again)
     assert len(pool._memory) == 1
 
 
@@ -157,7 +172,8 @@ def test_a_pooled_model_embeds_in_the_pools_batches(model, pairs):
     pool = ForwardPool(batch_size=3)
     images = torch.rand(8, 3, 16, 16)
     pooled = PooledModel(model, pool, "key")
-    torch.testing.assert_close(pooled.embed(images), model.module(images).detach())
+    expected = deepcopy(model.module).double()(images.double())
+    assert_embedded(pooled.embed(images), expected, model.module, images)
     assert model.batches == [3, 3, 2]
     assert pool.forwards == 8
     assert (pooled.name, pooled.crop, pooled.digest) == (model.name, model.crop, model.digest)
@@ -174,6 +190,7 @@ def bank(n=7, seed=0):
 
 def masked_one_by_one(module, image, masks, fill):
     """The slow reference: one masked image in a forward pass, pixel values by definition."""
+    module, image, masks = deepcopy(module).double(), image.double(), masks.double()
     filler = fill_images(image[None], fill)[0]
     with torch.inference_mode():
         return torch.stack(
@@ -186,7 +203,7 @@ def test_masked_embeddings_equal_those_of_images_masked_one_by_one(model, fill):
     image, masks = torch.rand(3, 16, 16), bank()
     found = PooledModel(model, ForwardPool(batch_size=3), "key").embed_masked(image, masks, fill)
     expected = masked_one_by_one(model.module, image, masks.masks, fill)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert_embedded(found, expected, model.module, image[None])
     assert model.batches == [3, 3, 1]
 
 

@@ -13,6 +13,7 @@ from fxeval.models.inception_resnet import inception_resnet_v1
 from fxeval.models.loading import fill_module
 from fxeval.tests import published
 from fxeval.tests.published import Arithmetic, Shapes, batch_norm, convolution
+from fxeval.tests.rounding import assert_rounded, terms_of
 
 # Convolutions by name: before, after, kernel (height, width), stride, padding (height, width).
 # A branch that is a row of several numbers them.
@@ -169,7 +170,7 @@ def test_the_whole_network_is_the_published_arithmetic(network: nn.Module):
     images = published.noise("faces", (1, 3, 160, 160))
     expected = embedded(Arithmetic(network.state_dict(), eps=1e-3), images)
     with torch.no_grad():
-        torch.testing.assert_close(network(images).double(), expected, rtol=0, atol=2e-6)
+        assert_rounded(network(images), expected, terms=terms_of(network))
     # control: with torch's own eps it would be another network
     other = embedded(Arithmetic(network.state_dict()), images)
     assert (other - expected).abs().max() > 1e-4
@@ -178,7 +179,7 @@ def test_the_whole_network_is_the_published_arithmetic(network: nn.Module):
 def test_drawn_weights_embed_as_in_the_original(network: nn.Module):
     with torch.no_grad():
         embedding = network(published.noise("faces", (1, 3, 160, 160)))[0]
-    assert embedding[:5].tolist() == pytest.approx(ORIGINAL, abs=2e-6)
+    published.assert_printed(embedding, ORIGINAL, 6, network)
 
 
 @pytest.mark.parametrize("index", [0, 5, 15, 20], ids=["35", "17", "8", "last"])
@@ -187,8 +188,8 @@ def test_a_block_is_the_published_arithmetic(network: nn.Module, index: int):
     x = 4 * published.noise("map", (1, width, 7, 7)) - 2
     expected = residual(Arithmetic(network.state_dict(), eps=1e-3), index, x.double())
     with torch.no_grad():
-        got = network.get_submodule(name)(x).double()
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+        got = network.get_submodule(name)(x)
+    assert_rounded(got, expected, terms=terms_of(network.get_submodule(name)))
     assert bool((got < 0).any()) == (name == "block8")  # only there nothing is cut off
 
 
@@ -198,8 +199,8 @@ def test_the_embedding_is_the_last_batch_norm_at_length_one(network: nn.Module):
     with torch.no_grad():
         embeddings = network(published.noise("two faces", (2, 3, 160, 160)))
     hook.remove()
-    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
-    torch.testing.assert_close(embeddings, seen[0] / seen[0].norm(dim=1, keepdim=True))
+    assert_rounded(embeddings.double().norm(dim=1), torch.ones(2), terms=512)
+    assert_rounded(embeddings, F.normalize(seen[0].double()), terms=512)
 
 
 @pytest.mark.parametrize("classes", [8631, 10575])

@@ -9,6 +9,7 @@ from fxeval.models.iresnet import Block, iresnet18, iresnet34, iresnet50, iresne
 from fxeval.models.loading import fill_module
 from fxeval.tests import published
 from fxeval.tests.published import Arithmetic, batch_norm, convolution
+from fxeval.tests.rounding import assert_rounded, terms_of
 
 DEPTHS = {
     "iresnet18": (2, 2, 2, 2),
@@ -125,7 +126,7 @@ def test_the_whole_network_is_the_published_arithmetic(network: nn.Module):
     images = published.noise("faces", (1, 3, 112, 112))
     expected = embedded(Arithmetic(network.state_dict()), images)
     with torch.no_grad():
-        torch.testing.assert_close(network(images).double(), expected, rtol=0, atol=2e-5)
+        assert_rounded(network(images), expected, terms=terms_of(network))
     # control: without the activations in its blocks it would be another network
     other = {
         key: torch.ones_like(value) if key.endswith("prelu.weight") else value
@@ -137,7 +138,7 @@ def test_the_whole_network_is_the_published_arithmetic(network: nn.Module):
 def test_drawn_weights_embed_as_in_the_original(network: nn.Module):
     with torch.no_grad():
         embedding = network(published.noise("faces", (1, 3, 112, 112)))[0]
-    assert embedding[:5].tolist() == pytest.approx(ORIGINAL, abs=2e-5)
+    published.assert_printed(embedding, ORIGINAL, 6, network)
 
 
 @pytest.mark.parametrize(("before", "after", "stride"), [(5, 5, 1), (4, 6, 2), (4, 4, 2)])
@@ -149,7 +150,7 @@ def test_a_block_is_the_published_arithmetic(before: int, after: int, stride: in
     x = 4 * published.noise("map", (2, before, 8, 8)) - 2
     expected = block(net, "b", x.double(), stride)
     with torch.no_grad():
-        torch.testing.assert_close(module(x).double(), expected, rtol=1e-5, atol=1e-5)
+        assert_rounded(module(x), expected, terms=terms_of(module))
     assert expected.min() < 0 < expected.max()  # nothing is cut off after the sum
     assert expected.shape == (2, after, 8 // stride, 8 // stride)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fxeval.errors import EvidenceError
 from fxeval.similarity import auc, k_fold_accuracy, similarity, tau_acc, tau_eer, tau_fmr
+from fxeval.tests.rounding import FLOAT64, assert_rounded
 
 
 @st.composite
@@ -34,14 +35,14 @@ def test_cosine_is_that_of_numpy_and_is_not_clipped():
     expected = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
     got = similarity("cosine", a, b)
     assert got.dtype == torch.float64
-    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-12)
+    assert_rounded(got, expected, terms=2 * 7, scale=1, unit=FLOAT64)
     assert (similarity("cosine", a, a) > 1).any()
 
 
 def test_neg_l2_is_minus_the_distance_of_the_raw_embeddings():
     a, b = torch.randn(2, 50, 7, generator=torch.Generator().manual_seed(0))
     expected = -np.linalg.norm(a.double().numpy() - b.double().numpy(), axis=1)
-    np.testing.assert_allclose(similarity("neg_l2", a, b).numpy(), expected, rtol=1e-12)
+    assert_rounded(similarity("neg_l2", a, b), expected, terms=2 * 7, unit=FLOAT64)
 
 
 def test_a_zero_embedding_is_like_nothing():
