@@ -67,11 +67,6 @@ def test_shapes_that_do_not_fit_are_refused(shapes):
         spearman(*(torch.zeros(shape) for shape in shapes))
 
 
-def test_speed_of_spearman(benchmark):
-    maps = torch.rand(16, 12544, generator=torch.Generator().manual_seed(0))
-    benchmark(spearman, maps, maps.flip(0))
-
-
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.floats(-1e6, 1e6, width=32), min_size=4, max_size=4),

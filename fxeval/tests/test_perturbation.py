@@ -138,10 +138,3 @@ def test_bad_removals_are_refused(change, message):
     }
     with pytest.raises(ValueError, match=message):
         remove(**(arguments | change))
-
-
-def test_speed_of_removal(benchmark):
-    images, fillers = _images(64, 150, 150), _images(64, 150, 150, seed=1)
-    ranks = rank_maps(images[:, 0], list(range(64)))
-    first, last = torch.zeros(64, dtype=torch.int64), torch.full((64,), 7000)
-    benchmark(remove, images, fillers, ranks, first, last)

@@ -190,8 +190,3 @@ def test_ranking_leaves_the_maps_and_the_global_generators_alone():
     assert torch.equal(maps, before)
     assert torch.equal(torch_state, torch.get_rng_state())
     assert np.array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
-
-
-def test_speed_of_ranking(benchmark):
-    maps = torch.rand(16, 112, 112, generator=torch.Generator().manual_seed(0))
-    benchmark(ranks, maps, list(range(16)))
