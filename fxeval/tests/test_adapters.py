@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,13 +20,13 @@ from fxeval.explainers.adapters import from_captum, from_function, from_grad_cam
 from fxeval.explainers.pair_objective import ROWS
 from fxeval.forward_pool import ForwardPool, PooledModel
 from fxeval.models.custody import Custody
+from fxeval.tests.rounding import allowance, assert_rounded, condition_of, terms_of
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
 
 N = 5
 PAIRS = make_pairs(N)
 PROBES, REFERENCES = PAIRS.images[:N] / 255.0, PAIRS.images[N:] / 255.0
 OTHERS = REFERENCES.roll(1, 0)
-TOLERANCE = 1e-6
 
 
 def ask(explainer: object, model: object = None, **given: object) -> SaliencyMaps:
@@ -40,18 +41,49 @@ def ask(explainer: object, model: object = None, **given: object) -> SaliencyMap
 def input_gradients(
     net: nn.Module, value: Callable[[Tensor, int], Tensor], probes: Tensor = PROBES
 ) -> Tensor:
-    """The gradient of ``value(embedding, row)`` at every probe alone, (N, 3, H, W)."""
+    """The gradient of ``value(embedding, row)`` at every probe alone, (N, 3, H, W).
+
+    As all that is compared with here, in the network's own precision.
+    """
     found = []
     for row, probe in enumerate(probes):
-        image = probe[None].clone().requires_grad_()
+        image = as_of(net, probe)[None].clone().requires_grad_()
         found += torch.autograd.grad(value(net(image)[0], row), image)
     return torch.cat(found)
 
 
+def as_of(net: nn.Module, images: Tensor) -> Tensor:
+    return images.to(net.fc.weight.dtype)
+
+
 def cosine_of(net: nn.Module, references: Tensor = REFERENCES) -> Callable[[Tensor, int], Tensor]:
     with torch.no_grad():
-        embedded = net(references)
+        embedded = net(as_of(net, references))
     return lambda embedding, row: F.cosine_similarity(embedding, embedded[row], dim=0)
+
+
+def saliency_of(net: nn.Module, probes: Tensor = PROBES, references: Tensor = REFERENCES) -> Tensor:
+    return input_gradients(net, cosine_of(net, references), probes).abs().mean(1)
+
+
+def rounding(compute: Callable[[nn.Module, Tensor], Tensor] = saliency_of) -> dict[str, float]:
+    """What rounds the maps of the probes that ``compute`` makes of a network and the probes."""
+    net = ConvNet().double().eval()
+    condition = condition_of(partial(compute, net), PROBES, module=net)
+    return {"terms": terms_of(net, passes=2), "condition": condition}
+
+
+def assert_equals(found: Tensor, compute: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    """Compare maps of the probes with those of the network in float64."""
+    assert_rounded(found, compute(ConvNet().double().eval(), PROBES), **rounding(compute))
+
+
+def assert_alike(
+    one: Tensor, two: Tensor, compute: Callable[[nn.Module, Tensor], Tensor] = saliency_of
+) -> None:
+    """Compare maps that are both rounded, as those are that ``compute`` makes."""
+    bound = rounding(compute)
+    assert_rounded(one, two, terms=2 * bound["terms"], condition=bound["condition"])
 
 
 class Attribution:
@@ -137,16 +169,16 @@ class LayerGradients(Attribution):
 
 
 def test_saliency_of_every_pair_is_the_gradient_of_its_own_similarity():
-    net = ConvNet().eval()
-    expected = input_gradients(net, cosine_of(net))
     found = ask(from_captum(Saliency))
     assert found.positive.dtype == torch.float32
-    assert torch.allclose(found.positive, expected.abs().mean(1), rtol=0, atol=TOLERANCE)
+    assert_equals(found.positive, saliency_of)
     assert found.negative is None
     signed = ask(from_captum(Saliency, reduce="positive_sum"))
-    assert torch.allclose(
-        signed.positive - signed.negative, expected.sum(1), rtol=0, atol=TOLERANCE
-    )
+
+    def summed(net: nn.Module, probes: Tensor) -> Tensor:
+        return input_gradients(net, cosine_of(net), probes).sum(1)
+
+    assert_equals(signed.positive - signed.negative, summed)
     assert bool(((signed.positive == 0) | (signed.negative == 0)).all())
 
 
@@ -157,24 +189,29 @@ def test_references_stay_with_their_probes_when_a_method_repeats_and_cuts_the_ba
 ):
     arguments = {"n_samples": n_samples, "internal_batch_size": internal_batch_size}
     found = ask(from_captum(Tunnel, arguments=arguments)).positive
-    assert torch.allclose(found, ask(from_captum(Saliency)).positive, rtol=0, atol=TOLERANCE)
+    assert_alike(found, ask(from_captum(Saliency)).positive)
 
 
 def test_with_references_of_another_order_the_maps_differ():
     """The control of the tests above: a wrong reference shows far beyond the tolerance."""
     right = ask(from_captum(Saliency)).positive
     wrong = ask(from_captum(Saliency), references=REFERENCES.roll(1, 0)).positive
-    assert float((right - wrong).abs().amax(dim=(1, 2)).min()) > 100 * TOLERANCE
+    rounded = allowance(**rounding()) * float(right.max())
+    assert float((right - wrong).abs().amax(dim=(1, 2)).min()) > 100 * rounded
 
 
 def test_steps_are_attributed_to_their_pairs_and_tensors_among_the_arguments_are_used():
-    net, baseline = ConvNet().eval(), torch.full((1, 3, 16, 16), 0.25)
-    expected = torch.zeros(N, 3, 16, 16)
-    for step in (0.125, 0.375, 0.625, 0.875):
-        points = baseline + step * (PROBES - baseline)
-        expected += input_gradients(net, cosine_of(net), points) / 4 * (PROBES - baseline)
+    baseline = torch.full((1, 3, 16, 16), 0.25)
+
+    def integrated(net: nn.Module, probes: Tensor) -> Tensor:
+        found, way = [], as_of(net, probes) - as_of(net, baseline)
+        for step in (0.125, 0.375, 0.625, 0.875):
+            points = baseline + step * way
+            found.append(input_gradients(net, cosine_of(net), points) / 4 * way)
+        return sum(found).sum(1)
+
     found = ask(from_captum(Path, reduce="positive_sum", arguments={"baselines": baseline}))
-    assert torch.allclose(found.positive - found.negative, expected.sum(1), rtol=0, atol=TOLERANCE)
+    assert_equals(found.positive - found.negative, integrated)
 
 
 def test_a_method_may_attribute_a_function_of_the_objective():
@@ -183,23 +220,24 @@ def test_a_method_may_attribute_a_function_of_the_objective():
             super().__init__(lambda images, rows: 3 * forward_func(images, rows))
 
     found, plain = ask(from_captum(Tripled)).positive, ask(from_captum(Saliency)).positive
-    assert torch.allclose(found, 3 * plain, rtol=1e-5, atol=0)
+    assert_alike(found, 3 * plain)
 
 
 def test_a_layers_attribution_is_reduced_and_enlarged():
-    net = ConvNet().eval()
     explainer = from_captum(lambda f: LayerGradients(f, f.module.conv1), reduce="positive_sum")
-    found = ask(explainer, CountingModel(net))
-    for row in range(N):
-        image = PROBES[row : row + 1]
-        layer = net.conv1(image * 2 - 1).detach().requires_grad_()
-        embedding = net.fc(net.conv2(net.prelu(net.bn1(layer))).flatten(1))[0]
-        (gradient,) = torch.autograd.grad(cosine_of(net)(embedding, row), layer)
-        signed = (gradient * layer.detach()).sum(1, keepdim=True)
-        signed = F.interpolate(signed, (16, 16), mode="bilinear", align_corners=False)[:, 0]
-        assert torch.allclose(
-            found.positive[row] - found.negative[row], signed[0], rtol=0, atol=TOLERANCE
-        )
+    found = ask(explainer)
+
+    def enlarged(net: nn.Module, probes: Tensor) -> Tensor:
+        maps = []
+        for row, image in enumerate(as_of(net, probes)):
+            layer = net.conv1(image[None] * 2 - 1).detach().requires_grad_()
+            embedding = net.fc(net.conv2(net.prelu(net.bn1(layer))).flatten(1))[0]
+            (gradient,) = torch.autograd.grad(cosine_of(net)(embedding, row), layer)
+            maps.append((gradient * layer.detach()).sum(1, keepdim=True))
+        size = (16, 16)
+        return F.interpolate(torch.cat(maps), size, mode="bilinear", align_corners=False)[:, 0]
+
+    assert_equals(found.positive - found.negative, enlarged)
 
 
 OBJECTIVES: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
@@ -211,52 +249,61 @@ OBJECTIVES: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_objectives_and_contrasts_reach_captum_and_grad_cam(objective: str):
-    net = ConvNet().eval()
-    with torch.no_grad():
-        references, others = net(REFERENCES), net(OTHERS)
 
-    def value(embedding: Tensor, row: int) -> Tensor:
-        return OBJECTIVES[objective](embedding, references[row], others[row])
+    def contrasted(net: nn.Module, probes: Tensor) -> Tensor:
+        with torch.no_grad():
+            references, others = net(as_of(net, REFERENCES)), net(as_of(net, OTHERS))
 
-    expected = input_gradients(net, value).abs().mean(1)
-    atol = TOLERANCE * max(1.0, float(expected.max()))
+        def value(embedding: Tensor, row: int) -> Tensor:
+            return OBJECTIVES[objective](embedding, references[row], others[row])
+
+        return input_gradients(net, value, probes).abs().mean(1)
+
     found = ask(from_captum(Saliency, objective=objective), contrast=OTHERS)
-    assert torch.allclose(found.positive, expected, rtol=0, atol=atol)
+    assert_equals(found.positive, contrasted)
     found = ask(from_grad_cam(PixelCAM, objective=objective), contrast=OTHERS)
-    assert torch.allclose(found.positive, stretched(expected), rtol=0, atol=1e-4)
+    assert_equals(found.positive, lambda net, probes: stretched(contrasted(net, probes)))
 
 
 def test_a_softmax_over_a_gallery_uses_each_probes_own_row():
     net = ConvNet().eval()
     with torch.no_grad():
-        embedded, references = net(PAIRS.images / 255.0), net(REFERENCES)
+        embedded = net(PAIRS.images / 255.0)
     gallery = Gallery(embedded, torch.arange(2 * N) % N, torch.arange(N))
     _, centroids = gallery.centroids()
 
-    def value(embedding: Tensor, row: int) -> Tensor:
-        cosines = centroids.float() @ F.normalize(embedding, dim=0)
-        own = F.cosine_similarity(embedding, references[row], dim=0)
-        logits = [torch.cos(torch.arccos(own) + 0.3) * 8]
-        logits += [8 * cosines[other] for other in range(N) if other != row]
-        return torch.stack(logits).log_softmax(0)[0]
+    def softmax(net: nn.Module, probes: Tensor) -> Tensor:
+        own_cosine = cosine_of(net)
 
-    expected = input_gradients(net, value).abs().mean(1)
+        def value(embedding: Tensor, row: int) -> Tensor:
+            cosines = centroids @ F.normalize(embedding, dim=0)
+            logits = [torch.cos(torch.arccos(own_cosine(embedding, row)) + 0.3) * 8]
+            logits += [8 * cosines[other] for other in range(N) if other != row]
+            return torch.stack(logits).log_softmax(0)[0]
+
+        return input_gradients(net, value, probes).abs().mean(1)
+
     objective = "arc_softmax(s=8, m=0.3)"
     explainer = from_captum(Tunnel, objective=objective)
     assert explainer.needs == {"gradients", "gallery"}
     found = ask(explainer, gallery=gallery)
-    assert torch.allclose(found.positive, expected, rtol=1e-3, atol=TOLERANCE)
+    assert_equals(found.positive, softmax)
 
 
 def test_euclidean_models_and_centroids_of_references_are_explained():
-    net = ConvNet().eval()
-    model = CountingModel(net, similarity="neg_l2")
+    model = CountingModel(ConvNet(), similarity="neg_l2")
     several = torch.stack([REFERENCES, OTHERS], dim=1)
-    with torch.no_grad():
-        centroid = (net(REFERENCES) + net(OTHERS)) / 2
-    expected = input_gradients(net, lambda e, row: -(e - centroid[row]).square().sum())
-    found = ask(from_captum(Saliency), model, references=several)
-    assert torch.allclose(found.positive, expected.abs().mean(1), rtol=1e-4, atol=1e-5)
+
+    def euclidean(net: nn.Module, probes: Tensor) -> Tensor:
+        with torch.no_grad():
+            centroid = (net(as_of(net, REFERENCES)) + net(as_of(net, OTHERS))) / 2
+
+        def value(embedding: Tensor, row: int) -> Tensor:
+            return -(embedding - centroid[row]).square().sum()
+
+        return input_gradients(net, value, probes).abs().mean(1)
+
+    assert_equals(ask(from_captum(Saliency), model, references=several).positive, euclidean)
 
 
 def test_a_black_box_is_attributed_through_embed():
@@ -268,7 +315,18 @@ def test_a_black_box_is_attributed_through_embed():
     found = ask(embeds, black_box)
     assert embeds.needs == {"black_box"}
     assert embeds.unsupported(black_box) is None
-    assert torch.allclose(found.positive, white.positive, rtol=0, atol=TOLERANCE)
+
+    def ablated(net: nn.Module, probes: Tensor) -> Tensor:
+        probes, cosine = as_of(net, probes), cosine_of(net)
+
+        def cosines(images: Tensor) -> Tensor:
+            return torch.stack([cosine(one, row) for row, one in enumerate(net(images))])
+
+        hidden = torch.stack([probes, probes])
+        hidden[0, :, :, :8] = hidden[1, :, :, 8:] = 0
+        return torch.stack([cosines(probes) - cosines(images) for images in hidden])
+
+    assert_alike(found.positive, white.positive, ablated)
     assert len(np.unique(found.positive[0])) == 2
     for explainer in (from_captum(Saliency), from_grad_cam(PixelCAM)):
         assert "black box" in explainer.unsupported(black_box)
@@ -309,12 +367,20 @@ def test_a_rows_map_does_not_depend_on_the_rows_beside_it(library: str):
     pairs = make_pairs(n)
     probes, references = pairs.images[:n] / 255.0, pairs.images[n:] / 255.0
     explainer = from_captum(Saliency) if library == "captum" else from_grad_cam(PixelCAM)
+
+    def compute(net: nn.Module, probes: Tensor, references: Tensor) -> Tensor:
+        maps = saliency_of(net, probes, references)
+        return maps if library == "captum" else stretched(maps)
+
     together = ask(explainer, probes=probes, references=references).positive
     for row in (0, ROWS - 1, ROWS, n - 1):
         one = slice(row, row + 1)
         alone = ask(explainer, probes=probes[one], references=references[one]).positive
-        atol = TOLERANCE * (1 if library == "captum" else 10)  # stretched to [0, 1]
-        assert torch.allclose(together[row], alone[0], rtol=0, atol=atol)
+        net, pair = ConvNet().double().eval(), (probes[one], references[one])
+        condition = condition_of(partial(compute, net), *pair, module=net)
+        assert_rounded(
+            alone[0], together[row], terms=2 * terms_of(net, passes=2), condition=condition
+        )
     assert ask(explainer, probes=probes[:0], references=references[:0]).positive.shape == (
         0,
         16,
@@ -330,7 +396,7 @@ def test_random_methods_draw_the_same_for_every_row_and_leave_the_generators_alo
     assert torch.equal(ask(explainer).positive, together)
     row = slice(3, 4)
     alone = ask(explainer, probes=PROBES[row], references=REFERENCES[row]).positive
-    assert torch.allclose(alone[0], together[3], rtol=0, atol=TOLERANCE)
+    assert_alike(alone[0], together[3])
     twice = ask(explainer, probes=PROBES[[2, 2]], references=REFERENCES[[2, 2]]).positive
     assert torch.equal(twice[0], twice[1])
     assert not torch.allclose(together, ask(from_captum(Tunnel)).positive, rtol=0, atol=1e-5)
@@ -406,10 +472,8 @@ class HalfMade(PixelCAM):
 
 
 def test_targets_belong_to_their_rows():
-    net = ConvNet().eval()
-    expected = stretched(input_gradients(net, cosine_of(net)).abs().mean(1))
     found = ask(from_grad_cam(PixelCAM)).positive
-    assert torch.allclose(found, expected, rtol=0, atol=1e-5)
+    assert_equals(found, lambda net, probes: stretched(saliency_of(net, probes)))
 
 
 @pytest.mark.parametrize("make", [PixelCAM, Swapping, HalfMade])

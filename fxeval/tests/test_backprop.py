@@ -1,6 +1,7 @@
 """Gradients at the image against numpy by hand, and a model that comes back as it was lent."""
 
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fxeval.contracts import Gallery, RowState
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.backprop import Gradient, InputXGradient, IntegratedGradients, SmoothGrad
 from fxeval.perturbation import fill_images
+from fxeval.tests.rounding import FLOAT64, assert_rounded, condition_of, terms_of
 from fxeval.tests.subjects import ConvNet, CountingModel
 
 SIZE = (16, 16)
@@ -32,7 +34,7 @@ class Linear(nn.Module):
 
 
 class Smooth(nn.Module):
-    """A network without kinks, so that integrals converge."""
+    """A network without kinks, so that integrals converge; in double it takes float images too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,6 +43,7 @@ class Smooth(nn.Module):
         self.last = nn.Parameter(torch.randn(6, 20, generator=generator))
 
     def forward(self, images: Tensor) -> Tensor:
+        images = images.to(self.first.dtype)
         return torch.tanh((images - 0.3).flatten(1) @ self.first.T + 0.1) @ self.last.T + 0.2
 
 
@@ -96,7 +99,8 @@ def by_hand(explainer, net: nn.Module, kind: str, image: Tensor, *others: Tensor
             total += weight * slope(net, kind, torch.from_numpy(point), *others)
         return ((x - start) * total).sum(axis=0)
     if isinstance(explainer, SmoothGrad):
-        noise = np.random.default_rng(0).standard_normal((3, *x.shape), dtype=np.float32)
+        shape = (explainer.draws, *x.shape)
+        noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
         sigma = explainer.noise * (x.max() - x.min())
         noisy = [torch.from_numpy(x + sigma * one) for one in noise]
         return np.abs(np.mean([slope(net, kind, one, *others) for one in noisy], axis=0)).mean(
@@ -107,6 +111,18 @@ def by_hand(explainer, net: nn.Module, kind: str, image: Tensor, *others: Tensor
         return (x * gradient).sum(axis=0)
     size = np.abs(gradient)
     return size.mean(axis=0) if explainer.channels == "mean" else size.max(axis=0)
+
+
+def rounding(explainer, net: nn.Module, kind: str, *images: Tensor) -> dict[str, float]:
+    """What rounds a map of the probe, the reference and perhaps a contrast."""
+    net = deepcopy(net).double().eval()
+    condition = condition_of(partial(by_hand, explainer, net, kind), *images, module=net)
+    return {"terms": terms_of(net, passes=2), "condition": condition}
+
+
+def twice(terms: float, condition: float) -> dict[str, float]:
+    """What rounds two maps that are compared."""
+    return {"terms": 2 * terms, "condition": condition}
 
 
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
@@ -130,9 +146,7 @@ def test_maps_equal_autograd_by_hand(explainer, kind, with_contrast):
         others = [references[row]] + ([contrast[row]] if with_contrast else [])
         expected = by_hand(explainer, net, kind, probes[row], *others)
         assert np.abs(expected).max() > 0
-        np.testing.assert_allclose(
-            found[row], expected, rtol=1e-4, atol=2e-5 * np.abs(expected).max()
-        )
+        assert_rounded(found[row], expected, **rounding(explainer, net, kind, probes[row], *others))
     assert set(maps.states) == {RowState.OK}
     assert maps.positive.dtype == torch.float32
     assert not maps.positive.requires_grad
@@ -145,14 +159,21 @@ def test_the_gradient_is_what_small_steps_of_a_pixel_do():
     found = explain(
         Gradient(channels="max"), CountingModel(Smooth()), probe.float(), reference.float()
     )
-    for i, j in ((0, 0), (3, 11), (15, 7)):
+    places, largest = ((0, 0), (3, 11), (15, 7)), []
+    for i, j in places:
         sizes = []
         for channel in range(3):
             step = torch.zeros_like(probe)
             step[0, channel, i, j] = 1e-5
             up, down = (cosine(net(probe + s)[0].detach(), r) for s in (step, -step))
             sizes.append(abs(float(up - down)) / 2e-5)
-        assert float(found.positive[0, i, j]) == pytest.approx(max(sizes), rel=1e-3)
+        largest.append(max(sizes))
+    # The steps, in float64, are wrong by 1e-9 at most: by their square, and by rounding over them.
+    assert_rounded(
+        [found.positive[0, i, j] for i, j in places],
+        largest,
+        **rounding(Gradient(channels="max"), net, "cosine", probe[0], reference[0]),
+    )
 
 
 def linear(seed: int = 0) -> tuple[np.ndarray, CountingModel, Tensor, Tensor]:
@@ -172,7 +193,11 @@ def test_golden_gradient_of_the_cosine_on_a_linear_model():
         e, r = (W @ one[row].double().numpy().ravel() for one in (probes, references))
         u, v = e / np.linalg.norm(e), r / np.linalg.norm(r)
         gradient = (W.T @ (v - (u @ v) * u) / np.linalg.norm(e)).reshape(3, 4, 4)
-        np.testing.assert_allclose(maps.positive[row], np.abs(gradient).mean(axis=0), rtol=1e-4)
+        assert_rounded(
+            maps.positive[row],
+            np.abs(gradient).mean(axis=0),
+            **rounding(Gradient(), model.module, "cosine", probes[row], references[row]),
+        )
 
 
 @pytest.mark.parametrize("steps", [1, 2, 32])
@@ -181,19 +206,38 @@ def test_golden_integral_of_the_squared_distance_on_a_linear_model(steps):
     W, model, probes, references = linear()
     model.similarity = "neg_l2"
     maps = explain(IntegratedGradients(steps=steps), model, probes, references)
+    exact = deepcopy(model.module).double()
     for row in range(2):
         x, y = (one[row].double().numpy().ravel() for one in (probes, references))
         expected = x * (2 * W.T @ (W @ y - W @ x / 2))
         expected = expected.reshape(3, 4, 4).sum(axis=0)
-        np.testing.assert_allclose(signed(maps)[row], expected, rtol=1e-4, atol=1e-4)
-    assert float(maps.diagnostics["completeness_gap"].max()) < 1e-5
+        pair = probes[row], references[row]
+        three = IntegratedGradients(steps=3)  # as exact, and written by hand above
+        assert_rounded(
+            signed(maps)[row], expected, **rounding(three, model.module, "neg_l2", *pair)
+        )
+
+        def difference(x: Tensor, y: Tensor) -> Tensor:
+            e, r = exact(torch.stack([x, y]))
+            return neg_l2(e, r) - neg_l2(torch.zeros_like(e), r)
+
+        # Map and difference add up to each other, but for the rounding of both.
+        assert_rounded(
+            1 + maps.diagnostics["completeness_gap"][row],
+            1,
+            terms=2 * terms_of(exact, passes=2),
+            condition=condition_of(difference, *pair, module=exact),
+        )
 
 
 def test_brightening_a_linear_model_changes_no_cosine_so_both_signs_of_input_x_gradient_cancel():
     _, model, probes, references = linear()
     maps = explain(InputXGradient(), model, probes, references)
-    total = signed(maps).sum(axis=(1, 2))
-    assert np.abs(total).max() < 1e-5 * float(maps.positive.sum())
+    assert_rounded(
+        maps.positive.sum(dim=(1, 2)),
+        maps.negative.sum(dim=(1, 2)),
+        **twice(**rounding(InputXGradient(), model.module, "cosine", probes[0], references[0])),
+    )
 
 
 @pytest.mark.parametrize("baseline", ["black", "mean", "blur"])
@@ -203,30 +247,46 @@ def test_integrated_gradients_add_up_to_what_the_way_changes(baseline, with_cont
     given_ = contrast if with_contrast else None
     explainer = IntegratedGradients(baseline=baseline)
     maps = explain(explainer, CountingModel(net), probes, references, given_)
-    starts = fill_images(probes, baseline)
-    with torch.no_grad():
-        differences = []
-        for x, start, r, c in zip(probes, starts, references, contrast, strict=True):
-            e, f, r, c = (net(one[None])[0].double() for one in (x, start, r, c))
+    exact = deepcopy(net).double()
+
+    def differences(probes: Tensor, references: Tensor, contrast: Tensor) -> Tensor:
+        all_of = (probes, fill_images(probes, baseline), references, contrast)
+        found = []
+        for e, f, r, c in zip(*(exact(some).detach() for some in all_of), strict=True):
             difference = cosine(e, r) - cosine(f, r)
             if with_contrast:
                 difference = difference - (cosine(e, c) - cosine(f, c))
-            differences.append(float(difference))
-    np.testing.assert_allclose(signed(maps).sum(axis=(1, 2)), differences, rtol=2e-4)
-    assert float(maps.diagnostics["completeness_gap"].max()) < 2e-4
+            found.append(difference)
+        return torch.stack(found)
+
+    given_ = probes, references, contrast
+    expected = differences(*(some.double() for some in given_))
+    # With 32 points the integral is exact. Twice the terms: map and difference are rounded.
+    bound = {
+        "terms": 2 * terms_of(net, passes=2),
+        "condition": condition_of(differences, *given_, module=exact),
+    }
+    assert_rounded(signed(maps).sum(axis=(1, 2)), expected, **bound)
+    gaps = maps.diagnostics["completeness_gap"]
+    assert_rounded((1 + gaps) * expected, expected, **bound)
 
 
 def test_the_completeness_gap_shows_a_sum_of_too_few_points():
-    net, probes, references = Smooth(), images(4, 1), images(4, 2)
+    net, probes, references = Smooth().double(), images(4, 1), images(4, 2)
     found = {
         steps: explain(IntegratedGradients(steps=steps), CountingModel(net), probes, references)
         for steps in (1, 32)
     }
     with torch.no_grad():
-        e, f, r = (net(one).double() for one in (probes, torch.zeros_like(probes), references))
+        e, f, r = (net(one) for one in (probes, torch.zeros_like(probes), references))
+    r = r.float().double()  # as a model hands it over
     difference = np.array([float(cosine(e[i], r[i]) - cosine(f[i], r[i])) for i in range(4)])
-    gap = np.abs(signed(found[1]).sum(axis=(1, 2)) - difference) / np.abs(difference)
-    np.testing.assert_allclose(found[1].diagnostics["completeness_gap"], gap, rtol=1e-2)
+    total = signed(found[1]).sum(axis=(1, 2))
+    gap = np.abs(total - difference) / np.abs(difference)
+    # A difference of float64 numbers: of cosines of up to 1, and of the map's sum from theirs.
+    condition = 1 / np.abs(difference).min() / gap.max()
+    gaps = found[1].diagnostics["completeness_gap"]
+    assert_rounded(gaps, gap, terms=terms_of(net), condition=condition, unit=FLOAT64)
     assert gap.min() > 20 * float(found[32].diagnostics["completeness_gap"].max())
 
 
@@ -255,7 +315,11 @@ def test_increasing_transforms_of_the_cosine_scale_a_map_and_no_more(kind, objec
     one = explain(kind(), model, probes, references).positive
     two = explain(kind(objective=objective), model, probes, references).positive
     one, two = (maps / maps.amax(dim=(1, 2), keepdim=True) for maps in (one, two))
-    torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
+    for row in range(2):
+        pair = probes[row], references[row]
+        assert_rounded(
+            one[row], two[row], **twice(**rounding(kind(), model.module, "cosine", *pair))
+        )
 
 
 def test_a_softmax_over_a_gallery_is_another_question():
@@ -267,14 +331,21 @@ def test_a_softmax_over_a_gallery_is_another_question():
     maps = signed(explain(explainer, model, probes, references, gallery=gallery))
     twin = deepcopy(net).double()
     for row in range(2):
-        x = probes[row].double().clone().requires_grad_()
-        e = twin(x[None])[0]
-        bank = [twin(references[row : row + 1].double())[0].detach()]
-        bank += [one.double() for who, one in enumerate(gallery.embeddings) if who != row]
-        torch.stack([8 * cosine(e, one) for one in bank]).log_softmax(0)[0].backward()
-        expected = (x * x.grad).sum(dim=0).detach().numpy()
-        np.testing.assert_allclose(
-            maps[row], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
+
+        def compute(probe: Tensor, reference: Tensor, row=row) -> Tensor:
+            x = probe.clone().requires_grad_()
+            e = twin(x[None])[0]
+            bank = [twin(reference[None])[0].detach()]
+            bank += [one.double() for who, one in enumerate(gallery.embeddings) if who != row]
+            value = torch.stack([8 * cosine(e, one) for one in bank]).log_softmax(0)[0]
+            return (x * torch.autograd.grad(value, x)[0]).sum(dim=0)
+
+        pair = probes[row], references[row]
+        assert_rounded(
+            maps[row],
+            compute(*(one.double() for one in pair)),
+            terms=terms_of(twin, passes=2),
+            condition=condition_of(compute, *pair, module=twin),
         )
 
 
@@ -305,7 +376,11 @@ def test_every_pair_and_every_call_meets_the_same_noise():
         SmoothGrad().explain(model, probes, references, generator=generator) for _ in range(2)
     )
     assert generator.bit_generator.state == state
-    torch.testing.assert_close(one.positive[0], one.positive[1], rtol=1e-5, atol=1e-7)
+    assert_rounded(  # in two chunks of copies: both are rounded
+        one.positive[0],
+        one.positive[1],
+        **twice(**rounding(SmoothGrad(), model.module, "cosine", probes[0], references[0])),
+    )
     assert torch.equal(one.positive, two.positive)
     other = explain(SmoothGrad(), model, probes, references, seed=4)
     assert not torch.allclose(one.positive, other.positive, rtol=1e-2)
@@ -315,10 +390,11 @@ def test_noise_is_a_fraction_of_the_range_of_the_probe():
     _, model, probes, references = linear()
     flat = probes.clone()
     flat[:] = 0.5  # a range of 0: no noise, the plain gradient
-    smooth = explain(SmoothGrad(), model, flat, references)
-    torch.testing.assert_close(
-        smooth.positive, explain(Gradient(), model, flat, references).positive
-    )
+    smooth = explain(SmoothGrad(), model, flat, references).positive
+    plain = explain(Gradient(), model, flat, references).positive
+    for row in range(2):
+        given_ = Gradient(), model.module, "cosine", flat[row], references[row]
+        assert_rounded(smooth[row], plain[row], **twice(**rounding(*given_)))
 
 
 @pytest.mark.parametrize(
@@ -344,13 +420,20 @@ def test_several_references_are_explained_by_their_centroid():
     net = ConvNet(seed=1).eval()
     probes, references = images(2, 1), images(6, 2).view(2, 3, 3, *SIZE)
     found = explain(Gradient(), CountingModel(net), probes, references).positive
+    exact = deepcopy(net).double()
+
+    def compute(probe: Tensor, references: Tensor) -> Tensor:
+        units = nn.functional.normalize(exact(references), dim=1)
+        x = probe.clone().requires_grad_()
+        value = cosine(exact(x[None])[0], units.mean(dim=0).detach())
+        return torch.autograd.grad(value, x)[0].abs().mean(dim=0)
+
     for row in range(2):
-        units = nn.functional.normalize(net.double()(references[row].double()), dim=1)
-        x = probes[row].double().requires_grad_()
-        cosine(net(x[None])[0], units.mean(dim=0).detach()).backward()
-        net.float()
-        torch.testing.assert_close(
-            found[row], x.grad.abs().mean(dim=0).float(), rtol=1e-3, atol=1e-7
+        assert_rounded(
+            found[row],
+            compute(probes[row].double(), references[row].double()),
+            terms=terms_of(exact, passes=2),
+            condition=condition_of(compute, probes[row], references[row], module=exact),
         )
 
 

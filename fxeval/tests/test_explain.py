@@ -13,6 +13,7 @@ from fxeval.explainers.backprop import Gradient
 from fxeval.explainers.cam import GradCAM
 from fxeval.forward_pool import ForwardPool, PooledModel
 from fxeval.models.custody import Custody
+from fxeval.tests.rounding import assert_rounded
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
 
 N = 20  # more than one group
@@ -43,12 +44,17 @@ def run(function, model, *, pairs=None, side="probe", seed=1):
     return maps
 
 
+def assert_means(maps, images):
+    """Maps of the probes' means: three divisions by 255, two sums and a division by three."""
+    assert_rounded(maps, images.double().mean(-3) / 255, terms=6)
+
+
 def test_maps_come_back_in_order_with_the_sides_asked_for(model):
     pairs = make_pairs(N)
     probe = run(lambda m, p, r, g: p.mean(1), model, pairs=pairs)
-    torch.testing.assert_close(probe.positive, pairs.images[:N].float().mean(1) / 255)
+    assert_means(probe.positive, pairs.images[:N])
     other = run(lambda m, p, r, g: p.mean(1), model, pairs=pairs, side="reference")
-    torch.testing.assert_close(other.positive, pairs.images[N:].float().mean(1) / 255)
+    assert_means(other.positive, pairs.images[N:])
     assert set(probe.states) == {RowState.OK}
 
 
@@ -215,7 +221,7 @@ def test_a_fault_marks_its_own_pair_only_and_the_model_is_put_back(model, fault,
     assert [s for row, s in enumerate(maps.states) if row != 3] == [RowState.OK] * (N - 1)
     assert custody.changes() == []
     assert torch.equal(model.embed(batch), embedded)
-    torch.testing.assert_close(maps.positive[4], make_pairs(N).images[4].float().mean(0) / 255)
+    assert_means(maps.positive[4], make_pairs(N).images[4])
 
 
 def test_a_model_that_fails_under_the_explainer_is_the_models_fault(model):
@@ -275,7 +281,7 @@ def test_a_reused_output_buffer_keeps_every_groups_maps(model):
 
     pairs = make_pairs(N)
     maps = run(function, model, pairs=pairs)
-    torch.testing.assert_close(maps.positive, pairs.images[:N].float().mean(1) / 255)
+    assert_means(maps.positive, pairs.images[:N])
 
 
 def test_images_that_the_explainer_writes_over_are_its_own(model):
@@ -417,8 +423,7 @@ def test_nonmates_of_the_list_are_handed_over_and_enter_the_gallery_under_their_
 
         def explain(self, model, probes, references, *, contrast=None, generator, gallery=None):
             rows = gallery.probe_identity % 2
-            expected = 1 - pairs.images[rows].float() / 255
-            torch.testing.assert_close(contrast, expected)
+            assert_rounded(contrast, 1 - pairs.images[rows].double() / 255, terms=1)
             assert gallery.identity[-2:].tolist() == [N, N + 1]
             return probes.mean(1)
 

@@ -1,5 +1,6 @@
 """The planted truth against loops that blacken one cell at a time; controls that must fail."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,6 +32,7 @@ from fxeval.planted import (
     truth,
 )
 from fxeval.similarity import similarity
+from fxeval.tests.rounding import assert_rounded, condition_of, terms_of
 
 
 @pytest.fixture(scope="module")
@@ -56,34 +58,57 @@ def blackened(image, row: int, column: int):
     return image
 
 
-def native(kind: str, one: np.ndarray, two: np.ndarray) -> float:
+def native(kind: str, one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
     if kind == "neg_l2":
-        return -float(np.sqrt(((one - two) ** 2).sum()))
-    return float(one @ two / np.sqrt((one @ one) * (two @ two)))
+        return -((one - two) ** 2).sum().sqrt()
+    return one @ two / ((one @ one) * (two @ two)).sqrt()
 
 
-def embedding(model, image) -> np.ndarray:
-    return model.embed(image[None])[0].double().numpy()
+def exact(model):
+    """The network in float64; it embeds one image."""
+    net = deepcopy(model.module).double()
+    return net, lambda image: net(image[None].double())[0].detach()
+
+
+def drops(probe, of) -> torch.Tensor:
+    """What blackening each cell takes away from a number that is ``of`` the image."""
+    cells = [[blackened(probe, row, column) for column in range(CELLS)] for row in range(CELLS)]
+    return of(probe) - torch.stack([torch.stack([of(one) for one in line]) for line in cells])
 
 
 def test_the_inner_product_is_the_sum_of_the_cells_contributions(model, pairs):
     parts = contributions(model.module, pairs.probes, pairs.references)
     assert parts.shape == (24, CELLS, CELLS)
-    bias = model.module.head.bias.detach().double().numpy()
-    for row in range(24):
-        one, two = embedding(model, pairs.probes[row]), embedding(model, pairs.references[row])
-        assert bias @ two + float(parts[row].sum()) == pytest.approx(one @ two, rel=1e-5, abs=1e-4)
+    net, embedding = exact(model)
+
+    def products(probes, references) -> torch.Tensor:
+        return (net(probes) * net(references)).sum(dim=1)
+
+    bias = model.module.head.bias.detach().double()
+    targets = torch.stack([embedding(one) for one in pairs.references])
+    assert_rounded(
+        targets @ bias + parts.sum(dim=(1, 2)),
+        products(pairs.probes.double(), pairs.references.double()),
+        terms=terms_of(net),
+        condition=condition_of(products, pairs.probes, pairs.references, module=net),
+    )
 
 
 def test_blackening_a_cell_takes_exactly_its_contribution_away(model, pairs):
     probe, reference = pairs.probes[3], pairs.references[3]
     parts = contributions(model.module, probe[None], reference[None])[0]
-    target, clean = embedding(model, reference), embedding(model, probe)
-    for row in range(CELLS):
-        for column in range(CELLS):
-            without = embedding(model, blackened(probe, row, column))
-            drop = clean @ target - without @ target
-            assert float(parts[row, column]) == pytest.approx(drop, abs=1e-5)
+    net, embedding = exact(model)
+
+    def compute(probe, reference) -> torch.Tensor:
+        target = embedding(reference)
+        return drops(probe, lambda image: embedding(image) @ target)
+
+    assert_rounded(
+        parts,
+        compute(probe, reference),
+        terms=terms_of(net),
+        condition=condition_of(compute, probe, reference, module=net),
+    )
 
 
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
@@ -92,16 +117,23 @@ def test_the_truth_is_the_drop_of_the_native_similarity(kind):
     pairs = planted_pairs(model, 2)
     found = truth(model, pairs.probes, pairs.references)
     against = truth(model, pairs.probes, pairs.references, pairs.nonmates)
-    probe = pairs.probes[1]
-    mate, nonmate = embedding(model, pairs.references[1]), embedding(model, pairs.nonmates[1])
-    clean = embedding(model, probe)
-    for row in range(CELLS):
-        for column in range(CELLS):
-            without = embedding(model, blackened(probe, row, column))
-            drop = native(kind, clean, mate) - native(kind, without, mate)
-            other = native(kind, clean, nonmate) - native(kind, without, nonmate)
-            assert float(found[1, row, column]) == pytest.approx(drop, abs=2e-5)
-            assert float(against[1, row, column]) == pytest.approx(drop - other, abs=2e-5)
+    net, embedding = exact(model)
+
+    def drop(probe, mate) -> torch.Tensor:
+        target = embedding(mate)
+        return drops(probe, lambda image: native(kind, embedding(image), target))
+
+    def contrasted(probe, mate, nonmate) -> torch.Tensor:
+        return drop(probe, mate) - drop(probe, nonmate)
+
+    given = pairs.probes[1], pairs.references[1], pairs.nonmates[1]
+    for maps, compute, images in ((found, drop, given[:2]), (against, contrasted, given)):
+        assert_rounded(
+            maps[1],
+            compute(*images),
+            terms=terms_of(net),
+            condition=condition_of(compute, *images, module=net),
+        )
 
 
 def test_a_cells_contribution_depends_on_nothing_outside_it(model, pairs):
