@@ -14,7 +14,7 @@ from fxeval.contracts import (
     PairListing,
     PairSource,
 )
-from fxeval.discretion import without_names
+from fxeval.discretion import for_a_record
 from fxeval.errors import DataContractError, EvidenceError
 from fxeval.forward_pool import ForwardPool
 from fxeval.models.loading import ModelAround, device_of
@@ -114,9 +114,9 @@ def measure_list(
             compared = _compared(model, source, listing, pool, (flip_fusion, progress))
             baseline = measure(compared, model.operating_threshold)
     except DataContractError as error:
-        fault, reason = str(error), without_names(str(error))
+        fault, reason = error.detail, for_a_record(error)
     except EvidenceError as error:
-        reason = str(error)
+        reason = for_a_record(error)
     return Measured(
         baseline=baseline,
         reason=reason,

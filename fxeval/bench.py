@@ -4,49 +4,80 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from pathlib import PurePath
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fxeval.admission import check_explainer
 from fxeval.baseline import Measured, ThresholdModel, measure_list
+from fxeval.cell_engine import CellEngine, NetworkHandle, Redrawing
 from fxeval.cells import Cell, Use
-from fxeval.chosen_pairs import chosen_rows, load_pairs
-from fxeval.claims import entry_of, model_card
+from fxeval.chosen_pairs import chosen_rows, load_pairs, whole_rows
+from fxeval.claims import entry_of
 from fxeval.contracts import (
+    Crop,
     Explainer,
     FaceModel,
     Pairs,
     PairSource,
     SaliencyMaps,
 )
+from fxeval.described import explainer_entry, model_entry, pairs_entry
+from fxeval.discretion import PublicReason, public_counts
 from fxeval.errors import (
     ModelContractError,
     UnsupportedError,
 )
-from fxeval.explain import explain, needs_of, why_unsupported
+from fxeval.explain import Comparison, explain, why_unsupported
 from fxeval.forward_pool import ForwardPool, PooledModel, precise
 from fxeval.meter import Cost, metered
-from fxeval.metrics.evidence import Evidence, Redrawn, Side
+from fxeval.metrics import CATALOGUE
+from fxeval.metrics.protocol import Evidence, OtherExplainer, Subject
 from fxeval.models.loading import check_loaded, device_of, with_module
 from fxeval.randomisation import embedding_spread, randomise, redrawn_share
+from fxeval.records.schema import Explaining, Network, Row
+from fxeval.row_tables import TABLES, WHOLE_LISTS
+from fxeval.seeding import seed_of
 
 CALIBRATION_IMAGES = 64  # crops that re-estimate the batch-norm statistics of a re-drawn network
 KEPT_MAPS = 16  # sets of maps kept for later cells
 
-Emit = Callable[[str, Sequence[dict[str, Any]]], None]
+Emit = Callable[[Sequence[Row]], None]
 Progress = Callable[[str, str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Subjects:
-    """What a cell's ids resolved to."""
+    """What a cell's ids resolved to.
+
+    Attributes:
+        model: The face model.
+        explainer: The explainer.
+        source: The pair list.
+        others: Further models and explainers by name, by the parameter that names them.
+    """
 
     model: FaceModel
     explainer: Explainer
     source: PairSource
+    others: Mapping[str, Mapping[str, FaceModel | Explainer]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A cell that is ready to be measured.
+
+    Attributes:
+        evidence: Of all its rows; ``take`` gives a group's.
+        objection: Why the model is not to be judged on these pairs, or None.
+        explaining: What its maps cost, filled while it is measured.
+    """
+
+    evidence: Evidence
+    objection: str | None
+    explaining: list[Explaining]
 
 
 class Bench:
@@ -54,7 +85,7 @@ class Bench:
 
     Args:
         batch_size: Most images in one forward pass.
-        emit: Takes (cell id, finished rows).
+        emit: Takes finished rows.
         progress: Takes (cell id, stage, done, total).
         worker: Number of this process among those of the run; ``auto`` spreads them over the GPUs.
 
@@ -63,7 +94,7 @@ class Bench:
         subjects: What is known about models, explainers and pairs, for the record.
         device: Of the cell measured last.
         verifying: Forward passes and seconds spent on verification baselines, of no cell's own.
-        objection: Why the model of the cell measured last is not to be judged, or None.
+        emit: Takes finished rows.
     """
 
     def __init__(self, *, batch_size: int, emit: Emit, progress: Progress, worker: int = 0) -> None:
@@ -72,57 +103,78 @@ class Bench:
             "models": {}, "explainers": {}, "pairs": {},
         }  # fmt: skip
         self.device = torch.device("cpu")
-        self._emit = emit
+        self.emit = emit
         self._progress = progress
         self._worker = worker
         self._admitted: FaceModel | None = None
         self.verifying = Cost()
-        self.objection: str | None = None
         self._baselines: dict[tuple[Any, ...], Measured | ModelContractError] = {}
         self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}
         self._pairs: dict[tuple[Any, ...], Pairs] = {}
         self._set_aside: dict[int, Counter[str]] = {}
-        self._maps: dict[tuple[Any, ...], tuple[SaliencyMaps, Cost]] = {}
-        self._redrawn: dict[tuple[Any, ...], PooledModel] = {}
+        self._maps: dict[tuple[Any, ...], tuple[SaliencyMaps, Cost, list[str]]] = {}
+        self._told: dict[str, None] = {}
+        self._redrawn: dict[str, PooledModel] = {}
+        self._networks: dict[str, Network] = {}
         self._unpooled_forwards = 0
-        self._explaining: list[dict[str, Any]] = []
 
-    def evidence(self, cell: Cell, subjects: Subjects) -> Evidence:
+    def prepare(self, cell: Cell, subjects: Subjects) -> Prepared:
         """Return everything a protocol may ask for, lazily.
 
         Raises:
             ContractError: If the model or the pairs can't be used.
             UnsupportedError: If the explainer can't explain this kind of model.
         """
-        self._explaining, self.objection = [], None
         for role, use in zip(self.subjects, (cell.model, cell.explainer, cell.pairs), strict=True):
             self.subjects[role].pop(use.name, None)
         check_explainer(cell.explainer.name, subjects.explainer)
         model = self._admit(cell, subjects.model)
-        pairs = self._load(cell, subjects)
+        pairs = self._load(cell, subjects.source, model.crop)
         self._describe(cell, subjects, pairs)
         reason = why_unsupported(subjects.explainer, model)
         if reason is not None:
             raise UnsupportedError(
                 f"{cell.explainer.name} cannot explain {cell.model.name}: {reason}"
             )
-        model = self._verified(cell, model, subjects.source)
+        model, objection = self._verified(cell, model, subjects.source)
         pooled = PooledModel(model, self.pool, _model_key(cell, model))
-        given = bool(getattr(subjects.explainer, "maps_are_given", False))
+        table = TABLES[CATALOGUE[cell.kind].ROWS](pairs)
+        explaining: list[Explaining] = []
+        engine = CellEngine(self, cell, subjects.explainer, subjects.source, explaining)
+        own = engine.subject(
+            cell.model.name,
+            NetworkHandle("trained", pooled.key, lambda: pooled),
+            pairs,
+            table.faces,
+        )
+        evidence = Evidence(
+            rows=table.rows,
+            everyone=table.rows,
+            turned=table.turned,
+            subject=own,
+            engine=engine,
+            seed_of=lambda purpose, row, label: seed_of(cell.seed, purpose, row, label),
+            others={
+                parameter: [self._other(cell, engine, name, one, subjects.source)
+                            for name, one in named.items()]
+                for parameter, named in subjects.others.items()
+            },
+        )  # fmt: skip
+        return Prepared(evidence, objection, explaining)
 
-        def maps(of: PooledModel, label: str, side: Side) -> SaliencyMaps:
-            return self._explained(cell, subjects.explainer, of, (pairs, label, side))
-
-        return Evidence(
-            pairs=pairs,
-            similarity=model.similarity,
-            operating_threshold=model.operating_threshold,
-            seed=cell.seed,
-            clean=lambda: self.pool.clean(pooled, pairs),
-            embed=lambda wanted: self.pool.embed(pooled, pairs, wanted),
-            explain=lambda side: maps(pooled, "trained", side),
-            redraw=lambda index: self._redraw(cell, pooled, pairs, index, maps, given),
-            emit=lambda rows: self._emit(cell.id, rows),
+    def _other(
+        self, cell: Cell, engine: "CellEngine", name: str, other: FaceModel | Explainer,
+        source: PairSource,
+    ) -> Subject | OtherExplainer:  # fmt: skip
+        """Return a further model as a subject in its own crop, or a further explainer."""
+        if not isinstance(other, FaceModel):
+            check_explainer(name, other)
+            return OtherExplainer(name, other)
+        model = self._admit(cell, other)
+        pairs = self._load(cell, source, model.crop)
+        pooled = PooledModel(model, self.pool, _digest("other", name, _model_key(cell, model)))
+        return engine.subject(
+            name, NetworkHandle("trained", pooled.key, lambda: pooled), pairs, pairs.faces()
         )
 
     def release(self) -> None:
@@ -135,15 +187,15 @@ class Bench:
         """Images that passed a network for the cells so far, through the pool or not."""
         return self.pool.forwards + self._unpooled_forwards - self.verifying.forwards
 
-    def take_explaining(self) -> list[dict[str, Any]]:
-        """Return what the cell's maps cost when they were made, per network and side."""
-        taken, self._explaining = self._explaining, []
-        return taken
-
     def take_notes(self) -> list[str]:
         """Return what the pool has to say since last asked."""
         notes, self.pool.halvings = self.pool.halvings, []
         return notes
+
+    def take_told(self) -> list[str]:
+        """Return what user code said since last asked: for whoever runs, and for no record."""
+        told, self._told = list(self._told), {}
+        return told
 
     def _admit(self, cell: Cell, model: FaceModel) -> FaceModel:
         """Move a model to the cell's device and try it once."""
@@ -156,8 +208,10 @@ class Bench:
             self._admitted = model
         return model
 
-    def _verified(self, cell: Cell, model: FaceModel, source: PairSource) -> FaceModel:
-        """Return the model as the suite wants it used, once it is known how well it verifies."""
+    def _verified(
+        self, cell: Cell, model: FaceModel, source: PairSource
+    ) -> tuple[FaceModel, str | None]:
+        """Return the model as the suite wants it used, and why it is not to be judged, if so."""
         asked = cell.verification
         key = (_model_key(cell, model), _fixture(cell, cell.pairs), asked.flip_fusion, self.device)
         if key not in self._baselines:
@@ -177,128 +231,109 @@ class Bench:
         found = self._baselines[key]
         if isinstance(found, ModelContractError):
             raise found
+        if found.fault:
+            self._told[found.fault] = None
         names = (source.name, cell.pairs.id)
         entry = entry_of(found, model, names, asked)
         about = {"model": cell.model.name, "pairs": cell.pairs.name}
         self.subjects["models"][cell.model.name]["verification"] = {**about, **entry}
-        self.objection = "; ".join(entry["objections"]) or None
+        objection = "; ".join(entry["objections"]) or None
         if asked.operating_threshold == "vendor":
-            return model
-        return ThresholdModel(model, entry["operating_threshold"]["value"])
+            return model, objection
+        return ThresholdModel(model, entry["operating_threshold"]["value"]), objection
 
-    def _load(self, cell: Cell, subjects: Subjects) -> Pairs:
-        crop = subjects.model.crop
-        source = subjects.source
-        key = (_fixture(cell, cell.pairs), cell.n, cell.seed, crop)
+    def _load(self, cell: Cell, source: PairSource, crop: Crop) -> Pairs:
+        is_whole = CATALOGUE[cell.kind].ROWS in WHOLE_LISTS
+        key = (_fixture(cell, cell.pairs), cell.n, cell.seed, crop, is_whole)
         if key not in self._pairs:
             listing = source.listing()
-            rows = chosen_rows(listing, cell.n, cell.seed, cell.pairs.id)
-            self._pairs[key] = load_pairs(source, listing.take(rows), crop)
             aside = Counter(reason for reason in listing.set_aside if reason)
+            if is_whole:
+                rows = whole_rows(listing, cell.n, cell.seed, cell.pairs.id)
+            else:
+                rows = chosen_rows(listing, cell.n, cell.seed, cell.pairs.id)
+            self._pairs[key] = load_pairs(source, listing.take(rows), crop)
             self._set_aside[id(self._pairs[key])] = aside
         return self._pairs[key]
 
-    def _explained(
-        self,
-        cell: Cell,
-        explainer: Explainer,
-        model: PooledModel,
-        about: tuple[Pairs, str, Side],
-    ) -> SaliencyMaps:
-        pairs, label, side = about
-        about_maps = (_fixture(cell, cell.explainer), model.key, id(pairs), side, cell.seed)
-        key = (*about_maps, self.device)
+    def explained(
+        self, cell: Cell, by: OtherExplainer, network: NetworkHandle, asked: Comparison, name: str
+    ) -> tuple[SaliencyMaps, Explaining]:
+        """Return the maps of some comparisons, made once, and what they cost when they were."""
+        is_own = by.name == cell.explainer.name
+        what: object = _fixture(cell, cell.explainer) if is_own else (by.name, id(by.explainer))
+        about = (what, network.key, id(asked.faces.images), name)
+        key = (*about, cell.seed, self.device)
         is_new = key not in self._maps
         if is_new:
             while len(self._maps) >= KEPT_MAPS:
                 self._maps.pop(next(iter(self._maps)))
-            stage = "explaining" if label == "trained" else f"explaining {label}"
-            pooled = self.pool.forwards
+            stage = "explaining" if network.label == "trained" else f"explaining {network.label}"
+            model, pooled = network.get(), self.pool.forwards
+            told: list[str] = []
             with metered(model.module, self.pool) as cost, precise(self.device):
                 maps = explain(
-                    explainer,
+                    by.explainer,
                     model,
-                    pairs,
-                    side=side,
+                    asked,
                     seed=cell.seed,
                     progress=lambda done, total: self._progress(cell.id, stage, done, total),
+                    tell=told.append,
                 )
             self._unpooled_forwards += cost.forwards - (self.pool.forwards - pooled)
-            self._maps[key] = maps, cost
-        maps, cost = self._maps[key]
-        entry = {"network": label, "side": side, "n_maps": len(pairs), "was_shared": not is_new}
-        self._explaining.append({**entry, **asdict(cost)})
-        return maps
-
-    def _redraw(
-        self,
-        cell: Cell,
-        model: PooledModel,
-        pairs: Pairs,
-        index: int,
-        maps: Callable[[PooledModel, str, Side], SaliencyMaps],
-        given: bool,
-    ) -> Redrawn:
-        if model.module is None:
-            raise UnsupportedError(
-                f"model '{model.name}' is a black box: its weights can't be re-drawn. Leave "
-                "sanity.model_randomisation out for it."
-            )
-        if not getattr(model.model, "has_layers", True):
-            raise UnsupportedError(
-                f"model '{model.name}': its layers are out of reach, so its weights can't be "
-                "re-drawn as what they are. Leave sanity.model_randomisation out for it."
-            )
-        if given:
-            raise UnsupportedError(
-                f"the maps of {cell.explainer.name} are given: they were made with one network and "
-                "follow no re-drawn one. Leave sanity.model_randomisation out for them."
-            )
-        key = (model.key, id(pairs), cell.seed, index)
-        calibration = pairs.images[:CALIBRATION_IMAGES].to(device_of(model)).float() / 255.0
-        if key not in self._redrawn:
-            copy = randomise(model.module, calibration, cell.seed, index)
-            digest = _digest(model.key, cell.seed, index, *pairs.image_digests)
-            redrawn_model = with_module(model.model, copy, digest=digest)
-            self._redrawn = {key: PooledModel(redrawn_model, self.pool, digest)}
-        redrawn = self._redrawn[key]
-        assert redrawn.module is not None
-        return Redrawn(
-            maps=maps(redrawn, f"re-drawn network {index + 1}", "probe"),
-            spread=embedding_spread(redrawn.embed(calibration)),
-            redrawn_share=redrawn_share(model.module, redrawn.module),
+            self._maps[key] = maps, cost, told
+        maps, cost, told = self._maps[key]
+        self._told |= dict.fromkeys(told)
+        return maps, Explaining(
+            network=network.label,
+            side=name,
+            n_maps=len(asked),
+            was_shared=not is_new,
+            **asdict(cost),
         )
 
+    def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> "Redrawing":
+        """Return the re-drawn network and what is known of it; built anew if it was let go."""
+        key = _digest(network.key, cell.seed, index, *pairs.image_digests)
+        label = f"re-drawn network {index + 1}"
+
+        def calibration(model: FaceModel) -> Tensor:
+            return pairs.images[:CALIBRATION_IMAGES].to(device_of(model)).float() / 255.0
+
+        def get() -> PooledModel:
+            if key not in self._redrawn:
+                model = network.get()
+                assert model.module is not None
+                copy = randomise(model.module, calibration(model), cell.seed, index)
+                changed = with_module(model.model, copy, digest=key)
+                self._redrawn = {key: PooledModel(changed, self.pool, key)}  # only the last is kept
+            return self._redrawn[key]
+
+        if key not in self._networks:
+            before, after = network.get(), get()
+            assert before.module is not None
+            assert after.module is not None
+            self._networks[key] = Network(
+                name=label,
+                spread=embedding_spread(after.embed(calibration(before))),
+                redrawn_share=redrawn_share(before.module, after.module),
+            )
+        return Redrawing(NetworkHandle(label, key, get), self._networks[key])
+
     def _describe(self, cell: Cell, subjects: Subjects, pairs: Pairs) -> None:
-        model, module = subjects.model, subjects.model.module
-        self.subjects["models"][cell.model.name] = {
-            "name": model.name,
-            "digest": model.digest,
-            "crop": model.crop.name,
-            "size": list(model.crop.size),
-            "similarity": model.similarity,
-            "operating_threshold": model.operating_threshold,
-            "parameters": sum(p.numel() for p in module.parameters()) if module else None,
-            "card": model_card(model),
-        }
-        self.subjects["explainers"][cell.explainer.name] = {
-            "class": type(subjects.explainer).__qualname__,
-            "params": settings_of(subjects.explainer) or dict(cell.explainer.params),
-            "digest": getattr(subjects.explainer, "digest", None),
-            "needs": sorted(needs_of(subjects.explainer)),
-            "source": getattr(subjects.explainer, "source", None),
-        }
-        rows = [pairs.row_id(i) for i in range(len(pairs))]
-        if pairs.contrast is not None:
-            rows += [pairs.image_digests[i] for i in pairs.contrast.tolist()]
+        self.subjects["models"][cell.model.name] = model_entry(subjects.model)
+        self.subjects["explainers"][cell.explainer.name] = explainer_entry(
+            subjects.explainer, cell.explainer.params
+        )
         self.subjects["pairs"][cell.pairs.name] = {
-            "name": pairs.name,
-            "n_pairs": len(pairs),
-            "n_identities": len(set(pairs.probe_identity.tolist())),
+            **pairs_entry(pairs),
             "banner": subjects.source.banner,
-            "excluded": Counter(one.reason for one in pairs.excluded),
-            "set_aside": self._set_aside[id(pairs)],
-            "digest": hashlib.sha256("".join(rows).encode()).hexdigest(),
+            "excluded": self._quoted(
+                f"pairs '{pairs.name}', excluded", Counter(one.reason for one in pairs.excluded)
+            ),
+            "set_aside": self._quoted(
+                f"pairs '{pairs.name}', never explained", self._set_aside[id(pairs)]
+            ),
             "card": self._card(cell, subjects.source),
         }
 
@@ -308,33 +343,18 @@ class Bench:
         if key not in self._cards:
             card = getattr(source, "card", None)
             self._cards[key] = asdict(card()) if card is not None else None
-        return self._cards[key]
+        found = self._cards[key]
+        if found is None:
+            return None
+        failures = self._quoted(f"pairs '{source.name}', unusable", found["failures"])
+        return {**found, "failures": failures}
 
-
-def settings_of(subject: object) -> dict[str, Any]:
-    """Return all that a dataclass is made of, as plain data; functions and objects by their names.
-
-    >>> from fxeval.explainers.cam import GradCAM
-    >>> settings_of(GradCAM(layer=("stage2", "stage4")))
-    {'layer': ['stage2', 'stage4'], 'objective': 'native'}
-    """
-    if not is_dataclass(subject) or isinstance(subject, type):
-        return {}
-    return {field.name: _plain(getattr(subject, field.name)) for field in fields(subject)}
-
-
-def _plain(value: object) -> Any:  # noqa: ANN401  (plain JSON)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted(map(str, value))
-    if isinstance(value, PurePath):  # its folder is the machine's own
-        return value.name
-    return getattr(value, "__qualname__", type(value).__qualname__)
+    def _quoted(self, about: str, counts: Mapping[str, int]) -> dict[str, int]:
+        """Return how often each reason came, for the record; those it does not quote are told."""
+        for reason, number in counts.items():
+            if not isinstance(reason, PublicReason):
+                self._told[f"{about}: {reason} ({number})"] = None
+        return public_counts(counts)
 
 
 def _fixture(cell: Cell, use: Use) -> tuple[str, str, str]:

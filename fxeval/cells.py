@@ -1,9 +1,10 @@
-"""A cell, the unit of evaluation: what a suite asks, and the words of the answer."""
+"""A cell, the unit of evaluation: what a suite asks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Literal
+
+from fxeval.statistics.limits import Limit
 
 
 @dataclass(frozen=True)
@@ -26,56 +27,6 @@ class Use:
     def name(self) -> str:
         """The name in reports: the alias if there is one."""
         return self.alias or self.id
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A quantity under a condition, and what it means.
-
-    Attributes:
-        name: Quantity and condition, for example ``deletion_auc``.
-        title: The name in words.
-        unit: Of the value.
-        better: Which direction is better for the explainer.
-        statistic: What of the rows the interval is about.
-        source: Paper and section.
-        meaning: One sentence for the reader of a scorecard.
-    """
-
-    name: str
-    title: str
-    unit: str
-    better: Literal["lower", "higher"]
-    statistic: Literal["mean", "median"]
-    source: str
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Limit:
-    """What an interval must clear.
-
-    Attributes:
-        metric: Name of the metric.
-        form: ``at_most``, ``at_least`` or ``better_than``.
-        bound: The number of ``at_most`` and ``at_least``; None otherwise.
-        control: Name of the control of ``better_than``; None otherwise.
-        by_absolute: Margin in the metric's unit, >= 0.
-        by_relative: Margin as a fraction of the control's value, >= 0.
-        fill: The fill it is about; None = every fill of the check.
-        severity: ``critical`` decides the cell, ``warning`` and ``info`` are shown.
-        where: ``file:line:column`` in the suite.
-    """
-
-    metric: str
-    form: Literal["at_most", "at_least", "better_than"]
-    bound: float | None = None
-    control: str | None = None
-    by_absolute: float = 0.0
-    by_relative: float = 0.0
-    fill: str | None = None
-    severity: Literal["critical", "warning", "info"] = "critical"
-    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,37 +91,3 @@ class Cell:
     device: str
     where: str
     verification: Verification = Verification()
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its two-sided interval.
-
-    ``low`` and ``high`` are NaN where no interval can be given (fewer than two identities).
-    """
-
-    value: float
-    low: float
-    high: float
-    confidence: float
-    n_pairs: int
-    n_identities: int
-    method: str
-
-
-class Outcome(StrEnum):
-    """The four verdicts, and ``unsupported``: not asked of this model, by the suite's own word."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
-    INVALID = "invalid"
-    UNSUPPORTED = "unsupported"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """An outcome and the sentence that justifies it."""
-
-    outcome: Outcome
-    reason: str

@@ -1,4 +1,4 @@
-"""From a pair source to the pairs that are measured: which rows, and their images."""
+"""From a pair source to the rows that are measured, one function a kind, and their images."""
 
 import hashlib
 from collections import Counter
@@ -26,10 +26,11 @@ def chosen_rows(listing: PairListing, n: int | None, seed: int, name: str) -> li
     mated = [row for row, is_mated in enumerate(listing.is_mated) if is_mated and not aside[row]]
     wanted = len(mated) if n is None else n
     if wanted > len(mated) or not mated:
-        raise DataContractError(
+        text = (
             f"pairs '{name}': {max(wanted, 1)} mated pairs asked for, the list holds {len(mated)}. "
             "Lower n or bring more pairs."
         )
+        raise DataContractError(text, public=text)
     mated.sort(key=lambda row: seed_of(seed, "pick", listing.probe[row], listing.reference[row]))
     met: Counter[str] = Counter()
     turns: dict[int, int] = {}
@@ -37,6 +38,38 @@ def chosen_rows(listing: PairListing, n: int | None, seed: int, name: str) -> li
         turns[row] = met[listing.probe_identity[row]]
         met[listing.probe_identity[row]] += 1
     return sorted(mated, key=lambda row: turns[row])[:wanted]
+
+
+def whole_rows(listing: PairListing, n: int | None, seed: int, name: str) -> list[int]:
+    """Choose all rows of n people, by the suite's seed and their images; all people if n is None.
+
+    Rows that the list sets aside are not chosen, and pairs of a chosen person with another one are
+    only if that one is chosen too.
+
+    Raises:
+        DataContractError: If the list holds fewer people.
+    """
+    aside = listing.set_aside or ("",) * len(listing)
+    rows = [row for row in range(len(listing)) if not aside[row]]
+    first: dict[str, int] = {}
+    for row in rows:
+        for who, image in (
+            (listing.probe_identity[row], listing.probe[row]),
+            (listing.reference_identity[row], listing.reference[row]),
+        ):
+            draw = seed_of(seed, "pick", image)
+            first[who] = min(draw, first.get(who, draw))
+    if not first or (n or 0) > len(first):
+        raise DataContractError(
+            f"pairs '{name}': {max(n or 1, 1)} people asked for, the list holds {len(first)}. "
+            "Lower n or bring more pairs."
+        )
+    chosen = set(sorted(first, key=first.__getitem__)[:n])
+    return [
+        row
+        for row in rows
+        if {listing.probe_identity[row], listing.reference_identity[row]} <= chosen
+    ]
 
 
 def checked_images(source: PairSource, ids: Sequence[str], crop: Crop) -> Tensor:
@@ -48,10 +81,11 @@ def checked_images(source: PairSource, ids: Sequence[str], crop: Crop) -> Tensor
     images = source.images(ids, crop)
     expected = (len(ids), 3, *crop.size)
     if images.dtype != torch.uint8 or tuple(images.shape) != expected:
-        raise DataContractError(
+        text = (
             f"pairs '{source.name}': images must be uint8 {expected}, got {images.dtype} "
             f"{tuple(images.shape)}."
         )
+        raise DataContractError(text, public=text)
     return images
 
 
@@ -83,6 +117,7 @@ def load_pairs(source: PairSource, listing: PairListing, crop: Crop) -> Pairs:
     return Pairs(
         name=source.name,
         images=images.clone(),  # a source may use its buffer again
+        image_ids=tuple(ids),
         image_digests=tuple(hashlib.sha256(i.numpy().tobytes()).hexdigest() for i in images),
         probe=rows(listing.probe, place),
         reference=rows(listing.reference, place),

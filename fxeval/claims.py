@@ -1,4 +1,4 @@
-"""Holds a verification baseline against what the model's card claims and the suite demands.
+"""Compares a verification baseline with what the model's card claims and the suite demands.
 
 An explanation of a model that doesn't recognise faces explains nothing. So every run measures how
 well its models verify the very lists that are explained, and a model that falls short of its own
@@ -11,9 +11,11 @@ from dataclasses import asdict
 from typing import Any
 
 from fxeval.baseline import Measured
-from fxeval.cells import Limit, Outcome, Verification
+from fxeval.cells import Verification
 from fxeval.contracts import FaceModel
 from fxeval.models.cards import Claim
+from fxeval.results import Estimate, Outcome
+from fxeval.statistics.limits import AtLeast, AtMost, Limit
 from fxeval.verification import QUANTITIES, Baseline, Figure
 
 
@@ -44,7 +46,7 @@ def entry_of(
         )
     found = measured.baseline
     return {
-        "list": names[0],
+        "pair_list": names[0],
         "similarity": model.similarity,
         "measured": found is not None,
         "reason": measured.reason,
@@ -99,9 +101,11 @@ def _claim(claim: Claim, measured: Measured, names: Collection[str], about: str)
     elif figure is None:
         outcome, reason = Outcome.INCONCLUSIVE, f"not checked: {_why_not(measured, claim.metric)}"
     else:
-        is_false, side = figure.high < claim.value - claim.within, "below"
+        bound: Limit = AtLeast(claim.metric, at_least=claim.value - claim.within)
+        side = "below"
         if QUANTITIES[claim.metric].better == "lower":
-            is_false, side = figure.low > claim.value + claim.within, "above"
+            bound, side = AtMost(claim.metric, at_most=claim.value + claim.within), "above"
+        is_false = bound.decide(_estimate(figure, measured))[0] is Outcome.FAIL
         outcome = Outcome.INVALID if is_false else Outcome.PASS
         reason = (
             f"{about}: {QUANTITIES[claim.metric].title} {_shown(figure)}, its card claims "
@@ -119,23 +123,22 @@ def _claim(claim: Claim, measured: Measured, names: Collection[str], about: str)
 
 
 def _limit(limit: Limit, measured: Measured, about: str) -> dict[str, Any]:
-    """Hold a demand against the interval: all of it must clear the bound."""
-    figure, bound = _figure(measured, limit.metric), float(limit.bound or 0.0)
+    """Compare a demand with the interval: all of it must clear the bound."""
+    figure = _figure(measured, limit.metric)
     title = QUANTITIES[limit.metric].title
-    words = f"{limit.form.replace('_', ' ')} {bound:g}"
+    words = limit.text().removeprefix(f"{limit.metric} ")
     demand = f"the suite demands {words} ({limit.where})"
     if figure is None:
         is_met, reason = False, f"{about}: {title}: {_why_not(measured, limit.metric)}; {demand}"
     else:
-        is_met = figure.low >= bound if limit.form == "at_least" else figure.high <= bound
+        is_met = limit.decide(_estimate(figure, measured))[0] is Outcome.PASS
         reason = f"{about}: {title} {_shown(figure)}, {demand}"
     outcome = Outcome.PASS if is_met else Outcome.INVALID
     return {
         "metric": limit.metric,
-        "form": limit.form,
-        "bound": bound,
+        **limit.written(),
         "where": limit.where,
-        "text": f"{limit.metric} {words}",
+        "text": limit.text(),
         "verdict": {"outcome": outcome.value, "reason": reason},
     }
 
@@ -164,6 +167,13 @@ def _figure(measured: Measured, metric: str) -> Figure | None:
     """Return a figure that has a finite interval."""
     figure = measured.baseline.figures.get(metric) if measured.baseline else None
     return figure if figure and math.isfinite(figure.high - figure.low) else None
+
+
+def _estimate(figure: Figure, measured: Measured) -> Estimate:
+    """Return a figure as limits are decided on it: by its interval."""
+    found = measured.baseline
+    people = found.n_identities if found else 0
+    return Estimate(figure.value, figure.low, figure.high, 0.95, 0, people, "of verification")
 
 
 def _why_not(measured: Measured, name: str) -> str:

@@ -1,14 +1,13 @@
 """Applies the parameters of a suite to a subject that a fixture made."""
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import TypeVar
 
 from fxeval.cells import Use
+from fxeval.discretion import for_a_record, of_user_code
 from fxeval.errors import FxevalError, SuiteError
-from fxeval.parameters import fits, frozen, kinds_of, spoken
-from fxeval.registry import hint
+from fxeval.parameters import known_of, typed
 
 T = TypeVar("T")
 
@@ -36,41 +35,28 @@ def configured(subject: T, use: Use, role: str, folder: Path | None = None) -> T
             f"{', '.join(use.params)}. Make {type(subject).__name__} a dataclass whose fields are "
             "the parameters, or remove 'params'."
         )
-    known = [field.name for field in fields(subject) if field.init]
-    unknown = [name for name in use.params if name not in known]
-    if unknown:
-        raise SuiteError(
-            f"{use.where}: error: {role} '{use.id}' has no parameter '{unknown[0]}'. "
-            f"{hint(unknown[0], known)}"
-        )
-    types = _types(type(subject))
-    for name, value in use.params.items():
-        if name in types and not fits(value, types[name]):
-            raise SuiteError(
-                f"{use.where}: error: {role} '{use.id}': '{name}' expected "
-                f"{spoken(types[name])}, got {value!r} ({type(value).__name__})."
-            )
+    kind, start = type(subject), f"{use.where}: error: {role} '{use.id}'"
+    known = known_of(kind)
+    values, wrong = typed(kind, use.params)
+    for name in use.params:
+        if name not in known:
+            raise SuiteError(f"{start} has no parameter '{name}'. {wrong[name]}")
+    for name, message in wrong.items():
+        raise SuiteError(f"{start}: '{name}' {message}.")
     suite = folder or Path()
     starts = {name: suite if name == "root" or "root" not in known else Path() for name in known}
     try:
-        return replace(
-            subject,
-            **{
-                key: _placed(frozen(value), types.get(key), starts[key])
-                for key, value in use.params.items()
-            },
-        )
+        placed = {
+            name: _placed(value, use.params[name], starts[name]) for name, value in values.items()
+        }
+        return replace(subject, **placed)
     except (FxevalError, TypeError, ValueError) as error:
-        raise SuiteError(f"{use.where}: error: {role} '{use.id}': {error}") from error
+        said = for_a_record(error) if isinstance(error, FxevalError) else of_user_code(error)
+        raise SuiteError(f"{start}: {error}", public=f"{start}: {said}") from error
 
 
-def _types(kind: type) -> Mapping[str, Any]:
-    """Return the fields' types; none for a class whose hints name what is not there."""
-    try:
-        return get_type_hints(kind)
-    except (NameError, TypeError, AttributeError):
-        return {}
-
-
-def _placed(value: Any, kind: object, folder: Path) -> Any:  # noqa: ANN401  (a field's value)
-    return folder / value if isinstance(value, str) and value and Path in kinds_of(kind) else value
+def _placed(value: object, given: object, folder: Path) -> object:
+    """Return a path as it starts at a folder; empty text stays, for the subject to refuse."""
+    if not isinstance(value, Path):
+        return value
+    return folder / value if given else given

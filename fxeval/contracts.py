@@ -11,18 +11,20 @@ N pairs, K removal steps, D embedding size, H and W height and width in pixels.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fxeval.discretion import PublicReason as PublicReason
 from fxeval.errors import ExplainerContractError
 from fxeval.listings import DataCard as DataCard
 from fxeval.listings import Exclusion as Exclusion
 from fxeval.listings import IdentityListing as IdentityListing
 from fxeval.listings import PairListing as PairListing
+from fxeval.results import BROKEN_STATES as BROKEN_STATES
+from fxeval.results import RowState as RowState
 
 Images: TypeAlias = Tensor
 Maps: TypeAlias = Tensor
@@ -33,27 +35,6 @@ Colour = Literal["RGB", "BGR"]
 # The first three say what of the model an explainer uses, the last two what else it must be given.
 Need = Literal["gradients", "layers", "black_box", "contrast", "gallery"]
 Fill = Literal["blur", "mean", "black"]
-
-
-class RowState(StrEnum):
-    """What became of one row (one pair under one map)."""
-
-    OK = "ok"
-    DEGENERATE_MAP = "degenerate_map"  # constant or all-zero: valued under a seeded random order
-    NAN_MAP = "nan_map"
-    NO_GRADIENT = "no_gradient"
-    WRONG_SHAPE = "wrong_shape"
-    EXPLAINER_RAISED = "explainer_raised"
-    MODEL_CHANGED = "model_changed"
-    NOT_CROSSED = "not_crossed"  # the similarity never crossed the operating threshold
-    START_BEYOND = "start_beyond"  # the starting image is already on the far side
-    EXCLUDED = "excluded"
-
-
-BROKEN_STATES = frozenset(
-    {RowState.NAN_MAP, RowState.NO_GRADIENT, RowState.WRONG_SHAPE,
-     RowState.EXPLAINER_RAISED, RowState.MODEL_CHANGED}
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -198,6 +179,27 @@ class IdentitySource(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class LabelMaps:
+    """Which part of the face each pixel shows.
+
+    Attributes:
+        names: Of the parts; a label is a position among them.
+        labels: (M, H, W) int64; -1 = none of the parts.
+    """
+
+    names: tuple[str, ...]
+    labels: Tensor
+
+
+@runtime_checkable
+class LabelSource(Protocol):
+    """A pair source that knows which part of the face each pixel shows."""
+
+    def labels(self, image_ids: Sequence[str], crop: Crop) -> LabelMaps:
+        """Return the label maps of images, aligned to the crop, in the order of the ids."""
+
+
+@dataclass(frozen=True, eq=False)
 class Pairs:
     """Pairs with their distinct images, loaded in one crop.
 
@@ -205,6 +207,7 @@ class Pairs:
         name: Of the pair source.
         images: (M, 3, H, W) uint8 RGB, each distinct image once.
         image_digests: SHA-256 of each image's pixels, M of them.
+        image_ids: As the source names them, M of them; () where nobody asks.
         probe: (N,) int64, row of ``images``.
         reference: (N,) int64, row of ``images``.
         is_mated: (N,) bool, True = both images show one identity.
@@ -226,14 +229,41 @@ class Pairs:
     excluded: tuple[Exclusion, ...] = ()
     contrast: Tensor | None = None
     contrast_identity: Tensor | None = None
+    image_ids: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.probe)
+
+    def faces(self) -> "Faces":
+        """Return the distinct images with their identities."""
+        identity = torch.full((len(self.images),), -1)
+        identity[self.probe] = self.probe_identity
+        identity[self.reference] = self.reference_identity
+        if self.contrast is not None and self.contrast_identity is not None:
+            identity[self.contrast] = self.contrast_identity
+        return Faces(self.name, self.images, self.image_digests, identity)
 
     def row_id(self, row: int) -> str:
         """Name a pair by the content of its images: no file name, no person's name."""
         probe, reference = int(self.probe[row]), int(self.reference[row])
         return f"{self.image_digests[probe][:12]}-{self.image_digests[reference][:12]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """Distinct images, loaded in one crop, and who is in them.
+
+    Attributes:
+        name: Of the source.
+        images: (M, 3, H, W) uint8 RGB.
+        image_digests: SHA-256 of each image's pixels.
+        identity: (M,) int64; -1 = not said.
+    """
+
+    name: str
+    images: Tensor
+    image_digests: tuple[str, ...]
+    identity: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,7 +358,7 @@ class Perturbations:
     ``first[r] <= rank < last[r]``. Deletion of k pixels is [0, k), insertion of k is [k, n).
 
     Attributes:
-        image: (R,) int64, row of ``Pairs.images``.
+        image: (R,) int64, row of ``Faces.images``.
         ranks: (Q, H*W) int32, rank of each pixel, 0 = most salient (``fxeval.ranking.ranks``).
         ranking: (R,) int64, row of ``ranks``.
         first: (R,) int64.

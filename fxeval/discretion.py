@@ -1,11 +1,21 @@
 """What an error may say in a record: where and what, but no path of the machine and nobody's name.
 
 Records and scorecards are handed on; the output of a run is not. There the whole message stays.
+What is for a record is a field of an error of ours (``FxevalError.public``), never read out of its
+message; of an error that user code raised, a record says its type and the place alone.
 """
 
 import re
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fxeval.errors import DataContractError, FxevalError
+if TYPE_CHECKING:
+    from fxeval.errors import FxevalError
+
+OTHER_REASON = "another reason, which is in the output of the run"
+"""What a record says in place of a reason that is not marked as public."""
 
 # Folders may have spaces in their names; another path, or the suffix of a file, ends one.
 _LEADING = re.compile(
@@ -13,23 +23,64 @@ _LEADING = re.compile(
     r"(?:(?:(?! [/\\]|\.\w{1,11}\s)[^\n'\":,;()])*[/\\])?"
 )
 _EXCERPT = re.compile(r"\s+\d* *\|")
-_NAMELESS = re.compile(r"(?:pairs '[^'/\\]*'|pair listing|landmarks): [^/\\\n]*")
-_COUNT = re.compile(r"\d+ of \d+ (?:images|pairs) [a-z ]+")
-# Lists and manifests are named for what they hold, images and folders for who is in them.
-_LIST = re.compile(r"[^\s/\\'\"]+\.(?:txt|csv|json|bin|onnx|yaml)(?::[0-9]+)*")
+_PACKAGE = Path(__file__).parent
+_LIBRARIES = ("/torch/", "/site-packages/", "/dist-packages/", "/lib/python3")
 
 
-def for_a_record(error: FxevalError) -> str:
-    r"""Return what a record says of an error, in one line and without excerpts of files.
+class PublicReason(str):
+    """A reason of which a data set's reader says that it may stand in a record: it names nobody."""
 
-    >>> for_a_record(FxevalError("/srv/a.yaml:3:1: error: got x\n     3 | x: y\n       | ^"))
-    'a.yaml:3:1: error: got x'
+    __slots__ = ()
+
+
+def for_a_record(error: "FxevalError") -> str:
+    """Return what a record says of an error of ours.
+
+    >>> from fxeval.errors import DataContractError, ModelContractError
+    >>> for_a_record(ModelContractError("/srv/Ann Lee/net.pt: expected weights, got text."))
+    'net.pt: expected weights, got text.'
+    >>> for_a_record(DataContractError("pairs 'lfw': the image of Ann Lee has no landmarks."))
+    'the data cannot be used; why is in the output of the run'
     """
-    if not isinstance(error, DataContractError):
-        lines = (line for line in str(error).splitlines() if not _EXCERPT.match(line))
-        return " ".join(without_paths(line.strip()) for line in lines)
-    said = without_names(str(error))
-    return said if said == str(error) else f"{said}; why is in the output of the run"
+    return without_paths(error.public)
+
+
+def of_user_code(error: BaseException) -> str:
+    """Return what a record says of an error that user code raised: its type, and where.
+
+    >>> of_user_code(KeyError("Ann Lee"))
+    'KeyError'
+    """
+    return f"{type(error).__name__}{place_of(error)}"
+
+
+def place_of(error: BaseException) -> str:
+    """Say where in user code an error came up, by the file's name and the line; "" if nowhere.
+
+    An error that came up in no user code at all has the place of its last frame.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_user_code(frame.filename)] or frames
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+
+
+def _is_user_code(file: str) -> bool:
+    if Path(file).is_relative_to(_PACKAGE) or file.startswith("<"):
+        return False
+    return not any(part in Path(file).as_posix() for part in _LIBRARIES)
+
+
+def public_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return how often each reason came, those that may name people under one heading.
+
+    >>> public_counts({PublicReason("no face found"): 3, "Ann Lee moved": 1})
+    {'no face found': 3, 'another reason, which is in the output of the run': 1}
+    """
+    found: dict[str, int] = {}
+    for reason, number in counts.items():
+        shown = str(reason) if isinstance(reason, PublicReason) else OTHER_REASON
+        found[shown] = found.get(shown, 0) + number
+    return found
 
 
 def without_paths(text: str) -> str:
@@ -43,18 +94,11 @@ def without_paths(text: str) -> str:
     return _LEADING.sub("", text)
 
 
-def without_names(text: str) -> str:
-    """Return of a message about data which list it is about, and where: all else may be a name.
+def in_one_line(text: str) -> str:
+    r"""Return a message in one line, without excerpts of files and without absolute paths.
 
-    >>> without_names("/srv/pairs.txt:7: 'name i j' expected, got 'Ann,1,2'.")
-    'the data cannot be used (pairs.txt:7)'
-    >>> without_names("pairs 'lfw': 9 mated pairs asked for, the list holds 8.")
-    "pairs 'lfw': 9 mated pairs asked for, the list holds 8."
+    >>> in_one_line("/srv/a.yaml:3:1: error: got x\n     3 | x: y\n       | ^")
+    'a.yaml:3:1: error: got x'
     """
-    if _NAMELESS.fullmatch(text):
-        return text
-    shown = without_paths(text)
-    found = [pattern.search(shown) for pattern in (_COUNT, _LIST)]
-    facts = ", ".join(one[0].strip() for one in found if one)
-    where = f" ({facts})" if facts else ""
-    return f"the data cannot be used{where}"
+    lines = (line for line in text.splitlines() if not _EXCERPT.match(line))
+    return " ".join(without_paths(line.strip()) for line in lines)

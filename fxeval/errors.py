@@ -12,12 +12,45 @@ Every error that a user can cause is one of these; anything else is a bug in fxe
     * EvidenceError           nothing can be concluded: a control is missing, a metric is unfit
     * StoreError              a record cannot be written or read
 
-A message says where, what was expected, what came, and what to do.
+A message says where, what was expected, what came, and what to do. All of that is the ``detail``,
+which is printed to whoever runs. Records are handed on, and quote ``public`` alone.
 """
+
+from fxeval.discretion import in_one_line
+
+_DATA = "the data cannot be used; why is in the output of the run"
 
 
 class FxevalError(Exception):
-    """Base of every error that fxeval raises on purpose."""
+    """Base of every error that fxeval raises on purpose.
+
+    Args:
+        detail: Everything there is to say.
+        public: What of it may stand in a record: lists and files by their bare names and lines,
+            counts, what was expected; no person, no image, no absolute path. None = the detail in
+            one line, without excerpts of files and without folders; of errors about data, nothing.
+
+    >>> error = FxevalError("/srv/Ann Lee/lfw.txt:3: got 'Ann 1'", public="lfw.txt:3: a bad line")
+    >>> error.public, error.detail
+    ('lfw.txt:3: a bad line', "/srv/Ann Lee/lfw.txt:3: got 'Ann 1'")
+    """
+
+    # Of the class, so that an error of user code that calls no __init__ of ours has it, too.
+    _public: str | None = None
+
+    def __init__(self, detail: str = "", *, public: str | None = None) -> None:
+        super().__init__(detail)
+        self._public = public
+
+    @property
+    def detail(self) -> str:
+        """Everything: what is printed to whoever runs."""
+        return str(self)
+
+    @property
+    def public(self) -> str:
+        """What may stand in a record."""
+        return in_one_line(self.detail) if self._public is None else self._public
 
 
 class SuiteError(FxevalError):
@@ -37,7 +70,12 @@ class ExplainerContractError(ContractError):
 
 
 class DataContractError(ContractError):
-    """A pair list, image or landmark file cannot be used."""
+    """A pair list, image or landmark file cannot be used: its message may name people."""
+
+    @property
+    def public(self) -> str:
+        """What may stand in a record: nothing of the detail unless it was given as public."""
+        return _DATA if self._public is None else self._public
 
 
 class UnsupportedError(FxevalError):

@@ -1,10 +1,8 @@
 """Asks an explainer for maps, trusts nothing, and loses no pair to another's fault."""
 
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +13,13 @@ from fxeval.admission import check_maps
 from fxeval.contracts import (
     Explainer,
     FaceModel,
+    Faces,
     Gallery,
     Images,
-    Pairs,
     RowState,
     SaliencyMaps,
 )
+from fxeval.discretion import for_a_record, of_user_code, place_of
 from fxeval.errors import (
     EvidenceError,
     ExplainerContractError,
@@ -29,27 +28,50 @@ from fxeval.errors import (
 )
 from fxeval.explainers.levels import joined
 from fxeval.forward_pool import PooledModel
-from fxeval.metrics.evidence import ROWS_AT_ONCE, Side
 from fxeval.models.custody import Custody
 from fxeval.models.loading import device_of
 from fxeval.seeding import generator_of, sealed, seed_of
 
 Progress = Callable[[int, int], None]
+Tell = Callable[[str], None]
+ROWS_AT_ONCE = 16  # pairs that are explained and measured together, whatever the batch size
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """N comparisons of one image with another, to be explained.
+
+    Attributes:
+        faces: Owns the images.
+        id: Of each comparison, by content.
+        image: (N,) which image is explained.
+        against: (N,) which image it is compared with.
+        contrast: (N,) nonmates that the list names; None = they are drawn, if one is needed.
+    """
+
+    faces: Faces
+    id: tuple[str, ...]
+    image: Tensor
+    against: Tensor
+    contrast: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.image)
 
 
 def explain(
     explainer: Explainer,
     model: PooledModel,
-    pairs: Pairs,
+    asked: Comparison,
     *,
-    side: Side,
     seed: int,
     progress: Progress,
+    tell: Tell = lambda text: None,
 ) -> SaliencyMaps:
-    """Return the explainer's maps of one image of every pair.
+    """Return the explainer's map of the image of every comparison.
 
-    Pairs are handed over in groups of ``ROWS_AT_ONCE``. If a group fails, its pairs are asked for
-    one by one, so that only those at fault get a broken state. The model is put back after every
+    Comparisons are handed over in groups of ``ROWS_AT_ONCE``. If a group fails, its pairs are asked
+    for one by one, so that only those at fault get a broken state. The model is put back after each
     call, and the pairs of a call that changed it are marked ``model_changed``. Modes that hold for
     the whole process (gradients, default dtype, threads, numpy's errors) are put back, too.
 
@@ -60,10 +82,11 @@ def explain(
     Args:
         explainer: A stranger.
         model: The model, its ``embed`` through the pool.
-        pairs: N pairs.
-        side: Which image to explain; the other one is the reference.
+        asked: N comparisons.
         seed: The suite's seed; the mask bank depends on it and on the image size alone.
         progress: Told (pairs done, pairs in all).
+        tell: Told what the explainer's errors say, which ``reasons`` keeps to itself: records are
+            handed on, and what user code says may be anything.
 
     Returns:
         (N, H, W) maps on the CPU, with a state for each.
@@ -74,13 +97,13 @@ def explain(
         ExplainerContractError: If the explainer refuses the first pairs one by one for one and the
             same reason: it is not set up for this model or these images.
     """
-    group = _Group(explainer, model, _Comparisons(explainer, model, pairs, side, seed), seed)
+    group = _Group(explainer, model, _Inputs(explainer, model, asked, seed), seed, tell)
     parts: list[SaliencyMaps] = []
-    for rows in torch.split(torch.arange(len(pairs)), ROWS_AT_ONCE):
+    for rows in torch.split(torch.arange(len(asked)), ROWS_AT_ONCE):
         parts.extend(group.maps(rows))
         if int(rows[0]) == 0:
             group.check_refusals(parts)
-        progress(int(rows[-1]) + 1, len(pairs))
+        progress(int(rows[-1]) + 1, len(asked))
     return joined(parts, group.size)
 
 
@@ -111,8 +134,9 @@ def why_unsupported(explainer: Explainer, model: FaceModel) -> str | None:
     except FxevalError:
         raise
     except Exception as error:  # a stranger's code may raise anything
+        said = f"explainer '{name}': unsupported(model) raised"
         raise ExplainerContractError(
-            f"explainer '{name}': unsupported(model) raised {type(error).__name__}: {error}"
+            f"{said} {type(error).__name__}: {error}", public=f"{said} {of_user_code(error)}"
         ) from error
     finally:
         if custody is not None:
@@ -135,33 +159,23 @@ def needs_of(explainer: Explainer) -> frozenset[str]:
     return frozenset(getattr(explainer, "needs", ()))
 
 
-class _Comparisons:
-    """What an explainer is handed for some rows of a pair list."""
+class _Inputs:
+    """What an explainer is handed for some comparisons."""
 
     def __init__(
-        self, explainer: Explainer, model: PooledModel, pairs: Pairs, side: Side, seed: int
+        self, explainer: Explainer, model: PooledModel, asked: Comparison, seed: int
     ) -> None:
-        of_probe = (pairs.probe, pairs.probe_identity)
-        of_reference = (pairs.reference, pairs.reference_identity)
-        first, second = (of_probe, of_reference) if side == "probe" else (of_reference, of_probe)
-        needs = needs_of(explainer)
-        self.size = (int(pairs.images.shape[-2]), int(pairs.images.shape[-1]))
+        faces, needs = asked.faces, needs_of(explainer)
+        self.size = (int(faces.images.shape[-2]), int(faces.images.shape[-1]))
         self._device = device_of(model)
-        self._images = pairs.images
-        self._probes, self._identity = first
-        self._references, self._reference_identity = second
+        self._images, self._identity = faces.images, faces.identity
+        self._probes, self._references = asked.image, asked.against
         self._contrast: Tensor | None = None
         if "contrast" in needs:
-            drawn = pairs.contrast is None
-            self._contrast = _nonmates(pairs, first[1], second, seed) if drawn else pairs.contrast
-        self._gallery: tuple[Tensor, Tensor] | None = None
+            self._contrast = _nonmates(asked, seed) if asked.contrast is None else asked.contrast
+        self._gallery: Tensor | None = None
         if "gallery" in needs:
-            identity = torch.full((len(pairs.images),), -1)
-            identity[pairs.probe] = pairs.probe_identity
-            identity[pairs.reference] = pairs.reference_identity
-            if pairs.contrast is not None and pairs.contrast_identity is not None:
-                identity[pairs.contrast] = pairs.contrast_identity
-            self._gallery = (model.pool.clean(model, pairs), identity)
+            self._gallery = model.pool.clean(model, faces)
 
     def clean(self, rows: Tensor) -> tuple[Images, Images]:
         """Return probes and references; they belong to whoever asks and may be written over."""
@@ -173,10 +187,9 @@ class _Comparisons:
         if self._contrast is not None:
             given["contrast"] = self._inputs(self._contrast[rows])
         if self._gallery is not None:
-            embeddings, identity = self._gallery
             given["gallery"] = Gallery(
-                embeddings.to(self._device, copy=True), identity.clone(),
-                self._identity[rows], self._reference_identity[rows],
+                self._gallery.to(self._device, copy=True), self._identity.clone(),
+                self._identity[self._probes[rows]], self._identity[self._references[rows]],
             )  # fmt: skip
         return given
 
@@ -188,14 +201,15 @@ class _Group:
     """Explains groups of pairs and watches over the model meanwhile."""
 
     def __init__(
-        self, explainer: Explainer, model: PooledModel, comparisons: _Comparisons, seed: int
+        self, explainer: Explainer, model: PooledModel, inputs: _Inputs, seed: int, tell: Tell
     ) -> None:
+        self._tell = tell
         self._explainer = explainer
         self._model = model
-        self._comparisons = comparisons
+        self._inputs = inputs
         self._seed = seed
-        self.size = comparisons.size
-        self._refusals: list[str] = []
+        self.size = inputs.size
+        self._refusals: list[ExplainerContractError] = []
         self._custody = Custody(model.module) if model.module is not None else None
         if self._custody is not None:  # embeddings of a changed model are not remembered
             self._model = replace(model, changes=self._custody.changes)
@@ -209,8 +223,10 @@ class _Group:
             part = self._ask(rows)
         except Exception as error:  # a stranger's code may raise anything
             fault = _fault(error)
+            if len(rows) == 1 and (said := _said(error)) != fault[1]:
+                self._tell(said)
             if isinstance(error, _RefusedError) and len(rows) == 1:
-                self._refusals.append(fault[1])
+                self._refusals.append(error.refusal)
             is_of_the_model = isinstance(error, ModelContractError)
         finally:  # an interrupted run hands the model back, too
             changes = self._put_back()
@@ -229,22 +245,23 @@ class _Group:
     def check_refusals(self, parts: Sequence[SaliencyMaps]) -> None:
         """Raise what the explainer itself said if it refused every pair so far alike."""
         n = sum(len(part.states) for part in parts)
-        if len(self._refusals) == n and len(set(self._refusals)) == 1:
-            raise ExplainerContractError(self._refusals[0])
+        if len(self._refusals) == n and len(set(map(str, self._refusals))) == 1:
+            first = self._refusals[0]
+            raise ExplainerContractError(first.detail, public=first.public)
 
     def _ask(self, rows: Tensor) -> SaliencyMaps:
         with _modes_kept(), sealed(seed_of(self._seed, "global", *self.size)):
-            probes, references = self._comparisons.clean(rows)
+            probes, references = self._inputs.clean(rows)
             try:
                 maps: object = self._explainer.explain(
                     self._model,
                     probes,
                     references,
                     generator=generator_of(self._seed, "explain", *self.size),
-                    **self._comparisons.extra(rows),
+                    **self._inputs.extra(rows),
                 )
             except ExplainerContractError as error:
-                raise _RefusedError(str(error)) from error
+                raise _RefusedError(error) from error
         # check_maps copies: the explainer may write its next maps over these.
         return check_maps(type(self._explainer).__name__, maps, len(rows), self.size)
 
@@ -273,25 +290,27 @@ class _Group:
             ModelContractError: If it does.
         """
         try:
-            for images in self._comparisons.clean(rows):
+            for images in self._inputs.clean(rows):
                 self._model.embed(images)
         finally:
             self._put_back()
 
 
-def _nonmates(pairs: Pairs, identity: Tensor, others: tuple[Tensor, Tensor], seed: int) -> Tensor:
-    """Choose for each row an image of another identity among the other side's; (N,) int64."""
-    chosen = []
-    for row, own in enumerate(identity.tolist()):
-        images = torch.unique(others[0][(others[1] != own) & (others[1] != others[1][row])])
+def _nonmates(asked: Comparison, seed: int) -> Tensor:
+    """Choose for each comparison a reference that shows another identity; (N,) int64."""
+    faces, chosen = asked.faces, []
+    shown = faces.identity[asked.against]
+    for row, image in enumerate(asked.image.tolist()):
+        others = (shown != faces.identity[image]) & (shown != shown[row])
+        images = torch.unique(asked.against[others])
         if not len(images):
             raise EvidenceError(
-                f"pairs '{pairs.name}': the explainer needs a nonmate, but the list has no other "
+                f"pairs '{faces.name}': the explainer needs a nonmate, but the list has no other "
                 "identity. Bring pairs of at least two."
             )
         # By content, so that a row keeps its nonmate when the list's order changes.
-        digests = sorted(images.tolist(), key=lambda image: pairs.image_digests[image])
-        chosen.append(digests[seed_of(seed, "nonmate", pairs.row_id(row)) % len(digests)])
+        digests = sorted(images.tolist(), key=lambda image: faces.image_digests[image])
+        chosen.append(digests[seed_of(seed, "nonmate", asked.id[row]) % len(digests)])
     return torch.tensor(chosen, dtype=torch.int64)
 
 
@@ -322,22 +341,29 @@ def _determinism() -> tuple[bool, bool]:
 class _RefusedError(Exception):
     """The explainer itself says that it cannot explain what it is given."""
 
+    def __init__(self, refusal: ExplainerContractError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
 
 def _fault(error: Exception) -> tuple[RowState, str]:
+    """Return the state of a row, and what a record may say of the error."""
     if isinstance(error, _RefusedError):
-        return RowState.EXPLAINER_RAISED, str(error)
+        return RowState.EXPLAINER_RAISED, for_a_record(error.refusal)
     if isinstance(error, ExplainerContractError):
-        return RowState.WRONG_SHAPE, str(error)
+        return RowState.WRONG_SHAPE, for_a_record(error)
+    if isinstance(error, FxevalError):
+        text = f"{type(error).__name__}: {for_a_record(error)}"[:500]
+        return RowState.EXPLAINER_RAISED, text + place_of(error)
+    return RowState.EXPLAINER_RAISED, of_user_code(error)
+
+
+def _said(error: Exception) -> str:
+    """Return everything that an error says, for whoever runs."""
+    if isinstance(error, _RefusedError | ExplainerContractError):
+        return str(error)
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return RowState.EXPLAINER_RAISED, text[:500] + _place(error)
-
-
-def _place(error: Exception) -> str:
-    """Say where in the stranger's own code an error came up: the file's name and the line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = ("/fxeval/", "/torch/", "/site-packages/")
-    own = [frame for frame in frames if not any(part in frame.filename for part in ours)]
-    return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+    return text + place_of(error)
 
 
 def _advised(changes: str) -> str:

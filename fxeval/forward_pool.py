@@ -19,16 +19,20 @@ from fxeval.admission import check_embeddings
 from fxeval.contracts import (
     Embeddings,
     FaceModel,
+    Faces,
     Fill,
     Images,
     MaskBank,
-    Pairs,
     Perturbations,
 )
+from fxeval.discretion import of_user_code
 from fxeval.errors import ModelContractError
 from fxeval.explainers.mask_banks import masker
 from fxeval.models.loading import ModelAround, device_of
 from fxeval.perturbation import fill_images, remove
+
+FILLED_UP_TO = 16
+"""Images that a batch has at least; with a batch size of at most this, all batches are alike."""
 
 
 @contextmanager
@@ -84,23 +88,23 @@ class ForwardPool:
         """Embed (N, 3, H, W) images in [0, 1]; returns (N, D) float32 on the CPU."""
         return self._batches(model, len(images), lambda start, stop: images[start:stop])
 
-    def clean(self, model: FaceModel, pairs: Pairs) -> Embeddings:
-        """Embed every distinct image of the pairs, unperturbed, once; returns (M, D)."""
+    def clean(self, model: FaceModel, faces: Faces) -> Embeddings:
+        """Embed every distinct image of a set, unperturbed, once; returns (M, D)."""
         return self._remembered(
-            _key(model, pairs.image_digests, "clean"),
+            _key(model, faces.image_digests, "clean"),
             lambda: self._batches(
                 model,
-                len(pairs.images),
-                lambda start, stop: _float(pairs.images[start:stop], model),
+                len(faces.images),
+                lambda start, stop: _float(faces.images[start:stop], model),
             ),
         )
 
-    def embed(self, model: FaceModel, pairs: Pairs, wanted: Perturbations) -> Embeddings:
+    def embed(self, model: FaceModel, faces: Faces, wanted: Perturbations) -> Embeddings:
         """Embed described perturbations.
 
         Args:
             model: The model.
-            pairs: Owns the images.
+            faces: Owns the images.
             wanted: R descriptions.
 
         Returns:
@@ -108,22 +112,22 @@ class ForwardPool:
             shared), everything removed costs one pass per image and fill, and equal descriptions
             cost one pass.
         """
-        n = pairs.images.shape[-1] * pairs.images.shape[-2]
+        n = faces.images.shape[-1] * faces.images.shape[-2]
         empty = wanted.last <= wanted.first
         full = ~empty & (wanted.first <= 0) & (wanted.last >= n)
         partial = ~(empty | full)
-        clean = self.clean(model, pairs)
+        clean = self.clean(model, faces)
         result: Embeddings = clean.new_empty(len(wanted), clean.shape[1])
         result[empty] = clean[wanted.image[empty]]
         if bool(full.any()):
             used, inverse = torch.unique(wanted.image[full], return_inverse=True)
-            result[full] = self._filled(model, pairs, used, wanted.fill)[inverse]
+            result[full] = self._filled(model, faces, used, wanted.fill)[inverse]
         if bool(partial.any()):
             columns = torch.stack(
                 [wanted.image, wanted.ranking, wanted.first.long(), wanted.last.long()], dim=1
             )[partial]
             distinct, inverse = torch.unique(columns, dim=0, return_inverse=True)
-            result[partial] = self._partial(model, pairs, distinct, wanted)[inverse]
+            result[partial] = self._partial(model, faces, distinct, wanted)[inverse]
         return result
 
     def masked(self, model: FaceModel, image: Tensor, bank: MaskBank, fill: Fill) -> Embeddings:
@@ -154,24 +158,24 @@ class ForwardPool:
         content = hashlib.sha256(image.cpu().contiguous().numpy().tobytes()).hexdigest()
         return self._remembered(_key(model, (content,), "masked", bank.digest, fill), compute)
 
-    def _filled(self, model: FaceModel, pairs: Pairs, used: Tensor, fill: Fill) -> Embeddings:
-        digests = tuple(pairs.image_digests[i] for i in used.tolist())
+    def _filled(self, model: FaceModel, faces: Faces, used: Tensor, fill: Fill) -> Embeddings:
+        digests = tuple(faces.image_digests[i] for i in used.tolist())
 
         def make(start: int, stop: int) -> Images:
-            return fill_images(_float(pairs.images[used[start:stop]], model), fill)
+            return fill_images(_float(faces.images[used[start:stop]], model), fill)
 
         return self._remembered(
             _key(model, digests, "filled", fill), lambda: self._batches(model, len(used), make)
         )
 
     def _partial(
-        self, model: FaceModel, pairs: Pairs, distinct: Tensor, wanted: Perturbations
+        self, model: FaceModel, faces: Faces, distinct: Tensor, wanted: Perturbations
     ) -> Embeddings:
         used, image = torch.unique(distinct[:, 0], return_inverse=True)
         rankings, ranking = torch.unique(distinct[:, 1], return_inverse=True)
         key = _key(
             model,
-            tuple(pairs.image_digests[i] for i in used.tolist()),
+            tuple(faces.image_digests[i] for i in used.tolist()),
             "partial",
             wanted.fill,
             wanted.ranks[rankings].contiguous().numpy().tobytes(),
@@ -180,7 +184,7 @@ class ForwardPool:
 
         def compute() -> Embeddings:
             device = device_of(model)
-            images = _float(pairs.images[used], model)
+            images = _float(faces.images[used], model)
             fillers = fill_images(images, wanted.fill)
             ranks = wanted.ranks[rankings].to(device)
             rows, orders, bounds = image.to(device), ranking.to(device), distinct[:, 2:].to(device)
@@ -206,8 +210,8 @@ class ForwardPool:
             self.is_embedding = True
             try:
                 with precise(device_of(model)):
-                    embeddings = model.embed(make(start, stop))
-            except Exception as error:  # a stranger's code may raise anything
+                    embeddings = model.embed(self._filled_up(make(start, stop)))[: stop - start]
+            except Exception as error:  # user code may raise anything
                 self._halve(model, error)
                 continue
             finally:
@@ -219,10 +223,22 @@ class ForwardPool:
             start = stop
         return torch.cat(parts) if parts else torch.empty(0, 0)
 
+    def _filled_up(self, images: Images) -> Images:
+        """Repeat the last image until the batch has the size that all small batches have.
+
+        Kernels differ with the number of images, and with them the last digits: so an image has the
+        same embedding whatever it is asked for with.
+        """
+        missing = min(self.batch_size, FILLED_UP_TO) - len(images)
+        if missing <= 0:
+            return images
+        return torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
+
     def _halve(self, model: FaceModel, error: Exception) -> None:
         if "out of memory" not in str(error).lower():
+            said = f"model '{model.name}': embed raised"
             raise ModelContractError(
-                f"model '{model.name}': embed raised {type(error).__name__}: {error}"
+                f"{said} {type(error).__name__}: {error}", public=f"{said} {of_user_code(error)}"
             ) from error
         if self.batch_size == 1:
             raise ModelContractError(

@@ -1,12 +1,16 @@
 """Brings the results of all processes together into one record and one scorecard per suite."""
 
+from __future__ import annotations
+
 import hashlib
-from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-ORDER = ("invalid", "fail", "inconclusive", "pass", "unsupported")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fxeval.records.schema import Record
 
 
 class Gatherer:
@@ -21,11 +25,13 @@ class Gatherer:
     Attributes:
         results: What the processes sent, in order of arrival.
         written: Files written so far.
+        told: What user code said, and the cells in which it did: for whoever runs, and no record.
     """
 
     def __init__(self, folder: Path, run_id: str, started: datetime, command: str) -> None:
         self.results: list[dict[str, Any]] = []
         self.written: list[Path] = []
+        self.told: dict[str, list[str]] = {}
         self._folder = folder
         self._run_id = run_id
         self._started = started
@@ -36,12 +42,29 @@ class Gatherer:
         """Take a finished cell with what its process knows about suite, subjects, environment."""
         self.results.append(result)
 
+    def tell(self, cell: str, texts: Sequence[str]) -> None:
+        """Take what user code said in a cell."""
+        for text in texts:
+            self.told.setdefault(text, []).append(cell)
+
+    def told_lines(self) -> list[str]:
+        """Return what user code said, each text once, with the cell that was first."""
+        lines = []
+        for text, cells in self.told.items():
+            more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
+            shown = "".join(char for char in text if char.isprintable() or char == "\n")
+            lines.append(f"{cells[0]}{more}: {shown}")
+        return lines
+
     def spoil(self, nodeid: str, reason: str) -> None:
         """Make a cell invalid whose test failed after it was measured."""
+        from fxeval.records.schema import CellResult
+        from fxeval.statistics.results import refused
+
         for result in self.results:
             if result["cell"].get("nodeid") == nodeid:
-                verdict = {"outcome": "invalid", "reason": reason.strip()}
-                result["cell"] = {**result["cell"], "verdict": verdict}
+                cell = refused(CellResult.model_validate(result["cell"]), reason.strip())
+                result["cell"] = cell.model_dump(mode="json", by_alias=True)
 
     def unmeasured(self) -> list[str]:
         """Return the checks of which every cell that ran was unsupported: nothing was measured."""
@@ -51,10 +74,22 @@ class Gatherer:
             outcomes.setdefault(cell["check"], set()).add(cell["verdict"]["outcome"])
         return [check for check, found in outcomes.items() if found == {"unsupported"}]
 
-    def records(self) -> list[dict[str, Any]]:
-        """Return one record per suite file, cells in the suite's order."""
+    def records(self) -> list[Record]:
+        """Return one record per suite file, cells in the suite's order.
+
+        Raises:
+            StoreError: If a subject says of itself what no record can hold.
+        """
+        from pydantic import ValidationError
+
+        from fxeval.errors import StoreError
+        from fxeval.records.reading import faults_of
+
         suites = dict.fromkeys(result["suite"]["path"] for result in self.results)
-        return [self._record(path) for path in suites]
+        try:
+            return [self._record(path) for path in suites]
+        except ValidationError as error:
+            raise StoreError(f"record: {faults_of(error)}.") from error
 
     def write(self) -> None:
         """Write every record and its scorecard.
@@ -62,34 +97,44 @@ class Gatherer:
         Raises:
             StoreError: If a file can't be written.
         """
-        from fxeval import store
         from fxeval.scorecard import render
+        from fxeval.store import dump, dumped
 
         self._finished = datetime.now(UTC)
-        for record in self.records():
-            record = store.plain(record)
-            name = record["suite"]["name"]
-            if sum(one["suite"]["name"] == name for one in self.records()) > 1:
-                name += "-" + hashlib.sha256(record["suite"]["path"].encode()).hexdigest()[:6]
-            formats = record["suite"].pop("formats")
-            self._write(f"{name}.json", store.dump(record))  # whatever else: all comes from it
-            if "html" in formats:
-                self._write(f"{name}.html", render(record))
+        records = self.records()
+        for record in records:
+            name = record.suite.name
+            if sum(one.suite.name == name for one in records) > 1:
+                name += "-" + hashlib.sha256(record.suite.path.encode()).hexdigest()[:6]
+            # Whatever else is written: all of it comes from the record.
+            self._write(f"{name}.json", dump(record))
+            if "html" in self._of(record.suite.path)[0]["formats"]:
+                self._write(f"{name}.html", render(dumped(record)))
 
     def _write(self, name: str, text: str) -> None:
-        from fxeval import store
+        from fxeval.store import write
 
-        store.write(self._folder / name, text)
+        write(self._folder / name, text)
         self.written.append(self._folder / name)
 
-    def _record(self, path: str) -> dict[str, Any]:
-        results = [result for result in self.results if result["suite"]["path"] == path]
+    def _of(self, path: str) -> list[dict[str, Any]]:
+        return [result for result in self.results if result["suite"]["path"] == path]
+
+    def _record(self, path: str) -> Record:
+        from fxeval.records.form import VerdictEntry
+        from fxeval.records.schema import CellResult, Record
+        from fxeval.statistics.results import overall
+
+        results = self._of(path)
         planned = results[0]["planned"]
-        cells = {result["cell"]["id"]: result["cell"] for result in results}
+        place = {cell: number for number, cell in enumerate(planned)}
+        results.sort(key=lambda result: place.get(result["cell"]["id"], -1))
+        cells = {
+            result["cell"]["id"]: CellResult.model_validate(result["cell"]) for result in results
+        }
         subjects: dict[str, dict[str, Any]] = {"models": {}, "explainers": {}, "pairs": {}}
         baselines: dict[tuple[str, str], dict[str, Any]] = {}
-        place = {cell: number for number, cell in enumerate(planned)}
-        for result in sorted(results, key=lambda result: place.get(result["cell"]["id"], -1)):
+        for result in results:
             for role, found in result["subjects"].items():
                 for name, subject in found.items():
                     subjects[role][name] = {**subject}
@@ -98,52 +143,25 @@ class Gatherer:
                         baselines[baseline["model"], baseline["pairs"]] = baseline
         finished = self._finished or datetime.now(UTC)
         missing = [cell for cell in planned if cell not in cells]
-        return {
-            "record": 1,
-            "run": {
-                "id": self._run_id,
-                "started": f"{self._started:%Y-%m-%dT%H:%M:%SZ}",
-                "finished": f"{finished:%Y-%m-%dT%H:%M:%SZ}",
-                "seconds": (finished - self._started).total_seconds(),
-                "command": self._command,
-                "complete": not missing,
-                "missing": missing,
-            },
-            "suite": results[0]["suite"],
-            "banners": list(
-                dict.fromkeys(
-                    pairs["banner"] for pairs in subjects["pairs"].values() if pairs["banner"]
-                )
-            ),
-            "environment": results[0]["environment"],
-            "subjects": subjects,
-            "verification": list(baselines.values()),
-            "cells": [cells[cell] for cell in planned if cell in cells],
-            "verdict": _overall(list(cells.values()), missing),
-        }
-
-
-def _overall(cells: list[dict[str, Any]], missing: list[str]) -> dict[str, str]:
-    """Return the verdict of a suite: the worst of its cells; nothing measured is never a pass."""
-    outcomes = [cell["verdict"]["outcome"] for cell in cells]
-    counts = Counter(outcomes)
-    worst = next(outcome for outcome in ORDER if counts[outcome])
-    measured = {cell["check"] for cell in cells if cell["verdict"]["outcome"] != "unsupported"}
-    unmeasured = list(dict.fromkeys(c["check"] for c in cells if c["check"] not in measured))
-    if unmeasured and worst in ("pass", "unsupported"):
-        worst = "inconclusive"
-    words = {
-        "invalid": "could not be measured",
-        "fail": "failed",
-        "inconclusive": "inconclusive",
-        "pass": "passed",
-        "unsupported": "unsupported",
-    }
-    parts = [f"{counts[outcome]} {words[outcome]}" for outcome in ORDER if counts[outcome]]
-    reason = f"of {len(outcomes) + len(missing)} cells " + ", ".join(parts)
-    if unmeasured:
-        reason += f"; nothing was measured of {', '.join(unmeasured)}"
-    if missing:
-        reason += f", {len(missing)} not run"
-        worst = "inconclusive" if worst == "pass" else worst
-    return {"outcome": worst, "reason": reason}
+        verdict = overall([cells[cell] for cell in cells], missing)
+        banners = [pairs["banner"] for pairs in subjects["pairs"].values() if pairs["banner"]]
+        return Record.model_validate(
+            {
+                "run": {
+                    "id": self._run_id,
+                    "started": f"{self._started:%Y-%m-%dT%H:%M:%SZ}",
+                    "finished": f"{finished:%Y-%m-%dT%H:%M:%SZ}",
+                    "seconds": (finished - self._started).total_seconds(),
+                    "command": self._command,
+                    "complete": not missing,
+                    "missing": missing,
+                },
+                "suite": results[0]["suite"],
+                "banners": list(dict.fromkeys(banners)),
+                "environment": results[0]["environment"],
+                "subjects": subjects,
+                "verification": list(baselines.values()),
+                "cells": [cells[cell] for cell in planned if cell in cells],
+                "verdict": VerdictEntry(outcome=verdict.outcome, reason=verdict.reason),
+            }
+        )

@@ -9,6 +9,11 @@ from fxeval.errors import DataContractError
 _T = TypeVar("_T")
 
 
+def _fault(text: str) -> DataContractError:
+    """Return a fault of the columns: its text is made of numbers alone."""
+    return DataContractError(text, public=text)
+
+
 @dataclass(frozen=True)
 class DataCard:
     """What a report says of a data set. A source may have a method ``card() -> DataCard``.
@@ -18,7 +23,8 @@ class DataCard:
         n_images: Images there are.
         licence: As its owner states it; None if nobody did.
         may_show: Whether its pictures may be shown in a report.
-        failures: Reason to number of images that could not be used (failure to acquire).
+        failures: Reason to number of images that could not be used (failure to acquire). A record
+            quotes those that are a ``PublicReason`` (``fxeval.discretion``).
     """
 
     root_digest: str | None
@@ -30,7 +36,12 @@ class DataCard:
 
 @dataclass(frozen=True)
 class Exclusion:
-    """A pair that is on the list but not used, and why."""
+    """A pair that is on the list but not used, and why.
+
+    Attributes:
+        pair: Its id.
+        reason: Why not; a record quotes it if it is a ``PublicReason`` (``fxeval.discretion``).
+    """
 
     pair: str
     reason: str
@@ -55,11 +66,9 @@ class IdentityListing:
     def __post_init__(self) -> None:
         lengths = {len(self.image), len(self.identity), len(self.split) or len(self.image)}
         if len(lengths) != 1:
-            raise DataContractError(
-                f"identity listing: columns of one length expected, got {lengths}."
-            )
+            raise _fault(f"identity listing: expected columns of one length, got {lengths}.")
         if len(set(self.image)) != len(self.image):
-            raise DataContractError("identity listing: an image is listed twice. Remove one.")
+            raise _fault("identity listing: an image is listed twice. Remove one.")
 
     def __len__(self) -> int:
         return len(self.image)
@@ -77,7 +86,8 @@ class PairListing:
         reference_identity: Who is in the reference.
         excluded: Pairs that are listed but no rows, and why (an image is missing, no face found).
         set_aside: Why a row, though part of the verification protocol, is never explained (its
-            label is known to be wrong); "" for all others. () = every row may be explained.
+            label is known to be wrong); "" for all others. () = every row may be explained. A
+            record quotes reasons that are a ``PublicReason`` (``fxeval.discretion``).
         fold: Number of each row's fold from 0; () = it has none (``verification.folds_of``).
         contrast: Ids of nonmates that the list itself names (triplets); () = the harness draws.
         contrast_identity: Who is in them.
@@ -100,18 +110,18 @@ class PairListing:
         optional = (self.set_aside, self.fold, self.contrast, self.contrast_identity)
         lengths = {n, *map(len, needed), *(len(column) or n for column in optional)}
         if len(lengths) != 1 or bool(self.contrast) != bool(self.contrast_identity):
-            raise DataContractError(f"pair listing: columns of one length expected, got {lengths}.")
+            raise _fault(f"pair listing: expected columns of one length, got {lengths}.")
         for row, (mated, one, two) in enumerate(
             zip(self.is_mated, self.probe_identity, self.reference_identity, strict=True)
         ):
             if mated != (one == two):
-                raise DataContractError(
+                raise _fault(
                     f"pair listing: row {row} is marked {'mated' if mated else 'nonmated'} but its "
                     f"identities {'differ' if mated else 'are equal'}. Correct the label."
                 )
         for row, nonmate in enumerate(self.contrast_identity):
             if nonmate in (self.probe_identity[row], self.reference_identity[row]):
-                raise DataContractError(
+                raise _fault(
                     f"pair listing: the nonmate of row {row} is of an identity of the pair itself. "
                     "Name an image of somebody else."
                 )

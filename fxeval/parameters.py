@@ -1,13 +1,28 @@
-"""Parameters of subjects: what a suite may set, checked before anything is loaded."""
+"""Parameters of subjects: what a suite may set, checked before anything is loaded.
 
+The parameters of a subject are the fields of its dataclass. Pydantic judges their types, strictly:
+true is no number, 7 is a float too, a list becomes a tuple, text is a path where the field is one.
+What a value means is the dataclass's own to refuse.
+"""
+
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from fxeval.errors import FxevalError
 from fxeval.registry import hint
+
+_WORDS: Mapping[object, str] = {
+    int: "whole number", float: "number", bool: "true or false", str: "text", Path: "path",
+    NoneType: "null",
+}  # fmt: skip
 
 
 def faults_of(kind: type, id: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -18,16 +33,95 @@ def faults_of(kind: type, id: str, params: Mapping[str, Any]) -> list[tuple[str,
         id: What the subject is called.
         params: Name to value, as a suite file gives them.
     """
-    types = get_type_hints(kind)
-    known = [field.name for field in fields(kind) if field.init]
-    faults: list[tuple[str, str]] = []
-    for key, value in params.items():
-        if key not in known:
-            faults.append((key, f"unknown parameter of {id}. {hint(key, known)}"))
-        elif not fits(value, types[key]):
-            faults.append((key, f"expected {spoken(types[key])}, got {_described(value)}."))
-    wrong = {key for key, _ in faults}
-    return faults + _refused(kind, {k: v for k, v in params.items() if k not in wrong}, types)
+    values, wrong = typed(kind, params)
+    unknown = f"unknown parameter of {id}. "
+    known = known_of(kind)
+    faults = [
+        (key, f"{message}." if key in known else f"{unknown}{message}")
+        for key, message in wrong.items()
+    ]
+    return faults + _refused(kind, values)
+
+
+def typed(kind: type, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the parameters that are of their field's type, and what is wrong with the others.
+
+    Args:
+        kind: A dataclass; its fields are the parameters.
+        params: Name to value, as a suite file gives them.
+
+    Returns:
+        By name: the values as the fields hold them; and what was expected and given, or, of a name
+        that is no field, a suggestion.
+    """
+    types = types_of(kind)
+    faulty: set[object] = set()
+    try:
+        # JSON, as there a list is the strict form of a tuple, and text that of a path.
+        found = _adapter(kind).validate_json(json.dumps(params))
+    except ValidationError as invalid:
+        faulty = {error["loc"][0] for error in invalid.errors()}
+        sound = {key: value for key, value in params.items() if key not in faulty}
+        found = _adapter(kind).validate_json(json.dumps(sound))
+    values = {  # 7 stays 7, also where 7.0 is meant: messages show it as it was written
+        key: frozen(value if found[key] == value else found[key])
+        for key, value in params.items()
+        if key in found
+    }
+    known = known_of(kind)
+    return values, {
+        key: f"expected {spoken(types[key])}, got {_described(value)}"
+        if key in known
+        else hint(key, known)
+        for key, value in params.items()
+        if key in faulty
+    }
+
+
+def known_of(kind: type) -> list[str]:
+    """Return the names of a dataclass's parameters."""
+    return [field.name for field in fields(kind) if field.init]
+
+
+@cache
+def types_of(kind: type) -> Mapping[str, Any]:
+    """Return the types of a dataclass's parameters; Any where a hint names what is not there."""
+    try:
+        hints = get_type_hints(kind)
+    except (NameError, TypeError, AttributeError):
+        hints = {}
+    return {name: hints.get(name, Any) for name in known_of(kind)}
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[dict[str, Any]]:
+    """Return what judges the parameters of a dataclass: any of its fields, and no other keys."""
+    judged = {name: _written(hint) for name, hint in types_of(kind).items()}
+    make: Any = TypedDict  # its fields are known when it is made, too late for a type checker
+    form = make(kind.__name__, judged, total=False)
+    return TypeAdapter(with_config(ConfigDict(strict=True, extra="forbid"))(form))
+
+
+def _written(kind: Any) -> Any:  # noqa: ANN401  (types of fields)
+    """Return a field's type as YAML can write it; Any, which is not judged, if it cannot."""
+    origin, members = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return Annotated[kind, BeforeValidator(lambda value: _member(value, members))]
+    if origin in (Union, UnionType, tuple, list):
+        inner = [one if one is Ellipsis else _written(one) for one in members]
+        if Any in inner:
+            return Any
+        if Path in inner and origin not in (tuple, list):
+            inner = [one for one in inner if one is not str]  # text is a path
+        return (Union if origin is UnionType else origin)[tuple(inner)]
+    return kind if kind in _WORDS else Any
+
+
+def _member(value: object, members: Sequence[object]) -> object:
+    """Refuse what only equals a member: true is not 1."""
+    if not any(value == member and type(value) is type(member) for member in members):
+        raise ValueError("no member")
+    return value
 
 
 def frozen(value: Any) -> Any:  # noqa: ANN401
@@ -46,6 +140,8 @@ def spoken(kind: object) -> str:
     'text, list of text or null'
     >>> spoken(Literal["blur", "mean", "black"])
     'blur, mean or black'
+    >>> spoken(tuple[float, float])
+    'list of 2: number, number'
     """
     origin, members = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
@@ -53,38 +149,10 @@ def spoken(kind: object) -> str:
     if origin is Literal:
         return _either([str(member) for member in members])
     if origin in (tuple, list):
-        return f"list of {spoken(members[0])}"
-    words = {
-        int: "whole number", float: "number", bool: "true or false", str: "text", Path: "path",
-        NoneType: "null",
-    }  # fmt: skip
-    return words.get(kind, getattr(kind, "__name__", str(kind)))  # type: ignore[call-overload, no-any-return]
-
-
-def kinds_of(kind: object) -> tuple[object, ...]:
-    """Return the members of a union, or the type itself alone."""
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-
-
-def fits(value: object, kind: object) -> bool:
-    """Say whether a value of YAML is of a field's type; True is no number, 7 is a float too.
-
-    Text is a path, too; types that YAML cannot write are not judged.
-    """
-    origin, members = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        return any(fits(value, member) for member in members)
-    if origin is Literal:
-        return any(value == member and type(value) is type(member) for member in members)
-    if origin in (tuple, list):
-        return isinstance(value, list | tuple) and all(fits(item, members[0]) for item in value)
-    accepted = {
-        int: (int,), float: (int, float), str: (str,), Path: (str,), bool: (bool,),
-        NoneType: (NoneType,),
-    }  # fmt: skip
-    if kind not in accepted:
-        return True
-    return isinstance(value, accepted[kind]) and (kind is bool or not isinstance(value, bool))
+        if origin is list or members[-1] is Ellipsis:
+            return f"list of {spoken(members[0])}"
+        return f"list of {len(members)}: {', '.join(map(spoken, members))}"
+    return _WORDS.get(kind) or str(getattr(kind, "__name__", kind))
 
 
 def _described(value: object) -> str:
@@ -95,39 +163,32 @@ def _either(words: Sequence[str]) -> str:
     return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def _refused(
-    kind: type, params: Mapping[str, Any], types: Mapping[str, Any]
-) -> list[tuple[str, str]]:
+def _refused(kind: type, params: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (key, message) of values that the subject refuses together.
 
     A key is to blame if it is refused alone, and still beside those that are not.
     """
-    whole = _refusal(kind, params, types) if params else []
+    whole = _refusal(kind, params) if params else []
     if not whole:
         return []
-    alone = [key for key in params if _refusal(kind, {key: params[key]}, types)]
+    alone = [key for key in params if _refusal(kind, {key: params[key]})]
     sound = {key: value for key, value in params.items() if key not in alone}
     blamed = [
-        (key, message)
-        for key in alone
-        for message in _refusal(kind, {**sound, key: params[key]}, types)
+        (key, message) for key in alone for message in _refusal(kind, {**sound, key: params[key]})
     ]
     return blamed or [(list(params)[-1], message) for message in whole]
 
 
-def _refusal(kind: type, params: Mapping[str, Any], types: Mapping[str, Any]) -> list[str]:
+def _refusal(kind: type, params: Mapping[str, Any]) -> list[str]:
     """Make the subject, with blanks for what has no default, and return what it says."""
+    types = types_of(kind)
     blanks = {
         field.name: Path() if types[field.name] is Path else ""
         for field in fields(kind)
         if field.init and field.default is MISSING and field.default_factory is MISSING
     }
-    given = {
-        key: Path(value) if isinstance(value, str) and Path in kinds_of(types[key]) else value
-        for key, value in params.items()
-    }
     try:
-        kind(**(blanks | {key: frozen(value) for key, value in given.items()}))
+        kind(**(blanks | dict(params)))
     except FxevalError as error:
         return [str(error)]
     return []

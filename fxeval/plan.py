@@ -6,8 +6,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from fxeval.cells import Cell, Limit, Use, Verification
+from fxeval.cells import Cell, Use, Verification
 from fxeval.errors import SuiteError
+from fxeval.statistics.limits import Limit
 
 MAX_CELLS = 10_000
 

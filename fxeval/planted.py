@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxeval.admission import is_constant
-from fxeval.cells import Estimate
 from fxeval.contracts import (
     BROKEN_STATES,
     Crop,
@@ -32,14 +31,15 @@ from fxeval.contracts import (
     SimilarityKind,
 )  # fmt: skip
 from fxeval.errors import FxevalError
-from fxeval.estimation import mean_estimate
 from fxeval.explainers import SHIPPED, shipped
 from fxeval.explainers.controls import CONTROLS, ControlInputs, control_maps
 from fxeval.explainers.levels import pair_maps, triplet_maps
 from fxeval.map_similarity import FloatArray, spearman
 from fxeval.models.loading import TorchFaceModel
+from fxeval.results import Estimate
 from fxeval.seeding import generator_of, seed_of
 from fxeval.similarity import similarity, tau_acc
+from fxeval.statistics.estimate import mean_estimate
 
 CELLS = 8  # cells along each side
 CELL = 14  # pixels along each side of a cell

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fxeval.bench import Subjects
     from fxeval.cells import Cell
     from fxeval.plan import Suite
+    from fxeval.records.schema import Record
     from fxeval.session import Session
 
 pytest_plugins = (
@@ -212,37 +213,40 @@ _EXCUSES = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest, Sy
 
 def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     """Measure a cell and turn its verdict into the outcome of its test."""
-    from fxeval import run
-    from fxeval.cells import Outcome
-    from fxeval.discretion import for_a_record, without_paths
+    from fxeval.discretion import for_a_record, of_user_code
     from fxeval.errors import ExplainerContractError, FxevalError, UnsupportedError
+    from fxeval.results import Outcome
+    from fxeval.run import invalid_cell, measure_cell
 
     session, told = _session(request.config), ""
     try:
         # No variable of its own: the traceback of a failed test would keep the model alive.
-        result = run.measure_cell(cell, _subjects(cell, request, session), session.bench)
+        result = measure_cell(cell, _subjects(cell, request, session), session.bench)
     except UnsupportedError as error:
+        told, said = f"unsupported: {error}", for_a_record(error)
         if cell.on_unsupported == "skip":
-            result = run.invalid_cell(cell, str(error), Outcome.UNSUPPORTED)
+            result = invalid_cell(cell, said, Outcome.UNSUPPORTED)
         else:
-            result = run.invalid_cell(cell, f"unsupported: {error}")
+            result = invalid_cell(cell, f"unsupported: {said}")
     except ExplainerContractError as error:
-        result = run.invalid_cell(cell, f"{error} ({cell.explainer.where})")
+        told = f"{error} ({cell.explainer.where})"
+        result = invalid_cell(cell, f"{for_a_record(error)} ({cell.explainer.where})")
     except FxevalError as error:
-        result, told = run.invalid_cell(cell, for_a_record(error)), str(error)
+        result, told = invalid_cell(cell, for_a_record(error)), str(error)
     except _EXCUSES as error:  # a cell that was asked for and not measured is never green
-        result = run.invalid_cell(cell, without_paths(f"{type(error).__name__}: {error}"))
+        result = invalid_cell(cell, of_user_code(error))
+        told = f"{type(error).__name__}: {error}"
     except (Exception, pytest.fail.Exception) as error:  # a bug, shown as it is
-        invalid = run.invalid_cell(cell, without_paths(f"{type(error).__name__}: {error}"))
+        invalid = invalid_cell(cell, of_user_code(error))
         request.node.stash[_RESULT] = session.result(request.node, invalid)
         raise
     request.node.stash[_RESULT] = session.result(request.node, result)
-    outcome, reason = result["verdict"]["outcome"], result["verdict"]["reason"]
-    if outcome == "pass":
+    outcome, reason = result.verdict.outcome, result.verdict.reason
+    if outcome is Outcome.PASS:
         return
-    if outcome == "unsupported":
-        pytest.skip(reason)
-    if outcome == "inconclusive" and cell.on_inconclusive == "warn":
+    if outcome is Outcome.UNSUPPORTED:
+        pytest.skip(told.removeprefix("unsupported: "))
+    if outcome is Outcome.INCONCLUSIVE and cell.on_inconclusive == "warn":
         warnings.warn(pytest.PytestWarning(f"{cell.id}: inconclusive: {reason}"), stacklevel=2)
         return
     pytest.fail(f"{outcome}: {told or reason}\n{cell.where}", pytrace=False)
@@ -286,6 +290,12 @@ def pytest_runtest_makereport(
     report = yield
     if call.when == "call" and _RESULT in item.stash:
         report.fxeval = item.stash[_RESULT]  # type: ignore[attr-defined]
+        report.fxeval_told = _session(item.config).bench.take_told()  # type: ignore[attr-defined]
+    elif call.when == "teardown" and _RESULT in item.stash and call.excinfo is not None:
+        from fxeval.discretion import of_user_code
+
+        fault = of_user_code(call.excinfo.value)
+        report.fxeval_fault = f"teardown failed: {fault}"  # type: ignore[attr-defined]
     return report
 
 
@@ -327,10 +337,9 @@ class _Results:
         result = getattr(report, "fxeval", None)
         if result is not None:
             self._gatherer.add(result)
-        elif report.failed and report.when == "teardown":
-            crash = getattr(report.longrepr, "reprcrash", None)
-            message = getattr(crash, "message", str(report.longrepr))
-            self._gatherer.spoil(report.nodeid, f"teardown failed: {message}")
+            self._gatherer.tell(result["cell"]["id"], report.fxeval_told)
+        elif report.failed and hasattr(report, "fxeval_fault"):
+            self._gatherer.spoil(report.nodeid, report.fxeval_fault)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -352,14 +361,19 @@ class _Results:
         if not self._gatherer.results:
             return
         from fxeval.scorecard import terminal_summary
+        from fxeval.store import dumped
 
         writer = terminalreporter
-        for record in self._gatherer.records():
-            title = "".join(c for c in record["suite"]["title"] if c.isprintable())
+        for record in self._records():
+            title = "".join(c for c in record.suite.title if c.isprintable())
             writer.section(f"fxeval: {title}")
             width = writer.config.get_terminal_writer().fullwidth
             colour = writer.config.get_terminal_writer().hasmarkup
-            for line in terminal_summary(record, width=width, colour=colour):
+            for line in terminal_summary(dumped(record), width=width, colour=colour):
+                writer.write_line(line)
+        if self._gatherer.told:
+            writer.section("fxeval: what user code says, which no record quotes", sep="-")
+            for line in self._gatherer.told_lines():
                 writer.write_line(line)
         for check in self._gatherer.unmeasured():
             writer.write_line(
@@ -370,3 +384,12 @@ class _Results:
             writer.write_line(f"wrote {os.path.relpath(path)}")
         if self._error:
             writer.write_line(f"error: {self._error}", red=True)
+
+    def _records(self) -> list[Record]:
+        from fxeval.errors import StoreError
+
+        try:
+            return self._gatherer.records()
+        except StoreError as error:  # told below
+            self._error = str(error)
+            return []

@@ -14,7 +14,7 @@ from fxeval.errors import FxevalError, ModelContractError, SuiteError
 from fxeval.explainers.parameters import check_layers, layers_of_shipped
 from fxeval.models.carded import CardModel, Preview, preview
 from fxeval.models.cards import read_card
-from fxeval.parameters import faults_of, frozen
+from fxeval.parameters import faults_of, typed
 
 Overridden = Mapping[str, frozenset[str]]
 SHIPPED_CARDS: Mapping[str, Path] = {
@@ -160,9 +160,9 @@ def _preview(card: Path) -> Preview | None:
 
 
 def _needs(cell: Cell) -> frozenset[str]:
-    params = {key: frozen(value) for key, value in cell.explainer.params.items()}
+    kind = explainers.shipped(cell.explainer.id)
     try:
-        explainer = explainers.shipped(cell.explainer.id)(**params)
+        explainer = kind(**typed(kind, cell.explainer.params)[0])
     except (FxevalError, TypeError):  # said where parameters are checked
         return frozenset()
     return frozenset(getattr(explainer, "needs", ()))

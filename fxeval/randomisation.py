@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from fxeval.contracts import Embeddings, Images
+from fxeval.discretion import of_user_code
 from fxeval.errors import EvidenceError, ModelContractError
 from fxeval.seeding import sealed, seed_of
 
@@ -63,9 +64,11 @@ def randomise(module: nn.Module, calibration: Images, suite_seed: int, index: in
     try:
         redrawn = copy.deepcopy(module)
     except Exception as error:
+        said = f"model randomisation: {type(module).__name__} can't be copied"
         raise ModelContractError(
-            f"model randomisation: {type(module).__name__} can't be copied "
-            f"({type(error).__name__}: {error}). Its weights can't be re-drawn without that."
+            f"{said} ({type(error).__name__}: {error}). Its weights can't be re-drawn without "
+            "that.",
+            public=f"{said}: {of_user_code(error)}",
         ) from error
     with torch.no_grad():
         for name, layer in redrawn.named_modules():

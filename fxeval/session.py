@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fxeval import environment, store
 from fxeval.bench import Bench
 from fxeval.contracts import ModelFile
+from fxeval.environment import describe
 from fxeval.errors import FxevalError
 from fxeval.plan import Suite
+from fxeval.records.schema import CellResult
+from fxeval.store import RowFile
+from fxeval.store import plain as plain_json
 
 if TYPE_CHECKING:
     import pytest
@@ -34,7 +37,7 @@ class Session:
         _set_threads(config.getoption("--fx-threads"), int(worker.get("workercount", 1)))
         folder = config.invocation_params.dir / config.getoption("--fx-reports") / run_id
         name = f"rows-{worker['workerid']}.jsonl" if worker else "rows.jsonl"
-        self._rows = store.RowFile(folder / name)
+        self._rows = RowFile(folder / name)
         self._progress = Progress(config)
         # Activations of more images than this leave a CPU's cache, and every image gets slower.
         fastest = 128 if torch.cuda.is_available() else 16
@@ -79,19 +82,20 @@ class Session:
                 "path": suite.path.name if ".." in suite.path.parts else suite.path.as_posix(),
                 "digest": suite.digest,
                 "seed": suite.seed,
-                "formats": list(suite.formats),
             },
+            "formats": list(suite.formats),
             "planned": list(cells),
         }
 
-    def result(self, node: "pytest.Item", cell: dict[str, Any]) -> dict[str, Any]:
+    def result(self, node: "pytest.Item", cell: CellResult) -> dict[str, Any]:
         """Return a finished cell as plain data, with all that the record says beside it."""
         self._progress.clear()
-        names = {role: cell[role[:-1] if role != "pairs" else role] for role in self.bench.subjects}
-        plain: dict[str, Any] = store.plain(
+        names = {"models": cell.model, "explainers": cell.explainer, "pairs": cell.pairs}
+        named = cell.model_copy(update={"nodeid": node.nodeid})
+        plain: dict[str, Any] = plain_json(
             {
                 **self._suites[node.path],
-                "cell": {**cell, "nodeid": node.nodeid},
+                "cell": named.model_dump(mode="json", by_alias=True),
                 "environment": self._environment(node.path.parent),
                 "subjects": {
                     role: {names[role]: found[names[role]]} if names[role] in found else {}
@@ -104,9 +108,7 @@ class Session:
     def _environment(self, folder: Path) -> dict[str, Any]:
         key = folder, self.bench.device
         if key not in self._environments:
-            self._environments[key] = environment.describe(
-                self.bench.device, self._batch_size, folder
-            )
+            self._environments[key] = describe(self.bench.device, self._batch_size, folder)
         return self._environments[key]
 
 

@@ -13,29 +13,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic_core import PydanticSerializationError
 
 from fxeval.errors import StoreError
-
-RECORD_VERSION = 1
+from fxeval.records.schema import Record, Row
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401  (JSON is what it is)
-    """Return JSON-ready data: NaN and infinity become None, mappings and tuples plain.
+    r"""Return JSON-ready data: NaN and infinity become None, mappings and tuples plain.
 
-    >>> plain({"a": (1.0, float("nan"))})
-    {'a': [1.0, None]}
+    Half of a surrogate pair, as names of files may hold, is no text that can be written: it is ?.
+
+    >>> plain({"a": (1.0, float("nan"), "\udcff")})
+    {'a': [1.0, None, '?']}
     """
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Mapping):
-        return {str(key): plain(part) for key, part in value.items()}
+        return {_text(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(part) for part in value]
     if isinstance(value, bool) or value is None or isinstance(value, int):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return str(value)
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    return str(value).encode("utf-8", "replace").decode()
 
 
 class RowFile:
@@ -44,21 +50,26 @@ class RowFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def append(self, cell: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write finished rows of a cell.
+    def append(self, rows: Sequence[Row]) -> None:
+        """Write finished rows.
 
         Raises:
             StoreError: If the file can't be written.
         """
-        lines = "".join(
-            json.dumps({"cell": cell, **plain(row)}, allow_nan=False) + "\n" for row in rows
-        )
+        lines = "".join(_line(row) + "\n" for row in rows)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab", buffering=0) as file:
                 file.write(lines.encode())
         except OSError as error:
             raise StoreError(f"{self._path}: rows can't be written: {error}") from error
+
+
+def _line(row: Row) -> str:
+    try:
+        return row.model_dump_json()
+    except PydanticSerializationError:  # text that can't be written
+        return json.dumps(plain(row.model_dump(mode="json")), ensure_ascii=False)
 
 
 def write(path: Path, text: str) -> None:
@@ -76,6 +87,21 @@ def write(path: Path, text: str) -> None:
         raise StoreError(f"{path}: can't be written: {error}") from error
 
 
-def dump(record: Mapping[str, Any]) -> str:
+def dumped(record: Record) -> dict[str, Any]:
+    """Return a record as plain JSON data."""
+    data: dict[str, Any] = plain(record.model_dump(mode="json", by_alias=True))
+    return data
+
+
+def dump(record: Record) -> str:
     """Return a record as JSON text."""
-    return json.dumps(plain(record), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return _indented(dumped(record))
+
+
+def json_text(data: Mapping[str, Any]) -> str:
+    """Return data as JSON text, as people read it."""
+    return _indented(plain(data))
+
+
+def _indented(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

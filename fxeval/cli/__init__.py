@@ -10,6 +10,8 @@ from fxeval.cli.check_model import check_model
 from fxeval.cli.convert import convert
 from fxeval.cli.data import data
 from fxeval.cli.listing import list_
+from fxeval.cli.report import report
+from fxeval.cli.schema import schema
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
@@ -21,5 +23,5 @@ def main() -> None:
     """
 
 
-for command in (check_model, convert, data, list_):
+for command in (check_model, convert, data, list_, report, schema):
     main.add_command(command)

@@ -47,9 +47,9 @@ def check_model(
         status, reason = _CANNOT_SAY, str(error)
     outcome = {_HOLDS: "holds", _FAILS: "fails", _CANNOT_SAY: "cannot_say"}[status]
     if as_json:
-        from fxeval.store import dump
+        from fxeval.store import json_text
 
-        click.echo(dump({**report, "outcome": outcome, "reason": reason}), nl=False)
+        click.echo(json_text({**report, "outcome": outcome, "reason": reason}), nl=False)
     else:
         click.echo(f"{outcome.replace('_', ' ').upper()}: {reason}")
     raise SystemExit(status)
@@ -101,7 +101,7 @@ def _check(
         loaded, source, ForwardPool(batch_size=16), flip_fusion=flip_fusion, progress=_told(aloud)
     )
     if measured.fault:
-        raise DataContractError(measured.fault)
+        raise DataContractError(measured.fault, public=measured.reason)
     entry = entry_of(measured, loaded, (source.name, pairs[0]), Verification())
     report["verification"] = entry
     if aloud:
@@ -123,12 +123,12 @@ def _judged(entry: dict[str, Any]) -> tuple[int, str]:
     if not entry["measured"]:
         return _CANNOT_SAY, f"nothing was measured: {entry['reason']}"
     if not about:
-        return _CANNOT_SAY, f"the card claims nothing about {entry['list']}"
+        return _CANNOT_SAY, f"the card claims nothing about {entry['pair_list']}"
     unchecked = [one for one in about if one["verdict"]["outcome"] != "pass"]
     if unchecked:
         reasons = (f"{one['text']} was {one['verdict']['reason']}" for one in unchecked)
         return _CANNOT_SAY, "; ".join(reasons)
-    return _HOLDS, f"{len(about)} of {len(about)} claims about {entry['list']}"
+    return _HOLDS, f"{len(about)} of {len(about)} claims about {entry['pair_list']}"
 
 
 def _is_elsewhere(claim: dict[str, Any]) -> bool:
@@ -151,9 +151,10 @@ def _source(pairs: str, data: Path | None) -> "PairSource":
         return FacePack(root=Path(str(files("fxeval.fixtures"))) / "data" / "rendered_faces")
     if pairs == "lfw":
         if data is None:
-            raise DataContractError(
+            said = (
                 "pairs 'lfw': no folder of real faces is named. Pass --data DIR or set FXEVAL_DATA."
             )
+            raise DataContractError(said, public=said)
         return LfwPairs(data, errata_file=Path("pairs/lfw_errata.txt"))
     file = Path(pairs)
     if not file.is_file():
@@ -221,7 +222,7 @@ def _lines(entry: dict[str, Any]) -> list[str]:
     if not entry["measured"]:
         return [f"not measured: {entry['reason']}"]
     size = f"{entry['n_mated']:,} mated, {entry['n_nonmated']:,} nonmated"
-    lines = [f"{entry['list']}: {size} pairs of {entry['n_identities']:,} identities"]
+    lines = [f"{entry['pair_list']}: {size} pairs of {entry['n_identities']:,} identities"]
     for one in entry["figures"]:
         text = one["reason"] if one["value"] is None else _numbers(one)
         lines.append(f"  {HEADS[one['metric']]:<32}{text}")

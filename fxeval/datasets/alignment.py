@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fxeval.contracts import Crop
+from fxeval.datasets.faults import of_all, of_image
 from fxeval.errors import DataContractError
 from fxeval.registry import hint
 from fxeval.strict_yaml import brief
@@ -65,9 +66,7 @@ def arcface_crop(size: int) -> Crop:
     (46.2946, 51.6963)
     """
     if size < 112 or (size % 112 and size % 128):
-        raise DataContractError(
-            f"ArcFace crop: a size that is a multiple of 112 or of 128 expected, got {size}."
-        )
+        raise of_all(f"ArcFace crop: expected a multiple of 112 or of 128 as its size, got {size}")
     unit, shift = (112, 0) if size % 112 == 0 else (128, 8)
     template = tuple(((x + shift) * size / unit, y * size / unit) for x, y in ARCFACE_112.template)
     return Crop(f"arcface{size}", (size, size), template)
@@ -134,8 +133,7 @@ def crop_named(name: str, parameter: str) -> Crop:
         DataContractError: If there is no such crop.
     """
     if name not in CROPS:
-        text = f"'{parameter}': unknown crop '{brief(name)}'. {hint(name, CROPS)}"
-        raise DataContractError(text)
+        raise of_all(f"'{parameter}': unknown crop", f" '{brief(name)}'", then=hint(name, CROPS))
     return CROPS[name]
 
 
@@ -161,19 +159,21 @@ def similarity_transform(source: ArrayLike, target: ArrayLike) -> NDArray[np.flo
     """
     points, targets = np.asarray(source, np.float64), np.asarray(target, np.float64)
     if points.ndim != 2 or points.shape != targets.shape or points.shape[1] != 2:
-        raise DataContractError(
-            f"landmarks: two (P, 2) sets of points expected, got {points.shape} and "
-            f"{targets.shape}. Give the five (x, y) points of each face."
+        raise of_all(
+            f"landmarks: expected two (P, 2) sets of points, got {points.shape} and "
+            f"{targets.shape}",
+            then="Give the five (x, y) points of each face.",
         )
     if not (np.isfinite(points).all() and np.isfinite(targets).all()):
-        raise DataContractError("landmarks: finite pixel positions expected, got NaN or infinity.")
+        raise of_all("landmarks: expected finite pixel positions, got NaN or infinity")
     z, w = points @ (1, 1j), targets @ (1, 1j)
     z_centre, w_centre = z.mean(), w.mean()
     spread = float((np.abs(z - z_centre) ** 2).sum())
     if spread < 1e-12:
-        raise DataContractError(
-            f"landmarks: {len(points)} distinct points expected, got one point "
-            f"({points[0, 0]:g}, {points[0, 1]:g}) {len(points)} times. Detect the face again."
+        raise of_all(
+            f"landmarks: expected {len(points)} distinct points, got one {len(points)} times",
+            f": ({points[0, 0]:g}, {points[0, 1]:g})",
+            "Detect the face again.",
         )
     a = (np.conj(z - z_centre) * (w - w_centre)).sum() / spread
     b = w_centre - a * z_centre
@@ -217,15 +217,14 @@ def image_bytes(path: Path) -> bytes:
     """
     try:
         if path.exists() and not path.is_file():  # a pipe would never end
-            raise DataContractError(f"{path}: an image file expected, it is no regular file.")
+            raise of_image(path, "expected an image file, it is no regular file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise DataContractError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise of_image(path, f"cannot be read ({error.strerror})") from error
     if len(data) > MAX_BYTES:
-        raise ImageTooLargeError(
-            f"{path}: at most {MAX_BYTES} bytes expected, it is larger. Save it smaller."
-        )
+        said = f"expected at most {MAX_BYTES} bytes, it is larger"
+        raise of_image(path, said, "Save it smaller.", ImageTooLargeError)
     return data
 
 
@@ -245,22 +244,17 @@ def decode_image(data: bytes, where: str) -> NDArray[np.uint8]:
     """
     size = _size_in_header(data)
     if size is None:
-        raise DataContractError(f"{where}: a whole JPEG or PNG expected, got neither. Replace it.")
+        raise of_image(where, "expected a whole JPEG or PNG, got neither", "Replace it.")
     if size[0] * size[1] > MAX_PIXELS:
-        raise ImageTooLargeError(
-            f"{where}: at most {MAX_PIXELS} pixels expected, its header says {size[0]} x {size[1]}."
-            " Scale it down."
-        )
+        said = f"expected at most {MAX_PIXELS} pixels, its header says {size[0]} x {size[1]}"
+        raise of_image(where, said, "Scale it down.", ImageTooLargeError)
     is_png = data.startswith(_PNG)
     # Decoders fill what is missing of a truncated picture with grey, so the end is asked for.
     if (b"IEND" if is_png else b"\xff\xd9") not in data[-1024:]:
-        raise DataContractError(
-            f"{where}: is truncated (no end marker in its last kilobyte). Replace it."
-        )
+        raise of_image(where, "is truncated (no end marker in its last kilobyte)", "Replace it.")
     if not is_png and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
-        raise ImageTooLargeError(
-            f"{where}: at most {MAX_SCANS} scans expected, got {scans}. Save it anew."
-        )
+        said = f"expected at most {MAX_SCANS} scans, got {scans}"
+        raise of_image(where, said, "Save it anew.", ImageTooLargeError)
     try:
         pixels = cv2.imdecode(
             np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -268,7 +262,7 @@ def decode_image(data: bytes, where: str) -> NDArray[np.uint8]:
     except cv2.error:
         pixels = None
     if pixels is None or pixels.shape[:2] != size:
-        raise DataContractError(f"{where}: cannot be decoded. Replace it.")
+        raise of_image(where, "cannot be decoded", "Replace it.")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 

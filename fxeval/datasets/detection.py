@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fxeval.datasets.faults import of_all, of_list
 from fxeval.datasets.manifests import Points, read_manifest
 from fxeval.datasets.text_files import MAX_BYTES, printable
 from fxeval.errors import DataContractError
@@ -130,9 +131,9 @@ class YuNet:
 
     def __post_init__(self) -> None:
         if not (0 < self.confidence < 1 and 0 < self.nms < 1 and self.top > 0 < self.longest):
-            raise DataContractError(
-                "detector 'yunet': confidence and nms in (0, 1), top and longest of at least 1 "
-                f"expected, got {self.confidence}, {self.nms}, {self.top} and {self.longest}."
+            raise of_all(
+                "detector 'yunet': expected confidence and nms in (0, 1), top and longest of at "
+                f"least 1, got {self.confidence}, {self.nms}, {self.top} and {self.longest}"
             )
 
     def detect(self, image: NDArray[np.uint8]) -> tuple[Detection, ...]:
@@ -181,9 +182,11 @@ class YuNet:
         digest = hashlib.sha256(data).hexdigest()
         if digest not in (KNOWN_YUNETS if self.sha256 is None else [self.sha256.lower()]):
             expected = printable(brief(self.sha256)) if self.sha256 else "of a known YuNet"
-            raise DataContractError(
-                f"{self.file}: SHA-256 {expected} expected, got {digest}. Fetch "
-                "face_detection_yunet_2026may.onnx, or give the digest of a file that you trust."
+            raise of_list(
+                self.file,
+                f"expected SHA-256 {expected}, got {digest}",
+                then="Fetch face_detection_yunet_2026may.onnx, or give the digest of a file that "
+                "you trust.",
             )
         try:
             network = _quietly(
@@ -199,9 +202,11 @@ class YuNet:
             )
             _quietly(lambda: _run(network, np.zeros((320, 320, 3), np.uint8)))
         except (cv2.error, DataContractError) as error:
-            raise DataContractError(
-                f"{self.file}: the detector YuNet as an ONNX file expected, OpenCV "
-                f"{cv2.__version__} cannot run it. Fetch face_detection_yunet_2026may.onnx."
+            raise of_list(
+                self.file,
+                "expected the detector YuNet as an ONNX file, OpenCV "
+                f"{cv2.__version__} cannot run it",
+                then="Fetch face_detection_yunet_2026may.onnx.",
             ) from error
         return digest, network
 
@@ -216,7 +221,7 @@ def _run(network: Any, image: NDArray[np.uint8]) -> NDArray[np.float64]:  # noqa
     _, rows = network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     found = np.zeros((0, 15)) if rows is None else np.asarray(rows, np.float64)
     if found.ndim != 2 or found.shape[1] != 15:
-        raise DataContractError(f"detector: (F, 15) rows expected, got {found.shape}.")
+        raise of_all(f"detector: expected (F, 15) rows, got {found.shape}")
     return found[np.isfinite(found).all(axis=1)]
 
 
@@ -331,9 +336,11 @@ class LandmarkFile:
             known = {file: (points, None) for file, points in _csv(data, str(self.file)).items()}
         for file, (points, _) in known.items():
             if np.abs(points).max() > MAX_POSITION:
-                raise DataContractError(
-                    f"{self.file}: landmarks within {MAX_POSITION} pixels expected, those of "
-                    f"'{printable(brief(file))}' are further out. Give them in pixels of the image."
+                raise of_list(
+                    self.file,
+                    f"expected landmarks within {MAX_POSITION} pixels, some are further out",
+                    f": those of '{printable(brief(file))}'",
+                    "Give them in pixels of the image.",
                 )
         return digest, known
 
@@ -346,9 +353,9 @@ def _csv(data: bytes, where: str) -> dict[str, Points]:
         lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         rows = [(lines.line_num, row) for row in lines if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataContractError(f"{where}: a CSV file in UTF-8 expected ({error}).") from error
+        raise of_list(where, "expected a CSV file in UTF-8", f" ({error})") from error
     if not rows or [cell.strip() for cell in rows[0][1]] != _HEADER:
-        raise DataContractError(f"{where}:1: the header '{','.join(_HEADER)}' expected.")
+        raise of_list(f"{where}:1", f"expected the header '{','.join(_HEADER)}'")
     found: dict[str, Points] = {}
     for line, row in rows[1:]:
         try:
@@ -356,13 +363,18 @@ def _csv(data: bytes, where: str) -> dict[str, Points]:
         except ValueError:
             values = []
         if len(values) != 10 or not np.isfinite(values).all():
-            raise DataContractError(
-                f"{where}:{line}: a file and ten finite numbers expected, got "
-                f"'{printable(brief(','.join(row)))}'. Correct the line."
+            raise of_list(
+                f"{where}:{line}",
+                "expected a file and ten finite numbers",
+                f", got '{printable(brief(','.join(row)))}'",
+                "Correct the line.",
             )
         if row[0] in found:
-            raise DataContractError(
-                f"{where}:{line}: '{printable(brief(row[0]))}' is listed twice. Remove one."
+            raise of_list(
+                f"{where}:{line}",
+                "expected each file once, this one is listed twice",
+                f": '{printable(brief(row[0]))}'",
+                "Remove one.",
             )
         found[row[0]] = tuple(zip(values[::2], values[1::2], strict=True))
     return found
@@ -371,11 +383,11 @@ def _csv(data: bytes, where: str) -> dict[str, Points]:
 def _read(path: Path, limit: int) -> bytes:
     try:
         if path.exists() and not path.is_file():
-            raise DataContractError(f"{path}: a regular file expected.")
+            raise of_list(path, "expected a regular file")
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
-        raise DataContractError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise of_list(path, "cannot be read", f" ({error.strerror})") from error
     if len(data) > limit:
-        raise DataContractError(f"{path}: at most {limit} bytes expected, it is larger.")
+        raise of_list(path, f"expected at most {limit} bytes, it is larger")
     return data

@@ -11,6 +11,7 @@ from math import isqrt
 
 import numpy as np
 
+from fxeval.datasets.faults import of_all
 from fxeval.errors import DataContractError
 from fxeval.listings import IdentityListing, PairListing
 from fxeval.seeding import generator_of
@@ -51,7 +52,7 @@ def drawn_pairs(
     """
     for name, value, least in (("mated", mated, 0), ("nonmated", nonmated, 0), ("folds", folds, 2)):
         if value is not None and value < least:
-            raise DataContractError(f"pairs: '{name}' must be at least {least}, got {value}.")
+            raise of_all(f"pairs: '{name}' must be at least {least}, got {value}")
     images = sorted(zip(listing.identity, listing.image, strict=True))
     people = [list(own) for _, own in groupby(images, key=lambda image: image[0])]
     parts = [people] if folds is None else _dealt(people, folds, seed)
@@ -65,7 +66,7 @@ def drawn_pairs(
         for kind, pairs in enumerate(rows):
             found += [(kind, at, fold, flat[i], flat[j]) for at, (i, j) in enumerate(pairs)]
         if len(found) > MAX_PAIRS:
-            raise DataContractError(_too_many(len(found)))
+            raise _too_many(len(found))
     found.sort(key=lambda pair: pair[:3])
     return PairListing(
         probe=tuple(one[1] for *_, one, _ in found),
@@ -171,15 +172,15 @@ def _rows(
         ("mated", "nonmated"), wanted, (n_mated, n_nonmated), strict=True
     ):
         if there < (1 if number is None else number):
-            raise DataContractError(
-                f"pairs: {'some' if number is None else number} {kind} pairs expected{place}, "
-                f"there are {there} ({len(sizes)} identities, {sum(sizes)} images). Ask for fewer "
-                "pairs or folds, or add images."
+            raise of_all(
+                f"pairs: expected {'some' if number is None else number} {kind} pairs{place}, got "
+                f"{there} ({len(sizes)} identities, {sum(sizes)} images)",
+                then="Ask for fewer pairs or folds, or add images.",
             )
     mated = n_mated if wanted[0] is None else wanted[0]
     nonmated = min(mated, n_nonmated) if wanted[1] is None else wanted[1]
     if mated + nonmated > MAX_PAIRS:
-        raise DataContractError(_too_many(mated + nonmated))
+        raise _too_many(mated + nonmated)
     if wanted[0] is None:
         same = every_mated(sizes)
     else:
@@ -200,5 +201,6 @@ def _share(number: int | None, fold: int, folds: int) -> int | None:
     return None if number is None else number // folds + (fold < number % folds)
 
 
-def _too_many(number: int) -> str:
-    return f"pairs: at most {MAX_PAIRS} expected, got {number}. Set 'mated' and 'nonmated'."
+def _too_many(number: int) -> DataContractError:
+    said = f"pairs: expected at most {MAX_PAIRS}, got {number}"
+    return of_all(said, then="Set 'mated' and 'nonmated'.")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard
 from fxeval.datasets.alignment import align, decode_image, image_bytes
+from fxeval.datasets.faults import of_folder, of_image, of_list
 from fxeval.datasets.manifests import Face, Manifest, path_fault, read_manifest
 from fxeval.errors import DataContractError
 from fxeval.strict_yaml import brief
@@ -75,9 +76,11 @@ class FaceFolder:
         if isinstance(key, str):
             return self._by_file.get(key)
         if key in self._ambiguous:
-            raise DataContractError(
-                f"{self.root}: one file expected for image {key[1]} of '{brief(key[0])}', got "
-                "several. Remove all but one."
+            raise of_folder(
+                self.root,
+                "expected one file for an identity and a number, got several",
+                f" for image {key[1]} of '{brief(key[0])}'",
+                "Remove all but one.",
             )
         return self._by_number.get(key)
 
@@ -98,16 +101,14 @@ class FaceFolder:
             try:
                 face = self._by_id.get(image_id)
                 if face is None:
-                    raise DataContractError(
-                        f"{self.described_in}: has no image '{brief(image_id)}'."
-                    )
+                    raise of_image(self.described_in, f"has no image '{brief(image_id)}'")
                 pixels[row] = align(self._pixels(face), face.landmarks, crop)
             except DataContractError as error:
                 faults.append(f"  {error}")
         if faults:
+            counted = f"{len(faults)} of {len(image_ids)} images cannot be used"
             raise DataContractError(
-                f"{self.root}: {len(faults)} of {len(image_ids)} images cannot be used:\n"
-                + "\n".join(faults)
+                f"{self.root}: {counted}:\n" + "\n".join(faults), public=counted
             )
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
@@ -143,16 +144,19 @@ class FaceFolder:
     def _pixels(self, face: Face) -> NDArray[np.uint8]:
         path, data = self.root / face.file, self._bytes(face)
         if face.sha256 is not None and _sha256(data) != face.sha256:
-            raise DataContractError(
-                f"{path}: SHA-256 {face.sha256} expected ({face.where}), got {_sha256(data)}. The "
-                "manifest describes another file: fetch the image again."
+            raise of_image(
+                path,
+                f"expected SHA-256 {face.sha256}, got {_sha256(data)}",
+                f"The manifest ({face.where}) describes another file: fetch the image again.",
             )
         pixels = decode_image(data, str(path))
         if self.crop is not None and pixels.shape[:2] != self.crop.size:
             (high, wide), (height, width) = self.crop.size, pixels.shape[:2]
-            raise DataContractError(
-                f"{path}: {wide} x {high} pixels expected (aligned to {self.crop.name}), got "
-                f"{width} x {height}. Align the image again."
+            raise of_image(
+                path,
+                f"expected {wide} x {high} pixels (aligned to {self.crop.name}), got "
+                f"{width} x {height}",
+                "Align the image again.",
             )
         return pixels
 
@@ -192,9 +196,11 @@ def _inside(root: Path, face: Face) -> Path:
     except (OSError, RuntimeError):  # a name too long, or links in a circle
         is_inside = False
     if not is_inside:
-        raise DataContractError(
-            f"{face.where}: a relative path inside {root} expected, got a link that leads out: "
-            f"'{face.file}'. Put the file itself there."
+        raise of_list(
+            face.where,
+            "expected a relative path inside the folder, got a link that leads out",
+            f" of {root}: '{face.file}'",
+            "Put the file itself there.",
         )
     return path
 
@@ -207,7 +213,7 @@ def _aligned_faces(root: Path, crop: Crop) -> tuple[Face, ...]:
     """Return the images in a folder and its subfolders, hidden files left out, by path."""
 
     def refuse(error: OSError) -> None:
-        raise DataContractError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+        raise of_folder(error.filename, "cannot be read", f" ({error.strerror})") from error
 
     faces: list[Face] = []
     for folder, subfolders, names in os.walk(root, onerror=refuse):
@@ -220,7 +226,7 @@ def _aligned_faces(root: Path, crop: Crop) -> tuple[Face, ...]:
             identity, number = (named["identity"], int(named["number"])) if named else (None, None)
             faces.append(Face(file, None, identity, number, crop.template, str(root)))
         if len(faces) > MAX_FILES:
-            raise DataContractError(f"{root}: at most {MAX_FILES} images expected, got more.")
+            raise of_folder(root, f"expected at most {MAX_FILES} images, got more")
     if not faces:
-        raise DataContractError(f"{root}: images ({', '.join(_SUFFIXES)}) expected, got none.")
+        raise of_folder(root, f"expected images ({', '.join(_SUFFIXES)}), got none")
     return tuple(sorted(faces, key=lambda face: face.file))

@@ -12,8 +12,8 @@ from fxeval.contracts import Crop, DataCard, PairListing
 from fxeval.datasets.alignment import ARCFACE_112
 from fxeval.datasets.drawing import every_mated, some_nonmated
 from fxeval.datasets.face_folder import FaceFolder
+from fxeval.datasets.faults import of_list
 from fxeval.datasets.manifests import Face
-from fxeval.errors import DataContractError
 from fxeval.seeding import generator_of
 
 BANNER = (
@@ -85,13 +85,13 @@ class FacePack:
         """Return all images by identity and number."""
         path = self._folder.described_in
         if self._folder.crop != ARCFACE_112:
-            raise DataContractError(
-                f"{path}: crop '{ARCFACE_112.name}' expected. Render the pack again."
+            raise of_list(
+                path, f"expected the crop '{ARCFACE_112.name}'", then="Render the pack again."
             )
         for face in self._folder.faces:
             for key, value in (("identity", face.identity), ("number", face.number)):
                 if not str(value).isdecimal():
-                    raise DataContractError(f"{face.where}: '{key}' as a whole number expected.")
+                    raise of_list(face.where, f"expected '{key}' as a whole number")
         return sorted(
             self._folder.faces, key=lambda face: (int(face.identity or 0), face.number or 0)
         )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fxeval.datasets.faults import of_list
 from fxeval.datasets.pair_lines import (
     PairLine,
     check_distinct,
@@ -15,7 +16,6 @@ from fxeval.datasets.pair_lines import (
 from fxeval.datasets.pair_lists import PairList
 from fxeval.datasets.tables import identities_of
 from fxeval.datasets.text_files import lines_of, read_text
-from fxeval.errors import DataContractError
 from fxeval.strict_yaml import brief
 
 N_FOLDS = 10
@@ -87,9 +87,11 @@ def parse_flat(text: str, where: str, n_folds: int = N_FOLDS) -> list[PairLine]:
     """
     entries = [_entry(line, f"{where}:{n}") for n, line in enumerate(lines_of(text, where), 1)]
     if n_folds < 1 or len(entries) % (4 * n_folds):
-        raise DataContractError(
-            f"{where}: two lines a pair and in each of {n_folds} folds as many mated as nonmated "
-            f"pairs expected, got {len(entries)} lines. The list is cut or 'n_folds' wrong."
+        raise of_list(
+            where,
+            f"expected two lines a pair and in each of {n_folds} folds as many mated as nonmated "
+            f"pairs, got {len(entries)} lines",
+            then="The list is cut or 'n_folds' wrong.",
         )
     pairs = list(zip(entries[::2], entries[1::2], strict=True))
     half = len(pairs) // 2
@@ -97,15 +99,17 @@ def parse_flat(text: str, where: str, n_folds: int = N_FOLDS) -> list[PairLine]:
     for row, ((one, label), (two, label_again)) in enumerate(pairs):
         place = f"{where}:{2 * row + 1}"
         if label != label_again:
-            raise DataContractError(
-                f"{place}: the same label on both lines of a pair expected, got {label} and "
-                f"{label_again}. A line is missing or its label wrong."
+            raise of_list(
+                place,
+                f"expected the same label on both lines of a pair, got {label} and {label_again}",
+                then="A line is missing or its label wrong.",
             )
         if bool(label) != (row < half):
             kind = "a mated pair (label 1 or more)" if row < half else "a nonmated pair (label 0)"
-            raise DataContractError(
-                f"{place}: {kind} expected, got label {label}. The first {half} pairs are mated, "
-                "all others nonmated."
+            raise of_list(
+                place,
+                f"expected {kind}, got label {label}",
+                then=f"The first {half} pairs are mated, all others nonmated.",
             )
         lines.append(
             PairLine(
@@ -122,8 +126,8 @@ def parse_flat(text: str, where: str, n_folds: int = N_FOLDS) -> list[PairLine]:
 def _entry(line: str, where: str) -> tuple[str, int]:
     fields = line.split()
     if len(fields) != 2 or not re.fullmatch("[0-9]{1,3}", fields[1], re.ASCII):
-        raise DataContractError(
-            f"{where}: 'file label' with a label of 0, 1, 2 ... expected, got '{brief(line)}'."
+        raise of_list(
+            where, "expected 'file label' with a label of 0, 1, 2 ...", f", got '{brief(line)}'"
         )
     return image_path(fields[0], where), int(fields[1])
 
@@ -131,9 +135,10 @@ def _entry(line: str, where: str) -> tuple[str, int]:
 def _identity(file: str, where: str) -> str:
     named = _NAME.fullmatch(file.rpartition("/")[2])
     if not named:
-        raise DataContractError(
-            f"{where}: a file such as 'Ann_0001.jpg', an identity and a number, expected, got "
-            f"'{brief(file)}'."
+        raise of_list(
+            where,
+            "expected a file such as 'Ann_0001.jpg', an identity and a number",
+            f", got '{brief(file)}'",
         )
     return named["identity"]
 
@@ -163,9 +168,10 @@ def parse_patch(
     for number, line in enumerate(lines_of(text, where), start=1):
         place, fields = f"{where}:{number}", line.split()
         if len(fields) != 3 or fields[2] not in ("1", "-1"):
-            raise DataContractError(
-                f"{place}: 'file file 1' (mated) or 'file file -1' (nonmated) expected, got "
-                f"'{brief(line)}'."
+            raise of_list(
+                place,
+                "expected 'file file 1' (mated) or 'file file -1' (nonmated)",
+                f", got '{brief(line)}'",
             )
         one, two = (image_path(field, place) for field in fields[:2])
         pairs.append((one, two, fields[2] == "1", place))

@@ -21,9 +21,11 @@ from fxeval.contracts import Crop, DataCard, Exclusion, IdentityListing, PairLis
 from fxeval.datasets.alignment import crop_named, decode_image, image_bytes
 from fxeval.datasets.drawing import drawn_pairs
 from fxeval.datasets.face_folder import FaceFolder
+from fxeval.datasets.faults import of_all, of_folder, of_list
 from fxeval.datasets.manifests import Face, Manifest, digest_of, path_fault
 from fxeval.datasets.tables import parse_identities
 from fxeval.datasets.text_files import printable, read_text
+from fxeval.discretion import PublicReason, public_counts
 from fxeval.errors import DataContractError
 from fxeval.registry import hint
 from fxeval.seeding import generator_of
@@ -33,6 +35,8 @@ SPLITS = ("train", "validation", "test")
 MAX_FILES = 1_000_000
 """Most files and folders looked at."""
 
+_CLAIMED = PublicReason("two identities claim the same image")
+_SAME = PublicReason("another file holds the same image")
 _MAGIC = (b"\xff\xd8", b"\x89PNG\r\n\x1a\n")
 
 
@@ -79,12 +83,12 @@ class IdentityFolders:
         if self.fractions and not (
             len(self.fractions) <= len(SPLITS) and min(self.fractions) >= 0 and abs(one - 1) < 1e-9
         ):
-            raise DataContractError(
-                f"'fractions': up to three numbers from 0 that sum to 1 expected, those of "
-                f"{', '.join(SPLITS)}, got {self.fractions}."
+            raise of_all(
+                "'fractions': expected up to three numbers from 0 that sum to 1, those of "
+                f"{', '.join(SPLITS)}, got {self.fractions}"
             )
         if self.fractions and self.splits_file is not None:
-            raise DataContractError("'fractions' or 'splits_file' expected, got both. Remove one.")
+            raise of_all("expected 'fractions' or 'splits_file', got both", then="Remove one.")
 
     def identities(self) -> IdentityListing:
         """Return all usable images in the order of their paths; see the exclusions for the others.
@@ -106,7 +110,7 @@ class IdentityFolders:
         if self.split is not None:
             if self.split not in people.split:
                 known = hint(self.split, {*people.split})
-                raise DataContractError(f"{self.root}: has no part '{self.split}'. {known}")
+                raise of_folder(self.root, f"has no part '{self.split}'", then=known)
             rows = [row for row, part in enumerate(people.split) if part == self.split]
             image = tuple(people.image[row] for row in rows)
             identity = tuple(people.identity[row] for row in rows)
@@ -150,10 +154,12 @@ class IdentityFolders:
         faces = _without(faces, excluded, f"its identity has fewer than {least} images", enough)
         if not faces:
             reasons = Counter(exclusion.reason for exclusion in excluded)
-            counted = "; ".join(f"{reason}: {number}" for reason, number in reasons.most_common(5))
-            raise DataContractError(
-                f"{self.root}: images at <identity>/<image> expected, none can be used "
-                f"({counted or 'the folder is empty'})."
+            most = public_counts(dict(reasons.most_common(5)))  # all of them are public
+            counted = "; ".join(f"{reason}: {number}" for reason, number in most.items())
+            shown = counted or "the folder is empty"
+            raise of_folder(
+                self.root,
+                f"expected images in folders of identities, got none that can be used ({shown})",
             )
         if self.splits_file is not None:
             self._check_closed(faces, parts)
@@ -189,13 +195,14 @@ class IdentityFolders:
         for row in parse_identities(read_text(path), str(path)):
             face = by_file.get(row.image)
             if not row.split:
-                raise DataContractError(f"{path}:1: the columns img,identity,split expected.")
+                raise of_list(f"{path}:1", "expected the columns img,identity,split")
             if face is None and digest_of(row.image) not in known:
-                raise DataContractError(f"{row.where}: the folder has no such image. Remove it.")
+                raise of_list(row.where, "the folder has no such image", then="Remove it.")
             if face is not None and face.identity != row.identity:
-                raise DataContractError(
-                    f"{row.where}: the identity of the image's folder or manifest expected, got "
-                    "another. Correct it."
+                raise of_list(
+                    row.where,
+                    "expected the identity of the image's folder or manifest, got another",
+                    then="Correct it.",
                 )
             if face is not None:
                 parts[face.id] = row.split
@@ -208,10 +215,11 @@ class IdentityFolders:
             own[face.identity].add(parts[face.id])
         lacking = [one for one in own.values() if one != names]
         if lacking:
-            raise DataContractError(
-                f"{self.root / str(self.splits_file)}: every identity in each of {len(names)} "
-                f"parts expected, as its class is learned and tested; {len(lacking)} of {len(own)} "
-                "are missing in one. Move images."
+            raise of_list(
+                self.root / str(self.splits_file),
+                f"expected every identity in each of {len(names)} parts, as its class is learned "
+                f"and tested; {len(lacking)} of {len(own)} are missing in one",
+                then="Move images.",
             )
 
 
@@ -221,7 +229,9 @@ class _AlignedFolders(FaceFolder):
     @property
     def excluded(self) -> tuple[Exclusion, ...]:
         """What is in the folder and cannot be used."""
-        return tuple(Exclusion(digest_of(file), reason) for file, reason in self._found[1])
+        return tuple(
+            Exclusion(digest_of(file), PublicReason(reason)) for file, reason in self._found[1]
+        )
 
     @cached_property
     def _content(self) -> Manifest:
@@ -234,7 +244,7 @@ class _AlignedFolders(FaceFolder):
         faces, failures = [], []
         for number, (file, reason) in enumerate(_files(self.root)):
             if number >= MAX_FILES:
-                raise DataContractError(f"{self.root}: at most {MAX_FILES} files expected.")
+                raise of_folder(self.root, f"expected at most {MAX_FILES} files, got more")
             sha256, reason = ("", reason) if reason else _looked_at(self.root / file, crop)
             if reason:
                 failures.append((file, reason))
@@ -273,16 +283,17 @@ def _distinct(faces: Sequence[Face], excluded: list[Exclusion]) -> list[Face]:
     kept: dict[str, Face] = {}
     for face in sorted(faces, key=lambda face: face.file):
         if len(owners[face.id]) > 1:
-            excluded.append(Exclusion(face.id, "two identities claim the same image"))
+            excluded.append(Exclusion(face.id, _CLAIMED))
         elif kept.setdefault(face.id, face) is not face:
-            excluded.append(Exclusion(face.id, "another file holds the same image"))
+            excluded.append(Exclusion(face.id, _SAME))
     return list(kept.values())
 
 
 def _without(
     faces: Sequence[Face], excluded: list[Exclusion], reason: str, allowed: set[str]
 ) -> list[Face]:
-    excluded += [Exclusion(face.id, reason) for face in faces if face.id not in allowed]
+    why = PublicReason(reason)
+    excluded += [Exclusion(face.id, why) for face in faces if face.id not in allowed]
     return [face for face in faces if face.id in allowed]
 
 
@@ -304,7 +315,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         shown = printable(str(folder))
-        raise DataContractError(f"{shown}: cannot be read ({error.strerror}).") from error
+        raise of_folder(shown, "cannot be read", f" ({error.strerror})") from error
 
 
 def _fault(entry: "os.DirEntry[str]", otherwise: str) -> str:

@@ -22,9 +22,11 @@ from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard, PairListing
 from fxeval.datasets.alignment import align, crop_named, decode_image
+from fxeval.datasets.faults import bare, of_list
 from fxeval.datasets.pair_lines import joined
 from fxeval.datasets.restricted_pickle import PlainArray, load
 from fxeval.datasets.text_files import lines_of, read_text
+from fxeval.discretion import PublicReason
 from fxeval.errors import DataContractError
 
 MAX_FILE_BYTES = 2 << 30
@@ -35,6 +37,7 @@ MAX_IMAGE_BYTES = 1 << 20
 """Largest encoded image."""
 
 _SHOWN = 5
+_SAME = PublicReason("both images are one")
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,16 @@ class InsightfaceBin:
         content = self._content
         probe, reference = content.ids[::2], content.ids[1::2]
         if not 2 <= self.folds <= len(probe):
-            raise DataContractError(
-                f"{self.file}: 2 to {len(probe)} folds expected, as there are {len(probe)} pairs, "
-                f"got {self.folds}. Set 'folds'."
+            raise of_list(
+                str(self.file),
+                f"expected 2 to {len(probe)} folds, as there are {len(probe)} pairs, got "
+                f"{self.folds}",
+                then="Set 'folds'.",
             )
         who = self._joined() if self.identities_file is None else self._named(self.identities_file)
         for pair, is_mated in enumerate(content.is_mated):
             if is_mated != (who[2 * pair] == who[2 * pair + 1]):
-                raise DataContractError(self._disagreement(pair))
+                raise self._disagreement(pair)
         same = (one == two for one, two in zip(probe, reference, strict=True))
         parts = np.array_split(np.arange(len(probe)), self.folds)
         return PairListing(
@@ -88,7 +93,7 @@ class InsightfaceBin:
             is_mated=content.is_mated,
             probe_identity=tuple(who[::2]),
             reference_identity=tuple(who[1::2]),
-            set_aside=tuple("both images are one" if one else "" for one in same),
+            set_aside=tuple(_SAME if one else "" for one in same),
             fold=tuple(fold for fold, part in enumerate(parts) for _ in part),
         )
 
@@ -102,9 +107,11 @@ class InsightfaceBin:
         first = {image_id: row for row, image_id in reversed([*enumerate(content.ids)])}
         unknown = [image_id for image_id in image_ids if image_id not in first]
         if unknown:
-            raise DataContractError(
-                f"{self.file}: {len(unknown)} of {len(image_ids)} images are not in the file: "
-                f"{', '.join(ascii(one) for one in unknown[:_SHOWN])}. List its pairs again."
+            raise of_list(
+                str(self.file),
+                f"{len(unknown)} of {len(image_ids)} images are not in the file",
+                f": {', '.join(ascii(one) for one in unknown[:_SHOWN])}",
+                "List its pairs again.",
             )
         pixels = np.empty((len(image_ids), *crop.size, 3), np.uint8)
         for row, image_id in enumerate(image_ids):
@@ -119,16 +126,17 @@ class InsightfaceBin:
     @cached_property
     def _content(self) -> "_Content":
         if self.file is None:
-            raise DataContractError(
-                f"pairs '{self.name}': no file is named. Set 'file' to the .bin of the set."
-            )
+            said = f"pairs '{self.name}': no file is named. Set 'file' to the .bin of the set."
+            raise DataContractError(said, public=said)
         stored, where = crop_named(self.crop, "crop"), str(self.file)
         data = _read(self.file)
         images, labels = _parts(load(data, where), where)
         if len(images) > MAX_IMAGES or not labels or len(images) != 2 * len(labels):
-            raise DataContractError(
-                f"{where}: two images for each label expected, and 2 to {MAX_IMAGES} images, got "
-                f"{len(images)} images and {len(labels)} labels. Is it a .bin of pairs, and whole?"
+            raise of_list(
+                where,
+                f"expected two images for each label, and 2 to {MAX_IMAGES} images, got "
+                f"{len(images)} images and {len(labels)} labels",
+                then="Is it a .bin of pairs, and whole?",
             )
         is_mated = tuple(_label(label, f"{where}: label {at}") for at, label in enumerate(labels))
         encoded, ids = zip(*_faces(images, stored, where), strict=True)
@@ -145,33 +153,40 @@ class InsightfaceBin:
         """Return the identities that a file names, as digests."""
         names, ids = lines_of(read_text(path), str(path)), self._content.ids
         if len(names) != len(ids):
-            raise DataContractError(
-                f"{path}: {len(ids)} lines expected, one for each image of {self.file}, got "
-                f"{len(names)}."
+            raise of_list(
+                path,
+                f"expected {len(ids)} lines, one for each image, got {len(names)}",
+                f" for those of {self.file}",
             )
         owner: dict[str, int] = {}
         for row, (image_id, name) in enumerate(zip(ids, names, strict=True)):
             if not name.strip():
-                raise DataContractError(f"{path}:{row + 1}: an identity expected, got nothing.")
+                raise of_list(f"{path}:{row + 1}", "expected an identity, got nothing")
             if names[owner.setdefault(image_id, row)] != name:
-                raise DataContractError(
-                    f"{path}:{row + 1}: the identity of line {owner[image_id] + 1} expected, as "
-                    "both images have the same pixels. Correct one line."
+                raise of_list(
+                    f"{path}:{row + 1}",
+                    f"expected the identity of line {owner[image_id] + 1}, as both images have the "
+                    "same pixels",
+                    then="Correct one line.",
                 )
         return [hashlib.sha256(name.encode()).hexdigest()[:16] for name in names]
 
-    def _disagreement(self, pair: int) -> str:
+    def _disagreement(self, pair: int) -> DataContractError:
         kind = "mated" if self._content.is_mated[pair] else "nonmated"
         images = f"pair {pair} (images {2 * pair} and {2 * pair + 1})"
         if self.identities_file is None:
-            return (
-                f"{self.file}: {images} is labelled nonmated, but the mated pairs join its images "
-                "to one identity. Correct a label; identities_file can say who is in each image."
+            return of_list(
+                str(self.file),
+                f"{images} is labelled nonmated, but the mated pairs join its images to one "
+                "identity",
+                then="Correct a label; identities_file can say who is in each image.",
             )
         differ = "differ" if kind == "mated" else "are equal"
-        return (
-            f"{self.file}: {images} is labelled {kind}, but the identities in lines {2 * pair + 1} "
-            f"and {2 * pair + 2} of {self.identities_file} {differ}. Correct one of them."
+        return of_list(
+            str(self.file),
+            f"{images} is labelled {kind}, but the identities in lines {2 * pair + 1} and "
+            f"{2 * pair + 2} of {bare(self.identities_file)} {differ}",
+            then="Correct one of them.",
         )
 
 
@@ -187,13 +202,13 @@ class _Content(NamedTuple):
 def _read(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():  # a pipe would never end
-            raise DataContractError(f"{path}: a .bin of pairs expected, it is no regular file.")
+            raise of_list(path, "expected a .bin of pairs, it is no regular file")
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise DataContractError(f"{path}: at most {MAX_FILE_BYTES} bytes expected.")
+            raise of_list(path, f"expected at most {MAX_FILE_BYTES} bytes, it has more")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataContractError(f"{path}: cannot be read ({reason}).") from error
+        raise of_list(path, "cannot be read", f" ({reason})") from error
 
 
 def _parts(content: object, where: str) -> tuple[Sequence[object], Sequence[object]]:
@@ -204,16 +219,17 @@ def _parts(content: object, where: str) -> tuple[Sequence[object], Sequence[obje
             labels = [entry != 0 for entry in labels.data[:MAX_IMAGES]]
         if isinstance(images, tuple | list) and isinstance(labels, tuple | list):
             return images, labels
-    raise DataContractError(
-        f"{where}: a pickle of (list of encoded images, list of truth values) expected, got "
-        "something else. Is it a .bin of a verification set?"
+    raise of_list(
+        where,
+        "expected a pickle of (list of encoded images, list of truth values), got something else",
+        then="Is it a .bin of a verification set?",
     )
 
 
 def _label(label: object, where: str) -> bool:
     if isinstance(label, bool):
         return label
-    raise DataContractError(f"{where}: true or false expected, got {type(label).__name__}.")
+    raise of_list(where, f"expected true or false, got {type(label).__name__}")
 
 
 def _faces(images: Sequence[object], stored: Crop, where: str) -> list[tuple[bytes, str]]:
@@ -229,9 +245,10 @@ def _faces(images: Sequence[object], stored: Crop, where: str) -> list[tuple[byt
             except DataContractError as error:
                 faults.append(f"  {error}")
     if faults:
+        counted = f"{len(faults)} of {len(images)} images cannot be used"
         raise DataContractError(
-            f"{where}: {len(faults)} of {len(images)} images cannot be used; the first:\n"
-            + "\n".join(faults[:_SHOWN])
+            f"{where}: {counted}; the first:\n" + "\n".join(faults[:_SHOWN]),
+            public=f"{bare(where)}: {counted}",
         )
     return [known[id(face)] for face in faces]
 
@@ -239,19 +256,16 @@ def _faces(images: Sequence[object], stored: Crop, where: str) -> list[tuple[byt
 def _face(image: object, stored: Crop, where: str) -> tuple[bytes, str]:
     """Return an image's encoded bytes and its id, the digest of its pixels."""
     if not isinstance(image, bytes | memoryview):
-        raise DataContractError(
-            f"{where}: bytes of a JPEG or PNG expected, got {type(image).__name__}."
-        )
+        raise of_list(where, f"expected bytes of a JPEG or PNG, got {type(image).__name__}")
     if len(image) > MAX_IMAGE_BYTES:
-        raise DataContractError(
-            f"{where}: at most {MAX_IMAGE_BYTES} bytes expected, got {len(image)}."
-        )
+        raise of_list(where, f"expected at most {MAX_IMAGE_BYTES} bytes, got {len(image)}")
     data = bytes(image)
     pixels = decode_image(data, where)
     if pixels.shape[:2] != stored.size:
         (high, wide), (height, width) = stored.size, pixels.shape[:2]
-        raise DataContractError(
-            f"{where}: {wide} x {high} pixels expected ({stored.name}), got {width} x {height}. "
-            "Name the crop that the images have."
+        raise of_list(
+            where,
+            f"expected {wide} x {high} pixels ({stored.name}), got {width} x {height}",
+            then="Name the crop that the images have.",
         )
     return data, hashlib.sha256(pixels.tobytes()).hexdigest()[:16]

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fxeval.datasets.faults import of_folder
 from fxeval.datasets.manifests import Points, points_of
 from fxeval.datasets.text_files import printable
-from fxeval.errors import DataContractError, StoreError
+from fxeval.errors import StoreError
 from fxeval.strict_yaml import brief
 
 BATCH = 64
@@ -76,8 +77,8 @@ class Journal:
         except BaseException as error:
             self._file.close()
             if isinstance(error, BlockingIOError):
-                raise DataContractError(
-                    f"{path.parent}: is being prepared by another run. Wait for its end."
+                raise of_folder(
+                    path.parent, "is being prepared by another run", then="Wait for its end."
                 ) from error
             if isinstance(error, OSError):
                 raise _unwritable(path, error) from error
@@ -145,9 +146,11 @@ class Journal:
                 return
             begun = _object(first).get("parameters")
             if begun != parameters:
-                raise DataContractError(
-                    f"{self._path.parent}: was begun with other settings "
-                    f"({_difference(begun, parameters)}). Take the same ones, or an empty folder."
+                raise of_folder(
+                    self._path.parent,
+                    "was begun with other settings",
+                    f" ({_difference(begun, parameters)})",
+                    "Take the same ones, or an empty folder.",
                 )
             for line in lines:
                 entry = _entry(_object(line))

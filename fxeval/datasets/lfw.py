@@ -19,10 +19,11 @@ from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard, PairListing
 from fxeval.datasets.face_folder import FaceFolder
+from fxeval.datasets.faults import of_list
 from fxeval.datasets.pair_lines import PairLine
 from fxeval.datasets.pair_lists import OnMissing, aligned_crop, check_on_missing, listing_of
 from fxeval.datasets.text_files import lines_of, read_text
-from fxeval.errors import DataContractError
+from fxeval.discretion import PublicReason
 from fxeval.strict_yaml import brief
 
 
@@ -73,7 +74,8 @@ class LfwPairs:
         lines = parse_pairs(read_text(path), str(path))
         if self.errata_file is not None:
             wrong = self._errata(self.root / self.errata_file)
-            reason = f"{brief(self.errata_file.name)} lists it as labelled wrongly"
+            file = brief(self.errata_file.name)
+            reason = PublicReason(f"{file} lists it as labelled wrongly")
             lines = [
                 replace(line, set_aside=reason) if frozenset(line.images) in wrong else line
                 for line in lines
@@ -126,15 +128,18 @@ def parse_pairs(text: str, where: str) -> list[PairLine]:
     header, *lines = lines_of(text, where)
     counts = header.split()
     if not 1 <= len(counts) <= 2 or not all(_NUMBER.fullmatch(count) for count in counts):
-        raise DataContractError(
-            f"{where}:1: header 'folds<TAB>pairs of each kind in a fold' expected, got "
-            f"{brief(header)!r}."
+        raise of_list(
+            f"{where}:1",
+            "expected the header 'folds<TAB>pairs of each kind in a fold'",
+            f", got {brief(header)!r}",
         )
     n_folds, n = (1, *map(int, counts))[-2:]
     if len(lines) != 2 * n_folds * n:
-        raise DataContractError(
-            f"{where}: {2 * n_folds * n} pairs expected (the header says {n_folds} folds of {n} "
-            f"mated and {n} nonmated), got {len(lines)} lines. The list is cut or its header wrong."
+        raise of_list(
+            where,
+            f"expected {2 * n_folds * n} pairs (the header says {n_folds} folds of {n} mated and "
+            f"{n} nonmated), got {len(lines)} lines",
+            then="The list is cut or its header wrong.",
         )
     pairs = []
     for index, line in enumerate(lines):
@@ -144,9 +149,11 @@ def parse_pairs(text: str, where: str) -> list[PairLine]:
             kind, form = (
                 ("mated", "name i j") if mated_expected else ("nonmated", "name1 i name2 j")
             )
-            raise DataContractError(
-                f"{pair.where}: a {kind} pair '{form}' expected here, got "
-                f"{brief(line)!r}. Each fold has {n} mated lines, then {n} nonmated ones."
+            raise of_list(
+                pair.where,
+                f"expected a {kind} pair '{form}' here",
+                f", got {brief(line)!r}",
+                f"Each fold has {n} mated lines, then {n} nonmated ones.",
             )
         pairs.append(replace(pair, fold=index // (2 * n)))
     return pairs
@@ -161,11 +168,12 @@ def _pair_line(line: str, where: str) -> PairLine:
         fields.insert(2, fields[0])
     numbers = fields[1::2]
     if len(fields) != 4 or not all(_NUMBER.fullmatch(number) for number in numbers):
-        raise DataContractError(
-            f"{where}: 'name i j' or 'name1 i name2 j' with image numbers from 1 expected, got "
-            f"{brief(line)!r}."
+        raise of_list(
+            where,
+            "expected 'name i j' or 'name1 i name2 j' with image numbers from 1",
+            f", got {brief(line)!r}",
         )
     probe, reference = (fields[0], int(fields[1])), (fields[2], int(fields[3]))
     if probe == reference:
-        raise DataContractError(f"{where}: two different images expected, got {brief(line)!r}.")
+        raise of_list(where, "expected two different images", f", got {brief(line)!r}")
     return PairLine((probe, reference), (fields[0], fields[2]), where)

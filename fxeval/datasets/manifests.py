@@ -25,10 +25,21 @@ import numpy as np
 
 from fxeval.contracts import Crop
 from fxeval.datasets.alignment import CROPS
+from fxeval.datasets.faults import of_list
 from fxeval.datasets.text_files import printable, read_text
-from fxeval.errors import DataContractError
+from fxeval.discretion import PublicReason
 from fxeval.strict_yaml import brief
 
+KNOWN_FAILURES = frozenset(
+    {
+        "landmarks given for another image of this name", "landmarks that fix no position",
+        "link that leads out of the folder", "name that another image has as well",
+        "neither JPEG nor PNG", "no face found", "no folder that names the identity",
+        "no landmarks given", "several faces, none the central one by far",
+        "several faces, none the largest one by far", "too large", "unreadable",
+    }
+)  # fmt: skip
+"""Reasons of failures that ``fxeval data prepare`` gives; others may name people."""
 MAX_REASONS = 50
 """Most reasons of failures that are told apart."""
 
@@ -73,6 +84,16 @@ def digest_of(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+PATH_FAULTS = (
+    "a character that is not printable",
+    "a backslash or a colon",
+    "'.', '..' or an empty part",
+    "a part of more than 255 bytes, or more than 1000 characters",
+    "characters not in the form NFC",
+)
+"""What can be wrong with a path that a file names."""
+
+
 def path_fault(file: str) -> str:
     """Say what is wrong with a path that a file names, "" if it is a plain path inside a folder.
 
@@ -80,14 +101,14 @@ def path_fault(file: str) -> str:
     ('', "'.', '..' or an empty part")
     """
     if not file.isprintable():
-        return "a character that is not printable"
+        return PATH_FAULTS[0]
     if "\\" in file or ":" in file:
-        return "a backslash or a colon"
+        return PATH_FAULTS[1]
     if not {"", ".", ".."}.isdisjoint(file.split("/")):
-        return "'.', '..' or an empty part"
+        return PATH_FAULTS[2]
     if len(file) > 1000 or any(len(part.encode()) > 255 for part in file.split("/")):
-        return "a part of more than 255 bytes, or more than 1000 characters"
-    return "" if unicodedata.is_normalized("NFC", file) else "characters not in the form NFC"
+        return PATH_FAULTS[3]
+    return "" if unicodedata.is_normalized("NFC", file) else PATH_FAULTS[4]
 
 
 @dataclass(frozen=True)
@@ -117,27 +138,32 @@ def read_manifest(path: Path) -> Manifest:
     """
     content = _json(path)
     if content.get("fxeval_manifest", 1) != 1 or not isinstance(content.get("images"), list):
-        raise DataContractError(
-            f"{path}: JSON with a list 'images', and 'fxeval_manifest' 1 if it is given, expected."
+        raise of_list(
+            path, "expected JSON with a list 'images', and 'fxeval_manifest' 1 if it is given"
         )
     crop, licence = _crop(content.get("crop"), str(path)), content.get("licence")
     may_show, failures = content.get("may_show", False), content.get("failures", [])
     if not isinstance(licence, str | None) or not isinstance(may_show, bool):
-        raise DataContractError(f"{path}: 'licence' as text and 'may_show' as a bool expected.")
+        raise of_list(path, "expected 'licence' as text and 'may_show' as a bool")
     if not isinstance(failures, list) or not all(
         isinstance(failure, dict) and isinstance(failure.get("reason"), str) for failure in failures
     ):
-        raise DataContractError(f"{path}: 'failures' as a list with a 'reason' each expected.")
+        raise of_list(path, "expected 'failures' as a list with a 'reason' each")
     faces = tuple(
         _face(entry, f"{path}: images[{row}]", crop) for row, entry in enumerate(content["images"])
     )
     _refuse_repetitions(faces, path)
-    reasons = Counter(printable(brief(failure["reason"])) for failure in failures)
+    reasons = Counter(_reason(failure["reason"]) for failure in failures)
     counts = dict(sorted(reasons.most_common(MAX_REASONS)))
     if others := reasons.total() - sum(counts.values()):
-        counts["other reasons"] = others
+        counts[PublicReason("other reasons")] = others
     shown = None if licence is None else printable(" ".join(licence.split())[:1000])
     return Manifest(faces, crop, shown, may_show, counts)
+
+
+def _reason(given: str) -> str:
+    is_ours = given in KNOWN_FAILURES or given in {f"name with {fault}" for fault in PATH_FAULTS}
+    return PublicReason(given) if is_ours else printable(brief(given))
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -148,8 +174,8 @@ def _json(path: Path) -> dict[str, Any]:
             raise ValueError("another value")
     except (ValueError, RecursionError) as error:
         reason = printable(brief(str(error)))
-        raise DataContractError(
-            f"{path}: a JSON object with a list 'images' expected ({reason})."
+        raise of_list(
+            path, "expected a JSON object with a list 'images'", f" ({reason})"
         ) from error
     return content
 
@@ -173,9 +199,10 @@ def _crop(value: object, where: str) -> Crop | None:
     except (KeyError, TypeError, ValueError, OverflowError):
         sound = False
     if not sound or not _is_name(crop.name) or CROPS.get(crop.name, crop) != crop:
-        raise DataContractError(
-            f"{where}: 'crop' with 'name', 'size' (height, width) and 'template' (five points), or "
-            f"the name of a known one ({', '.join(CROPS)}), expected."
+        raise of_list(
+            where,
+            "expected 'crop' with 'name', 'size' (height, width) and 'template' (five points), or "
+            f"the name of a known one ({', '.join(CROPS)})",
         )
     return crop
 
@@ -199,30 +226,34 @@ def points_of(value: Any) -> Points:  # noqa: ANN401  (as JSON gave it)
 
 def _face(entry: object, where: str, crop: Crop | None) -> Face:
     if not isinstance(entry, dict):
-        raise DataContractError(f"{where}: an object expected, got {printable(repr(entry)[:60])}.")
+        raise of_list(where, "expected an object", f", got {printable(repr(entry)[:60])}")
     file, sha256 = entry.get("file"), entry.get("sha256")
     identity, number = entry.get("identity"), entry.get("number", 0)
     if not isinstance(file, str) or (fault := path_fault(file)):
         reason = f" ({fault})" if isinstance(file, str) else ""
-        raise DataContractError(
-            f"{where}: 'file', a relative path inside the folder, expected, got "
-            f"{printable(brief(repr(file)))}{reason}. Correct the manifest."
+        raise of_list(
+            where,
+            "expected 'file', a relative path inside the folder",
+            f", got {printable(brief(repr(file)))}{reason}",
+            "Correct the manifest.",
         )
     if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise DataContractError(f"{where}: 'sha256' of 64 hexadecimal digits expected.")
+        raise of_list(where, "expected 'sha256' of 64 hexadecimal digits")
     if type(identity) is int:
         identity = str(identity)
     if not _is_name(identity):
-        raise DataContractError(f"{where}: 'identity' as printable text or a number expected.")
+        raise of_list(where, "expected 'identity' as printable text or a number")
     if type(number) is not int or not 0 <= number < 10**9:
-        raise DataContractError(f"{where}: 'number' as a whole number expected.")
+        raise of_list(where, "expected 'number' as a whole number")
     try:
         landmarks = (
             crop.template if crop and "landmarks5" not in entry else points_of(entry["landmarks5"])
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataContractError(
-            f"{where}: 'landmarks5' of five finite points (x, y) expected. Detect the face again."
+        raise of_list(
+            where,
+            "expected 'landmarks5' of five finite points (x, y)",
+            then="Detect the face again.",
         ) from error
     return Face(file, sha256, identity, number if "number" in entry else None, landmarks, where)
 
@@ -230,14 +261,17 @@ def _face(entry: object, where: str, crop: Crop | None) -> Face:
 def _refuse_repetitions(faces: tuple[Face, ...], path: Path) -> None:
     numbers = [key for face in faces if (key := face.key)]
     if len({face.file for face in faces}) < len(faces) or len(set(numbers)) < len(numbers):
-        raise DataContractError(
-            f"{path}: {len(faces)} different images expected, but some share the file, or identity "
-            "and number. Remove the repetitions."
+        raise of_list(
+            path,
+            f"expected {len(faces)} different images, but some share the file, or identity and "
+            "number",
+            then="Remove the repetitions.",
         )
     landmarks = {face.id: face.landmarks for face in faces}
     for face in faces:
         if face.landmarks != landmarks[face.id]:
-            raise DataContractError(
-                f"{face.where}: one set of landmarks expected, got another for the same content. "
-                "Remove the repetition."
+            raise of_list(
+                face.where,
+                "expected one set of landmarks, got another for the same content",
+                then="Remove the repetition.",
             )

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fxeval.datasets.face_folder import ImageKey
+from fxeval.datasets.faults import bare, of_list
 from fxeval.datasets.manifests import path_fault
-from fxeval.errors import DataContractError
 from fxeval.strict_yaml import brief
 
 
@@ -48,8 +48,8 @@ def image_path(file: str, where: str) -> str:
         DataContractError: With ``file:line``, if it is not a plain path inside a folder.
     """
     if fault := path_fault(file):
-        raise DataContractError(
-            f"{where}: a relative path inside the folder expected, got '{brief(file)}' ({fault})."
+        raise of_list(
+            where, "expected a relative path inside the folder", f", got '{brief(file)}' ({fault})"
         )
     return file
 
@@ -63,10 +63,12 @@ def check_labels(lines: Iterable[PairLine], labels: Iterable[bool]) -> None:
     for line, is_mated in zip(lines, labels, strict=True):
         if line.is_mated != is_mated:
             one, two = (brief(name) for name in line.identities[:2])
-            raise DataContractError(
-                f"{line.where}: a {'mated' if is_mated else 'nonmated'} pair of "
-                f"{'one identity' if is_mated else 'two identities'} expected, got '{one}' and "
-                f"'{two}'. Correct the label or the identities."
+            raise of_list(
+                line.where,
+                f"expected a {'mated' if is_mated else 'nonmated'} pair of "
+                f"{'one identity' if is_mated else 'two identities'}",
+                f", got '{one}' and '{two}'",
+                "Correct the label or the identities.",
             )
 
 
@@ -82,17 +84,19 @@ def check_distinct(lines: Iterable[PairLine]) -> None:
     for line in lines:
         if len(set(line.images)) < len(line.images):
             key, count = Counter(line.images).most_common(1)[0]
-            raise DataContractError(
-                f"{line.where}: different images expected, got {called(key)} {count} times."
+            raise of_list(
+                line.where, "expected different images", f", got {called(key)} {count} times"
             )
         if (first := known.setdefault(line.images, line.where)) != line.where:
-            raise DataContractError(f"{line.where}: repeats {first}. Remove one of the two.")
+            raise of_list(line.where, f"repeats {bare(first)}", then="Remove one of the two.")
         for key, identity in zip(line.images, line.identities, strict=True):
             owner, place = owners.setdefault(key, (identity, line.where))
             if owner != identity:
-                raise DataContractError(
-                    f"{line.where}: one identity expected for {called(key)}, got "
-                    f"'{brief(identity)}' here and '{brief(owner)}' in {place}. Correct one."
+                raise of_list(
+                    line.where,
+                    f"expected one identity for each image, as in {bare(place)}",
+                    f", got '{brief(identity)}' here and '{brief(owner)}' there for {called(key)}",
+                    "Correct one.",
                 )
 
 
@@ -122,9 +126,10 @@ def inferred(
     for one, two, _, where in rows:
         for image in (one, two):
             if image not in owner:
-                raise DataContractError(
-                    f"{where}: the table of identities has no image '{brief(image)}'. Add it."
-                )
+                raise of_list(
+                    where, "the table of identities has no such image", f": '{brief(image)}'",
+                    "Add it.",
+                )  # fmt: skip
         lines.append(PairLine((one, two), (owner[one], owner[two]), where))
     check_distinct(lines)
     check_labels(lines, [is_mated for _, _, is_mated, _ in rows])

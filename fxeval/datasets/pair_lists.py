@@ -13,13 +13,17 @@ from torch import Tensor
 from fxeval.contracts import Crop, DataCard, Exclusion, PairListing
 from fxeval.datasets.alignment import crop_named
 from fxeval.datasets.face_folder import FaceFolder
+from fxeval.datasets.faults import bare, of_all, of_list
 from fxeval.datasets.manifests import Face, digest_of
 from fxeval.datasets.pair_lines import PairLine, called
+from fxeval.discretion import PublicReason
 from fxeval.errors import DataContractError
 from fxeval.seeding import seed_of
 from fxeval.strict_yaml import brief
 
 OnMissing = Literal["error", "exclude"]
+
+_SAME = PublicReason("both files hold the same image")
 
 
 def listing_of(
@@ -42,13 +46,14 @@ def listing_of(
         DataContractError: Naming every line with a missing image, or if no pair is left.
     """
     kept: list[tuple[PairLine, list[Face]]] = []
-    excluded, faults = [], []
+    excluded, faults, places = [], [], []
     for line in lines:
         found = [folder.find(key) for key in line.images]
         faces = [face for face in found if face is not None]
         if len(faces) == len(line.images):
             kept.append((line, faces))
             continue
+        places.append(bare(line.where))
         missing = [key for key, face in zip(line.images, found, strict=True) if face is None]
         faults += [
             f"{line.where}: {called(key)} is not in {folder.described_in}" for key in missing
@@ -57,12 +62,14 @@ def listing_of(
             face.id if face else digest_of(str(key))
             for key, face in zip(line.images, found, strict=True)
         ]
-        excluded.append(Exclusion("-".join(ids), "an image is not in the folder"))
+        excluded.append(Exclusion("-".join(ids), PublicReason("an image is not in the folder")))
     if faults and (on_missing == "error" or not kept):
+        counted = f"{len(excluded)} of {len(lines)} pairs have an image that is missing"
         raise DataContractError(
-            f"{len(excluded)} of {len(lines)} pairs have an image that is missing:\n"
+            f"{counted}:\n"
             + "\n".join(f"  {fault}" for fault in faults)
-            + "\nCorrect the lines or add the images; on_missing 'exclude' leaves such pairs out."
+            + "\nCorrect the lines or add the images; on_missing 'exclude' leaves such pairs out.",
+            public=f"{counted}; the first is {places[0]}",
         )
     return _listing([line for line, _ in kept], [faces for _, faces in kept], tuple(excluded))
 
@@ -72,7 +79,7 @@ def _listing(
 ) -> PairListing:
     people = {name: digest_of(name) for line in lines for name in line.identities}
     aside = tuple(
-        line.set_aside or ("both files hold the same image" if one.id == two.id else "")
+        line.set_aside or (_SAME if one.id == two.id else "")
         for line, (one, two, *_) in zip(lines, faces, strict=True)
     )
     has_contrast = any(len(line.images) == 3 for line in lines)
@@ -168,12 +175,13 @@ class ImageList:
 
     def __post_init__(self) -> None:
         if self.aligned_to is not None and self.manifest_file is not None:
-            raise DataContractError(
-                "'aligned_to' is for a folder without manifest, got both. Remove one of the two."
+            raise of_all(
+                "'aligned_to' is for a folder without manifest, got both",
+                then="Remove one of the two.",
             )
         check_on_missing(self.on_missing)
         if self.subset is not None and self.subset < 1:
-            raise DataContractError(f"'subset': at least 1 expected, got {self.subset}.")
+            raise of_all(f"'subset': expected at least 1, got {self.subset}")
         aligned_crop(self.aligned_to)
 
     @property
@@ -210,9 +218,9 @@ class ImageList:
             DataContractError: If it is one.
         """
         if self.subset is not None and self.subset > n:
-            raise DataContractError(
-                f"{self.path}: 'subset' of at most {n} expected, as many as the list has, got "
-                f"{self.subset}."
+            raise of_list(
+                self.path,
+                f"expected a 'subset' of at most {n}, as many as the list has, got {self.subset}",
             )
 
 
@@ -253,8 +261,8 @@ def check_on_missing(on_missing: str) -> None:
         DataContractError: If it is none.
     """
     if on_missing not in get_args(OnMissing):
-        raise DataContractError(
-            f"'on_missing': 'error' or 'exclude' expected, got {brief(repr(on_missing))}."
+        raise of_all(
+            "'on_missing': expected 'error' or 'exclude'", f", got {brief(repr(on_missing))}"
         )
 
 

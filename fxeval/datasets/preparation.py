@@ -27,6 +27,7 @@ from fxeval.datasets.alignment import (
     similarity_transform,
 )
 from fxeval.datasets.detection import LandmarkSource, Picture, UnusableImageError
+from fxeval.datasets.faults import of_folder
 from fxeval.datasets.journal import Entry, Journal
 from fxeval.datasets.manifests import path_fault
 from fxeval.errors import DataContractError, StoreError
@@ -208,11 +209,14 @@ class _Step:
 
 def _check_folders(source: Path, target: Path) -> None:
     if not source.is_dir():
-        raise DataContractError(f"{source}: a folder of images expected. Check the path.")
+        raise of_folder(source, "expected a folder of images", then="Check the path.")
     one, two = source.resolve(), target.resolve()
     if one.is_relative_to(two) or two.is_relative_to(one):
-        raise DataContractError(
-            f"{target}: a folder beside {source} expected, one is inside the other. Give another."
+        raise of_folder(
+            target,
+            "expected a folder beside that of the images, one is inside the other",
+            f": {source}",
+            "Give another.",
         )
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -220,9 +224,10 @@ def _check_folders(source: Path, target: Path) -> None:
     except OSError as error:
         raise StoreError(f"{target}: can't be made ({error.strerror}).") from error
     if has_content and not (target / JOURNAL).is_file():
-        raise DataContractError(
-            f"{target}: an empty folder or one of an earlier run expected, it holds something "
-            "else. Give a new one."
+        raise of_folder(
+            target,
+            "expected an empty folder or one of an earlier run, it holds something else",
+            then="Give a new one.",
         )
 
 
@@ -230,7 +235,7 @@ def _walk(source: Path) -> tuple[list[str], dict[str, str], int]:
     """Return the images by path, those of formats that are not read, and the number ignored."""
 
     def refuse(error: OSError) -> None:
-        raise DataContractError(f"{error.filename}: can't be read ({error.strerror}).") from error
+        raise of_folder(error.filename, "can't be read", f" ({error.strerror})") from error
 
     found, failures, n_ignored = [], {}, 0
     for folder, subfolders, names in os.walk(source, onerror=refuse):
@@ -246,7 +251,7 @@ def _walk(source: Path) -> tuple[list[str], dict[str, str], int]:
             else:
                 found.append(file)
         if len(found) > MAX_FILES:
-            raise DataContractError(f"{source}: at most {MAX_FILES} images expected, got more.")
+            raise of_folder(source, f"expected at most {MAX_FILES} images, got more")
     return sorted(found), failures, n_ignored
 
 

@@ -19,7 +19,7 @@ from pickle import HIGHEST_PROTOCOL
 from pickletools import opcodes
 from typing import NoReturn
 
-from fxeval.errors import DataContractError
+from fxeval.datasets.faults import of_list
 from fxeval.strict_yaml import brief
 
 MAX_STEPS = 3_000_000
@@ -134,9 +134,8 @@ class _Machine:
             if code == ord("."):
                 return self._pop()
             self._step(code)
-        raise DataContractError(
-            f"{self.where}: a pickle of at most {MAX_STEPS} instructions expected, it has more."
-        )
+        said = f"expected a pickle of at most {MAX_STEPS} instructions, it has more"
+        raise of_list(self.where, said)
 
     def _step(self, code: int) -> None:
         if code in _FIXED:
@@ -348,15 +347,16 @@ class _Machine:
     # Refusals
 
     def _damaged(self, what: str) -> NoReturn:
-        raise DataContractError(
-            f"{self.where}: is cut or damaged at byte {self.start} ({what}). Fetch it again."
-        )
+        said = f"is cut or damaged at byte {self.start}"
+        raise of_list(self.where, said, f" ({what})", "Fetch it again.")
 
     def _refuse(self, what: str) -> NoReturn:
-        raise DataContractError(
-            f"{self.where}: a pickle of lists, bytes, truth values and uint8 arrays expected, this "
-            f"one asks for {what} at byte {self.start}. It could run code, and nothing of it was "
-            "run. Don't open it with anything else; ask its author for plain data."
+        raise of_list(
+            self.where,
+            "expected a pickle of lists, bytes, truth values and uint8 arrays, got more at byte "
+            f"{self.start}",
+            f": it asks for {what}",
+            "It could run code, and nothing of it was run. Don't open it; ask for plain data.",
         )
 
     def _refuse_code(self, code: int) -> NoReturn:

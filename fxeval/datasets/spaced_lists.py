@@ -3,11 +3,11 @@
 import re
 from dataclasses import dataclass
 
+from fxeval.datasets.faults import of_list
 from fxeval.datasets.pair_lines import PairLine, check_distinct, check_labels
 from fxeval.datasets.pair_lists import PairList
 from fxeval.datasets.tables import check_triplets
 from fxeval.datasets.text_files import lines_of, read_text
-from fxeval.errors import DataContractError
 from fxeval.strict_yaml import brief
 
 
@@ -51,9 +51,10 @@ def parse_listed_pairs(text: str, where: str) -> list[PairLine]:
     lines, labels = [], []
     for fields, place in _fields(text, where):
         if fields[2] not in ("0", "1"):
-            raise DataContractError(
-                f"{place}: 'identity/number identity/number 1' (mated) or 0 expected, got the "
-                f"label '{brief(fields[2])}'."
+            raise of_list(
+                place,
+                "expected 'identity/number identity/number 1' (mated) or 0",
+                f", got the label '{brief(fields[2])}'",
             )
         lines.append(_line(fields[:2], place))
         labels.append(fields[2] == "1")
@@ -78,13 +79,14 @@ def _fields(text: str, where: str) -> list[tuple[list[str], str]]:
         if not line.startswith("#")
     ]
     if not rows:
-        raise DataContractError(f"{where}: at least one line expected, got none.")
+        raise of_list(where, "expected at least one line, got none")
     n_columns = max(3, len(rows[0][0]))
     for fields, place in rows:
         if len(fields) != n_columns:
-            raise DataContractError(
-                f"{place}: {n_columns} columns expected, as in the first line, got {len(fields)}: "
-                f"'{brief(' '.join(fields))}'."
+            raise of_list(
+                place,
+                f"expected {n_columns} columns, as in the first line, got {len(fields)}",
+                f": '{brief(' '.join(fields))}'",
             )
     return rows
 
@@ -97,8 +99,8 @@ def _line(fields: list[str], where: str) -> PairLine:
     for field in fields:
         named = _IMAGE.fullmatch(field)
         if not named:
-            raise DataContractError(
-                f"{where}: an image as 'identity/number' expected, got '{brief(field)}'."
+            raise of_list(
+                where, "expected an image as 'identity/number'", f", got '{brief(field)}'"
             )
         images.append((named["identity"], int(named["number"])))
     return PairLine(tuple(images), tuple(identity for identity, _ in images), where)

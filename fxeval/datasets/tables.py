@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fxeval.contracts import DataCard, Exclusion, IdentityListing
+from fxeval.datasets.faults import bare, of_list
 from fxeval.datasets.manifests import digest_of
 from fxeval.datasets.pair_lines import (
     PairLine,
@@ -23,11 +24,14 @@ from fxeval.datasets.pair_lines import (
 )
 from fxeval.datasets.pair_lists import ImageList, PairList, by_turns
 from fxeval.datasets.text_files import lines_of, read_text
+from fxeval.discretion import PublicReason
 from fxeval.errors import DataContractError
 from fxeval.seeding import seed_of
 from fxeval.strict_yaml import brief
 
 MAX_COLUMNS = 100
+_MISSING = PublicReason("the image is not in the folder")
+_SAME = PublicReason("another file holds the same image")
 _LABELS = {"1": True, "true": True, "0": False, "false": False}
 
 
@@ -104,18 +108,21 @@ class CsvIdentities(ImageList):
             face = self.folder.find(row.image)
             if face is None:
                 faults.append(f"  {row.where}: {called(row.image)}")
-                excluded.append(Exclusion(digest_of(row.image), "the image is not in the folder"))
+                excluded.append(Exclusion(digest_of(row.image), _MISSING))
             elif kept.setdefault(face.id, row) is not row:
                 if kept[face.id].identity != row.identity:
-                    raise DataContractError(
-                        f"{row.where}: one identity expected for an image, but "
-                        f"{kept[face.id].where} gives the same content another. Correct one."
+                    raise of_list(
+                        row.where,
+                        f"expected one identity for an image, but {bare(kept[face.id].where)} "
+                        "gives the same content another",
+                        then="Correct one.",
                     )
-                excluded.append(Exclusion(face.id, "another file holds the same image"))
+                excluded.append(Exclusion(face.id, _SAME))
         if faults and (self.on_missing == "error" or not kept):
             raise DataContractError(
                 f"{len(faults)} of {len(rows)} images are not in {self.folder.described_in}:\n"
-                + "\n".join(faults)
+                + "\n".join(faults),
+                public=f"{bare(where)}: {len(faults)} of {len(rows)} images are not in the folder",
             )
         self.check_size(len(kept))
         ids = self._chosen(kept)
@@ -205,9 +212,11 @@ def check_triplets(lines: list[PairLine]) -> None:
     check_labels(lines, [True] * len(lines))
     for line in lines:
         if line.identities[2] == line.identities[0]:
-            raise DataContractError(
-                f"{line.where}: a nonmate of another identity expected, got "
-                f"'{brief(line.identities[2])}', who is the anchor. Name somebody else."
+            raise of_list(
+                line.where,
+                "expected a nonmate of another identity",
+                f", got '{brief(line.identities[2])}', who is the anchor",
+                "Name somebody else.",
             )
 
 
@@ -263,15 +272,18 @@ def parse_identities(text: str, where: str, shared_identities: bool = True) -> l
             image_path(cells["img"], place), cells["identity"], cells.get("split", ""), place
         )
         if (first := images.setdefault(row.image, place)) != place:
-            raise DataContractError(
-                f"{place}: each image once expected, got {called(row.image)} as in {first}."
-            )
+            raise of_list(
+                place, f"expected each image once, not as in {bare(first)}",
+                f", got {called(row.image)}",
+            )  # fmt: skip
         other = splits.setdefault(row.identity, row)
         if other.split != row.split and not shared_identities:
-            raise DataContractError(
-                f"{place}: an identity in one split expected, got '{brief(row.identity)}' in "
-                f"'{brief(row.split)}' here and in '{brief(other.split)}' in {other.where}. Move "
-                "its images, or set 'shared_identities'."
+            raise of_list(
+                place,
+                f"expected an identity in one split, that of {bare(other.where)}",
+                f", got '{brief(row.identity)}' in '{brief(row.split)}' here and in "
+                f"'{brief(other.split)}' there",
+                "Move its images, or set 'shared_identities'.",
             )
         found.append(row)
     return found
@@ -287,15 +299,15 @@ def identities_of(root: Path, file: Path | None) -> dict[str, str] | None:
 
 def _label(cell: str, where: str) -> bool:
     if cell.lower() not in _LABELS:
-        raise DataContractError(
-            f"{where}: a label of 1 or true (mated), 0 or false expected, got '{brief(cell)}'."
+        raise of_list(
+            where, "expected a label of 1 or true (mated), 0 or false", f", got '{brief(cell)}'"
         )
     return _LABELS[cell.lower()]
 
 
 def _fold(cell: str, where: str) -> int:
     if not re.fullmatch("[0-9]{1,6}", cell, re.ASCII):
-        raise DataContractError(f"{where}: a fold's number expected, got '{brief(cell)}'.")
+        raise of_list(where, "expected a fold's number", f", got '{brief(cell)}'")
     return int(cell)
 
 
@@ -314,20 +326,23 @@ def _rows(
             for word, names in (("without", missing), ("unknown", unknown))
             if names
         ]
-        raise DataContractError(
-            f"{where}:1: the columns {known} expected, each once, separated by commas, got "
-            f"'{brief(header)}' ({'; '.join(faults) or 'a column twice'})."
+        raise of_list(
+            f"{where}:1",
+            f"expected the columns {known}, each once, separated by commas",
+            f", got '{brief(header)}' ({'; '.join(faults) or 'a column twice'})",
         )
     if not lines:
-        raise DataContractError(f"{where}: at least one row after the header expected, got none.")
+        raise of_list(where, "expected at least one row after the header, got none")
     rows = []
     for number, line in enumerate(lines, start=2):
         place = f"{where}:{number}"
         cells = _cells(line, place)
         if len(cells) != len(columns) or not all(cell and cell == cell.strip() for cell in cells):
-            raise DataContractError(
-                f"{place}: {len(columns)} cells ({','.join(columns)}) expected, none empty or with "
-                f"spaces around it, got '{brief(line)}'."
+            raise of_list(
+                place,
+                f"expected {len(columns)} cells ({','.join(columns)}), none empty or with spaces "
+                "around it",
+                f", got '{brief(line)}'",
             )
         rows.append((dict(zip(columns, cells, strict=True)), place))
     return rows
@@ -337,4 +352,4 @@ def _cells(line: str, where: str) -> list[str]:
     try:
         return next(csv.reader([line], strict=True), [])
     except csv.Error as error:
-        raise DataContractError(f"{where}: comma-separated cells expected ({error}).") from error
+        raise of_list(where, "expected comma-separated cells", f" ({error})") from error

@@ -1,9 +1,9 @@
-"""Text of strangers: read within bounds, split into lines, and fit for a message."""
+"""Text of others: read within bounds, split into lines, and fit for a message."""
 
 import re
 from pathlib import Path
 
-from fxeval.errors import DataContractError
+from fxeval.datasets.faults import of_list
 
 MAX_BYTES = 64 << 20
 """Largest list or manifest read."""
@@ -30,17 +30,17 @@ def read_text(path: Path) -> str:
     """
     try:
         if path.exists() and not path.is_file():  # a pipe would never end
-            raise DataContractError(f"{path}: a text file expected, it is no regular file.")
+            raise of_list(path, "expected a text file, it is no regular file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataContractError(f"{path}: UTF-8 text expected ({error}). Save it so.") from error
+        raise of_list(path, "expected UTF-8 text", f" ({error})", "Save it so.") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise DataContractError(f"{path}: cannot be read ({reason}).") from error
+        raise of_list(path, "cannot be read", f" ({reason})") from error
     if len(data) > MAX_BYTES:
-        raise DataContractError(f"{path}: at most {MAX_BYTES} bytes expected. Split it.")
+        raise of_list(path, f"expected at most {MAX_BYTES} bytes, it has more", then="Split it.")
     return text
 
 
@@ -61,18 +61,22 @@ def lines_of(text: str, where: str) -> list[str]:
     text = text.replace("\r\n", "\n").rstrip(" \t\n")
     lines = text.split("\n")
     if len(lines) > MAX_LINES:
-        raise DataContractError(
-            f"{where}: at most {MAX_LINES} lines expected, got {len(lines)}. Split it."
+        raise of_list(
+            where, f"expected at most {MAX_LINES} lines, got {len(lines)}", then="Split it."
         )
     if max(map(len, lines)) <= MAX_LINE and not _UNFIT.search(text):
         return lines
     for number, line in enumerate(lines, start=1):
         if len(line) > MAX_LINE:
-            raise DataContractError(f"{where}:{number}: at most {MAX_LINE} characters expected.")
+            raise of_list(
+                f"{where}:{number}", f"expected at most {MAX_LINE} characters, got {len(line)}"
+            )
         if unfit := _UNFIT.search(line):
-            raise DataContractError(
-                f"{where}:{number}: plain text expected, got the character "
-                f"U+{ord(unfit.group()):04X} in column {unfit.start() + 1}. Remove it."
+            raise of_list(
+                f"{where}:{number}",
+                f"expected plain text, got the character U+{ord(unfit.group()):04X} in column "
+                f"{unfit.start() + 1}",
+                then="Remove it.",
             )
     return lines
 

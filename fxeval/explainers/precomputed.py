@@ -37,6 +37,7 @@ from torch import Tensor
 
 from fxeval.contracts import FaceModel, Images, Maps, Need, SaliencyMaps
 from fxeval.datasets.text_files import printable
+from fxeval.discretion import without_paths
 from fxeval.errors import ExplainerContractError
 from fxeval.registry import hint
 
@@ -242,9 +243,10 @@ class _Known:
                 )
             wrong = [value for value in values if not _HEX.fullmatch(value)]
             if wrong:
+                said = f"{where}: '{name}' must hold SHA-256 digests, 64 digits of 0-9a-f"
                 raise ExplainerContractError(
-                    f"{where}: '{name}' must hold SHA-256 digests, 64 digits of 0-9a-f, got "
-                    f"{wrong[0][:80]!r}. Let save_maps write the file."
+                    f"{said}, got {wrong[0][:80]!r}. Let save_maps write the file.",
+                    public=without_paths(said),
                 )
         keys: list[tuple[str, ...]] = [(digest,) for digest in digests["probe"]]
         if "reference" in digests:
@@ -308,9 +310,11 @@ def _read(path: Path, where: str, _written: int, size: int) -> _Known:
     try:
         maps, digests = _READERS[path.suffix](path)
     except _UNREADABLE as error:
+        said = f"{where}: a whole {path.suffix} file of maps expected"
         raise ExplainerContractError(
-            f"{where}: a whole {path.suffix} file of maps expected ({type(error).__name__}: "
-            f"{printable(str(error)[:200])}). Let save_maps write it."
+            f"{said} ({type(error).__name__}: {printable(str(error)[:200])}). Let save_maps write "
+            "it.",
+            public=without_paths(said),
         ) from error
     return _Known.of(maps, digests, where)
 

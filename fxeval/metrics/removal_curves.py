@@ -1,4 +1,4 @@
-"""Similarity of a pair while pixels of one image are removed (deletion) or restored (insertion)."""
+"""Answers about a row while pixels of its image are removed (deletion) or restored (insertion)."""
 
 from dataclasses import dataclass
 
@@ -7,45 +7,54 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fxeval.contracts import Fill, Perturbations, RowState
-from fxeval.metrics.evidence import Evidence
+from fxeval.contracts import Fill, Perturbations
+from fxeval.metrics.orders import Order
+from fxeval.metrics.protocol import Evidence, FloatArray, Subject
 from fxeval.ranking import step_counts
-from fxeval.similarity import similarity
+from fxeval.results import RowState
 
-FloatArray = NDArray[np.float64]
 Crossing = tuple[float, RowState]
 
 
 @dataclass(frozen=True, eq=False)
-class Perturbed:
-    """B images to perturb, each under its own ranking, and what they are compared with.
+class Removal:
+    """Rows whose pixels one subject loses in one order under one fill."""
 
-    Attributes:
-        image: (B,) int64, rows of ``Pairs.images``.
-        other: (B,) int64, rows of ``Pairs.images``, never perturbed.
-        ranks: (B, H*W) int32, 0 = most salient.
-        fill: The fill.
-    """
-
-    image: Tensor
-    other: Tensor
-    ranks: Tensor
+    evidence: Evidence
+    on: Subject
+    order: Order
     fill: Fill
+
+    def ask(self, row: Tensor, first: Tensor, last: Tensor) -> tuple[FloatArray, FloatArray]:
+        """Return answers and margins, (R,), with the pixels ranked [first, last) gone.
+
+        Args:
+            row: (R,) positions in ``order.kept``.
+            first: (R,).
+            last: (R,).
+        """
+        kept = torch.from_numpy(self.order.kept)
+        rows, question = self.evidence.rows, self.evidence.rows.question
+        gone = Perturbations(rows.image[kept][row], self.order.ranks, row, first, last, self.fill)
+        embeddings = self.on.embed(gone)
+        answer = question.answer(self.on, kept[row], embeddings)
+        margin = question.margin(self.on, kept[row], embeddings)
+        return answer.double().numpy(), margin.double().numpy()
 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Similarity along deletion (index 0) and insertion (index 1).
+    """Answers along deletion (index 0) and insertion (index 1), of the rows that have an order.
 
     Attributes:
         counts: (K + 1,) pixels removed or restored, 0 to H*W.
-        cosine: (B, 2, K + 1) unclipped cosine; areas are taken from it.
-        native: (B, 2, K + 1) the model's native similarity; decisions are taken from it.
+        answer: (B, 2, K + 1); areas are taken from it.
+        margin: (B, 2, K + 1); decisions are taken from it, NaN where there are none.
     """
 
     counts: NDArray[np.int64]
-    cosine: FloatArray
-    native: FloatArray
+    answer: FloatArray
+    margin: FloatArray
 
     @property
     def fraction(self) -> FloatArray:
@@ -54,17 +63,17 @@ class Curves:
         return fraction
 
 
-def trace(subject: Perturbed, steps: int, evidence: Evidence) -> Curves:
+def trace(removal: Removal, steps: int) -> Curves:
     """Follow deletion and insertion in ``steps`` equal steps, both end points included."""
-    b, n = subject.ranks.shape
+    b, n = removal.order.ranks.shape
     counts = torch.tensor(step_counts(n, steps))
     zeros, ends = torch.zeros_like(counts), torch.full_like(counts, n)
     first = torch.cat([zeros, counts])  # deletion removes [0, k), insertion leaves [k, n) removed
     last = torch.cat([counts, ends])
     row = torch.arange(b).repeat_interleave(len(first))
+    answer, margin = removal.ask(row, first.repeat(b), last.repeat(b))
     shape = (b, 2, steps + 1)
-    cosine, native = _similarities(subject, row, first.repeat(b), last.repeat(b), evidence)
-    return Curves(counts.numpy(), cosine.reshape(shape), native.reshape(shape))
+    return Curves(counts.numpy(), answer.reshape(shape), margin.reshape(shape))
 
 
 def area(fraction: FloatArray, curve: FloatArray) -> FloatArray:
@@ -84,30 +93,30 @@ def area(fraction: FloatArray, curve: FloatArray) -> FloatArray:
 
 
 def crossings(
-    subject: Perturbed, found: Curves, crossing_step: int | None, evidence: Evidence
+    removal: Removal, found: Curves, crossing_step: int | None
 ) -> list[tuple[Crossing, Crossing]]:
     """Find the fraction at which the decision flips, for deletion and insertion of each row.
 
-    The first point of the curve beyond the operating threshold is taken (match = native similarity
-    >= threshold); with ``crossing_step``, the interval before it is scanned at that resolution. An
-    earlier excursion between two points of the curve can be missed, as the similarity need not be
+    The first point of the curve at which the margin is negative is taken (for insertion: at which
+    it no longer is); with ``crossing_step``, the interval before it is scanned at that resolution.
+    An earlier excursion between two points of the curve can be missed, as the answer need not be
     monotone (Lu and Ebrahimi 2023, sec. 3, scan every pixel: ``crossing_step=1, steps=n``).
 
     Returns:
-        Per row, (fraction to nonmatch, fraction to match), each with its state: ``not_crossed``
-        counts 1.0; ``start_beyond`` (the filled image alone is a match) counts 0.0; ``excluded``
-        (the pair is no match to begin with, or the model has no threshold) has no value.
+        Per row of ``order.kept``, (fraction to nonmatch, fraction to match), each with its state:
+        ``not_crossed`` counts 1.0; ``start_beyond`` (the filled image alone is a match) counts 0.0;
+        ``excluded`` (no match to begin with, or no decision) has no value.
     """
-    threshold, n = evidence.operating_threshold, int(found.counts[-1])
-    if threshold is None:
-        return [((np.nan, RowState.EXCLUDED), (np.nan, RowState.EXCLUDED))] * len(found.native)
-    beyond = np.stack([found.native[:, 0] < threshold, found.native[:, 1] >= threshold], axis=1)
+    if np.isnan(found.margin).all():
+        return [((np.nan, RowState.EXCLUDED), (np.nan, RowState.EXCLUDED))] * len(found.margin)
+    n = int(found.counts[-1])
+    beyond = np.stack([found.margin[:, 0] < 0, found.margin[:, 1] >= 0], axis=1)
     index = np.where(beyond.any(-1), beyond.argmax(-1), -1)  # (B, 2)
     count = found.counts[index]
     if crossing_step is not None:
-        _refine(subject, found.counts, (index, count), crossing_step, evidence)
+        _refine(removal, found.counts, (index, count), crossing_step)
     rows: list[tuple[Crossing, Crossing]] = []
-    for row, accepted in enumerate(found.native[:, 0, 0] >= threshold):
+    for row, accepted in enumerate(found.margin[:, 0, 0] >= 0):
         if accepted:
             one, two = (_state(int(index[row, way]), int(count[row, way]), n) for way in (0, 1))
         else:
@@ -123,15 +132,14 @@ def _state(index: int, count: int, n: int) -> Crossing:
 
 
 def _refine(
-    subject: Perturbed,
+    removal: Removal,
     counts: NDArray[np.int64],
     coarse: tuple[NDArray[np.int64], NDArray[np.int64]],
     crossing_step: int,
-    evidence: Evidence,
 ) -> None:
     """Replace coarse crossing counts, in place, by earlier ones inside their interval."""
     index, count = coarse
-    n = subject.ranks.shape[1]
+    n = removal.order.ranks.shape[1]
     wanted = [
         (row, way, k)
         for row, way in np.argwhere(index > 0)
@@ -143,26 +151,8 @@ def _refine(
     deletes = way == 0
     first = torch.where(deletes, torch.zeros_like(k), k)
     last = torch.where(deletes, k, torch.full_like(k, n))
-    _, native = _similarities(subject, row, first, last, evidence)
-    assert evidence.operating_threshold is not None
-    threshold = evidence.operating_threshold
-    beyond = np.where(deletes.numpy(), native < threshold, native >= threshold)
+    _, margin = removal.ask(row, first, last)
+    beyond = np.where(deletes.numpy(), margin < 0, margin >= 0)
     for position in np.flatnonzero(beyond)[::-1]:  # the earliest is written last
         r, w, earlier = wanted[position]
         count[r, w] = earlier
-
-
-def _similarities(
-    subject: Perturbed, row: Tensor, first: Tensor, last: Tensor, evidence: Evidence
-) -> tuple[FloatArray, FloatArray]:
-    """Return cosine and native similarity, (R,), with the pixels ranked [first, last) gone."""
-    embeddings = evidence.embed(
-        Perturbations(subject.image[row], subject.ranks, row, first, last, subject.fill)
-    )
-    others = evidence.clean()[subject.other[row]]
-    cosine = similarity("cosine", embeddings, others)
-    if evidence.similarity == "cosine":
-        native = cosine
-    else:
-        native = similarity(evidence.similarity, embeddings, others)
-    return cosine.double().numpy(), native.double().numpy()

@@ -11,6 +11,7 @@ from torch import nn
 
 from fxeval.admission import check_embeddings
 from fxeval.contracts import Crop, Embeddings, Images, SimilarityKind
+from fxeval.discretion import of_user_code
 from fxeval.errors import ModelContractError
 from fxeval.strict_yaml import brief
 
@@ -78,10 +79,13 @@ class EmbeddingFunction:
         try:
             with torch.no_grad():
                 found = self.function(own)
-        except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+        except (Exception, SystemExit) as error:  # user code may raise anything
+            shape = tuple(images.shape)
             raise ModelContractError(
-                f"model '{self.name}': its function raised {type(error).__name__} for "
-                f"{tuple(images.shape)} images: {brief(str(error))}"
+                f"model '{self.name}': its function raised {type(error).__name__} for {shape} "
+                f"images: {brief(str(error))}",
+                public=f"model '{self.name}': its function raised {of_user_code(error)} for "
+                f"{shape} images",
             ) from error
         if isinstance(found, np.ndarray) and found.dtype.kind == "f":
             found = torch.from_numpy(np.array(found, np.float32))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fxeval.contracts import FaceModel
+from fxeval.discretion import of_user_code
 from fxeval.errors import ModelContractError
 from fxeval.models import ARCHITECTURES, build, takes_preprocessing
 from fxeval.models.cards import STATE_FORMATS, ModelCard, read_card
@@ -191,11 +192,12 @@ def network_of(factory: str, preprocessing: Preprocessing | None) -> nn.Module:
     """
     try:
         network = build(_place(factory), preprocessing)
-    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
+        said = f"architecture '{brief(factory)}': cannot be made"
         raise ModelContractError(
-            f"architecture '{brief(factory)}': cannot be made: {type(error).__name__}: "
-            f"{brief(str(error))}. A module that can be imported and a callable in it expected, "
-            "without arguments or taking 'preprocessing'."
+            f"{said}: {type(error).__name__}: {brief(str(error))}. A module that can be imported "
+            "and a callable in it expected, without arguments or taking 'preprocessing'.",
+            public=f"{said}: {of_user_code(error)}",
         ) from error
     if not isinstance(network, nn.Module):
         raise ModelContractError(
@@ -270,7 +272,7 @@ def _filled(data: bytes, where: str, card: ModelCard) -> nn.Module:
         found = _prefix(state, own.keys() - counters.keys())
         if found:
             hint = f" They fit behind '{brief(found)}': say 'state: {{prefix: ...}}' in the card."
-        raise ModelContractError(f"{error}{hint}") from error
+        raise ModelContractError(f"{error}{hint}", public=f"{error.public}{hint}") from error
     is_ours = factory in ARCHITECTURES or _takes(factory)
     return network if is_ours else Preprocessed(network, card.preprocessing)
 

@@ -267,10 +267,15 @@ def gallery_softmax(
     return EmbeddingClassifier(model, names, weight, bias, is_unit, layer)
 
 
+def _fault(text: str) -> DataContractError:
+    """Return a fault whose text is made of numbers alone."""
+    return DataContractError(text, public=text)
+
+
 def _check_classes(classes: Sequence[str]) -> None:
     if len(classes) < 2 or len(set(classes)) < len(classes):
-        raise DataContractError(
-            f"closed set: at least 2 different identities expected, got {len(set(classes))} of "
+        raise _fault(
+            f"closed set: expected at least 2 different identities, got {len(set(classes))} of "
             f"{len(classes)}."
         )
 
@@ -278,13 +283,13 @@ def _check_classes(classes: Sequence[str]) -> None:
 def _check_images(images: Images) -> None:
     is_batch = images.ndim == 4 and images.shape[1] == 3 and len(images) > 0
     if not is_batch or not images.is_floating_point():
-        raise DataContractError(
-            f"images: floats (N, 3, H, W), N >= 1, expected, got {tuple(images.shape)} of type "
+        raise _fault(
+            f"images: expected floats (N, 3, H, W), N >= 1, got {tuple(images.shape)} of type "
             f"{images.dtype}."
         )
     if not bool(((images >= -_SLACK) & (images <= 1 + _SLACK)).all()):
-        raise DataContractError(
-            f"images: finite values in [0, 1] expected, got {float(images.min()):g} to "
+        raise _fault(
+            f"images: expected finite values in [0, 1], got {float(images.min()):g} to "
             f"{float(images.max()):g}. Divide pixels by 255."
         )
 
@@ -302,13 +307,13 @@ def check_asked(images: Images, classes: Tensor, n_classes: int) -> None:
     """
     _check_images(images)
     if classes.dtype != torch.int64 or classes.ndim != 2 or len(classes) != len(images):
-        raise DataContractError(
-            f"class activation maps: classes ({len(images)}, m) of type int64 expected, got "
+        raise _fault(
+            f"class activation maps: expected classes ({len(images)}, m) of type int64, got "
             f"{tuple(classes.shape)} of type {classes.dtype}."
         )
     if classes.shape[1] < 1 or bool(((classes < 0) | (classes >= n_classes)).any()):
-        raise DataContractError(
-            f"class activation maps: one class or more, from 0 to {n_classes - 1}, expected for "
+        raise _fault(
+            f"class activation maps: expected one class or more, from 0 to {n_classes - 1}, for "
             f"each image, got {tuple(classes.shape)}: {brief(str(classes.flatten().tolist()))}."
         )
 
@@ -322,9 +327,12 @@ def classes_of(identity: Sequence[str], classes: Sequence[str]) -> tuple[str, ..
     names = tuple(classes) or tuple(sorted(set(identity)))
     empty = sorted(set(names) - set(identity))
     if empty:
+        text = (
+            f"closed set: expected images of every class, got none of {len(empty)} of {len(names)}"
+        )
         raise DataContractError(
-            f"closed set: images of every class expected, got none of {len(empty)} of "
-            f"{len(names)}, '{brief(empty[0])}' is one. Enrol them, or leave the classes out."
+            f"{text}, '{brief(empty[0])}' is one. Enrol them, or leave the classes out.",
+            public=text,
         )
     return names
 
@@ -338,15 +346,16 @@ def targets_of(images: Images, identity: Sequence[str], classes: Sequence[str]) 
     _check_images(images)
     _check_classes(classes)
     if len(identity) != len(images):
-        raise DataContractError(
-            f"closed set: one identity for each image expected, got {len(identity)} for "
+        raise _fault(
+            f"closed set: expected one identity for each image, got {len(identity)} for "
             f"{len(images)}."
         )
     place = {name: index for index, name in enumerate(classes)}
-    strangers = sorted(set(identity) - set(classes))
-    if strangers:
+    unknown = sorted(set(identity) - set(classes))
+    if unknown:
+        text = f"closed set: {len(unknown)} identities are none of the {len(classes)} classes"
         raise DataContractError(
-            f"closed set: {len(strangers)} identities are none of the {len(classes)} classes, "
-            f"'{brief(strangers[0])}' is one. Enrol them, or leave their images out."
+            f"{text}, '{brief(unknown[0])}' is one. Enrol them, or leave their images out.",
+            public=text,
         )
     return torch.tensor([place[name] for name in identity])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fxeval.admission import check_embeddings
 from fxeval.contracts import Crop, Embeddings, FaceModel, Images, SimilarityKind
+from fxeval.discretion import of_user_code
 from fxeval.errors import ModelContractError
 from fxeval.strict_yaml import brief
 
@@ -205,10 +206,13 @@ def check_loaded(model: FaceModel) -> None:
     images = torch.rand(2, 3, *model.crop.size, generator=generator).to(device_of(model))
     try:
         found = model.embed(images), model.embed(images[:1])
-    except Exception as error:  # a stranger's code may raise anything
-        raise ModelContractError(
+    except Exception as error:  # user code may raise anything
+        said = (
             f"model '{model.name}': cannot embed {tuple(images.shape)} images of its crop "
-            f"'{model.crop.name}': {type(error).__name__}: {error}"
+            f"'{model.crop.name}'"
+        )
+        raise ModelContractError(
+            f"{said}: {type(error).__name__}: {error}", public=f"{said}: {of_user_code(error)}"
         ) from error
     embeddings = check_embeddings(model.name, found[0], 2).cpu()
     alone = check_embeddings(model.name, found[1], 1).cpu()

@@ -20,6 +20,6 @@ def refused() -> Iterator[None]:
     except Exception as error:
         reason = f"{type(error).__name__}: {ascii(str(error))[1:200]}"
         raise StoreError(
-            f"record: a record as fxeval writes it expected ({reason}). Restore the file, or run "
-            "the suite again."
+            f"record: expected a record as fxeval writes it, got {reason}. Restore the file, or "
+            "run the suite again."
         ) from error

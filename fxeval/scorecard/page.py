@@ -63,7 +63,7 @@ def render(record: Mapping[str, Any]) -> str:
     """Show a record as one HTML page.
 
     Args:
-        record: A record of format version 1; it is not changed.
+        record: A record of any format version; it is not changed.
 
     Returns:
         The page. It holds the record as JSON in the element ``fxeval-record``.
@@ -72,8 +72,9 @@ def render(record: Mapping[str, Any]) -> str:
         StoreError: If it is not a record, is damaged, or holds NaN or anything that JSON
             cannot.
     """
-    embedded = _embedded(view.checked(record))
-    shown = wording.visible(record)
+    today = view.checked(record)
+    embedded = _embedded(today)
+    shown = wording.visible(today)
     digest = hashlib.sha256(embedded.encode()).hexdigest()
     style = _style(shown, digest)
     cells = view.cell_views(shown)
@@ -147,19 +148,11 @@ def css_string(text: str) -> str:
     )
 
 
-def _metrics(cells: tuple[view.CellView, ...]) -> list[dict[str, str]]:
+def _metrics(cells: tuple[view.CellView, ...]) -> list[view.Json]:
     """Return what each metric on the page means, in the order of first use."""
-    rows = {row["metric"]: row for view_ in cells for row in view_.cell.get("estimates", ())}
-    known = view.METRICS
-    return [
-        {
-            "name": name,
-            "title": row["title"],
-            "unit": row["unit"],
-            "better": row["better"],
-            "statistic": row["statistic"],
-            "meaning": known[name].meaning if name in known else "",
-            "source": known[name].source if name in known else "",
-        }
-        for name, row in rows.items()
-    ]
+    found: dict[str, view.Json] = {}
+    for one in cells:
+        declared = view.metrics_of(one.cell)
+        for row in one.cell["estimates"]:
+            found.setdefault(row["metric"], declared[row["metric"]])
+    return list(found.values())

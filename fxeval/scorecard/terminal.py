@@ -27,7 +27,7 @@ def terminal_summary(
     """Show a record as lines of text: verdict, banners, a row per cell, the models, and why not.
 
     Args:
-        record: A record of format version 1.
+        record: A record of any format version.
         width: Of the terminal, in characters; names are shortened to fit, values are not.
         colour: Colour the verdict words with ANSI escapes.
 

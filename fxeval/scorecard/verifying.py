@@ -28,6 +28,7 @@ _CLAIMED = {"pass": "holds", "invalid": "is false", "inconclusive": "not checked
 _DEMANDED = {"pass": "met", "invalid": "not met"}
 _PLACES = 4
 _SET_BY = 160  # characters
+_NONE: Json = dict.fromkeys(("value", "low", "high", "std"))  # a figure that a record lacks
 
 
 @dataclass(frozen=True)
@@ -114,14 +115,18 @@ def golden_text(golden: Json | None) -> str:
     return f"agrees on {counted(golden['n_images'], 'image')} ({difference})"
 
 
+def _head(metric: str) -> str:
+    return HEADS.get(metric, metric)
+
+
 def _view(entry: Json, shown: Sequence[str]) -> VerificationView:
     found = {figure["metric"]: figure for figure in entry["figures"]}
     used = entry["operating_threshold"]
     claims = [
         Judged(
             one["verdict"]["outcome"],
-            _CLAIMED[one["verdict"]["outcome"]],
-            f"card: {HEADS[one['metric']]} {one['value']:g} within {one['within']:g}",
+            _CLAIMED.get(one["verdict"]["outcome"], one["verdict"]["outcome"]),
+            f"card: {_head(one['metric'])} {one['value']:g} within {one['within']:g}",
             one["verdict"]["reason"],
         )
         for one in entry["claims"]
@@ -129,15 +134,17 @@ def _view(entry: Json, shown: Sequence[str]) -> VerificationView:
     demands = [
         Judged(
             one["verdict"]["outcome"],
-            _DEMANDED[one["verdict"]["outcome"]],
-            f"suite: {HEADS[one['metric']]} {one['form'].replace('_', ' ')} {one['bound']:g}",
+            _DEMANDED.get(one["verdict"]["outcome"], one["verdict"]["outcome"]),
+            f"suite: {_head(one['metric'])} {one['text'].removeprefix(one['metric']).strip()}",
             one["verdict"]["reason"],
         )
         for one in entry["limits"]
     ]
     return VerificationView(
         entry=entry,
-        figures=tuple(_shown(found[name]) for name in shown) if entry["measured"] else (),
+        figures=tuple(_shown(found.get(name, _NONE)) for name in shown)
+        if entry["measured"]
+        else (),
         threshold=_shown(used),
         rule=RULES.get(used["rule"], used["rule"]) if used["value"] is not None else "none",
         judged=(*demands, *claims),
@@ -152,11 +159,12 @@ def _view(entry: Json, shown: Sequence[str]) -> VerificationView:
 def _facts(entry: Json, found: Mapping[str, Json]) -> list[tuple[str, str]]:
     if not entry["measured"]:
         return []
+    accuracy = found.get("verification_accuracy", _NONE)
     pairs = f"{entry['n_mated']:,} mated, {entry['n_nonmated']:,} nonmated"
     facts = [
         ("protocol", entry["protocol"]),
         ("pairs", f"{pairs}, of {counted(entry['n_identities'], 'identity', 'identities')}"),
-        ("accuracy over the folds", f"SD {number(found['verification_accuracy']['std'], _PLACES)}"),
+        ("accuracy over the folds", f"SD {number(accuracy['std'], _PLACES)}"),
         ("forward passes", f"{entry['forwards']:,}, in {entry['seconds']:.1f} s; of no cell's own"),
     ]
     set_by = entry["operating_threshold"]["set_by"]
@@ -186,7 +194,7 @@ def _line(view: VerificationView) -> str:
     else:
         found = {figure["metric"]: figure for figure in entry["figures"]}
         names = ("verification_accuracy", "verification_auc", "verification_eer")
-        text = ", ".join(f"{HEADS[name]} {_text(found[name])}" for name in names)
+        text = ", ".join(f"{HEADS[name]} {_text(found.get(name, _NONE))}" for name in names)
     said = "".join(f"; {one.text}: {one.word}" for one in view.judged if one.outcome != "pass")
     kept = sum(one.outcome == "pass" for one in view.judged)
     held = f"; {counted(kept, 'claim or demand', 'claims and demands')} held" if kept else ""

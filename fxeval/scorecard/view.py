@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fxeval.errors import StoreError
-from fxeval.metrics import CATALOGUE
+from fxeval.records.reading import read_record
+from fxeval.records.schema import LimitEntry
 from fxeval.scorecard.charts import (
     CurvePanel,
     DotChart,
@@ -17,18 +17,17 @@ from fxeval.scorecard.charts import (
     dot_chart,
     heat_map,
 )
-from fxeval.scorecard.wording import counted, interval, map_name, number, of_maps
+from fxeval.scorecard.wording import condition, counted, interval, map_name, number, of_maps
+from fxeval.statistics.limits import Limit
+from fxeval.statistics.results import limit_of
+from fxeval.store import dumped
 
 Json = Mapping[str, Any]
 
 OUTCOMES = ("invalid", "fail", "inconclusive", "pass", "unsupported")  # worst first
-METRICS = {metric.name: metric for kind in CATALOGUE.values() for metric in kind.METRICS}
 
 WIDEST = 6  # explainers side by side in a table
 
-_VERSION = 1
-_RECORD_KEYS = ("run", "suite", "banners", "environment", "subjects", "cells", "verdict")
-_CELL_KEYS = ("id", "check", "kind", "model", "explainer", "pairs", "where", "verdict")
 _TOWARDS = {"lower": ("← better", ""), "higher": ("", "better →")}
 _AGAINST = ("← control better", "explainer better →")
 
@@ -45,21 +44,19 @@ class Missed:
 
 @dataclass(frozen=True)
 class MetricView:
-    """One metric under one fill: the explainer beside its controls, and against each of them.
+    """One metric under one condition: the explainer beside its controls, and against each of them.
 
     Attributes:
-        first: An estimate of the metric, for its title, unit and direction.
-        fill: The fill, or None where there is none.
-        meaning: One sentence for the reader.
+        metric: As it was declared.
+        under: The condition in words; empty if there is none.
         values: Estimates of explainer and controls.
         chart: The same, drawn.
         differences: Improvements of the explainer over each control.
         difference_chart: The same, drawn; None if there are none.
     """
 
-    first: Json
-    fill: str | None
-    meaning: str
+    metric: Json
+    under: str
     values: tuple[Json, ...]
     chart: DotChart
     differences: tuple[Json, ...]
@@ -68,10 +65,10 @@ class MetricView:
 
 @dataclass(frozen=True)
 class CurveGroup:
-    """One kind of curve under one fill."""
+    """One kind of curve under one condition."""
 
     kind: str
-    fill: str | None
+    under: str
     curves: tuple[Json, ...]
     panels: tuple[CurvePanel, ...]
 
@@ -107,30 +104,12 @@ class Matrix:
 
 
 def checked(record: object) -> Json:
-    """Return the record if it is one this version can show.
+    """Return a record of any version as the plain data of today's.
 
     Raises:
-        StoreError: Naming what is missing.
+        StoreError: Naming what is wrong with it.
     """
-    if not isinstance(record, Mapping):
-        raise StoreError(f"record: a mapping expected, got {type(record).__name__}.")
-    if record.get("record") != _VERSION:
-        raise StoreError(
-            f"record: format version {_VERSION} expected, got {record.get('record')!r:.80}. Render "
-            "it with the fxeval that wrote it."
-        )
-    missing = [key for key in _RECORD_KEYS if key not in record]
-    for index, cell in enumerate(record.get("cells", ())):
-        missing += [f"cells[{index}].{key}" for key in _CELL_KEYS if key not in cell]
-    if missing:
-        raise StoreError(f"record: {', '.join(missing)} missing. Was the run cut short?")
-    for item in (record, *record["cells"]):
-        if item["verdict"]["outcome"] not in OUTCOMES:
-            raise StoreError(
-                f"record: verdict {', '.join(OUTCOMES)} expected, got "
-                f"{item['verdict']['outcome']!r:.80}."
-            )
-    return record
+    return dumped(read_record(record))
 
 
 def deciding(cell: Json) -> Json | None:
@@ -149,8 +128,8 @@ def deciding_text(cell: Json) -> str:
 
 
 def limit_text(limit: Json) -> str:
-    """Return a limit's text with its fill."""
-    return f"{limit['text']}, fill {limit['fill']}" if limit["fill"] else str(limit["text"])
+    """Return a limit's text with its condition."""
+    return f"{limit['text']}{condition(limit['under'])}"
 
 
 def limit_line(limit: Json) -> float:
@@ -158,7 +137,7 @@ def limit_line(limit: Json) -> float:
 
     A margin relative to the control is already taken off the recorded improvement, row by row.
     """
-    return float(limit["by_absolute"] if limit["form"] == "better_than" else limit["bound"])
+    return float("nan") if limit["line"] is None else float(limit["line"])
 
 
 def cell_views(record: Json) -> tuple[CellView, ...]:
@@ -229,17 +208,17 @@ def names(record: Json, role: str) -> tuple[str, ...]:
 
 def exclusions(pairs: Json) -> dict[str, int]:
     """Return how many pairs were left out for which reason; no pair is named on the page."""
-    excluded = pairs["excluded"]
-    if isinstance(excluded, Mapping):
-        return {reason: int(count) for reason, count in excluded.items()}
-    return dict(Counter(one["reason"] for one in excluded))
+    return dict(pairs["excluded"])
 
 
-def metric_title(cell: Json, metric: str) -> str:
-    """Return the metric's title as recorded, else its name in words."""
-    titles = (row["title"] for row in cell.get("estimates", ()) if row["metric"] == metric)
-    known = METRICS[metric].title if metric in METRICS else metric.replace("_", " ").capitalize()
-    return next(titles, known)
+def metrics_of(cell: Json) -> dict[str, Json]:
+    """Return the cell's metrics by name, as they were declared."""
+    return {metric["name"]: metric for metric in cell["metrics"]}
+
+
+def _meant(limit: Json) -> Limit:
+    """Return the limit that a judged one is."""
+    return limit_of(LimitEntry(**{key: limit[key] for key in LimitEntry.model_fields}))
 
 
 def _missed(cell: Json) -> Iterator[Missed]:
@@ -252,53 +231,37 @@ def _missed(cell: Json) -> Iterator[Missed]:
 
 def _sentence(cell: Json, limit: Json) -> str:
     """Say in plain words what a limit asks and what was measured."""
-    title = metric_title(cell, limit["metric"])
-    fill = f" with fill {limit['fill']}" if limit["fill"] else ""
+    title = metrics_of(cell)[limit["metric"]]["title"] + condition(limit["under"], " with ")
     measured = interval(limit["estimate"], limit_line(limit))
-    if limit["form"] != "better_than":
-        asked = limit["form"].replace("_", " ")
-        return f"{title}{fill} must be {asked} {limit['bound']:g}; it is {measured}."
-    relative = f"{limit['by_relative']:.0%} of the control's value" if limit["by_relative"] else ""
-    absolute = f"{limit['by_absolute']:g}" if limit["by_absolute"] else ""
-    margin = " plus ".join(part for part in (relative, absolute) if part)
-    return (
-        f"{title}{fill} must be better than the control {map_name(limit['control'])}"
-        f"{' by more than ' + margin if margin else ''}; the paired improvement"
-        f"{' less ' + relative if relative else ''} is {measured}."
-    )
+    return _meant(limit).sentence(title, measured, map_name)
 
 
 def _limit_chart(cell: Json, limit: Json) -> DotChart | None:
     if limit["estimate"] is None:
         return None
-    title = metric_title(cell, limit["metric"])
+    title, asked = metrics_of(cell)[limit["metric"]]["title"], _meant(limit)
     rows = [Row("", limit["estimate"], judged=True)]
-    if limit["form"] != "better_than":
-        return dot_chart(title, rows, _bounds([limit]), directions=_asked(limit))
+    if not asked.compares():
+        return dot_chart(title, rows, _bounds([limit]), directions=_TOWARDS[asked.good_side])
     line = limit_line(limit)
-    control = map_name(limit["control"])
+    over = " and ".join(map_name(name.removeprefix("control.")) for name in asked.compares())
     return dot_chart(
-        f"{title}: improvement over {control}",
+        f"{title}: improvement over {over}",
         rows,
         [Rule(line, f"{limit['severity']} limit: more than {line:g}", "higher")],
         directions=_AGAINST,
     )
 
 
-def _asked(limit: Json) -> tuple[str, str]:
-    return _TOWARDS["lower" if limit["form"] == "at_most" else "higher"]
-
-
 def _bounds(limits: Sequence[Json]) -> list[Rule]:
-    return [
-        Rule(
-            float(limit["bound"]),
-            f"{limit['severity']} limit: {limit['form'].replace('_', ' ')} {limit['bound']:g}",
-            "lower" if limit["form"] == "at_most" else "higher",
-        )
-        for limit in limits
-        if limit["bound"] is not None
-    ]
+    """Return the lines in the metric's own unit; margins over a control are none."""
+    found = []
+    for limit in limits:
+        asked = _meant(limit)
+        if not asked.compares():
+            words = f"{limit['severity']} limit: {asked.verb.removeprefix('be ')} {asked.line():g}"
+            found.append(Rule(asked.line(), words, asked.good_side))
+    return found
 
 
 def _cell_view(cell: Json, anchor: str) -> CellView:
@@ -320,30 +283,29 @@ def _cell_view(cell: Json, anchor: str) -> CellView:
     )
 
 
-def _grouped(rows: Sequence[Json], *keys: str) -> dict[tuple[Any, ...], list[Json]]:
-    groups: dict[tuple[Any, ...], list[Json]] = {}
+def _grouped(rows: Sequence[Json], key: str) -> dict[tuple[str, str], list[Json]]:
+    """Group rows by a key and their condition in words."""
+    groups: dict[tuple[str, str], list[Json]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+        groups.setdefault((row[key], condition(row["under"])), []).append(row)
     return groups
 
 
 def _metric_views(cell: Json) -> Iterator[MetricView]:
-    differences = _grouped(cell.get("differences", ()), "metric", "fill")
-    for (metric, fill), values in _grouped(cell.get("estimates", ()), "metric", "fill").items():
-        first = values[0]
-        against = differences.get((metric, fill), [])
+    differences = _grouped(cell["differences"], "metric")
+    for (name, under), values in _grouped(cell["estimates"], "metric").items():
+        metric, against = metrics_of(cell)[name], differences.get((name, under), [])
         limits = [
             limit
-            for limit in cell.get("limits", ())
-            if limit["metric"] == metric and limit["fill"] in (None, fill)
+            for limit in cell["limits"]
+            if limit["metric"] == name and condition(limit["under"]) == under
         ]
         yield MetricView(
-            first=first,
-            fill=fill,
-            meaning=METRICS[metric].meaning if metric in METRICS else "",
+            metric=metric,
+            under=under,
             values=tuple(values),
             chart=dot_chart(
-                first["title"],
+                metric["title"],
                 [
                     Row(
                         cell["explainer"]
@@ -355,11 +317,11 @@ def _metric_views(cell: Json) -> Iterator[MetricView]:
                     for value in values
                 ],
                 _bounds(limits),
-                directions=_TOWARDS[first["better"]],
+                directions=_TOWARDS[metric["better"]],
             ),
             differences=tuple(against),
             difference_chart=dot_chart(
-                f"{first['title']}: improvement over each control",
+                f"{metric['title']}: improvement over each control",
                 [Row(map_name(row["control"]), row) for row in against],
                 [Rule(0.0, "no difference")],
                 directions=_AGAINST,
@@ -370,8 +332,8 @@ def _metric_views(cell: Json) -> Iterator[MetricView]:
 
 
 def _curve_groups(cell: Json) -> Iterator[CurveGroup]:
-    for (kind, fill), curves in _grouped(cell.get("curves", ()), "kind", "fill").items():
-        yield CurveGroup(kind, fill, tuple(curves), tuple(curve_panels(curves)))
+    for (kind, under), curves in _grouped(cell["curves"], "kind").items():
+        yield CurveGroup(kind, under, tuple(curves), tuple(curve_panels(curves)))
 
 
 def curve_table(group: CurveGroup) -> list[list[str]]:

@@ -182,6 +182,16 @@ def states_text(states: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in states.items())
 
 
+def condition(under: Mapping[str, Any], joint: str = ", ") -> str:
+    """Write a condition behind a title; nothing if there is none.
+
+    >>> condition({"fill": "blur", "fraction": 0.01})
+    ', fill blur, fraction 0.01'
+    """
+    parts = [f"{axis} {plain(value)}" for axis, value in under.items()]
+    return joint + ", ".join(parts) if parts else ""
+
+
 def map_name(name: str) -> str:
     """Name a map as readers do: ``control.random_blobs`` is 'random blobs'."""
     return name.removeprefix("control.").replace("_", " ")

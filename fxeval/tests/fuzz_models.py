@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,13 @@ from fxeval.models.formats import parse_checkpoint, parse_safetensors, parse_tor
 from fxeval.models.golden import MAX_BYTES, read_array
 from fxeval.models.loading import check_loaded, fill_module
 from fxeval.plan import Suite
+from fxeval.records.reading import load_record, read_record, read_rows
+from fxeval.records.schema import CellFacts, CellPlan, LimitEntry, MetricEntry, Record, Row
+from fxeval.results import Outcome
 from fxeval.scorecard import render, terminal_summary
+from fxeval.statistics.results import limit_of, results_of
+from fxeval.statistics.verdict import MIN_IDENTITIES
+from fxeval.store import dumped
 from fxeval.suite import KnownIds, load
 from fxeval.tests.fuzz_mutations import (
     damaged,
@@ -46,12 +52,30 @@ _END = 24_000
 with torch.device("meta"):
     _SHAPES = {name: value.shape for name, value in DlibResNet().state_dict().items()}
 DLIB = "dlib_face_recognition_resnet_model_v1.dat"
-RECORD = Path(__file__).parent / "records" / "example.json"
+RECORDS = Path(__file__).parent / "records"
 _KNOWN = KnownIds(
     models=frozenset({"tiny", "mini_resnet"}),
     explainers=frozenset({"occlusion", "gradcam"}),
     pairs=frozenset({"memory"}),
 )
+_METRIC = MetricEntry(
+    name="deletion_auc", title="t", unit="u", better="lower", range=(-1.0, 1.0), statistic="mean",
+    source="s", meaning="m",
+)  # fmt: skip
+_ROWS = [
+    {
+        "cell": "c", "row": f"{i}", "identities": [i, i + 1], "state": "ok", "reason": "",
+        "diagnostics": {"probe": {"d": 0.5}}, "constant_under": ["re-drawn network 1"],
+        "thumbnail": [[0.0, 1.0] * 14, [0.5, 0.25] * 14] * 14,
+        "measured": [
+            {"map": map_, "under": {"fill": "blur", "fraction": 0.5},
+             "values": {"deletion_auc": 0.1 * i}, "states": {"deletion_auc": "ok"},
+             "curves": {"deletion": [1.0, 0.5, None]}}
+            for map_ in ("explainer", "control.centre")
+        ],
+    }
+    for i in range(3)
+]  # fmt: skip
 _SUITES = [
     SUITE.replace("EXPLAINERS", "occlusion, {use: gradcam, params: {layer: stage4}, as: other}"),
     "fxeval: 1\nsuite: other\ntitle: \"Odd: 'ones'\"\nreport: {formats: [html]}\n"
@@ -129,7 +153,13 @@ def parsers(data: Path | None) -> list[Parser]:
         Parser("dlib made", damaged([_dlib_start()]) | garbage(), _dlib, _check_dlib),
         Parser("golden", rezipped(golden) | damaged(golden), _golden, _check_arrays),
         *(_maps(suffix) for suffix in (".npz", ".safetensors")),
-        Parser("record", retyped([json.loads(RECORD.read_text("utf-8"))]), _page, _check_page),
+        Parser("record", retyped(_samples()), _page, _check_page),
+        Parser(
+            "rows",
+            retyped(_ROWS).map(_among_rows) | damaged(_lines()) | garbage(),
+            read_rows,
+            _check_rows,
+        ),
     ]
     if importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime"):
         found.append(_onnx())
@@ -154,9 +184,11 @@ def _check_suite(suite: Suite) -> None:
         assert check.explainers
         assert check.pairs
         for limit in check.limits:
-            numbers = (limit.bound, limit.by_absolute, limit.by_relative)
-            assert all(one is None or math.isfinite(one) for one in numbers)
-            assert (limit.bound is None) == (limit.form == "better_than")
+            assert math.isfinite(limit.line())
+            assert limit.form in limit.written()
+            assert all(0 <= margin < math.inf for margin in limit.written().get("by", {}).values())
+            entry = LimitEntry(metric=limit.metric, **limit.written(), under=dict(limit.under))
+            assert limit_of(entry) == replace(limit, severity=entry.severity, where="")
 
 
 def _check_card(card: ModelCard) -> None:
@@ -296,21 +328,48 @@ def _check_maps(found: SaliencyMaps) -> None:
     assert set(found.states) == {RowState.OK}
 
 
-def _page(path: Path) -> tuple[str, list[str]]:
-    try:
-        record = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise StoreError("no JSON") from error
-    lines = terminal_summary(record) if isinstance(record, Mapping) else []
-    return render(record), lines
+def _samples() -> list[Any]:
+    names = ("example_v1.json", "example_v2.json")
+    return [json.loads((RECORDS / name).read_text("utf-8")) for name in names]
 
 
-def _check_page(found: tuple[str, list[str]]) -> None:
-    page, lines = found
+def _page(path: Path) -> tuple[Record, str, list[str]]:
+    record = load_record(path)
+    return record, render(dumped(record)), terminal_summary(dumped(record))
+
+
+def _check_page(found: tuple[Record, str, list[str]]) -> None:
+    record, page, lines = found
+    assert read_record(dumped(record)) == record
     page.encode()
     assert "<script>alert" not in page
     assert "fxeval-record" in page
     assert not any("\x1b" in line or "\u202e" in line for line in lines)
+
+
+def _lines() -> list[bytes]:
+    return [b"".join(json.dumps(row).encode() + b"\n" for row in _ROWS)]
+
+
+def _among_rows(line: bytes) -> bytes:
+    return b"".join((*_lines(), line, b"\n", *_lines()))
+
+
+def _check_rows(found: list[Row]) -> None:
+    for row in found:
+        again = Row.model_validate_json(row.model_dump_json(), strict=True)
+        assert again == row
+        assert row.identities
+    plan = CellPlan(
+        id="c", check="c", kind="k", why="", where="", model="m", explainer="e", pairs="p",
+        parameters={}, confidence=0.95, on_inconclusive="fail", metrics=[_METRIC],
+        asked=[LimitEntry(metric="deletion_auc", at_most=1e9)],
+    )  # fmt: skip
+    try:
+        result = results_of(plan, CellFacts(), found)
+    except StoreError:  # sound rows that do not fit together
+        return
+    assert len(found) >= MIN_IDENTITIES or result.verdict.outcome is not Outcome.PASS
 
 
 def _onnx() -> Parser:

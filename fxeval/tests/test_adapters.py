@@ -20,6 +20,7 @@ from fxeval.explainers.adapters import from_captum, from_function, from_grad_cam
 from fxeval.explainers.pair_objective import ROWS
 from fxeval.forward_pool import ForwardPool, PooledModel
 from fxeval.models.custody import Custody
+from fxeval.tests.evidence import comparison
 from fxeval.tests.rounding import allowance, assert_rounded, condition_of, terms_of
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
 
@@ -539,7 +540,7 @@ def test_hooks_that_captum_leaves_after_an_error_are_taken_off():
 )
 def test_adapters_pass_the_harness_and_its_custody(explainer: object):
     model = PooledModel(CountingModel(ConvNet().eval()), ForwardPool(), "key")
-    found = explain(explainer, model, PAIRS, side="probe", seed=0, progress=lambda done, of: None)
+    found = explain(explainer, model, comparison(PAIRS), seed=0, progress=lambda done, of: None)
     assert set(found.states) == {RowState.OK}, found.reasons
     with torch.inference_mode():
         assert ask(explainer, model).positive.shape == (N, 16, 16)

@@ -10,13 +10,14 @@ import torch
 from fxeval import baseline
 from fxeval.baseline import ThresholdModel, measure_list
 from fxeval.bench import Bench, Subjects
-from fxeval.cells import Limit, Use, Verification
+from fxeval.cells import Use, Verification
 from fxeval.claims import entry_of, model_card
 from fxeval.contracts import FaceModel, PairListing
 from fxeval.errors import DataContractError, ModelContractError
 from fxeval.forward_pool import ForwardPool
 from fxeval.models.cards import Claim
 from fxeval.similarity import auc, k_fold_accuracy, similarity
+from fxeval.statistics.limits import FORMS, AtLeast
 from fxeval.tests.subjects import CROP, ConvNet, CountingModel
 from fxeval.tests.test_bench import CELL, Mean
 from fxeval.verification import Figure
@@ -117,7 +118,8 @@ def test_each_image_is_embedded_once_and_a_few_are_in_memory_at_a_time(pool, mon
     monkeypatch.setattr(baseline, "IMAGES_AT_ONCE", 50)
     source, model, told = People(), net(), []
     found = measure_list(model, source, pool, progress=lambda *at: told.append(at))
-    assert sum(model.batches) == found.forwards == found.n_images == 120
+    assert found.forwards == found.n_images == 120
+    assert sum(model.batches) == 3 * 48 + 16  # batches are filled up
     assert source.most == 50
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1] == (160, 160)
@@ -148,8 +150,12 @@ def test_flip_fusion_adds_the_mirror_image_and_is_named(pool):
     ("source", "words", "forwards"),
     [
         (People(29), "29 identities, at least 30 needed", 0),
-        (People(missing=("3a",)), "the data cannot be used", 0),
-        (People(60, missing=("59c",)), "the data cannot be used", 128),
+        (People(missing=("3a",)), "the data cannot be used; why is in the output of the run", 0),
+        (
+            People(60, missing=("59c",)),
+            "the data cannot be used; why is in the output of the run",
+            128,
+        ),
     ],
 )
 def test_what_cannot_be_measured_has_a_reason_and_no_figures(pool, source, words, forwards):
@@ -179,17 +185,17 @@ def test_a_run_measures_a_model_and_a_list_once_and_counts_it_to_no_cell():
     for change in (
         {}, {"explainer": Use("other")}, {"seed": 2}, {"n": 30},
         {"verification": Verification(operating_threshold="tau_eer")},
-        {"verification": Verification(limits=(Limit("verification_auc", "at_least", 0.0),))},
+        {"verification": Verification(limits=(AtLeast("verification_auc", at_least=0.0),))},
     ):  # fmt: skip
-        bench.evidence(replace(cell, **change), Subjects(model, Mean(), People()))
+        bench.prepare(replace(cell, **change), Subjects(model, Mean(), People()))
         entry = bench.subjects["models"]["tiny"]["verification"]
-        assert (entry["model"], entry["pairs"], entry["list"]) == ("tiny", "people", "people")
+        assert (entry["model"], entry["pairs"], entry["pair_list"]) == ("tiny", "people", "people")
     assert bench.verifying.forwards == 120
     assert bench.forwards == 0
     fused = replace(cell, verification=Verification(flip_fusion=True))
-    bench.evidence(fused, Subjects(model, Mean(), People()))
+    bench.prepare(fused, Subjects(model, Mean(), People()))
     assert bench.verifying.forwards == 120 + 240
-    bench.evidence(replace(cell, pairs=Use("more")), Subjects(model, Mean(), People(50)))
+    bench.prepare(replace(cell, pairs=Use("more")), Subjects(model, Mean(), People(50)))
     assert bench.verifying.forwards == 120 + 240 + 150
 
 
@@ -205,10 +211,10 @@ def test_explainers_are_handed_the_threshold_the_suite_chose_and_maps_are_made_a
     cell = replace(CELL, pairs=Use("people"), n=30)
     for rule in ("vendor", "tau_eer", "vendor"):
         asked = replace(cell, verification=Verification(operating_threshold=rule))
-        evidence = bench.evidence(asked, Subjects(model, Watching(), People()))
-        evidence.explain("probe")
+        evidence = bench.prepare(asked, Subjects(model, Watching(), People())).evidence
+        evidence.engine.maps(evidence.everyone, evidence.subject, None)
         known = bench.subjects["models"]["tiny"]["verification"]["operating_threshold"]["value"]
-        assert evidence.operating_threshold == known
+        assert evidence.subject.operating_threshold == known
     tau = seen[-1]
     assert seen == [0.5, 0.5, tau, tau]  # two groups of pairs, under either threshold once
     assert tau != 0.5
@@ -297,7 +303,7 @@ def test_a_demand_must_be_cleared_by_the_whole_interval(measured):
         ("verification_eer", "at_most", eer.value, False),
         ("tmr_at_fmr_1e-3", "at_least", 0.0, False),
     ):
-        limit = Limit(metric, form, bound, where="s.yaml:3:5")
+        limit = FORMS[form](metric, where="s.yaml:3:5", **{form: bound})
         entry = judged(measured, net(), limits=(limit,))
         [found] = entry["limits"]
         assert found["verdict"]["outcome"] == ("pass" if is_met else "invalid"), (metric, bound)
@@ -311,7 +317,7 @@ def test_a_figure_without_an_interval_meets_no_demand_and_breaks_no_claim(measur
     of_one_person = Figure(0.99, math.nan, math.nan)
     figures = {**found.figures, "verification_auc": of_one_person}
     measured = replace(measured, baseline=replace(found, figures=figures))
-    limit = Limit("verification_auc", "at_least", 0.5, where="s.yaml:3:5")
+    limit = AtLeast("verification_auc", at_least=0.5, where="s.yaml:3:5")
     entry = judged(measured, carded(claim("verification_auc", 1.0)), limits=(limit,))
     assert entry["claims"][0]["verdict"]["outcome"] == "inconclusive"
     [reason] = entry["objections"]

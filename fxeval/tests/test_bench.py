@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from fxeval.bench import Bench, Subjects, settings_of
+from fxeval.bench import Bench, Subjects
 from fxeval.cells import Cell, Use
 from fxeval.chosen_pairs import chosen_rows, load_pairs
 from fxeval.contracts import PairListing
+from fxeval.described import settings_of
+from fxeval.discretion import PublicReason
 from fxeval.errors import (
     DataContractError,
     ExplainerContractError,
@@ -67,6 +69,20 @@ def tiny(seed=0):
 @pytest.fixture
 def bench():
     return Bench(batch_size=16, emit=lambda *a: None, progress=lambda *a: None)
+
+
+def ready(bench, cell, subjects):
+    """What stands behind a cell's protocol, for all its rows at once."""
+    prepared = bench.prepare(cell, subjects)
+    evidence = prepared.evidence
+
+    def explain(side, subject=evidence.subject):
+        return evidence.engine.maps(evidence.on(side).everyone, subject, None)
+
+    return SimpleNamespace(
+        explain=explain, clean=evidence.subject.clean, redraw=evidence.subject.redraw,
+        explaining=prepared.explaining,
+    )  # fmt: skip
 
 
 def listing(rows):
@@ -147,7 +163,7 @@ def test_maps_and_pairs_are_made_once_for_equal_explainers(bench):
 
     for power in (1.0, 1.0, 2.0):
         cell = replace(CELL, explainer=Use("mean", {"power": power}))
-        bench.evidence(cell, Subjects(model, Watched(power), Memory())).explain("probe")
+        ready(bench, cell, Subjects(model, Watched(power), Memory())).explain("probe")
     assert asked == [1.0, 2.0]
 
 
@@ -170,7 +186,7 @@ def test_another_fixture_parameter_suite_file_or_seed_is_asked_anew(bench, chang
             return probes.mean(1)
 
     for cell in (CELL, replace(CELL, id="same"), replace(CELL, **change)):
-        bench.evidence(cell, Subjects(model, Plain(), Memory())).explain("probe")
+        ready(bench, cell, Subjects(model, Plain(), Memory())).explain("probe")
     assert len(asked) == 2
 
 
@@ -180,8 +196,8 @@ def test_equal_weights_fed_otherwise_are_another_model(bench):
             return super().forward(images.flip(1))
 
     one, two = tiny(), TorchFaceModel("bgr", CROP, Turned(), "cosine", 0.5, tiny().digest)
-    first = bench.evidence(CELL, Subjects(one, Mean(), Memory()))
-    second = bench.evidence(replace(CELL, model=Use("bgr")), Subjects(two, Mean(), Memory()))
+    first = ready(bench, CELL, Subjects(one, Mean(), Memory()))
+    second = ready(bench, replace(CELL, model=Use("bgr")), Subjects(two, Mean(), Memory()))
     assert not torch.allclose(first.clean(), second.clean())
     assert not torch.allclose(first.explain("probe").positive, second.explain("probe").positive)
 
@@ -193,7 +209,7 @@ def test_a_network_in_training_mode_is_refused(bench):
                 return self.module.train()(images)
 
     with pytest.raises(ModelContractError, match="evaluation mode"):
-        bench.evidence(CELL, Subjects(Training(ConvNet()), Mean(), Memory()))
+        ready(bench, CELL, Subjects(Training(ConvNet()), Mean(), Memory()))
 
 
 def test_a_source_that_uses_its_buffer_again_spoils_nothing():
@@ -210,15 +226,16 @@ def test_a_source_that_uses_its_buffer_again_spoils_nothing():
 
 def test_what_maps_cost_is_counted_once_and_the_hook_is_gone(bench):
     model, before = tiny(), bench.forwards
-    evidence = bench.evidence(CELL, Subjects(model, Mean(), Memory()))
-    evidence.explain("probe")
-    evidence.explain("probe")
-    made, shared = bench.take_explaining()
-    assert (made["network"], made["side"], made["n_maps"]) == ("trained", "probe", 8)
-    assert (made["forwards"], made["backwards"], made["was_shared"]) == (16, 8, False)
-    assert shared == {**made, "was_shared": True}
+    first = ready(bench, CELL, Subjects(model, Mean(), Memory()))
+    first.explain("probe")
+    first.explain("probe")
+    later = ready(bench, CELL, Subjects(model, Mean(), Memory()))
+    later.explain("probe")
+    [made], [shared] = first.explaining, later.explaining
+    assert (made.network, made.side, made.n_maps) == ("trained", "probe", 8)
+    assert (made.forwards, made.backwards, made.was_shared) == (16, 8, False)
+    assert shared == made.model_copy(update={"was_shared": True})
     assert bench.forwards - before == 16  # probes and references
-    assert bench.take_explaining() == []
     assert not model.module._forward_hooks
 
 
@@ -234,10 +251,10 @@ def test_pooled_and_unpooled_passes_are_counted_and_batched_gradients_each(bench
             torch.autograd.grad(embeddings, images, rows, is_grads_batched=True)
             return probes.mean(1)
 
-    evidence = bench.evidence(CELL, Subjects(tiny(), Jacobian(), Memory()))
+    evidence = ready(bench, CELL, Subjects(tiny(), Jacobian(), Memory()))
     evidence.explain("probe")
-    [cost] = bench.take_explaining()
-    assert (cost["forwards"], cost["backwards"]) == (3 * 8, 8 * 8)
+    [cost] = evidence.explaining
+    assert (cost.forwards, cost.backwards) == (3 * 8, 8 * 8)
 
 
 @pytest.mark.parametrize("reason", ["it has a sigmoid", None])
@@ -248,10 +265,10 @@ def test_an_explainer_may_say_that_it_does_not_support_a_model(bench, reason):
 
     subjects = Subjects(tiny(), Picky(), Memory())
     if reason is None:
-        assert bench.evidence(CELL, subjects).explain("probe")
+        assert ready(bench, CELL, subjects).explain("probe")
         return
     with pytest.raises(UnsupportedError, match="mean cannot explain tiny: it has a"):
-        bench.evidence(CELL, subjects)
+        ready(bench, CELL, subjects)
 
 
 @pytest.mark.parametrize("answer", ["", False, True, 3])
@@ -261,7 +278,7 @@ def test_an_odd_answer_is_no_reason(bench, answer):
             return answer
 
     with pytest.raises(ExplainerContractError, match="must return the reason as text, or None"):
-        bench.evidence(CELL, Subjects(tiny(), Odd(), Memory()))
+        ready(bench, CELL, Subjects(tiny(), Odd(), Memory()))
 
 
 def test_a_model_that_is_changed_while_an_explainer_is_asked_comes_back(bench):
@@ -273,7 +290,7 @@ def test_a_model_that_is_changed_while_an_explainer_is_asked_comes_back(bench):
     model = tiny()
     before = model.module.fc.weight.clone()
     with pytest.raises(ExplainerContractError, match=r"changed the model: its weights"):
-        bench.evidence(CELL, Subjects(model, Vandal(), Memory()))
+        ready(bench, CELL, Subjects(model, Vandal(), Memory()))
     assert torch.equal(model.module.fc.weight, before)
 
 
@@ -281,7 +298,7 @@ def test_given_maps_are_not_asked_to_follow_a_redrawn_network(bench):
     class Given(Mean):
         maps_are_given = True
 
-    evidence = bench.evidence(CELL, Subjects(tiny(), Given(), Memory()))
+    evidence = ready(bench, CELL, Subjects(tiny(), Given(), Memory()))
     assert evidence.explain("probe")
     with pytest.raises(UnsupportedError, match="follow no re-drawn one"):
         evidence.redraw(0)
@@ -301,12 +318,12 @@ def test_what_is_no_explainer_is_refused_before_it_is_asked(bench, explainer, me
         explainer = Mean()
         object.__setattr__(explainer, "needs", "gradients")
     with pytest.raises(ExplainerContractError, match=message):
-        bench.evidence(CELL, Subjects(tiny(), explainer, Memory()))
+        ready(bench, CELL, Subjects(tiny(), explainer, Memory()))
 
 
 def test_the_record_tells_two_settings_of_one_class_apart(bench):
     for power in (1.0, 2.0):
-        bench.evidence(CELL, Subjects(tiny(), Mean(power), Memory()))
+        ready(bench, CELL, Subjects(tiny(), Mean(power), Memory()))
         assert bench.subjects["explainers"]["mean"]["params"] == {"power": power}
 
 
@@ -316,18 +333,19 @@ def test_an_explainer_that_cannot_be_asked_is_at_fault(bench):
             raise KeyError("no")
 
     with pytest.raises(ExplainerContractError, match=r"Rude.*raised KeyError"):
-        bench.evidence(CELL, Subjects(tiny(), Rude(), Memory()))
+        ready(bench, CELL, Subjects(tiny(), Rude(), Memory()))
 
 
 def test_a_redrawn_network_is_another_network_and_the_model_stays(bench):
     model = tiny()
     before = {name: value.clone() for name, value in model.module.state_dict().items()}
-    evidence = bench.evidence(CELL, Subjects(model, Mean(), Memory()))
+    evidence = ready(bench, CELL, Subjects(model, Mean(), Memory()))
     one, again, two = evidence.redraw(0), evidence.redraw(0), evidence.redraw(1)
-    assert torch.equal(one.maps.positive, again.maps.positive)
-    assert not torch.allclose(one.maps.positive, two.maps.positive)
-    assert one.redrawn_share > 0.9
-    assert one.spread > 1e-3
+    maps = [evidence.explain("probe", copy.subject).positive for copy in (one, again, two)]
+    assert torch.equal(maps[0], maps[1])
+    assert not torch.allclose(maps[0], maps[2])
+    assert one.network.redrawn_share > 0.9
+    assert one.network.spread > 1e-3
     for name, value in model.module.state_dict().items():
         assert torch.equal(value, before[name])
 
@@ -350,8 +368,8 @@ def test_a_black_box_is_refused_gradients_and_re_drawing(bench):
         needs = frozenset({"gradients"})
 
     with pytest.raises(UnsupportedError, match="needs gradients, and the model is a black box"):
-        bench.evidence(CELL, Subjects(Api(), NeedsGradients(), Memory()))
-    evidence = bench.evidence(CELL, Subjects(Api(), Mean(), Memory()))
+        ready(bench, CELL, Subjects(Api(), NeedsGradients(), Memory()))
+    evidence = ready(bench, CELL, Subjects(Api(), Mean(), Memory()))
     with pytest.raises(UnsupportedError, match="can't be re-drawn"):
         evidence.redraw(0)
 
@@ -377,7 +395,7 @@ class Wrong(torch.nn.Module):
 def test_a_model_that_tells_no_faces_apart_is_refused(bench, answer, message):
     model = TorchFaceModel("bad", CROP, Wrong(answer), "cosine", 0.5, "f" * 64)
     with pytest.raises(ModelContractError, match=message):
-        bench.evidence(CELL, Subjects(model, Mean(), Memory()))
+        ready(bench, CELL, Subjects(model, Mean(), Memory()))
 
 
 def test_embed_and_module_must_agree(bench):
@@ -387,13 +405,13 @@ def test_embed_and_module_must_agree(bench):
 
     model = Two(ConvNet().eval())
     with pytest.raises(ModelContractError, match="must agree"):
-        bench.evidence(CELL, Subjects(model, Mean(), Memory()))
+        ready(bench, CELL, Subjects(model, Mean(), Memory()))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_refused(bench):
     with pytest.raises(ModelContractError, match="there is no CUDA device"):
-        bench.evidence(replace(CELL, device="cuda"), Subjects(tiny(), Mean(), Memory()))
+        ready(bench, replace(CELL, device="cuda"), Subjects(tiny(), Mean(), Memory()))
 
 
 def test_rows_that_the_list_sets_aside_are_never_chosen():
@@ -424,7 +442,7 @@ def test_nonmates_that_the_list_names_are_loaded_with_their_identities():
 
 def test_a_network_whose_layers_are_out_of_reach_is_not_redrawn(bench):
     scripted = replace(tiny(), has_layers=False)
-    evidence = bench.evidence(CELL, Subjects(scripted, Mean(), Memory()))
+    evidence = ready(bench, CELL, Subjects(scripted, Mean(), Memory()))
     with pytest.raises(UnsupportedError, match="layers are out of reach"):
         evidence.redraw(0)
 
@@ -449,8 +467,8 @@ def test_equal_weights_under_another_card_are_another_model(bench):
 
     NAMES = ("name", "crop", "similarity", "operating_threshold", "digest")
     one, two = Carded(ConvNet(0), "a" * 64), Carded(ConvNet(1), "b" * 64)
-    first = bench.evidence(CELL, Subjects(one, Mean(), Memory()))
-    second = bench.evidence(CELL, Subjects(two, Mean(), Memory()))
+    first = ready(bench, CELL, Subjects(one, Mean(), Memory()))
+    second = ready(bench, CELL, Subjects(two, Mean(), Memory()))
     assert not torch.allclose(first.clean(), second.clean())
 
 
@@ -469,7 +487,7 @@ def test_lists_that_differ_in_their_nonmates_alone_have_different_digests(bench)
     for source in (Memory(), Triplets(), Triplets(next=2), Triplets(next=2)):
         params = {"next": getattr(source, "next", None)}
         cell = replace(CELL, pairs=replace(CELL.pairs, params=params))
-        bench.evidence(cell, Subjects(tiny(), Mean(), source))
+        ready(bench, cell, Subjects(tiny(), Mean(), source))
         found.add(bench.subjects["pairs"]["memory"]["digest"])
     assert len(found) == 3
 
@@ -497,7 +515,7 @@ def test_a_model_that_fails_on_an_image_of_the_list_is_not_measured_again_for_ev
     for explainer in ("mean", "other"):
         cell = replace(CELL, explainer=Use(explainer))
         with pytest.raises(ModelContractError, match="NaN"):
-            bench.evidence(cell, Subjects(model, Mean(), TwoSided(n=40)))
+            ready(bench, cell, Subjects(model, Mean(), TwoSided(n=40)))
         counts.append(len(model.batches))
     assert counts[0] == counts[1] > 5
 
@@ -506,7 +524,9 @@ def test_pairs_that_are_set_aside_are_counted_with_their_reasons(bench):
     class Aside(Memory):
         def listing(self):
             found = super().listing()
-            return replace(found, set_aside=("wrongly labelled",) + ("",) * (len(found) - 1))
+            return replace(
+                found, set_aside=(PublicReason("wrongly labelled"),) + ("",) * (len(found) - 1)
+            )
 
-    bench.evidence(CELL, Subjects(tiny(), Mean(), Aside()))
+    ready(bench, CELL, Subjects(tiny(), Mean(), Aside()))
     assert bench.subjects["pairs"]["memory"]["set_aside"] == {"wrongly labelled": 1}

@@ -292,12 +292,12 @@ def test_rows_do_not_depend_on_their_batch_and_the_model_comes_back_as_it_was(mo
 @pytest.mark.parametrize(
     ("identity", "classes", "message"),
     [
-        (("ann",) * 9, (), "at least 2 different identities expected, got 1"),
+        (("ann",) * 9, (), "expected at least 2 different identities, got 1"),
         (NAMES * 3, (*NAMES, "dora"), "got none of 1 of 4, 'dora'"),
         (NAMES * 3, ("ann", "bob"), "1 identities are none of the 2 classes, 'cleo'"),
-        (NAMES * 3, (*NAMES, "ann"), "at least 2 different identities expected, got 3 of 4"),
-        (NAMES, (), "one identity for each image expected, got 3 for 9"),
-        ((), (), "at least 2 different identities expected, got 0"),
+        (NAMES * 3, (*NAMES, "ann"), "expected at least 2 different identities, got 3 of 4"),
+        (NAMES, (), "expected one identity for each image, got 3 for 9"),
+        ((), (), "expected at least 2 different identities, got 0"),
     ],
 )
 def test_galleries_that_are_no_closed_set_are_refused(identity, classes, message):
@@ -316,7 +316,7 @@ def broken(value: float) -> Tensor:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (broken(float("nan")), r"finite values in \[0, 1\] expected, got nan"),
+        (broken(float("nan")), r"expected finite values in \[0, 1\], got nan"),
         (broken(float("inf")), "got .* to inf"), (broken(1.1), "to 1.1"),
         (255 * images(9, 1), "Divide pixels by 255"), (broken(-0.1), "got -0.1"),
         (images(9, 1)[0], r"floats \(N, 3, H, W\)"), (images(9, 1)[:0], "N >= 1"),

@@ -127,7 +127,8 @@ def test_an_unknown_command_is_refused_with_usage():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--version"], ["-h"], ["list", "-h"], ["convert", "-h"], ["data", "-h"]]
+    "arguments",
+    [["--version"], ["-h"], ["list", "-h"], ["convert", "-h"], ["data", "-h"], ["schema", "-h"]],
 )
 def test_starting_the_command_loads_no_torch(arguments: list[str]):
     code = (

@@ -65,10 +65,10 @@ def test_without_a_usable_image_the_exit_code_says_so(folder):
         (["faces", "out", "--detector", "missing.onnx"], "missing.onnx: cannot be read"),
         (["faces", "out", "--detector", "a.csv"], "SHA-256 of a known YuNet"),
         (["faces", "out", "--detector", "a.csv", "--confidence", "7"], "confidence"),
-        (["faces", "out", "--landmarks", "faces"], "a regular file expected"),
+        (["faces", "out", "--landmarks", "faces"], "expected a regular file"),
         (["faces", "out", "--landmarks", "a.csv", "--crop", "none\x1b"], r"got 'none\\x1b'"),
         (["faces", "faces/out", "--landmarks", "a.csv"], "inside the other"),
-        (["missing", "out", "--landmarks", "a.csv"], "a folder of images expected"),
+        (["missing", "out", "--landmarks", "a.csv"], "expected a folder of images"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_without_a_traceback(folder, args, message):

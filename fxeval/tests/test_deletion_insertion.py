@@ -9,10 +9,11 @@ from fxeval.contracts import RowState, SaliencyMaps
 from fxeval.explainers.controls import ControlInputs, control_maps
 from fxeval.forward_pool import ForwardPool
 from fxeval.metrics.deletion_insertion import METRICS, Parameters, measure
-from fxeval.metrics.evidence import Evidence
-from fxeval.metrics.removal_curves import Perturbed, area, trace
+from fxeval.metrics.orders import Order
+from fxeval.metrics.removal_curves import Removal, area, trace
 from fxeval.ranking import ranks
 from fxeval.seeding import seed_of
+from fxeval.tests.evidence import evidence_of, series_of
 from fxeval.tests.rounding import FLOAT64, assert_rounded, condition_of, terms_of
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
 
@@ -42,32 +43,23 @@ class Scene:
             "probe": SaliencyMaps(maps, None, tuple(states)),
             "reference": SaliencyMaps(other if reference_maps is None else reference_maps),
         }
-        self.rows = []
-        self.evidence = Evidence(
-            pairs=self.pairs,
-            similarity="cosine",
-            operating_threshold=threshold,
-            seed=5,
-            clean=lambda: self.pool.clean(self.model, self.pairs),
-            embed=lambda wanted: self.pool.embed(self.model, self.pairs, wanted),
-            explain=lambda side: self.maps[side],
-            redraw=None,
-            emit=self.rows.extend,
+        self.evidence = evidence_of(
+            self.pairs, self.model, maps=self.maps, threshold=threshold, pool=self.pool
         )
 
     def measure(self, **parameters):
         found = measure(
             self.evidence, Parameters(**{"steps": STEPS, "fills": ("mean",), **parameters})
         )
-        return found, {(one.metric, one.map, one.fill): one for one in found.series}
+        return found, series_of(found)
 
     def area(self, maps, *, side="probe", fill="mean"):
         """Deletion and insertion areas of given maps, straight from the curves."""
-        pairs = self.pairs
-        image, other = (pairs.probe, pairs.reference)[:: 1 if side == "probe" else -1]
+        pairs, evidence = self.pairs, self.evidence.on(side)
         seeds = [seed_of(5, "ties", pairs.row_id(row), side) for row in range(len(pairs))]
-        found = trace(Perturbed(image, other, ranks(maps, seeds), fill), STEPS, self.evidence)
-        return area(found.fraction, found.cosine)
+        order = Order("any", np.arange(len(pairs)), ranks(maps, seeds), ())
+        found = trace(Removal(evidence, evidence.subject, order, fill), STEPS)
+        return area(found.fraction, found.answer)
 
 
 def test_every_metric_map_and_fill_has_a_series_and_every_map_two_curves():
@@ -75,8 +67,13 @@ def test_every_metric_map_and_fill_has_a_series_and_every_map_two_curves():
     found, series = scene.measure(fills=("mean", "black"), controls=("centre", "inverse"))
     maps = ["explainer", "control.centre", "control.inverse"]
     assert set(series) == {(n, m, f) for n in NAMES for m in maps for f in ("mean", "black")}
-    assert len(found.curves) == 2 * 3 * 2
-    assert found.curves[0].similarity.shape == (N, STEPS + 1)
+    rows = found.rows("cell")
+    assert len(rows) == N
+    curves = [(one.map, one.under["fill"], *sorted(one.curves)) for one in rows[0].measured]
+    assert sorted(curves) == sorted(
+        (m, f, "deletion", "insertion") for m in maps for f in ("mean", "black")
+    )
+    assert {len(c) for one in rows[0].measured for c in one.curves.values()} == {STEPS + 1}
 
 
 def test_values_are_the_areas_of_the_curves_of_each_map():
@@ -157,16 +154,17 @@ def test_a_threshold_never_crossed_and_one_crossed_at_the_start_have_their_state
     assert np.isfinite(high["deletion_auc", "explainer", "mean"].values).all()
     found, none = Scene(threshold=None).measure()
     assert np.isnan(none["insertion_fraction_to_match", "explainer", "mean"].values).all()
-    assert "no operating threshold" in found.notes[0]
+    assert "no operating threshold" in found.remarks[0]
 
 
-def test_rows_are_emitted_in_order_with_their_curves():
+def test_rows_come_in_order_with_their_curves():
     scene = Scene()
-    _, series = scene.measure(controls=("centre",))
-    assert [row["row"] for row in scene.rows] == [scene.pairs.row_id(row) for row in range(N)]
-    first = scene.rows[7]["maps"][0]
-    assert first["values"]["deletion_auc"] == series["deletion_auc", "explainer", "mean"].values[7]
-    assert len(first["deletion"]) == STEPS + 1
+    found, series = scene.measure(controls=("centre",))
+    rows = found.rows("cell")
+    assert [row.row for row in rows] == [scene.pairs.row_id(row) for row in range(N)]
+    first = rows[7].measured[0]
+    assert first.values["deletion_auc"] == series["deletion_auc", "explainer", "mean"].values[7]
+    assert len(first.curves["deletion"]) == STEPS + 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fxeval.estimation import mean_estimate, median_estimate, median_rank, paired, t_quantile
+from fxeval.statistics.estimate import (
+    mean_estimate,
+    median_estimate,
+    median_rank,
+    paired,
+    t_quantile,
+)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.8, 0.9, 0.95, 0.99, 0.9999])

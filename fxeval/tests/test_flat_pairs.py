@@ -79,24 +79,30 @@ def replaced(row: int, line: str) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"x:1: 'file label'"),
-        (CPLFW.partition("\n")[2], r"x: two lines a pair .* got 15 lines"),
+        ("", r"x:1: expected 'file label'"),
+        (CPLFW.partition("\n")[2], r"x: expected two lines a pair .* got 15 lines"),
         (CPLFW + "Eve_1.jpg 1\nEve_2.jpg 1\n", r"x: .* got 18 lines"),
-        (replaced(2, "Ann_0002.png 0"), r"x:1: the same label .* got 1 and 0"),
-        (replaced(4, "Bob_0002.png 2"), r"x:3: the same label .* got 1 and 2"),
-        (flat([1, 0, 1, 1, 0, 0, 0, 0]), r"x:3: a mated pair .* got label 0.*first 4 pairs"),
-        (flat([1, 1, 1, 1, 0, 1, 0, 0]), r"x:11: a nonmated pair .* got label 1"),
-        (replaced(2, "Bob_0002.png 1"), r"x:1: a mated pair of one identity .*'Ann' and 'Bob'"),
-        (replaced(10, "Ann_0002.png 0"), r"x:9: a nonmated pair of two identities"),
-        (replaced(2, "Ann_0001.png 1"), r"x:1: different images"),
-        (replaced(3, "Bob.png 1"), r"x:3: a file such as 'Ann_0001.jpg'"),
-        (replaced(3, "Bob_0001.png -1"), r"x:3: 'file label'"),
-        (replaced(3, "Bob_0001.png one"), r"x:3: 'file label'"),
-        (replaced(3, "Bob_0001.png ١"), r"x:3: 'file label'"),
-        (replaced(3, "Bob_0001.png"), r"x:3: 'file label'"),
-        (replaced(3, "Bob_0001.png 1 1"), r"x:3: 'file label'"),
-        (replaced(3, ""), r"x:3: 'file label'"),
-        (replaced(3, "../Bob_0001.png 1"), r"x:3: a relative path inside the folder"),
+        (replaced(2, "Ann_0002.png 0"), r"x:1: expected the same label .* got 1 and 0"),
+        (replaced(4, "Bob_0002.png 2"), r"x:3: expected the same label .* got 1 and 2"),
+        (
+            flat([1, 0, 1, 1, 0, 0, 0, 0]),
+            r"x:3: expected a mated pair .* got label 0.*first 4 pairs",
+        ),
+        (flat([1, 1, 1, 1, 0, 1, 0, 0]), r"x:11: expected a nonmated pair .* got label 1"),
+        (
+            replaced(2, "Bob_0002.png 1"),
+            r"x:1: expected a mated pair of one identity, got 'Ann' and 'Bob'",
+        ),
+        (replaced(10, "Ann_0002.png 0"), r"x:9: expected a nonmated pair of two identities"),
+        (replaced(2, "Ann_0001.png 1"), r"x:1: expected different images"),
+        (replaced(3, "Bob.png 1"), r"x:3: expected a file such as 'Ann_0001.jpg'"),
+        (replaced(3, "Bob_0001.png -1"), r"x:3: expected 'file label'"),
+        (replaced(3, "Bob_0001.png one"), r"x:3: expected 'file label'"),
+        (replaced(3, "Bob_0001.png ١"), r"x:3: expected 'file label'"),
+        (replaced(3, "Bob_0001.png"), r"x:3: expected 'file label'"),
+        (replaced(3, "Bob_0001.png 1 1"), r"x:3: expected 'file label'"),
+        (replaced(3, ""), r"x:3: expected 'file label'"),
+        (replaced(3, "../Bob_0001.png 1"), r"x:3: expected a relative path inside the folder"),
         (replaced(3, "Bob_0001\0.png 1"), r"x:3: .*U\+0000"),
         (CPLFW.replace("\n", "\r"), r"x:1: .*U\+000D"),
     ],
@@ -159,15 +165,15 @@ def test_images_of_a_patch_list_are_of_one_identity_where_they_are_mated():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"x:1: 'file file 1'"),
-        (PATCH + "00001.png 00005.png 0\n", r"x:4: 'file file 1'"),
-        (PATCH + "00001.png 00005.png\n", r"x:4: 'file file 1'"),
-        (PATCH + "00001.png 00005.png 1 1\n", r"x:4: 'file file 1'"),
-        (PATCH + "00001.png 00001.png 1\n", r"x:4: different images"),
+        ("", r"x:1: expected 'file file 1'"),
+        (PATCH + "00001.png 00005.png 0\n", r"x:4: expected 'file file 1'"),
+        (PATCH + "00001.png 00005.png\n", r"x:4: expected 'file file 1'"),
+        (PATCH + "00001.png 00005.png 1 1\n", r"x:4: expected 'file file 1'"),
+        (PATCH + "00001.png 00001.png 1\n", r"x:4: expected different images"),
         (PATCH + "00001.png 00002.png 1\n", r"x:4: repeats x:1"),
-        (PATCH + "00002.png 00001.png -1\n", r"x:4: a nonmated pair of two identities"),
-        (PATCH + "/00002.png 00001.png -1\n", r"x:4: a relative path"),
-        ("a.png b.png 1\nb.png c.png 1\nc.png a.png -1", r"x:3: a nonmated pair"),
+        (PATCH + "00002.png 00001.png -1\n", r"x:4: expected a nonmated pair of two identities"),
+        (PATCH + "/00002.png 00001.png -1\n", r"x:4: expected a relative path"),
+        ("a.png b.png 1\nb.png c.png 1\nc.png a.png -1", r"x:3: expected a nonmated pair"),
     ],
 )
 def test_a_wrong_patch_list_is_refused(text: str, message: str):
@@ -187,5 +193,5 @@ def test_a_table_of_identities_makes_fewer_of_them(tmp_path: Path):
     )
     assert len({*known.listing().probe_identity, *known.listing().reference_identity}) == 3
     (tmp_path / "who.csv").write_text(table.format("Bob"))
-    with pytest.raises(DataContractError, match=r"pairs\.txt:2: a nonmated pair"):
+    with pytest.raises(DataContractError, match=r"pairs\.txt:2: expected a nonmated pair"):
         known.listing()

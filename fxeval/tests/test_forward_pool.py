@@ -13,6 +13,7 @@ from fxeval.explainers.mask_banks import bank_of
 from fxeval.forward_pool import ForwardPool, PooledModel
 from fxeval.perturbation import fill_images
 from fxeval.ranking import ranks
+from fxeval.tests.evidence import comparison
 from fxeval.tests.rounding import assert_rounded, condition_of, terms_of
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
 
@@ -160,6 +161,16 @@ def test_a_model_that_breaks_its_promise_is_named(pairs, what, message):
     assert "vendor-x" in str(error.value)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 15, 16, 17, 31])
+def test_an_image_has_the_same_embedding_whatever_it_is_asked_for_with(model, n):
+    images = torch.rand(31, 3, 16, 16, generator=torch.Generator().manual_seed(n))
+    together = ForwardPool(batch_size=16).embed_images(model, images)
+    turned = torch.randperm(31, generator=torch.Generator().manual_seed(n))
+    parts = [ForwardPool(batch_size=16).embed_images(model, images[one])
+             for one in turned.split(n)]  # fmt: skip
+    assert torch.equal(torch.cat(parts), together[turned])
+
+
 def test_memory_is_bounded_and_forgetting_changes_nothing(model, pairs):
     pool = ForwardPool(batch_size=8, memory_bytes=1)
     wanted = described(pairs, [(0, 0), (0, 9), (0, N)])
@@ -174,7 +185,8 @@ def test_a_pooled_model_embeds_in_the_pools_batches(model, pairs):
     pooled = PooledModel(model, pool, "key")
     expected = deepcopy(model.module).double()(images.double())
     assert_embedded(pooled.embed(images), expected, model.module, images)
-    assert model.batches == [3, 3, 2]
+    assert model.batches == [3, 3, 3]  # the last is filled up
+    assert pool.forwards == 8
     assert pool.forwards == 8
     assert (pooled.name, pooled.crop, pooled.digest) == (model.name, model.crop, model.digest)
 
@@ -204,7 +216,7 @@ def test_masked_embeddings_equal_those_of_images_masked_one_by_one(model, fill):
     found = PooledModel(model, ForwardPool(batch_size=3), "key").embed_masked(image, masks, fill)
     expected = masked_one_by_one(model.module, image, masks.masks, fill)
     assert_embedded(found, expected, model.module, image[None])
-    assert model.batches == [3, 3, 1]
+    assert model.batches == [3, 3, 3]
 
 
 def test_masked_embeddings_are_paid_for_once_per_model_image_bank_and_fill(model):
@@ -233,7 +245,7 @@ def test_a_batch_of_masked_images_depends_on_the_request_alone(model):
     used.embed_masked(image, bank(3), "black")
     model.batches.clear()
     found = used.embed_masked(image, bank(8), "black")
-    assert model.batches == [5, 3]
+    assert model.batches == [5, 5]
     assert torch.equal(found, fresh.embed_masked(image, bank(8), "black"))
 
 
@@ -306,7 +318,7 @@ def test_a_vandal_cannot_poison_the_memory(model, pairs, change, undo, state, is
     if is_remembered_before:
         pooled.embed_masked(IMAGE, bank(), "black")
     vandal = Vandal(change, undo)
-    maps = explain(vandal, pooled, pairs, side="probe", seed=0, progress=lambda *_: None)
+    maps = explain(vandal, pooled, comparison(pairs), seed=0, progress=lambda *_: None)
     assert set(maps.states) == {state}
     assert all(not torch.allclose(met, honest, atol=1e-3) for met in vandal.met)  # it did change
     assert torch.equal(pooled.embed_masked(IMAGE, bank(), "black"), honest)
@@ -317,7 +329,7 @@ def test_what_a_vandal_embeds_before_its_deed_is_remembered_and_right(model, pai
     pool = ForwardPool()
     pooled = PooledModel(model, pool, "key")
     vandal = Vandal(louder, before=lambda model: model.embed_masked(IMAGE, bank(), "black"))
-    explain(vandal, pooled, pairs, side="probe", seed=0, progress=lambda *_: None)
+    explain(vandal, pooled, comparison(pairs), seed=0, progress=lambda *_: None)
     paid = pool.forwards
     assert torch.equal(pooled.embed_masked(IMAGE, bank(), "black"), honest)
     assert pool.forwards == paid

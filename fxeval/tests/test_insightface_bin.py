@@ -185,11 +185,11 @@ def test_an_identities_file_says_who_is_who(bin_file, tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("Ann Ann Ann Bob Bob Bob Ann", r"8 lines expected, one for each image .* got 7"),
+        ("Ann Ann Ann Bob Bob Bob Ann", r"expected 8 lines, one for each image, got 7"),
         ("Ann Bob Ann Cid Cid Cid Bob Dan", "pair 0 .* labelled mated, but .*1 and 2.* differ"),
         ("Ann Ann Ann Ann Ann Ann Ann Cid", "pair 1 .* labelled nonmated, but .* are equal"),
-        ("Ann Ann Bob Cid Cid Cid Ann Dan", r"who.txt:3: the identity of line 1 expected"),
-        ("Ann  Ann Bob Bob Bob Ann Cid", "who.txt:2: an identity expected, got nothing"),
+        ("Ann Ann Bob Cid Cid Cid Ann Dan", r"who.txt:3: expected the identity of line 1"),
+        ("Ann  Ann Bob Bob Bob Ann Cid", "who.txt:2: expected an identity, got nothing"),
     ],
 )
 def test_an_identities_file_that_disagrees_is_refused(bin_file, tmp_path, lines, message):
@@ -209,7 +209,7 @@ def test_folds_are_contiguous_and_as_even_as_can_be(tmp_path):
 
 @pytest.mark.parametrize("folds", [0, 1, 5, -3])
 def test_a_number_of_folds_that_cannot_be_is_refused(bin_file, folds):
-    with pytest.raises(DataContractError, match=f"2 to 4 folds expected.* got {folds}"):
+    with pytest.raises(DataContractError, match=f"expected 2 to 4 folds.* got {folds}"):
         source(bin_file, folds=folds).listing()
 
 
@@ -242,7 +242,7 @@ def test_every_image_that_cannot_be_used_is_counted_and_the_first_are_named(tmp_
     message = str(error.value)
     assert "3 of 12 images cannot be used" in message
     assert all(f"x.bin: image {row}: " in message for row in (8, 9, 10))
-    assert "112 x 112 pixels expected (arcface112), got 96 x 112" in message
+    assert "expected 112 x 112 pixels (arcface112), got 96 x 112" in message
 
 
 def test_the_size_of_the_images_is_that_of_the_crop(tmp_path):
@@ -273,7 +273,7 @@ def test_large_files_images_and_lists_are_refused(bin_file, tmp_path, monkeypatc
     with pytest.raises(DataContractError, match="at most 2147483648 bytes"):
         source(tmp_path / "huge.bin").listing()
     padded = ENCODED[0][:-12] + b"\0" * (1 << 20) + ENCODED[0][-12:]
-    with pytest.raises(DataContractError, match="image 0: at most 1048576 bytes expected"):
+    with pytest.raises(DataContractError, match="image 0: expected at most 1048576 bytes"):
         source(write(tmp_path / "x.bin", [padded, ENCODED[0]], [True])).listing()
     monkeypatch.setattr(insightface_bin, "MAX_IMAGES", 7)
     with pytest.raises(DataContractError, match="2 to 7 images, got 8 images"):

@@ -126,7 +126,7 @@ def test_aligned_images_in_folders_of_people_need_no_manifest(tmp_path: Path):
     assert pairs.card().n_images == 3
     with pytest.raises(DataContractError, match=r"'aligned_to': unknown crop .*arcface112"):
         LfwPairs(tmp_path, aligned_to="arcface111")
-    with pytest.raises(DataContractError, match="'on_missing': 'error' or 'exclude'"):
+    with pytest.raises(DataContractError, match="'on_missing': expected 'error' or 'exclude'"):
         LfwPairs(tmp_path, on_missing="skip")
 
 
@@ -140,21 +140,21 @@ def test_a_pair_of_one_content_under_two_names_is_set_aside(root: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"x:1: header .* got ''"),
-        ("ten\t300\n", r"x:1: header"),
-        ("1\t2\t3\n", r"x:1: header"),
-        ("0\t300\n", r"x:1: header"),
-        ("1\t-1\n", r"x:1: header"),
-        ("1\t1\nAnn\t1\t2\n", r"x: 2 pairs expected .* got 1 lines"),
+        ("", r"x:1: expected the header .* got ''"),
+        ("ten\t300\n", r"x:1: expected the header"),
+        ("1\t2\t3\n", r"x:1: expected the header"),
+        ("0\t300\n", r"x:1: expected the header"),
+        ("1\t-1\n", r"x:1: expected the header"),
+        ("1\t1\nAnn\t1\t2\n", r"x: expected 2 pairs .* got 1 lines"),
         ("1\t1\nAnn\t1\t2\nAnn\t1\tBob\t1\nBob\t1\t2\n", r"got 3 lines"),
         ("999999\t999999\nAnn\t1\t2\n", r"got 1 lines"),
-        ("1\t1\nAnn\t1\tBob\t2\nAnn\t1\t2\n", r"x:2: a mated pair 'name i j' expected"),
-        ("1\t1\nAnn\t1\t2\nAnn\t1\tAnn\t2\n", r"x:3: a nonmated pair"),
-        ("1\t1\nAnn\t1\t1\nAnn\t1\tBob\t2\n", r"x:2: two different images"),
+        ("1\t1\nAnn\t1\tBob\t2\nAnn\t1\t2\n", r"x:2: expected a mated pair 'name i j'"),
+        ("1\t1\nAnn\t1\t2\nAnn\t1\tAnn\t2\n", r"x:3: expected a nonmated pair"),
+        ("1\t1\nAnn\t1\t1\nAnn\t1\tBob\t2\n", r"x:2: expected two different images"),
         ("1\t1\nAnn\t0\t1\nAnn\t1\tBob\t2\n", r"x:2: .* image numbers from 1"),
         ("1\t1\nAnn\t1\ttwo\nAnn\t1\tBob\t2\n", r"x:2: .* got 'Ann 1 two'"),
         ("1\t1\nAnn\n\n", r"got 1 lines"),
-        ("1\t1\n\nAnn\t1\tBob\t2\n", r"x:2: 'name i j'"),
+        ("1\t1\n\nAnn\t1\tBob\t2\n", r"x:2: expected 'name i j'"),
         ("1\t1\nAnn\t1\t٣\nAnn\t1\tBob\t2\n", r"x:2:"),
     ],
 )
@@ -283,7 +283,7 @@ def test_every_bad_file_is_named_and_only_those(root: Path):
         pairs.images([*sorted({*listing.probe, *listing.reference}), "no-such-id"], DLIB_150)
     message = str(caught.value)
     assert "4 of 6 images" in message
-    for text in ("Ann/0001.png", "Bob/0002.png", "Cleo/0001.png: SHA-256", "'no-such-id'"):
+    for text in ("Ann/0001.png", "Bob/0002.png", "Cleo/0001.png: expected SHA-256", "'no-such-id'"):
         assert text in message
     assert "Ann/0002.png" not in message
     assert "Bob/0001.png" not in message

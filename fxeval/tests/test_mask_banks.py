@@ -36,6 +36,7 @@ from fxeval.tests.black_boxes import (
     slow_scores,
     with_condition,
 )
+from fxeval.tests.evidence import comparison
 from fxeval.tests.rounding import FLOAT64, assert_rounded, condition_of, terms_of
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
 
@@ -264,12 +265,12 @@ def test_both_sides_of_a_list_share_the_images_that_recur(pooled):
     explainer = EXPLAINERS[0]
     for side, distinct in (("probe", 1), ("reference", 20)):
         before = pooled.pool.forwards
-        explain(explainer, pooled, pairs, side=side, seed=1, progress=lambda *_: None)
+        explain(explainer, pooled, comparison(pairs, side), seed=1, progress=lambda *_: None)
         assert pooled.pool.forwards - before == distinct * N + len(pairs)
     again = pooled.pool.forwards
-    explain(explainer, pooled, pairs, side="probe", seed=1, progress=lambda *_: None)
+    explain(explainer, pooled, comparison(pairs), seed=1, progress=lambda *_: None)
     assert pooled.pool.forwards - again == len(pairs)  # the references alone
-    explain(explainer, pooled, pairs, side="probe", seed=2, progress=lambda *_: None)
+    explain(explainer, pooled, comparison(pairs), seed=2, progress=lambda *_: None)
     assert pooled.pool.forwards - again == 2 * len(pairs) + N  # another suite, another bank
 
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from fxeval.cells import Outcome
 from fxeval.contracts import RowState, SaliencyMaps
-from fxeval.metrics.evidence import Evidence, Redrawn
 from fxeval.metrics.model_randomisation import Parameters, measure
+from fxeval.results import Outcome
+from fxeval.statistics.redrawn import network_objection
+from fxeval.tests.evidence import evidence_of, series_of
 from fxeval.tests.rounding import FLOAT64, assert_rounded
 from fxeval.tests.subjects import make_pairs
 
@@ -20,17 +21,14 @@ def maps_of(seed, *, states=()):
     return SaliencyMaps(maps, None, tuple(states))
 
 
-def run(before, *after, spread=0.5):
-    rows = []
-    evidence = Evidence(
-        pairs=make_pairs(N), similarity="cosine", operating_threshold=None, seed=1,
-        clean=None, embed=None,
-        explain=lambda side: before,
-        redraw=lambda index: Redrawn(after[index], spread, 1.0),
-        emit=rows.extend,
-    )  # fmt: skip
-    found = measure(evidence, Parameters(redraws=len(after)))
-    return found, {one.metric: one for one in found.series}, rows
+def run(before, *after, spread=0.5, share=1.0):
+    evidence = evidence_of(
+        make_pairs(N), maps={"probe": before}, after=after, spread=spread, share=share
+    )
+    ledger = measure(evidence, Parameters(redraws=len(after)))
+    rows = ledger.rows("cell")
+    objection = network_objection(ledger.networks, rows)
+    return objection, {metric: one for (metric, *_), one in series_of(ledger).items()}, rows
 
 
 def test_the_values_are_spearmans_correlations_pair_by_pair():
@@ -57,28 +55,28 @@ def test_several_redraws_are_averaged():
 
 def test_a_constant_map_counts_as_a_random_order():
     flat = SaliencyMaps(torch.zeros(N, 8, 8), None, (RowState.DEGENERATE_MAP,) * N)
-    found, series, _ = run(flat, maps_of(2))
+    objection, series, _ = run(flat, maps_of(2))
     values = series["rank_correlation_fully_randomised"].values
     assert np.isfinite(values).all()
     assert abs(np.median(values)) < 0.1
     assert set(series["rank_correlation_fully_randomised"].states) == {RowState.DEGENERATE_MAP}
-    assert found.objection is None
+    assert objection is None
 
 
 @pytest.mark.parametrize(("flat", "objects"), [(8, False), (9, True)])
 def test_many_constant_maps_of_the_redrawn_network_teach_nothing(flat, objects):
     after = maps_of(2, states=[RowState.DEGENERATE_MAP] * flat + [RowState.OK] * (N - flat))
-    found, series, _ = run(maps_of(1), after)
-    assert (found.objection is not None) == objects
+    objection, series, _ = run(maps_of(1), after)
+    assert (objection is not None) == objects
     if objects:
-        assert found.objection.outcome is Outcome.INCONCLUSIVE
+        assert objection.outcome is Outcome.INCONCLUSIVE
     assert set(series["rank_correlation_fully_randomised"].states) == {RowState.OK}
 
 
 def test_a_collapsed_network_makes_the_check_invalid():
-    found, _, _ = run(maps_of(1), maps_of(2), spread=1e-5)
-    assert found.objection.outcome is Outcome.INVALID
-    assert "collapsed" in found.objection.reason
+    objection, _, _ = run(maps_of(1), maps_of(2), spread=1e-5)
+    assert objection.outcome is Outcome.INVALID
+    assert "collapsed" in objection.reason
 
 
 def test_a_broken_map_before_or_after_has_no_value():
@@ -89,3 +87,9 @@ def test_a_broken_map_before_or_after_has_no_value():
     one = series["absolute_rank_correlation_fully_randomised"]
     assert np.flatnonzero(np.isnan(one.values)).tolist() == [0, 1]
     assert one.states[:3] == (RowState.EXPLAINER_RAISED, RowState.NAN_MAP, RowState.OK)
+
+
+def test_a_network_that_keeps_its_weights_makes_the_check_invalid():
+    objection, _, _ = run(maps_of(1), maps_of(2), share=0.4)
+    assert objection.outcome is Outcome.INVALID
+    assert "only 40% of the parameters" in objection.reason

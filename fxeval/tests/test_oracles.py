@@ -21,9 +21,9 @@ from torch.nn import functional as F
 from fxeval.contracts import Crop, Fill
 from fxeval.explainers.cam import GradCAM
 from fxeval.forward_pool import ForwardPool
-from fxeval.metrics.evidence import Evidence
-from fxeval.metrics.removal_curves import Curves, Perturbed, area, trace
+from fxeval.metrics.removal_curves import Curves, area, trace
 from fxeval.ranking import ranks
+from fxeval.tests.evidence import evidence_of, removal
 from fxeval.tests.peers import MaskedPairs, pytorch_grad_cam, quantus_curves, torchcam_areas
 from fxeval.tests.rounding import allowance, assert_rounded, condition_of, terms_of
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
@@ -62,21 +62,7 @@ def follow(order: Tensor, steps: int, fill: Fill) -> Curves:
     """Trace both curves through a forward pool whose batches mix pairs and steps."""
     model, pool = CountingModel(NET), ForwardPool(batch_size=50)
 
-    def absent(*_: object) -> None:
-        raise AssertionError("a curve of given ranks needs no map and emits no row")
-
-    evidence = Evidence(
-        pairs=PAIRS,
-        similarity="cosine",
-        operating_threshold=None,
-        seed=0,
-        clean=lambda: pool.clean(model, PAIRS),
-        embed=lambda wanted: pool.embed(model, PAIRS, wanted),
-        explain=absent,
-        redraw=absent,
-        emit=absent,
-    )
-    return trace(Perturbed(PAIRS.probe, PAIRS.reference, order, fill), steps, evidence)
+    return trace(removal(evidence_of(PAIRS, model, pool=pool), order, fill), steps)
 
 
 def unit_images(rows: Tensor) -> Tensor:
@@ -157,7 +143,7 @@ def test_areas_agree_with_torchcam(maps, fill, steps):
     replayed = ranks_of(stable.numpy())
     found = follow(replayed, steps, fill)
     theirs = torchcam_areas_of_pairs(maps, steps, fill)
-    assert_rounded(area(found.fraction, found.cosine), theirs, **rounding())
+    assert_rounded(area(found.fraction, found.answer), theirs, **rounding())
     assert_orders_differ_inside_ties_only(maps, replayed)
 
 
@@ -165,7 +151,7 @@ def test_areas_agree_with_torchcam(maps, fill, steps):
 def test_on_maps_without_ties_our_own_order_leads_to_torchcams_areas(fill):
     found = follow(ranks(MAPS["distinct"], SEEDS), 64, fill)
     theirs = torchcam_areas_of_pairs(MAPS["distinct"], 64, fill)
-    assert_rounded(area(found.fraction, found.cosine), theirs, **rounding())
+    assert_rounded(area(found.fraction, found.answer), theirs, **rounding())
 
 
 def test_on_ties_torchcams_areas_are_another_orders():
@@ -173,7 +159,7 @@ def test_on_ties_torchcams_areas_are_another_orders():
     found = follow(ranks(MAPS["72% zeros"], SEEDS), 64, "black")
     theirs = torchcam_areas_of_pairs(MAPS["72% zeros"], 64, "black")
     rounded = allowance(**rounding()) * np.abs(theirs).max()
-    assert np.abs(area(found.fraction, found.cosine) - theirs).max() > 10 * rounded
+    assert np.abs(area(found.fraction, found.answer) - theirs).max() > 10 * rounded
 
 
 # Quantus
@@ -198,7 +184,7 @@ def test_curves_agree_with_quantus(maps, fill, steps):
         curves, order = quantus_curves(masked_pairs(fill), maps, steps=steps, deletes=deletes)
         replayed = ranks_of(order)
         found = follow(replayed, steps, fill)
-        assert_rounded(found.cosine[:, way, 1:], curves, **rounding())
+        assert_rounded(found.answer[:, way, 1:], curves, **rounding())
         assert_orders_differ_inside_ties_only(maps, replayed)
 
 
@@ -210,7 +196,7 @@ def test_between_ties_our_own_order_leads_to_quantus_curves(maps):
     counts = found.counts[1:-1]
     ordered = -np.sort(-maps.flatten(1).numpy(), axis=1)
     decided = ordered[:, counts - 1] > ordered[:, counts]
-    ours, theirs = found.cosine[:, 0, 1:-1], curves[:, :-1]
+    ours, theirs = found.answer[:, 0, 1:-1], curves[:, :-1]
     assert_rounded(ours[decided], theirs[decided], **rounding())
     if tied(maps):
         rounded = allowance(**rounding()) * np.abs(theirs).max()

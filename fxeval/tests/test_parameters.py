@@ -16,7 +16,7 @@ from fxeval.explainers import SHIPPED, parameters, shipped
 from fxeval.explainers.parameters import check_layers, check_params, layers_of_shipped
 from fxeval.models import SHIPPED as MODELS
 from fxeval.models import architecture
-from fxeval.parameters import frozen
+from fxeval.parameters import frozen, typed
 
 
 @pytest.mark.parametrize("id", SHIPPED)
@@ -107,6 +107,47 @@ def test_types_within_types_are_checked(monkeypatch):
         "level",
         "several",
     ]
+
+
+def test_every_type_that_yaml_can_write_is_judged_and_no_other():
+    @dataclass(frozen=True)
+    class Odd:
+        file: str | Path | None = None
+        files: tuple[Path, ...] = ()
+        corner: tuple[int, int] = (0, 0)
+        either: int | dict[str, int] | None = None
+        grid: tuple[tuple[float, ...], ...] = ()
+        sigma: float = 1.0
+
+    good = {
+        "file": "a.npz", "files": ["b"], "corner": [1, 2], "either": "text", "grid": [[1, 2.5]],
+        "sigma": 7,
+    }  # fmt: skip
+    values, wrong = typed(Odd, good)
+    assert wrong == {}
+    assert values == {
+        "file": Path("a.npz"), "files": (Path("b"),), "corner": (1, 2), "either": "text",
+        "grid": ((1, 2.5),), "sigma": 7,
+    }  # fmt: skip
+    bad = {"corner": [1], "grid": [[1, "x"]], "sigma": True, "files": "b", "file": 1, "xyz": 0}
+    values, wrong = typed(Odd, {**bad, "either": 1})
+    assert values == {"either": 1}
+    assert wrong == {
+        "corner": "expected list of 2: whole number, whole number, got [1] (list)",
+        "grid": "expected list of list of number, got [[1, 'x']] (list)",
+        "sigma": "expected number, got True (bool)",
+        "files": "expected list of path, got 'b' (str)",
+        "file": "expected text, path or null, got 1 (int)",
+        "xyz": "Known: corner, either, file, files, grid, sigma.",
+    }
+
+
+def test_types_whose_names_do_not_exist_are_not_judged():
+    @dataclass(frozen=True)
+    class Odd:
+        size: "NoSuchType" = 1  # noqa: F821
+
+    assert typed(Odd, {"size": [1, "x"]}) == ({"size": (1, "x")}, {})
 
 
 def test_a_list_of_yaml_becomes_what_a_frozen_field_holds():

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from fxeval import plan
-from fxeval.cells import Limit, Use
+from fxeval.cells import Use
 from fxeval.errors import SuiteError
 from fxeval.metrics.model_randomisation import Parameters
 from fxeval.plan import Check, Subject, Suite, cells
+from fxeval.statistics.limits import AtMost
 
-LIMIT = Limit("rank_correlation_fully_randomised", "at_most", bound=0.4, where="s.yaml:9:9")
+LIMIT = AtMost("rank_correlation_fully_randomised", at_most=0.4, where="s.yaml:9:9")
 
 
 def subjects(*names, n=None, **params):

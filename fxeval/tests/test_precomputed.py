@@ -21,6 +21,7 @@ from fxeval.explainers import precomputed
 from fxeval.explainers.precomputed import PrecomputedMaps, image_digests, save_maps
 from fxeval.forward_pool import ForwardPool, PooledModel
 from fxeval.tests.effort import at_most_bytes
+from fxeval.tests.evidence import comparison
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
 
 PAIRS = make_pairs(6)
@@ -82,12 +83,12 @@ def test_the_harness_finds_maps_of_either_side(tmp_path: Path, suffix: str):
     save_maps(path, MAPS, REFERENCES, PROBES)
     model = PooledModel(CountingModel(ConvNet()), ForwardPool(), "key")
     found = explain(
-        PrecomputedMaps(str(path)), model, PAIRS, side="reference", seed=0,
+        PrecomputedMaps(str(path)), model, comparison(PAIRS, "reference"), seed=0,
         progress=lambda done, of: None,
     )  # fmt: skip
     assert torch.equal(found.positive, MAPS)
     other = explain(
-        PrecomputedMaps(str(path)), model, PAIRS, side="probe", seed=0,
+        PrecomputedMaps(str(path)), model, comparison(PAIRS), seed=0,
         progress=lambda done, of: None,
     )  # fmt: skip
     assert set(other.states) == {RowState.EXPLAINER_RAISED}

@@ -159,7 +159,7 @@ def test_folders_that_would_mix_are_refused(source, tmp_path):
     (tmp_path / "full" / "mine.txt").write_text("mine")
     with pytest.raises(DataContractError, match="it holds something else"):
         run(source, to="full")
-    with pytest.raises(DataContractError, match="a folder of images expected"):
+    with pytest.raises(DataContractError, match="expected a folder of images"):
         run(tmp_path / "missing")
 
 

@@ -12,10 +12,11 @@ from torch import nn
 
 from fxeval.contracts import Crop, Pairs, RowState
 from fxeval.forward_pool import ForwardPool
-from fxeval.metrics.evidence import Evidence
-from fxeval.metrics.removal_curves import Curves, Perturbed, area, crossings, trace
+from fxeval.metrics import removal_curves
+from fxeval.metrics.removal_curves import Curves, area
 from fxeval.perturbation import fill_images
 from fxeval.ranking import ranks, step_counts
+from fxeval.tests import evidence
 from fxeval.tests.rounding import allowance, assert_rounded, condition_of, terms_of
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
 
@@ -44,41 +45,39 @@ def pairs_of(*images):
 
 def evidence_of(model, pairs, *, threshold=None, batch_size=64):
     pool = ForwardPool(batch_size=batch_size)
-    return Evidence(
-        pairs=pairs,
-        similarity=model.similarity,
-        operating_threshold=threshold,
-        seed=1,
-        clean=lambda: pool.clean(model, pairs),
-        embed=lambda wanted: pool.embed(model, pairs, wanted),
-        explain=None, redraw=None, emit=None,
-    )  # fmt: skip
+    return evidence.evidence_of(pairs, model, threshold=threshold, pool=pool)
+
+
+def trace(order, fill, steps, given):
+    return removal_curves.trace(evidence.removal(given, order, fill), steps)
+
+
+def crossings(order, fill, found, crossing_step, given):
+    return removal_curves.crossings(evidence.removal(given, order, fill), found, crossing_step)
 
 
 def golden(fill, threshold):
     image = (torch.arange(16) * 17).reshape(4, 4)
     pairs = pairs_of(image, torch.full((4, 4), 255))
     crop = Crop("golden", (4, 4), ((0.0, 0.0),) * 5)
-    evidence = evidence_of(CountingModel(Pixels(), crop=crop), pairs, threshold=threshold)
+    given = evidence_of(CountingModel(Pixels(), crop=crop), pairs, threshold=threshold)
     order = ranks(GOLDEN_MAP[None], None)
-    subject = Perturbed(pairs.probe, pairs.reference, order, fill)
-    return subject, trace(subject, 16, evidence), evidence
+    found = trace(order, fill, 16, given)
+    return found, crossings(order, fill, found, None, given)
 
 
 def test_the_golden_deletion_curve_area_and_crossing():
-    subject, found, evidence = golden("black", 0.7)
-    assert found.cosine[0, 0, :6] == pytest.approx(GOLDEN_SCORES, abs=5e-7 + GREY)
-    assert found.cosine[0, 0, -1] == 0.0
-    assert area(found.fraction, found.cosine)[0, 0] == pytest.approx(0.5652107801, abs=5e-11 + GREY)
-    ((deletion, _),) = crossings(subject, found, None, evidence)
+    found, ((deletion, _),) = golden("black", 0.7)
+    assert found.answer[0, 0, :6] == pytest.approx(GOLDEN_SCORES, abs=5e-7 + GREY)
+    assert found.answer[0, 0, -1] == 0.0
+    assert area(found.fraction, found.answer)[0, 0] == pytest.approx(0.5652107801, abs=5e-11 + GREY)
     assert deletion == (5 / 16, RowState.OK)
 
 
 def test_with_the_mean_as_fill_the_golden_deletion_rises_and_never_crosses():
-    subject, found, evidence = golden("mean", 0.7)
-    assert found.cosine[0, 0, 0] == pytest.approx(0.851943, abs=5e-7 + GREY)
-    assert found.cosine[0, 0, -1] == pytest.approx(1.0, abs=GREY)
-    ((deletion, insertion),) = crossings(subject, found, None, evidence)
+    found, ((deletion, insertion),) = golden("mean", 0.7)
+    assert found.answer[0, 0, 0] == pytest.approx(0.851943, abs=5e-7 + GREY)
+    assert found.answer[0, 0, -1] == pytest.approx(1.0, abs=GREY)
     assert deletion == (1.0, RowState.NOT_CROSSED)
     assert insertion == (0.0, RowState.START_BEYOND)
 
@@ -112,23 +111,23 @@ def test_curves_equal_those_of_a_plain_loop(fill):
     maps[1] = (maps[1] > 0.7).float()  # many ties
     maps[2] = 0.25  # constant
     order = ranks(maps, [1, 2, 3])
-    evidence = evidence_of(CountingModel(net), pairs)
-    found = trace(Perturbed(pairs.probe, pairs.reference, order, fill), 7, evidence)
+    given = evidence_of(CountingModel(net), pairs)
+    found = trace(order, fill, 7, given)
     exact = deepcopy(net).double()
     condition = condition_of(exact, pairs.images / 255, module=exact)
     terms = terms_of(net) + 14  # the blur has a kernel of 7 pixels, down and across
     for row in range(3):
         expected = slow_curves(exact, pairs, row, order[row], fill, 7)
         # Cosines are sums of products that may be as large together as 1.
-        assert_rounded(found.cosine[row], expected, terms=terms, condition=condition, scale=1)
+        assert_rounded(found.answer[row], expected, terms=terms, condition=condition, scale=1)
 
 
 def test_both_end_points_are_the_clean_and_the_filled_image():
     pairs, net = make_pairs(2), ConvNet().eval()
-    evidence = evidence_of(CountingModel(net), pairs)
+    given = evidence_of(CountingModel(net), pairs)
     order = ranks(torch.rand(2, 16, 16), None)
-    found = trace(Perturbed(pairs.probe, pairs.reference, order, "blur"), 5, evidence)
-    deletion, insertion = found.cosine[:, 0], found.cosine[:, 1]
+    found = trace(order, "blur", 5, given)
+    deletion, insertion = found.answer[:, 0], found.answer[:, 1]
     np.testing.assert_array_equal(deletion[:, 0], insertion[:, -1])
     np.testing.assert_array_equal(deletion[:, -1], insertion[:, 0])
 
@@ -136,21 +135,19 @@ def test_both_end_points_are_the_clean_and_the_filled_image():
 def test_forward_passes_are_two_k_minus_one_a_pair_and_shared_end_points():
     pairs, steps = make_pairs(5), 9
     model = CountingModel(ConvNet().eval())
-    evidence = evidence_of(model, pairs)
+    given = evidence_of(model, pairs, batch_size=1)  # no batch is filled up
     order = ranks(torch.rand(5, 16, 16), None)
-    trace(Perturbed(pairs.probe, pairs.reference, order, "blur"), steps, evidence)
+    trace(order, "blur", steps, given)
     assert sum(model.batches) == 5 * 2 * (steps - 1) + len(pairs.images) + 5
 
 
 def flips(native, threshold, *, crossing_step=None, counts=(0, 4, 8, 12, 16)):
     counts = np.array(counts)
     native = np.array(native, dtype=float)[None]
-    found = Curves(counts, native, native)
-    pairs = make_pairs(1)
-    model = CountingModel(ConvNet().eval())
-    evidence = evidence_of(model, pairs, threshold=threshold)
-    subject = Perturbed(pairs.probe, pairs.reference, ranks(torch.rand(1, 4, 4), None), "mean")
-    (pair,) = crossings(subject, found, crossing_step, evidence)
+    margin = np.full_like(native, np.nan) if threshold is None else native - threshold
+    given = evidence_of(CountingModel(ConvNet().eval()), make_pairs(1), threshold=threshold)
+    order = ranks(torch.rand(1, 4, 4), None)
+    (pair,) = crossings(order, "mean", Curves(counts, native, margin), crossing_step, given)
     return pair
 
 
@@ -186,20 +183,19 @@ def test_a_model_without_threshold_has_no_fractions():
 def test_refinement_finds_the_exact_pixel_of_a_full_scan():
     pairs, net = make_pairs(4), ConvNet().eval()
     order = ranks(torch.rand(4, 16, 16, generator=torch.Generator().manual_seed(5)), None)
-    subject = Perturbed(pairs.probe, pairs.reference, order, "mean")
-    free = trace(subject, 256, evidence_of(CountingModel(net), pairs))
-    threshold = float((free.native[:, 0, 0].min() + free.native[:, 0, -1].max()) / 2)
-    threshold = min(threshold, float(free.native[:, 0, 0].min()))
-    evidence = evidence_of(CountingModel(net), pairs, threshold=threshold)
-    exact = crossings(subject, trace(subject, 256, evidence), None, evidence)
-    coarse = trace(subject, 4, evidence)
-    refined = crossings(subject, coarse, 1, evidence)
-    rough = crossings(subject, coarse, None, evidence)
+    free = trace(order, "mean", 256, evidence_of(CountingModel(net), pairs)).answer
+    threshold = float((free[:, 0, 0].min() + free[:, 0, -1].max()) / 2)
+    threshold = min(threshold, float(free[:, 0, 0].min()))
+    given = evidence_of(CountingModel(net), pairs, threshold=threshold)
+    exact = crossings(order, "mean", trace(order, "mean", 256, given), None, given)
+    coarse = trace(order, "mean", 4, given)
+    refined = crossings(order, "mean", coarse, 1, given)
+    rough = crossings(order, "mean", coarse, None, given)
     for row in range(4):
         for way in range(2):
             # a coarse curve may miss an earlier excursion; inside the interval it found it is exact
             assert exact[row][way][0] <= refined[row][way][0] <= rough[row][way][0]
-            value, beyond = refined[row][way][0], free.native[row, way]
+            value, beyond = refined[row][way][0], free[row, way]
             if refined[row][way][1] is RowState.OK:
                 at = round(value * 256)
                 crossed = beyond < threshold if way == 0 else beyond >= threshold
@@ -220,13 +216,13 @@ def test_on_an_additive_model_the_true_order_deletes_best_and_its_inverse_worst(
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(1, 256, (6, 6), generator=generator)
     pairs = pairs_of(image, image)
-    evidence = evidence_of(CountingModel(Pixels()), pairs)
+    given = evidence_of(CountingModel(Pixels()), pairs)
     truth = image.float()[None]
 
     def deletion(map_):
         order = ranks(map_, None)
-        found = trace(Perturbed(pairs.probe, pairs.reference, order, "black"), 36, evidence)
-        return area(found.fraction, found.cosine)[0, 0]
+        found = trace(order, "black", 36, given)
+        return area(found.fraction, found.answer)[0, 0]
 
     others = [deletion(torch.rand(1, 6, 6, generator=generator)) for _ in range(20)]
     assert deletion(truth) < min(others)

@@ -162,7 +162,7 @@ def test_no_attack_is_run_and_each_is_refused_by_name(tmp_path: Path, name, prot
     with pytest.raises(DataContractError, match="nothing of it was run") as error:
         load(data, "faces.bin")
     assert not marker.exists()
-    assert "faces.bin: a pickle of lists" in str(error.value)
+    assert "faces.bin: expected a pickle of lists" in str(error.value)
     assert any(word in str(error.value) for word in NAMED[name])
 
 
@@ -181,7 +181,7 @@ NAMED = {
     ("data", "message"),
     [
         (b"(S'touch x'\nios\nsystem\n.", "asks for 'os.system'"),
-        (b"cos\nsystem\n.", "asks for 'os.system' at byte 0"),
+        (b"cos\nsystem\n.", "at byte 0: it asks for 'os.system'"),
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "asks for 'os.system'"),
         (b"cnumpy\ndtype.__class__\n.", "numpy.dtype.__class__"),
         (b"cbuiltins\ngetattr\n.", "builtins.getattr"),

@@ -21,10 +21,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxeval.errors import StoreError
+from fxeval.records.reading import read_record
+from fxeval.records.schema import Record, json_schema
 from fxeval.scorecard import charts, page, render, terminal_summary, view, wording
+from fxeval.store import dumped
 
 RECORDS = Path(__file__).parent / "records"
-EXAMPLE = json.loads((RECORDS / "example.json").read_text("utf-8"))
+EXAMPLE = json.loads((RECORDS / "example_v2.json").read_text("utf-8"))
+FIRST = json.loads((RECORDS / "example_v1.json").read_text("utf-8"))  # kept as it was written
+SCHEMA = json_schema(Record)
 LONG = "srise_4000_masks_<script>alert(1)</script>_long_name"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -86,6 +91,9 @@ def test_every_limit_stands_in_its_cell_with_verdict_value_severity_and_reason(r
             row += wording.interval(limit["estimate"], view.limit_line(limit))
             assert row in text
             assert f"{limit['severity']} {limit['verdict']['reason']}" in text
+    forms = ("at_most", "at_least", "better_than")
+    limits = [limit for cell in EXAMPLE["cells"] for limit in cell["limits"]]
+    assert all(any(limit[form] is not None for limit in limits) for form in forms)
 
 
 def test_every_estimate_and_difference_stands_in_its_cell(read):
@@ -94,8 +102,9 @@ def test_every_estimate_and_difference_stands_in_its_cell(read):
         for row in cell["estimates"]:
             name = cell["explainer"] if row["map"] == "explainer" else wording.map_name(row["map"])
             assert f"{name} {wording.interval(row)} 40 40 " in text
-            assert row["title"] in text
-            assert f"{row['better']} is better" in text
+            metric = view.metrics_of(cell)[row["metric"]]
+            assert metric["title"] in text
+            assert f"{metric['better']} is better" in text
         for row in cell["differences"]:
             assert f"{wording.map_name(row['control'])} {wording.interval(row)} 40 40" in text
 
@@ -128,7 +137,7 @@ def test_what_decided_it_names_every_missed_critical_limit_and_no_other(read):
     assert "must be better than the control centre by more than 10% of the control's value" in text
     assert "the paired improvement less 10% of the control's value is −0.058" in text
     assert "params.masks must be at least 1, got 0" in text
-    assert "about 60 more identities would settle it" in text
+    assert "0.18 [0.11, 0.25], must be at most 0.2: the interval contains the limit" in text
     assert "sign dropped" not in text  # a warning limit, missed too
     assert text.index("invalid") < text.index("fail") < text.index("inconclusive")
 
@@ -168,21 +177,45 @@ def test_the_words_of_the_matrix_are_the_words_of_the_cells(read):
     assert words == [cell["verdict"]["outcome"] for cell in EXAMPLE["cells"]]
 
 
-def test_no_text_of_a_record_becomes_markup(record):
+def poison(value, schema, hostile, kept, key=""):
+    """Put hostile text before every text that the schema does not bind, keys of mappings too."""
+    if "$ref" in schema:
+        schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
+    if isinstance(value, str):
+        several = schema.get("anyOf", [schema])
+        bound = all({"enum", "const", "$ref"} & set(one) for one in several)
+        return value if bound or key in kept else hostile + value
+    if isinstance(value, list):
+        parts = [one["items"] for one in schema.get("anyOf", [schema]) if "items" in one]
+        item = parts[0] if parts else {}
+        return [poison(one, item, hostile, kept, key) for one in value]
+    if isinstance(value, dict):
+        for one in schema.get("anyOf", []):
+            if "$ref" in one:
+                return poison(value, one, hostile, kept, key)
+        known, names = schema.get("properties"), schema.get("propertyNames")
+        rest = schema.get("additionalProperties", {})
+        return {
+            (name if known or names else hostile + name): poison(
+                one, known[name] if known else rest, hostile, kept, name if known else key
+            )
+            for name, one in value.items()
+        }
+    return value
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        set(),  # names that nobody declared, too
+        {"map", "metric", "kind", "name", "control", "better_than"},  # all is drawn
+    ],
+)
+def test_no_text_of_a_record_becomes_markup(record, kept):
     hostile = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}</style>"
-
-    def poison(value, key=""):
-        if isinstance(value, str):
-            known = {"outcome", "severity", "form", "better", "kind", "map", "metric"}
-            return value if key in known else hostile + value
-        if isinstance(value, list):
-            return [poison(item, key) for item in value]
-        if isinstance(value, dict):
-            names = key in {"models", "explainers", "pairs", "environment", "params", "parameters"}
-            return {(hostile + k if names else k): poison(v, k) for k, v in value.items()}
-        return value
-
-    read = Reader(render(poison(record)))
+    poisoned = poison(record, SCHEMA, hostile, kept)
+    assert json.dumps(poisoned).count("alert(2)") > 500
+    read = Reader(render(poisoned))
     assert read.tags.count("script") == 1
     assert "img" not in read.tags
     assert not [key for _, key, _ in read.attributes if key.startswith("on")]
@@ -223,7 +256,7 @@ def test_the_policy_allows_exactly_the_style_of_the_page(read):
 
 def test_the_embedded_record_is_the_record_and_its_digest_is_shown(read):
     text = read.raw["fxeval-record"]
-    assert json.loads(text) == EXAMPLE
+    assert json.loads(text) == EXAMPLE == dumped(read_record(EXAMPLE))
     assert not set("<>&") & set(text)
     assert hashlib.sha256(text.encode()).hexdigest() in read.text
 
@@ -275,10 +308,31 @@ def test_missing_numbers_are_named_and_not_drawn(record):
     for curve in cell["curves"]:
         curve["low"] = [None] * len(curve["low"])
         curve["similarity"][3] = None
-    cell["mean_map"][0][0] = None
     text = Reader(render(record)).section("cell-1")
     assert "none [none, none]" in text
     assert "no estimate" in text
+
+
+def test_a_limit_that_no_row_says_anything_of_is_told_and_not_drawn(record):
+    cell = record["cells"][0]
+    verdict = {"outcome": "invalid", "reason": "deletion_auc (0.5): no row has a value"}
+    limit = {**cell["limits"][4], "under": {"fraction": 0.5}, "estimate": None, "verdict": verdict}
+    cell["limits"].append(limit)
+    cell["verdict"] = verdict
+    read = Reader(render(record))
+    assert f"{verdict['reason']}" in read.section("decided")
+    assert "with fraction 0.5 must be at most 0.4; it is no estimate." in read.section("decided")
+    assert "deletion_auc at most 0.4, fraction 0.5" in read.section("cell-1")
+    assert any("no estimate" in line for line in terminal_summary(record, 200))
+
+
+def test_a_verification_without_its_figures_is_shown(record):
+    [entry] = record["verification"]
+    entry["figures"] = []
+    entry["claims"][0]["metric"] = "a figure of tomorrow"
+    read = Reader(render(record))
+    assert "card: a figure of tomorrow 0.9933 within 0.003" in read.section("verification")
+    assert any("accuracy none" in line for line in terminal_summary(record))
 
 
 def test_curves_of_no_pair_leave_their_table_open(record):
@@ -295,9 +349,15 @@ def test_a_subject_that_could_not_be_loaded_is_named_all_the_same(record):
 
 
 @pytest.mark.parametrize(
-    "excluded", [{"no face & no eyes": 2}, [{"pair": "a/b", "reason": "no face & no eyes"}] * 2]
+    ("sample", "excluded"),
+    [
+        (EXAMPLE, {"no face & no eyes": 2}),
+        (FIRST, {"no face & no eyes": 2}),
+        (FIRST, [{"pair": "a/b", "reason": "no face & no eyes"}] * 2),
+    ],
 )
-def test_excluded_pairs_are_counted_by_reason_and_not_named(record, excluded):
+def test_excluded_pairs_are_counted_by_reason_and_not_named(sample, excluded):
+    record = copy.deepcopy(sample)
     record["subjects"]["pairs"]["rendered"]["excluded"] = excluded
     read = Reader(render(record))
     assert "excluded 2 pairs: no face & no eyes" in read.section("subjects")
@@ -352,11 +412,11 @@ def test_the_example_is_small(html):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda record: record.update(record=2), "format version 1 expected, got 2"),
-        (lambda record: record.pop("verdict"), "verdict missing"),
-        (lambda record: record["cells"][2].pop("kind"), r"cells\[2\].kind missing"),
-        (lambda record: record["verdict"].update(outcome="ok"), "expected, got 'ok'"),
-        (lambda record: record["run"].update(seconds=math.nan), "missing numbers as null"),
+        (lambda record: record.update(record=3), "expected format version 1 or 2, got 3"),
+        (lambda record: record.pop("verdict"), "record: verdict: Field required"),
+        (lambda record: record["cells"][2].pop("kind"), r"record: cells\.2\.kind: Field required"),
+        (lambda record: record["verdict"].update(outcome="ok"), "verdict.outcome: .*got 'ok'"),
+        (lambda record: record["run"].update(seconds=math.nan), "run.seconds: .*, got nan"),
         (lambda record: record["run"].update(id=object()), "not plain JSON"),
     ],
 )
@@ -367,21 +427,53 @@ def test_what_is_no_record_is_refused_with_the_reason(record, change, message):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "place"),
     [
-        lambda record: record.update(banners=3),
-        lambda record: record.update(verdict=[]),
-        lambda record: record["cells"][0].update(check=[]),
-        lambda record: record["cells"][1]["verdict"].pop("reason"),
-        lambda record: record["cells"][0].update(n_pairs="many"),
-        lambda record: record["cells"].append(None),
+        (lambda record: record.update(banners=3), "banners"),
+        (lambda record: record.update(verdict=[]), "verdict"),
+        (lambda record: record["cells"][0].update(check=[]), "cells.0.check"),
+        (lambda record: record["cells"][1]["verdict"].pop("reason"), "cells.1.verdict.reason"),
+        (lambda record: record["cells"][0].update(n_pairs="many"), "cells.0.n_pairs"),
+        (lambda record: record["cells"].append(None), "cells.4"),
+        (lambda record: record["cells"][0]["mean_map"][0].append(None), "cells.0.mean_map.0"),
     ],
 )
-def test_a_damaged_record_is_refused_by_page_and_terminal_alike(record, change):
+def test_a_damaged_record_is_refused_by_page_and_terminal_alike(record, change, place):
     change(record)
     for show in (render, terminal_summary):
-        with pytest.raises(StoreError, match=r"as fxeval writes it expected|missing"):
+        with pytest.raises(StoreError, match=rf"^record: {re.escape(place)}: .*cut short\?$"):
             show(record)
+
+
+@pytest.mark.parametrize("show", [render, terminal_summary])
+def test_a_damaged_record_of_the_first_version_is_refused(show):
+    for change in (
+        lambda record: record.pop("cells"),
+        lambda record: record.update(cells=3),
+        lambda record: record["cells"][0].update(limits=[{}]),
+        lambda record: [row.pop("unit") for row in record["cells"][0]["estimates"]],
+        lambda record: record["cells"][0].update(n_pairs="many"),
+        lambda record: record["subjects"].update(pairs=[]),
+    ):
+        record = copy.deepcopy(FIRST)
+        change(record)
+        with pytest.raises(StoreError, match=r"^record: .*cut short\?$"):
+            show(record)
+
+
+def test_records_of_the_first_version_are_shown_and_embedded_as_those_of_today():
+    read = Reader(render(FIRST))
+    assert json.loads(read.raw["fxeval-record"]) == dumped(read_record(FIRST))
+    assert read.section("matrix").split().count("pass") == 1
+    assert "about 60 more identities would settle it" in read.section("decided")
+    for cell in FIRST["cells"]:
+        assert all(row["title"] in read.text for row in cell["estimates"])
+        for row in (*cell["estimates"], *cell["differences"]):
+            assert wording.interval(row) in read.text
+        for limit in cell["limits"]:
+            assert limit["text"] in read.text
+            assert limit["verdict"]["reason"] in read.text
+    assert terminal_summary(FIRST)[0] == terminal_summary(EXAMPLE)[0]
 
 
 def test_what_a_damaged_record_says_is_cut(record):
@@ -393,7 +485,7 @@ def test_what_a_damaged_record_says_is_cut(record):
 
 
 def test_a_list_is_no_record():
-    with pytest.raises(StoreError, match="a mapping expected, got list"):
+    with pytest.raises(StoreError, match="expected a mapping, got list"):
         terminal_summary([])
 
 
@@ -415,8 +507,10 @@ def test_the_terminal_shows_verdict_banner_one_line_per_cell_and_reasons():
         "      0.180 [0.110, 0.250]  rank_correl…",
         "INVALID       model-randomisation  srise_4000_masks_<script>ale…  no limit: see below",
     ]
+    assert lines[9].startswith("verifies  mini_resnet on rendered: accuracy 0.9933 [0.9793, ")
+    assert lines[9].endswith("; 3 claims and demands held")
     missed = [cell for cell in EXAMPLE["cells"] if cell["verdict"]["outcome"] != "pass"]
-    assert lines[10 : 10 + len(missed)] == [
+    assert lines[11 : 11 + len(missed)] == [
         f"{cell['verdict']['outcome'].upper()}  {cell['id']}: {cell['verdict']['reason']}"
         for cell in missed
     ]
@@ -427,7 +521,7 @@ def test_the_terminal_shows_verdict_banner_one_line_per_cell_and_reasons():
         if limit["severity"] == "warning" and limit["verdict"]["outcome"] != "pass"
     ]
     assert warned
-    assert lines[10 + len(missed) :] == [f"warning  {cell}: {reason}" for cell, reason in warned]
+    assert lines[11 + len(missed) :] == [f"warning  {cell}: {reason}" for cell, reason in warned]
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160, 240])

@@ -6,13 +6,14 @@ import doctest
 import pytest
 
 from fxeval.baseline import Measured
-from fxeval.cells import Limit, Verification
+from fxeval.cells import Verification
 from fxeval.claims import entry_of
 from fxeval.models.cards import Claim
 from fxeval.scorecard import render, terminal_summary, verifying
+from fxeval.statistics.limits import AtMost
 from fxeval.store import plain
 from fxeval.tests.subjects import ConvNet, CountingModel
-from fxeval.tests.test_scorecard import EXAMPLE, Reader
+from fxeval.tests.test_scorecard import EXAMPLE, FIRST, Reader
 from fxeval.tests.test_verification import made
 from fxeval.verification import measure
 
@@ -36,7 +37,7 @@ def record():
     good = Measured(measure(made(), 0.5, resamples=50), "", False, 300, 300, 1.25)
     none = Measured(None, f"the list has no nonmated pairs {EVIL}", False)
     nobody = entry_of(none, model, ("few",), Verification())
-    limits = (Limit("verification_eer", "at_most", 0.001, where="s.yaml:9:5"),)
+    limits = (AtMost("verification_eer", at_most=0.001, where="s.yaml:9:5"),)
     asked = Verification(operating_threshold="tau_acc", limits=limits)
     record = copy.deepcopy(EXAMPLE)
     record["verification"] = [
@@ -124,12 +125,12 @@ def test_the_terminal_has_one_line_per_model_and_pair_list(record):
 
 
 def test_a_record_made_before_there_were_baselines_is_shown_without():
-    assert "verification" not in EXAMPLE
-    old = render(EXAMPLE)
+    assert "verification" not in FIRST
+    old = render(FIRST)
     assert "How well the models verify" not in old
     assert 'href="#verification"' not in old
-    assert verifying.lines(EXAMPLE) == []
-    assert not [line for line in terminal_summary(EXAMPLE) if line.startswith("verifies")]
+    assert verifying.lines(FIRST) == []
+    assert not [line for line in terminal_summary(FIRST) if line.startswith("verifies")]
 
 
 def test_the_examples_of_the_docstrings_hold():

@@ -2,6 +2,8 @@
 
 import pytest
 
+from fxeval.described import explainer_entry
+from fxeval.records.subjects import ExplainerEntry
 from fxeval.tests.world import CONFTEST, rows, the_record
 
 
@@ -51,6 +53,17 @@ def test_maps_from_a_file_are_not_judged_by_a_network_they_cannot_follow(world):
     assert "follow no re-drawn one" in sanity["verdict"]["reason"]
     assert faithful["states"] == {"ok": 32}
     assert len(the_record(world)["subjects"]["explainers"]["saved"]["digest"]) == 64
+
+
+def test_whatever_user_code_says_of_itself_fits_into_a_record():
+    class Odd:
+        needs = frozenset({"gradients"})
+        source = 2023
+        digest = 7
+
+    entry = ExplainerEntry.model_validate(explainer_entry(Odd(), {"layer": "stage4"}))
+    assert (entry.source, entry.digest, entry.needs) == ("2023", "7", ["gradients"])
+    assert entry.params == {"layer": "stage4"}
 
 
 SAVED = """

@@ -52,12 +52,12 @@ MISTAKES = [
     ("fxeval: 1\n", "", "1:1", "a suite starts with 'fxeval: 1'", ""),
     ("fxeval: 1\n", "fxevl: 1\n", "1:1", "a suite starts with 'fxeval: 1'", "fxeval"),
     ("fxeval: 1\nsuite: base", "suite: base\nfxeval: 1", "2:1", "must be the first key", ""),
-    ("fxeval: 1", "fxeval: 2", "1:9", "format version 1 expected, got 2", ""),
-    ("fxeval: 1", "fxeval: true", "1:9", "format version 1 expected, got true", ""),
-    ("fxeval: 1", "fxeval: 1.0", "1:9", "format version 1 expected, got 1.0", ""),
-    ("fxeval: 1", 'fxeval: "1"', "1:9", "format version 1 expected, got '1'", ""),
+    ("fxeval: 1", "fxeval: 2", "1:9", "expected format version 1, got 2", ""),
+    ("fxeval: 1", "fxeval: true", "1:9", "expected format version 1, got true", ""),
+    ("fxeval: 1", "fxeval: 1.0", "1:9", "expected format version 1, got 1.0", ""),
+    ("fxeval: 1", 'fxeval: "1"', "1:9", "expected format version 1, got '1'", ""),
     ("suite: base\n", "", "1:1", "the key 'suite' is missing", ""),
-    ("suite: base", "suite: a b", "2:8", "'suite': a letter, then letters, digits", ""),
+    ("suite: base", "suite: a b", "2:8", "'suite': expected a letter, then letters, digits", ""),
     ("suite: base", "suite: 12", "2:8", "'suite' must be text, got 12", ""),
     ("suite: base", "suite:", "2:7", "'suite' has no value", ""),
     ("title: A suite", 'title: "a\\rb"', "3:8", "the character U+000D is not allowed", ""),
@@ -68,7 +68,7 @@ MISTAKES = [
     ("seed: 7", "seed: 7.0", "4:18", "'seed' must be a whole number, got 7.0", ""),
     ("seed: 7", "seed: true", "4:18", "'seed' must be a whole number, got true", ""),
     ("seed: 7", "sed: 7", "4:12", "unknown key 'sed'", "seed"),
-    ("device: cpu", "device: gpu", "4:29", "'device': auto, cpu, cuda or cuda:N expected", ""),
+    ("device: cpu", "device: gpu", "4:29", "'device': expected auto, cpu, cuda or cuda:N", ""),
     ("confidence: 0.9", "confidence: 95", "4:46", "must be less than 1, got 95", ""),
     ("confidence: 0.9", "confidence: 0.1", "4:46", "must be at least 0.5, got 0.1", ""),
     ("confidence: 0.9", "confidence: .nan", "4:46", "a finite number expected, got .nan", ""),
@@ -86,14 +86,14 @@ MISTAKES = [
     ("use: cam,", "use: cma,", "6:20", "unknown explainer 'cma'; known: cam, gradcam", "cam"),
     ("use: cam,", "usr: cam, use: cam,", "6:15", "unknown key 'usr'", "use"),
     ('{layer: "a"}', "[a]", "6:33", "'params' must be a mapping of keys to values", ""),
-    ('{layer: "a"}', '{layer: "a"}, as: a b', "6:51", "'as': a letter, then letters", ""),
+    ('{layer: "a"}', '{layer: "a"}, as: a b', "6:51", "'as': expected a letter, then", ""),
     ("use: faces", "use: face", "7:15", "unknown pair list 'face'; known: faces", "faces"),
     ("n: 40", "n: 0", "7:25", "'n' must be at least 1, got 0", ""),
     ("n: 40", "n: 4e1", "7:25", "'n' must be a whole number, got 40.0", ""),
     # checks
     ("id: sane\n    kind: san", "kind: san", "9:5", "the key 'id' is missing", ""),
     ("id: sane", "id: faithful", "13:9", "the id 'faithful' is taken by an earlier check", ""),
-    ("id: sane", "id: sane[1]", "9:9", "'id': a letter, then letters, digits", ""),
+    ("id: sane", "id: sane[1]", "9:9", "'id': expected a letter, then letters, digits", ""),
     ("sanity.model_randomisation", "sanity.model_randomization", "10:11",
      "'kind' must be 'sanity.model_randomisation' or", "sanity.model_randomisation"),
     ("redraws: 2", "redraws: 21", "11:14", "'redraws' must be at most 20, got 21", ""),
@@ -108,8 +108,8 @@ MISTAKES = [
     ("fills: [blur]", "fills: [blurr]", "16:13", "an entry of 'fills' must be 'blur'", "blur"),
     ("fills: [blur]", "fills: [blur, blur]", "16:12", "'fills': every entry at most once", ""),
     ("edge]", "egde]", "17:24", "an entry of 'controls' must be", "edge"),
-    ("[slow]", "[xfail]", "18:13", "an entry of 'marks': the plain name of a pytest mark", ""),
-    ("[slow]", "['not slow']", "18:13", "an entry of 'marks': a letter, then", ""),
+    ("[slow]", "[xfail]", "18:13", "an entry of 'marks': expected the plain name of a pytest", ""),
+    ("[slow]", "['not slow']", "18:13", "an entry of 'marks': expected a letter", ""),
     # limits
     ("    limits: [{metric: rank_correlation_fully_randomised, at_most: 0.4}]\n", "", "9:5",
      "the key 'limits' is missing", ""),
@@ -133,6 +133,19 @@ MISTAKES = [
     ("{absolute: 0.01}", "{absolute: 0, relative: 0}", "20:65", "exactly one of absolute, rel", ""),
     ("{absolute: 0.01}", "0.01", "20:65", "'by' must be a mapping of keys to values", ""),
     ("fill: blur", "fill: black", "20:89", "this check has no fill 'black'; it has: blur", ""),
+    ("fill: blur", "under: {fill: black}", "20:97", "this check has no fill 'black'", ""),
+    ("fill: blur", "under: {fill: blurr}", "20:97", "this check has no fill 'blurr'", "blur"),
+    ("fill: blur", "under: {fill: 3}", "20:97", "this check has no fill 3; it has: blur", ""),
+    ("fill: blur", "under: {fill: true}", "20:97", "'fill': expected text or a number, got tr", ""),
+    ("fill: blur", "under: {fill: }", "20:96", "'fill' has no value", ""),
+    ("fill: blur", "under: {fil: blur}", "20:91",
+     "faithfulness.deletion_insertion has no condition 'fil'; it has: fill", "fill"),
+    ("fill: blur", "under: {fraction: 0.01}", "20:91", "has no condition 'fraction'", ""),
+    ("fill: blur", "under: {}", "20:90", "'under' needs 1 or more entries, got an empty map", ""),
+    ("fill: blur", "under: blur", "20:90", "'under' must be a mapping of keys to values", ""),
+    ("fill: blur", "fill: blur, under: {fill: blur}", "20:83", "'fill' is short for 'under: {", ""),
+    ("0.4}", "0.4, under: {fill: blur}}", "12:80",
+     "sanity.model_randomisation has no condition 'fill'; it has: none", ""),
     ("severity: info", "severity: inof", "21:58", "must be 'critical', 'warning' or", "info"),
     ("severity: info", "by: {absolute: 1}", "21:48", "'by' is a margin over a control", ""),
     # report
@@ -245,9 +258,41 @@ def test_a_good_suite_has_every_default_filled_in(tmp_path):
     assert (cam.name, cam.use.id, cam.use.params) == ("cam", "cam", {"layer": "a"})
     assert faithful.pairs[0].n == 40
     first, second = faithful.limits
-    assert (first.form, first.control, first.bound) == ("better_than", "centre", None)
-    assert (first.by_absolute, first.by_relative, first.fill) == (0.01, 0.0, "blur")
-    assert (second.form, second.bound, second.severity) == ("at_least", 0.5, "info")
+    assert (first.form, first.better_than) == ("better_than", "control.centre")
+    assert (first.absolute, first.relative, first.under) == (0.01, 0.0, {"fill": "blur"})
+    assert (second.form, second.at_least, second.severity) == ("at_least", 0.5, "info")
+    assert second.under == {}
+
+
+def test_a_fill_is_short_for_a_condition(tmp_path):
+    short = load(write(tmp_path, GOOD), KNOWN)
+    long = load(write(tmp_path, GOOD.replace("fill: blur", "under: {fill: blur}")), KNOWN)
+    assert long.digest == short.digest
+    assert long.checks[1].limits == short.checks[1].limits
+
+
+def test_a_limit_pins_any_condition_of_its_check(tmp_path, monkeypatch):
+    protocol = CATALOGUE["faithfulness.deletion_insertion"]
+    monkeypatch.setattr(protocol, "CONDITIONS", {"fill": "fills", "step": "steps", "on": "side"})
+    text = GOOD.replace("fill: blur", "under: {step: 24, fill: blur, on: probe}")
+    limit = load(write(tmp_path, text), KNOWN).checks[1].limits[0]
+    assert limit.under == {"step": 24.0, "fill": "blur", "on": "probe"}
+    assert limit.applies({"fill": "blur", "on": "probe", "step": 24, "other": 1})
+    for old, new, words in (
+        ("step: 24,", "step: 24.5,", "20:97: error: this check has no step 24.5; it has: 24"),
+        ("on: probe", "on: prob", "20:117: error: this check has no on 'prob'; it has: probe"),
+    ):
+        assert words in message_of(tmp_path, text.replace(old, new))
+    wrong = text.replace("steps: 24", "steps: no").replace("on: probe", "on: both")
+    assert "15:12: error: 'steps' must be a whole number" in message_of(tmp_path, wrong)
+    assert message_of(tmp_path, wrong).count(": error: ") == 2
+
+
+def test_a_check_of_an_unknown_kind_is_judged_as_far_as_any_check_can_be(tmp_path):
+    text = GOOD.replace("kind: sanity.model_randomisation", "kind: x").replace("0.4", "low")
+    message = message_of(tmp_path, text.replace("redraws: 2", "redraws: 2\n    models: [nat]"))
+    places = [line.split(":")[1] for line in message.split("\n") if ": error: " in line]
+    assert places == ["10", "12", "13"]
 
 
 def test_places_are_relative_to_the_current_folder(tmp_path, monkeypatch):
@@ -499,14 +544,14 @@ def test_the_shipped_suites_load(name):
     suite = load(SUITES / name, KNOWN)
     assert {check.kind for check in suite.checks} == set(CATALOGUE)
     critical = [
-        (limit.metric, limit.control or limit.bound)
+        (limit.metric, *limit.written().values())
         for check in suite.checks
         for limit in check.limits
         if limit.severity == "critical"
     ]
     assert critical[:3] == [
         ("absolute_rank_correlation_fully_randomised", 0.4),
-        ("deletion_auc", "random_blobs"),
-        ("insertion_auc", "random_blobs"),
+        ("deletion_auc", "control.random_blobs"),
+        ("insertion_auc", "control.random_blobs"),
     ]
     assert text.count("\n") <= 60

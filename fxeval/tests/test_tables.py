@@ -100,7 +100,7 @@ def test_tables_that_say_the_same_are_the_same_listing(root: Path, text: str):
         ("img1;img2;label;id1;id2", r"separated by commas, got 'img1;img2;label;id1;id2'"),
         ("img1,img2,label,id1,id2,id2", r"\(a column twice\)"),
         ("", r"\(without 'img1', 'img2', 'label', 'id1', 'id2'\)"),
-        ('"img1,img2', r"x:1: comma-separated cells"),
+        ('"img1,img2', r"x:1: expected comma-separated cells"),
         (",".join(["x"] * 2000), r"x:1:"),
     ],
 )
@@ -113,29 +113,29 @@ def test_a_wrong_header_is_named_by_its_columns(header: str, message: str):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("a.png,b.png,2,ann,ann,1", r"x:6: a label of 1 or true .* got '2'"),
-        ("a.png,b.png,same,ann,ann,1", r"x:6: a label .* got 'same'"),
-        ("a.png,b.png,1,ann,bob,1", r"x:6: a mated pair of one identity .* 'ann' and 'bob'"),
-        ("a.png,b.png,0,ann,ann,1", r"x:6: a nonmated pair of two identities"),
-        ("a.png,a.png,1,ann,ann,1", r"x:6: different images expected, got the image 'a.png' 2"),
+        ("a.png,b.png,2,ann,ann,1", r"x:6: expected a label of 1 or true .* got '2'"),
+        ("a.png,b.png,same,ann,ann,1", r"x:6: expected a label .* got 'same'"),
+        ("a.png,b.png,1,ann,bob,1", r"x:6: expected a mated pair of one .*, got 'ann' and 'bob'"),
+        ("a.png,b.png,0,ann,ann,1", r"x:6: expected a nonmated pair of two identities"),
+        ("a.png,a.png,1,ann,ann,1", r"x:6: expected different images, got the image 'a.png' 2"),
         ("Ann/0001.png,Ann/0002.png,1,ann,ann,1", r"x:6: repeats x:2"),
         ("Ann/0001.png,b.png,1,bob,bob,1",
-         r"x:6: one identity .* 'Ann/0001.png', got 'bob' here and 'ann' in x:2"),
-        ("a.png,b.png,1,ann,ann", r"x:6: 6 cells \(img1,img2,label,id1,id2,fold\) expected"),
-        ("a.png,b.png,1,ann,ann,1,1", r"x:6: 6 cells"),
-        ("a.png,b.png,1,ann,,1", r"x:6: 6 cells"),
-        ("a.png,b.png,1,ann,ann ,1", r"x:6: 6 cells .* spaces around"),
-        ("", r"x:6: 6 cells"),
-        ("a.png,b.png,1,ann,ann,-1", r"x:6: a fold's number .* '-1'"),
-        ("a.png,b.png,1,ann,ann,one", r"x:6: a fold's number"),
-        ("a.png,b.png,1,ann,ann,1e3", r"x:6: a fold's number"),
-        ("../a.png,b.png,1,ann,ann,1", r"x:6: a relative path .*'../a.png'"),
-        ("a.png,/etc/passwd,1,ann,ann,1", r"x:6: a relative path"),
-        ('"a.png,b.png,1,ann,ann,1', r"x:6: comma-separated cells"),
-        ('"a"x,b.png,1,ann,ann,1', r"x:6: comma-separated cells"),
-        ("a\0.png,b.png,1,ann,ann,1", r"x:6: plain text .* U\+0000"),
-        ("a\x1b.png,b.png,1,ann,ann,1", r"x:6: plain text .* U\+001B"),
-        ("a" * 5000, r"x:6: at most 4000 characters"),
+         r"x:6: expected one identity .* x:2, got 'bob' here and 'ann' there for .*'Ann/0001.png'"),
+        ("a.png,b.png,1,ann,ann", r"x:6: expected 6 cells \(img1,img2,label,id1,id2,fold\)"),
+        ("a.png,b.png,1,ann,ann,1,1", r"x:6: expected 6 cells"),
+        ("a.png,b.png,1,ann,,1", r"x:6: expected 6 cells"),
+        ("a.png,b.png,1,ann,ann ,1", r"x:6: expected 6 cells .* spaces around"),
+        ("", r"x:6: expected 6 cells"),
+        ("a.png,b.png,1,ann,ann,-1", r"x:6: expected a fold's number, got '-1'"),
+        ("a.png,b.png,1,ann,ann,one", r"x:6: expected a fold's number"),
+        ("a.png,b.png,1,ann,ann,1e3", r"x:6: expected a fold's number"),
+        ("../a.png,b.png,1,ann,ann,1", r"x:6: expected a relative path .*'../a.png'"),
+        ("a.png,/etc/passwd,1,ann,ann,1", r"x:6: expected a relative path"),
+        ('"a.png,b.png,1,ann,ann,1', r"x:6: expected comma-separated cells"),
+        ('"a"x,b.png,1,ann,ann,1', r"x:6: expected comma-separated cells"),
+        ("a\0.png,b.png,1,ann,ann,1", r"x:6: expected plain text, .* U\+0000"),
+        ("a\x1b.png,b.png,1,ann,ann,1", r"x:6: expected plain text, .* U\+001B"),
+        ("a" * 5000, r"x:6: expected at most 4000 characters"),
     ],
 )  # fmt: skip
 def test_a_wrong_row_is_named_by_its_line(row: str, message: str):
@@ -144,7 +144,7 @@ def test_a_wrong_row_is_named_by_its_line(row: str, message: str):
 
 
 def test_a_table_without_rows_is_refused():
-    with pytest.raises(DataContractError, match="x: at least one row"):
+    with pytest.raises(DataContractError, match="x: expected at least one row"):
         parse_csv_pairs(HEADER, "x")
 
 
@@ -170,11 +170,11 @@ def test_a_triplet_is_a_mated_pair_with_a_nonmate(root: Path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("a.png,b.png,c.png,ann,bob,cleo", r"x:4: a mated pair of one identity"),
-        ("a.png,b.png,c.png,ann,ann,ann", r"x:4: a nonmate of another identity"),
-        ("a.png,b.png,b.png,ann,ann,cleo", r"x:4: different images expected, got the image 'b"),
+        ("a.png,b.png,c.png,ann,bob,cleo", r"x:4: expected a mated pair of one identity"),
+        ("a.png,b.png,c.png,ann,ann,ann", r"x:4: expected a nonmate of another identity"),
+        ("a.png,b.png,b.png,ann,ann,cleo", r"x:4: expected different images, got the image 'b"),
         ("Ann/0001.png,Ann/0002.png,Bob/0001.png,ann,ann,bob", r"x:4: repeats x:2"),
-        ("Ann/0001.png,b.png,c.png,cleo,cleo,bob", r"x:4: one identity expected"),
+        ("Ann/0001.png,b.png,c.png,cleo,cleo,bob", r"x:4: expected one identity"),
     ],
 )
 def test_a_wrong_triplet_is_refused(row: str, message: str):
@@ -196,10 +196,10 @@ def test_a_protocol_takes_identities_from_a_table(root: Path):
     pairs = GalleryProbePairs(root, Path("fame.csv"), identities_file=Path("people.csv"))
     assert pairs.listing().is_mated == (True, False)
     (root / "people.csv").write_text(PEOPLE.replace("Bob/0001.png,bob,test", "Bob/0001.png,ann,x"))
-    with pytest.raises(DataContractError, match=r"fame\.csv:3: a nonmated pair"):
+    with pytest.raises(DataContractError, match=r"fame\.csv:3: expected a nonmated pair"):
         pairs.listing()
     (root / "people.csv").write_text("img,identity\nAnn/0001.png,ann\n")
-    with pytest.raises(DataContractError, match=r"has no image 'Ann/0002\.png'"):
+    with pytest.raises(DataContractError, match=r"has no such image: 'Ann/0002\.png'"):
         pairs.listing()
 
 
@@ -230,12 +230,12 @@ def test_a_table_without_splits_has_none(root: Path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("Cleo/0001.png,ann,test", r"x:6: an identity in one split .*'ann' in 'test' here and in "
-         r"'train' in x:2"),
-        ("Ann/0001.png,bob,test", r"x:6: each image once expected, .* as in x:2"),
-        ("Ann/0001.png,ann,train", r"x:6: each image once"),
-        ("c.png,,test", r"x:6: 3 cells"),
-        ("../c.png,cleo,test", r"x:6: a relative path"),
+        ("Cleo/0001.png,ann,test", r"x:6: expected an identity in one split, that of x:2, got "
+         r"'ann' in 'test' here and in 'train' there"),
+        ("Ann/0001.png,bob,test", r"x:6: expected each image once, .* as in x:2"),
+        ("Ann/0001.png,ann,train", r"x:6: expected each image once"),
+        ("c.png,,test", r"x:6: expected 3 cells"),
+        ("../c.png,cleo,test", r"x:6: expected a relative path"),
     ],
 )  # fmt: skip
 def test_a_wrong_identity_is_refused(row: str, message: str):
@@ -248,7 +248,9 @@ def test_identities_may_be_shared_between_splits_when_asked(root: Path):
         PEOPLE.replace("Bob/0002.png,bob,test", "Bob/0002.png,bob,train")
     )
     people = CsvIdentities(root, Path("people.csv"))
-    with pytest.raises(DataContractError, match=r"people\.csv:5: an identity in one split"):
+    with pytest.raises(
+        DataContractError, match=r"people\.csv:5: expected an identity in one split"
+    ):
         people.identities()
     assert len(replace(people, shared_identities=True).identities()) == 4
 
@@ -278,7 +280,7 @@ def test_a_second_file_with_the_same_content_is_excluded(root: Path):
     assert len(listing) == 3
     assert [one.reason for one in listing.excluded] == ["another file holds the same image"]
     (root / "people.csv").write_text(PEOPLE.replace("Bob/0002.png,bob", "Bob/0002.png,cleo"))
-    with pytest.raises(DataContractError, match=r"people\.csv:5: one identity expected"):
+    with pytest.raises(DataContractError, match=r"people\.csv:5: expected one identity"):
         people.identities()
 
 

@@ -5,17 +5,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxeval.cells import Estimate, Limit, Outcome, Verdict
 from fxeval.contracts import RowState
-from fxeval.verdict import MIN_IDENTITIES, MIN_IDENTITIES_TO_FAIL, combine, judge, state_verdict
+from fxeval.results import Estimate, Outcome, Verdict
+from fxeval.statistics.limits import AtLeast, AtMost, BetterThan
+from fxeval.statistics.verdict import (
+    MIN_IDENTITIES,
+    MIN_IDENTITIES_TO_FAIL,
+    combine,
+    judge,
+    state_verdict,
+)
 
 PASS, FAIL, INCONCLUSIVE, INVALID = (
     Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.INVALID,
 )  # fmt: skip
-AT_MOST = Limit("deletion_auc", "at_most", bound=0.4)
-AT_LEAST = Limit("insertion_auc", "at_least", bound=0.4)
-BETTER = Limit("deletion_auc", "better_than", control="random_blobs")
-BEYOND = replace(BETTER, by_absolute=0.02)
+AT_MOST = AtMost("deletion_auc", at_most=0.4)
+AT_LEAST = AtLeast("insertion_auc", at_least=0.4)
+BETTER = BetterThan("deletion_auc", better_than="control.random_blobs")
+BEYOND = replace(BETTER, by={"absolute": 0.02})
 
 
 def _estimate(low, value, high, identities=50):
@@ -83,7 +90,7 @@ def test_only_a_finite_interval_beyond_the_limit_with_enough_identities_passes(
 ):
     verdict = judge(limit, _estimate(*interval, identities))
     low, value, high = interval
-    margin = limit.by_absolute if limit.bound is None else limit.bound
+    margin = limit.line()
     clears = {"at_most": high <= margin, "at_least": low >= margin, "better_than": low > margin}
     if verdict.outcome is PASS:
         assert all(map(math.isfinite, interval))
@@ -119,9 +126,9 @@ def test_no_rows_are_no_evidence():
 @pytest.mark.parametrize(
     "limit",
     [
-        *(replace(AT_MOST, bound=bound) for bound in (None, math.nan, math.inf)),
-        *(replace(BETTER, by_absolute=margin) for margin in (math.nan, math.inf, -0.1)),
-        *(replace(BETTER, by_relative=margin) for margin in (math.nan, -0.1)),
+        *(replace(AT_MOST, at_most=bound) for bound in (math.nan, math.inf)),
+        *(replace(BETTER, by={"absolute": margin}) for margin in (math.nan, math.inf, -0.1)),
+        *(replace(BETTER, by={"relative": margin}) for margin in (math.nan, -0.1)),
     ],
 )
 def test_a_limit_that_is_no_number_or_helps_the_explainer_is_invalid(limit):
@@ -133,11 +140,11 @@ def test_reasons_are_sentences_with_numbers():
         "deletion_auc: improvement over control.random_blobs 0.061 [0.0441, 0.0779], "
         "must lie above 0"
     )
-    assert judge(replace(AT_MOST, fill="blur"), _estimate(0.35, 0.4, 0.45)).reason == (
+    assert judge(AT_MOST, _estimate(0.35, 0.4, 0.45), {"fill": "blur"}).reason == (
         "deletion_auc (blur): 0.4 [0.35, 0.45], must be at most 0.4: "
         "the interval contains the limit"
     )
-    assert judge(replace(BETTER, by_relative=0.1), _estimate(-0.3, -0.2, -0.1)).reason == (
+    assert judge(replace(BETTER, by={"relative": 0.1}), _estimate(-0.3, -0.2, -0.1)).reason == (
         "deletion_auc: improvement over control.random_blobs beyond 0.1 of the control -0.2 "
         "[-0.3, -0.1], must lie above 0"
     )

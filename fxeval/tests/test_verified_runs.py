@@ -8,6 +8,7 @@ from fxeval.tests.world import CONFTEST, cells, the_record
 MORE = '''
 
 from dataclasses import dataclass, replace
+from fxeval.discretion import PublicReason
 from fxeval.listings import DataCard
 from fxeval.models.cards import Claim
 
@@ -23,11 +24,11 @@ class Crowd(Memory):
         return PairListing(
             tuple(f"{i}a" for i in ids + ids), tuple(f"{i}b" for i in ids + other),
             (True,) * self.n + (False,) * self.n, tuple(ids + ids), tuple(ids + other),
-            set_aside=("wrongly labelled",) + ("",) * (2 * self.n - 1),
+            set_aside=(PublicReason("wrongly labelled"),) + ("",) * (2 * self.n - 1),
         )
 
     def card(self):
-        return DataCard("c" * 64, 2 * self.n, "made up", True, {"no face found": 3})
+        return DataCard("c" * 64, 2 * self.n, "made up", True, {PublicReason("no face found"): 3})
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +110,7 @@ def test_a_model_that_keeps_its_word_passes_and_the_record_says_how_well_it_veri
     record = run()
     assert record["verdict"]["outcome"] == "pass"
     [entry] = record["verification"]
-    assert (entry["model"], entry["pairs"], entry["list"]) == ("honest", "crowd", "crowd")
+    assert (entry["model"], entry["pairs"], entry["pair_list"]) == ("honest", "crowd", "crowd")
     assert (entry["n_mated"], entry["n_nonmated"], entry["n_identities"]) == (120, 120, 120)
     figures = {one["metric"]: one for one in entry["figures"]}
     accuracy = figures["verification_accuracy"]

@@ -25,11 +25,11 @@ from torch import Tensor
 
 from fxeval.contracts import FaceModel, Pairs
 from fxeval.forward_pool import ForwardPool
-from fxeval.metrics.evidence import Evidence
-from fxeval.metrics.removal_curves import Perturbed, area, crossings, trace
+from fxeval.metrics.removal_curves import area, crossings, trace
 from fxeval.models.dlib_resnet import load_dlib_resnet
 from fxeval.perturbation import fill_images
 from fxeval.ranking import ranks
+from fxeval.tests.evidence import evidence_of, removal
 from fxeval.tests.peers import MaskedPairs, quantus_curves, torchcam_areas
 from fxeval.tests.subjects import make_pairs
 
@@ -90,22 +90,12 @@ class Work:
         """Rank, trace, integrate and find the crossings, with a pool that remembers nothing."""
         pool = ForwardPool(batch_size=self.best)
         model, pairs = self.model, self.pairs
-        evidence = Evidence(
-            pairs=pairs,
-            similarity=model.similarity,
-            operating_threshold=model.operating_threshold,
-            seed=0,
-            clean=lambda: pool.clean(model, pairs),
-            embed=lambda wanted: pool.embed(model, pairs, wanted),
-            explain=None,
-            redraw=None,
-            emit=None,
-        )
+        evidence = evidence_of(pairs, model, threshold=model.operating_threshold, pool=pool)
         order = ranks(self.maps, range(N_PAIRS))
-        subject = Perturbed(pairs.probe, pairs.reference, order, "blur")
-        found = trace(subject, STEPS, evidence)
-        crossings(subject, found, None, evidence)
-        deletion, insertion = area(found.fraction, found.cosine).mean(axis=0)
+        removed = removal(evidence, order, "blur")
+        found = trace(removed, STEPS)
+        crossings(removed, found, None)
+        deletion, insertion = area(found.fraction, found.answer).mean(axis=0)
         return float(deletion), float(insertion)
 
     def torchcam(self) -> Areas:

@@ -5,10 +5,20 @@ Intervals decide, never the value alone, and no evidence is never a pass.
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from types import MappingProxyType
 
-from fxeval.cells import Estimate, Limit, Outcome, Verdict
-from fxeval.contracts import BROKEN_STATES, RowState
+from fxeval.results import (
+    BROKEN_STATES,
+    Condition,
+    Estimate,
+    Outcome,
+    RowState,
+    Severity,
+    Verdict,
+)
+from fxeval.statistics.limits import Limit
+
+EVERYWHERE: Condition = MappingProxyType({})
 
 MIN_IDENTITIES = 30
 """Identities from which a limit can be passed (certification.md 4.2)."""
@@ -22,53 +32,38 @@ the fewest for which its coverage was measured (94 %; certification.md 4.2)."""
 MAX_BAD_SHARE = 0.01
 """Share of rows that may be degenerate, and share that may be broken (architecture 8)."""
 
-Severity = Literal["critical", "warning", "info"]
 _SEVEREST_FIRST = (Outcome.INVALID, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 
 
-def judge(limit: Limit, estimate: Estimate) -> Verdict:
-    """Judge one limit by the interval of its estimate.
+def judge(limit: Limit, estimate: Estimate, under: Condition = EVERYWHERE) -> Verdict:
+    """Judge one limit by the interval of its estimate; the form says what the interval means.
 
-    * ``at_most`` passes if high <= bound and fails if low > bound; ``at_least`` mirrored.
-    * ``better_than`` passes if low > ``by_absolute`` and fails if high < ``by_absolute``. An
-      interval without width never passes: differences that do not vary are a sign of a defect (the
-      same map twice), and they fail unless they lie above the margin.
-    * Anything else is inconclusive, and so is a pass with fewer than ``MIN_IDENTITIES`` or a fail
-      with fewer than ``MIN_IDENTITIES_TO_FAIL``.
+    * A pass with fewer than ``MIN_IDENTITIES`` is inconclusive, and so is a fail with fewer than
+      ``MIN_IDENTITIES_TO_FAIL``.
     * A limit or an estimate that is no number is invalid, and so is an estimate without rows; one
       without an interval is inconclusive.
 
     Args:
         limit: What must hold.
-        estimate: Of the metric; for ``better_than``, of the paired improvement (positive = the
-            explainer is better) from which ``by_relative`` of the control is already subtracted.
+        estimate: Of the limit's own rows (``limit.rows``).
+        under: The condition of those rows, for the reason.
     """
-    margin = _margin(limit)
-    subject = _subject(limit)
-    if not math.isfinite(margin):
+    line = limit.line()
+    subject = limit.subject(under)
+    if not math.isfinite(line):
         return Verdict(
             Outcome.INVALID,
-            f"{subject}: the limit is not a finite number or its margin is negative",
+            f"{subject.rstrip(': ')}: the limit is not a finite number or its margin is negative",
         )
     unusable = _unusable(estimate)
     if unusable is not None:
-        return Verdict(unusable.outcome, f"{subject}: {unusable.reason}")
-    if limit.form == "better_than":
-        outcome, remark = _compared(estimate, margin)
-    elif limit.form == "at_most":
-        outcome, remark = _bounded(estimate.low, estimate.high, margin)
-    else:
-        outcome, remark = _bounded(-estimate.high, -estimate.low, -margin)
+        return Verdict(unusable.outcome, f"{subject.rstrip(': ')}: {unusable.reason}")
+    outcome, remark = limit.decide(estimate)
     needed = {Outcome.PASS: MIN_IDENTITIES, Outcome.FAIL: MIN_IDENTITIES_TO_FAIL}
     if estimate.n_identities < needed.get(outcome, MIN_IDENTITIES):
         outcome, remark = Outcome.INCONCLUSIVE, f": {_too_few(estimate)}"
-    wanted = {"at_most": "be at most", "at_least": "be at least", "better_than": "lie above"}
-    is_of = " " if limit.form == "better_than" else ": "
-    value, low, high = (_number(x, margin) for x in (estimate.value, estimate.low, estimate.high))
-    return Verdict(
-        outcome,
-        f"{subject}{is_of}{value} [{low}, {high}], must {wanted[limit.form]} {margin:g}{remark}",
-    )
+    value, low, high = (_number(x, line) for x in (estimate.value, estimate.low, estimate.high))
+    return Verdict(outcome, f"{subject}{value} [{low}, {high}], must {limit.verb} {line:g}{remark}")
 
 
 def state_verdict(states: Mapping[RowState, int], n: int) -> Verdict | None:
@@ -112,25 +107,6 @@ def combine(verdicts: Iterable[tuple[Verdict, Severity]]) -> Verdict:
     return Verdict(Outcome.INCONCLUSIVE, "no critical limit: information only")
 
 
-def _bounded(low: float, high: float, bound: float) -> tuple[Outcome, str]:
-    if high <= bound:
-        return Outcome.PASS, ""
-    if low > bound:
-        return Outcome.FAIL, ""
-    return Outcome.INCONCLUSIVE, ": the interval contains the limit"
-
-
-def _compared(estimate: Estimate, margin: float) -> tuple[Outcome, str]:
-    if estimate.high - estimate.low <= 1e-12 * max(1.0, abs(estimate.value)):
-        remark = ": the interval has no width, which never passes"
-        return (Outcome.FAIL if estimate.value <= margin else Outcome.INCONCLUSIVE), remark
-    if estimate.low > margin:
-        return Outcome.PASS, ""
-    if estimate.high < margin:
-        return Outcome.FAIL, ""
-    return Outcome.INCONCLUSIVE, ": the interval contains the limit"
-
-
 def _unusable(estimate: Estimate) -> Verdict | None:
     """Say why an estimate cannot decide anything, or None if it can."""
     if estimate.n_pairs < 1:
@@ -154,25 +130,6 @@ def _unusable(estimate: Estimate) -> Verdict | None:
 
 def _too_few(estimate: Estimate) -> str:
     return f"too few identities ({estimate.n_identities} of at least {MIN_IDENTITIES})"
-
-
-def _margin(limit: Limit) -> float:
-    """Return the number that the interval must clear, NaN if there is none.
-
-    A negative margin would let an explainer pass that is worse than the control.
-    """
-    if limit.form != "better_than":
-        return math.nan if limit.bound is None else limit.bound
-    helps = not (limit.by_absolute >= 0.0 and limit.by_relative >= 0.0)  # NaN included
-    return math.nan if helps else limit.by_absolute
-
-
-def _subject(limit: Limit) -> str:
-    fill = f" ({limit.fill})" if limit.fill else ""
-    if limit.form != "better_than":
-        return f"{limit.metric}{fill}"
-    beyond = f" beyond {limit.by_relative:g} of the control" if limit.by_relative else ""
-    return f"{limit.metric}{fill}: improvement over control.{limit.control}{beyond}"
 
 
 def _number(value: float, limit: float) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fxeval.cells import Estimate
+from fxeval.results import Estimate
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -1,0 +1,76 @@
+"""``fxeval report``: the scorecard again, from the rows of a run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fxeval.errors import FxevalError, StoreError
+
+if TYPE_CHECKING:
+    from fxeval.records.schema import Record
+
+_SAME, _DIFFERS, _CANNOT_SAY = 0, 1, 2
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to; default: RUN.")
+def report(run: Path, out: Path | None) -> None:
+    """Judge the rows of RUN, a folder that a run wrote, and write its records and scorecards again.
+
+    Needs neither the model nor the data nor torch: everything after the rows is a pure function of
+    them and of what the suite asked.
+
+    Exit status: 0, the verdicts are the recorded ones; 1, one differs; 2, that cannot be said.
+    """
+    from fxeval.records.reading import load_record, read_rows
+    from fxeval.records.schema import Row
+    from fxeval.scorecard import render
+    from fxeval.statistics.results import rederived
+    from fxeval.store import dump, dumped, write
+
+    target, status = out or run, _SAME
+    try:
+        rows: list[Row] = []
+        for path in sorted(run.glob("rows*.jsonl")):
+            rows += read_rows(path)
+        records = sorted(path for path in run.glob("*.json") if not path.name.startswith("."))
+        if not records:
+            raise StoreError(f"{run} holds no record (*.json). Name the folder of one run.")
+        for path in records:
+            recorded = load_record(path)
+            found = rederived(recorded, rows)
+            for line in differences(recorded, found):
+                click.echo(f"{path.name}: {line}")
+                status = _DIFFERS
+            write(target / path.name, dump(found))
+            write(target / f"{path.stem}.html", render(dumped(found)))
+            click.echo(f"{found.verdict.outcome.upper()}: {found.verdict.reason}")
+            click.echo(f"wrote {target / path.stem}.html")
+    except FxevalError as error:
+        click.echo(f"error: {error}", err=True)
+        status = _CANNOT_SAY
+    raise SystemExit(status)
+
+
+def differences(recorded: "Record", found: "Record") -> list[str]:
+    """Return a line for each verdict that is not the recorded one."""
+    lines = []
+    for before, after in zip(recorded.cells, found.cells, strict=True):
+        if before.verdict != after.verdict:
+            lines.append(
+                f"{before.id}: recorded {before.verdict.outcome.value} ({before.verdict.reason}), "
+                f"the rows say {after.verdict.outcome.value} ({after.verdict.reason})"
+            )
+        for was, now in zip(before.limits, after.limits, strict=False):
+            if was.verdict != now.verdict:
+                lines.append(
+                    f"{before.id}: {was.text}: recorded {was.verdict.reason}; the rows say "
+                    f"{now.verdict.reason}"
+                )
+    if recorded.verdict != found.verdict:
+        lines.append(
+            f"recorded {recorded.verdict.outcome.value}, the rows say {found.verdict.outcome.value}"
+        )
+    return lines

@@ -1,0 +1,363 @@
+"""The contract between a protocol (one module of this package) and the engine that runs it.
+
+A protocol is a module with ``ROWS``, ``METRICS``, ``Parameters`` and ``measure(evidence,
+parameters)``. It sees rows, questions and subjects, never devices, batches, files or pytest. The
+engine calls ``measure`` for one group of rows after the other; a row's values depend on the row and
+on the plan, never on which rows were measured with it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fxeval.contracts import (
+    Embeddings,
+    Explainer,
+    Images,
+    LabelMaps,
+    Maps,
+    Perturbations,
+    SaliencyMaps,
+    SimilarityKind,
+)
+from fxeval.map_similarity import norm01
+from fxeval.records.schema import Measured, Network, Row
+from fxeval.results import BROKEN_STATES, Condition, Metric, RowState, gravity
+
+FloatArray: TypeAlias = NDArray[np.float64]
+RowKind = Literal["mated pairs", "pairs", "triplets", "identities", "classes"]
+Side = Literal["probe", "reference"]
+
+THUMBNAIL = 28
+
+
+class Question(Protocol):
+    """What a subject is asked about a row: a number that falls when the evidence goes.
+
+    ``rows`` are positions in the rows that the question is about; ``embeddings`` are those of the
+    rows' images, perturbed or not, one for each of ``rows``.
+    """
+
+    @property
+    def unit(self) -> str:
+        """Of the answers."""
+
+    def answer(self, subject: "Subject", rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return (R,) answers, the numbers that curves are made of."""
+
+    def margin(self, subject: "Subject", rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return (R,) by how much the decision stands: negative = it has flipped, NaN = none."""
+
+    def take(self, rows: Tensor) -> "Question":
+        """Return the question about some of the rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What is measured, one value each.
+
+    Attributes:
+        kind: What a row is.
+        id: By content of the images; no name of a file or a person.
+        image: (N,) which image is perturbed.
+        source: (N, K) images that the map is made from: the image itself, or, for a map of the
+            identity, K others of the same person.
+        against: (N, K) image that each of them is compared with when it is explained.
+        identities: (N, 1), or (N, 2) where a row is of two people; intervals resample these.
+        is_mated: (N,) bool.
+        question: What is asked of the perturbed image.
+        contrast: (N,) nonmates for discriminative explainers; None = the engine draws them.
+        side: Which image of a pair is perturbed.
+    """
+
+    kind: RowKind
+    id: tuple[str, ...]
+    image: Tensor
+    source: Tensor
+    against: Tensor
+    identities: Tensor
+    is_mated: Tensor
+    question: Question
+    contrast: Tensor | None = None
+    side: Side = "probe"
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def take(self, rows: Tensor) -> "Rows":
+        """Return some of the rows."""
+        return replace(
+            self,
+            id=tuple(self.id[row] for row in rows.tolist()),
+            image=self.image[rows],
+            source=self.source[rows],
+            against=self.against[rows],
+            identities=self.identities[rows],
+            is_mated=self.is_mated[rows],
+            question=self.question.take(rows),
+            contrast=None if self.contrast is None else self.contrast[rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model at work on the rows' images, in its own crop.
+
+    The cell's model, another evaluator and a re-drawn copy are all subjects: a protocol treats them
+    alike.
+
+    Attributes:
+        name: The model's name in the suite, or what a re-drawn copy is called.
+        size: (H, W) of its crop.
+        similarity: Its native similarity.
+        operating_threshold: In the native similarity; None if it has none.
+        clean: Embeddings of all images, unperturbed, (M, D).
+        embed: Embeds described perturbations.
+        pixels: Images by their numbers, (n, 3, H, W) in [0, 1].
+        fit: Carries maps made on another subject into this one's crop.
+        redraw: The network re-drawn with the given index.
+        labels: Label maps of images by their numbers.
+    """
+
+    name: str
+    size: tuple[int, int]
+    similarity: SimilarityKind
+    operating_threshold: float | None
+    clean: Callable[[], Embeddings]
+    embed: Callable[[Perturbations], Embeddings]
+    pixels: Callable[[Tensor], Images]
+    fit: Callable[["Subject", Maps], Maps]
+    redraw: Callable[[int], "Redrawn"]
+    labels: Callable[[Tensor], LabelMaps]
+
+
+@dataclass(frozen=True, eq=False)
+class Redrawn:
+    """A re-drawn copy of a network, and what is known of it."""
+
+    subject: Subject
+    network: Network
+
+
+@dataclass(frozen=True, eq=False)
+class OtherExplainer:
+    """An explainer that a parameter names, beside the cell's own."""
+
+    name: str
+    explainer: Explainer
+
+
+class Engine(Protocol):
+    """What stands behind the evidence: makes maps once for all rows of a cell."""
+
+    def maps(self, rows: Rows, subject: Subject, explainer: OtherExplainer | None) -> SaliencyMaps:
+        """Return the maps of all rows on a subject, by the cell's explainer (None) or another."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Everything that a group of rows may be measured with.
+
+    Attributes:
+        rows: The group.
+        everyone: All rows of the cell: the reference set.
+        subject: The cell's own model.
+        others: Further subjects and explainers, by the parameter that names them.
+        seed_of: (purpose, row id, label) -> seed.
+        turned: The same rows with the other image of each pair perturbed; None if not pairs.
+    """
+
+    rows: Rows
+    everyone: Rows
+    subject: Subject
+    engine: Engine
+    seed_of: Callable[[str, str, str], int]
+    others: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    turned: Rows | None = None
+    _places: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    def explain(self, subject: Subject, explainer: OtherExplainer | None = None) -> SaliencyMaps:
+        """Return the maps of the group on a subject, by the cell's own explainer or another."""
+        return taken(self.engine.maps(self.everyone, subject, explainer), self._places)
+
+    def reference_maps(self, subject: Subject) -> tuple[SaliencyMaps, list[int]]:
+        """Return the explainer's maps of all rows, and whose each is; for what needs others'."""
+        maps = self.engine.maps(self.everyone, subject, None)
+        return maps, self.everyone.identities[:, 0].tolist()
+
+    def places(self) -> Tensor:
+        """Return where the group's rows stand among all, (n,)."""
+        return self._places
+
+    def seed(self, purpose: str, row: int, label: str = "") -> int:
+        """Return a seed for one row of the group; without a label, of its side."""
+        return self.seed_of(purpose, self.rows.id[row], label or self.rows.side)
+
+    def on(self, side: Side) -> "Evidence":
+        """Return the evidence with the given image of each pair perturbed."""
+        if side == self.rows.side:
+            return self
+        if self.turned is None:
+            raise ValueError(f"rows of kind '{self.rows.kind}' have no {side} to perturb")
+        return replace(
+            self, rows=self.turned.take(self._places), everyone=self.turned, turned=self.everyone
+        )
+
+    def take(self, places: Tensor) -> "Evidence":
+        """Return the evidence of some of all rows."""
+        return replace(self, rows=self.everyone.take(places), _places=places)
+
+
+@dataclass
+class Ledger:
+    """Takes a group's values as they come; gives one row for every row, whatever became of it.
+
+    Attributes:
+        evidence: Of the group.
+        metrics: That the protocol declares.
+        networks: Re-drawn networks that were compared with.
+        remarks: What a reader of the figures must know.
+    """
+
+    evidence: Evidence
+    metrics: Sequence[Metric]
+    _measured: dict[tuple[str, tuple[tuple[str, str | float], ...]], dict[str, Any]] = field(
+        default_factory=dict
+    )
+    _maps: list[tuple[str, SaliencyMaps, bool]] = field(default_factory=list)
+    networks: list[Network] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def watch(self, name: str, maps: SaliencyMaps) -> SaliencyMaps:
+        """Note maps of the cell's explainer: their states and diagnostics belong to the rows."""
+        self._maps.append((name, maps, False))
+        return maps
+
+    def watch_redrawn(self, redrawn: Redrawn, maps: SaliencyMaps) -> SaliencyMaps:
+        """Note maps under a re-drawn network; a constant one is not the explainer's fault."""
+        self.networks.append(redrawn.network)
+        self._maps.append((redrawn.network.name, maps, True))
+        return maps
+
+    def remark(self, text: str) -> None:
+        """Note what a reader of the cell's figures must know; once is enough."""
+        if text not in self.remarks:
+            self.remarks.append(text)
+
+    def enter(
+        self, metric: str, map_: str, values: FloatArray, states: Sequence[RowState],
+        under: Condition | None = None,
+    ) -> None:  # fmt: skip
+        """Enter (n,) values of one metric, NaN where a row has none, with a state for each."""
+        assert metric in {one.name for one in self.metrics}, f"{metric} is not declared"
+        assert len(values) == len(states) == len(self.evidence.rows)
+        entry = self._entry(map_, under or {})
+        entry["values"][metric] = np.asarray(values, dtype=np.float64)
+        entry["states"][metric] = tuple(states)
+
+    def curve(
+        self, kind: str, map_: str, points: FloatArray, under: Condition | None = None
+    ) -> None:
+        """Enter (n, K + 1) points at equal steps from nothing to everything."""
+        self._entry(map_, under or {})["curves"][kind] = points
+
+    def rows(self, cell: str) -> list[Row]:
+        """Return the rows of the group."""
+        return [self._row(cell, position) for position in range(len(self.evidence.rows))]
+
+    def _entry(self, map_: str, under: Condition) -> dict[str, Any]:
+        blank: dict[str, Any] = {"values": {}, "states": {}, "curves": {}}
+        return self._measured.setdefault((map_, tuple(under.items())), blank)
+
+    def _row(self, cell: str, row: int) -> Row:
+        rows, worst, reason = self.evidence.rows, RowState.OK, ""
+        for _, maps, is_redrawn in self._maps:
+            state = maps.states[row]
+            forgiven = is_redrawn and state not in BROKEN_STATES
+            if not forgiven and gravity(state) > gravity(worst):
+                worst, reason = state, maps.reasons[row]
+        own = [(name, maps) for name, maps, is_redrawn in self._maps if not is_redrawn]
+        return Row(
+            cell=cell,
+            row=rows.id[row],
+            identities=rows.identities[row].tolist(),
+            state=worst,
+            reason=reason,
+            diagnostics={
+                name: {key: float(found[row]) for key, found in maps.diagnostics.items()}
+                for name, maps in own
+            },
+            constant_under=[
+                name
+                for name, maps, is_redrawn in self._maps
+                if is_redrawn and maps.states[row] is RowState.DEGENERATE_MAP
+            ],
+            thumbnail=thumbnail(own[0][1], row) if own else None,
+            measured=[
+                Measured(
+                    map=map_,
+                    under=dict(under),
+                    values={name: float(v[row]) for name, v in entry["values"].items()},
+                    states={name: s[row] for name, s in entry["states"].items()},
+                    curves={kind: points[row].tolist() for kind, points in entry["curves"].items()},
+                )
+                for (map_, under), entry in self._measured.items()
+            ],
+        )
+
+
+def taken(maps: SaliencyMaps, rows: Tensor) -> SaliencyMaps:
+    """Return the maps of some rows."""
+    places = rows.tolist()
+    return SaliencyMaps(
+        maps.positive[rows],
+        None if maps.negative is None else maps.negative[rows],
+        tuple(maps.states[row] for row in places),
+        tuple(maps.reasons[row] for row in places),
+        {name: values[rows] for name, values in maps.diagnostics.items()},
+    )
+
+
+def averaged(several: Sequence[SaliencyMaps]) -> SaliencyMaps:
+    """Return the mean of several maps of each row, each stretched to 0..1; one alone as it is.
+
+    A row has the worst state of its maps: a constant one takes part as zeros, a broken one breaks
+    the row.
+    """
+    if len(several) == 1:
+        return several[0]
+    mean = torch.stack([norm01(torch.nan_to_num(maps.positive))[0] for maps in several]).mean(dim=0)
+    states = worst([maps.states for maps in several])
+    mean[~torch.from_numpy(usable(states))] = torch.nan
+    reasons = tuple(
+        next((maps.reasons[row] for maps in several if maps.states[row] is state), "")
+        for row, state in enumerate(states)
+    )
+    return SaliencyMaps(mean.float(), None, states, reasons)
+
+
+def usable(states: Sequence[RowState]) -> NDArray[np.bool_]:
+    """Say which maps have an order at all, even if it is a random one."""
+    unordered = BROKEN_STATES | {RowState.EXCLUDED}
+    return np.array([state not in unordered for state in states], dtype=bool)
+
+
+def worst(several: Sequence[Sequence[RowState]]) -> tuple[RowState, ...]:
+    """Return, for each row, the worst of its states."""
+    return tuple(max(states, key=gravity) for states in zip(*several, strict=True))
+
+
+def thumbnail(maps: SaliencyMaps, row: int) -> list[list[float]] | None:
+    """Return a map that has an order, stretched to 0..1, as the means of 28 x 28 cells."""
+    if maps.states[row] is not RowState.OK:
+        return None
+    one = maps.positive[row]
+    stretched = (one - one.min()) / (one.max() - one.min())
+    small = torch.nn.functional.adaptive_avg_pool2d(stretched[None, None], THUMBNAIL)[0, 0]
+    grid: list[list[float]] = [[round(value, 4) for value in line] for line in small.tolist()]
+    return grid

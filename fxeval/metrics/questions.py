@@ -1,0 +1,138 @@
+"""What a subject is asked about a row: how like, how much more like, how sure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fxeval.contracts import Embeddings
+from fxeval.metrics.protocol import Subject
+from fxeval.similarity import similarity
+
+Head: TypeAlias = Callable[[Subject, Embeddings], Tensor]
+"""From a subject and (R, D) embeddings to (R, C) logits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Likeness:
+    """How like its reference an image is, or the centroid of several references.
+
+    The answer is the unclipped cosine; the decision is the native similarity at the model's
+    operating threshold.
+
+    Attributes:
+        reference: (N, R) images, never perturbed.
+    """
+
+    unit: ClassVar[str] = "cosine similarity"
+
+    reference: Tensor
+
+    def answer(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return the cosine."""
+        return similarity("cosine", embeddings, self._references(subject, rows))
+
+    def margin(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return the native similarity less the operating threshold; NaN if there is none."""
+        threshold = subject.operating_threshold
+        if threshold is None:
+            return torch.full((len(embeddings),), torch.nan, dtype=torch.float64)
+        others = self._references(subject, rows)
+        return similarity(subject.similarity, embeddings, others).double() - threshold
+
+    def take(self, rows: Tensor) -> "Likeness":
+        """Return the question about some of the rows."""
+        return Likeness(self.reference[rows])
+
+    def _references(self, subject: Subject, rows: Tensor) -> Embeddings:
+        clean, wanted = subject.clean(), self.reference[rows]
+        if wanted.shape[1] == 1:
+            return clean[wanted[:, 0]]
+        if subject.similarity == "cosine":
+            clean = F.normalize(clean.double(), dim=1, eps=1e-12).to(clean.dtype)
+        return clean[wanted].mean(dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Margin:
+    """How much more like its mate than its nonmate an image is: a triplet.
+
+    Attributes:
+        mate: (N,) images of the same person.
+        nonmate: (N,) images of others.
+    """
+
+    unit: ClassVar[str] = "difference of cosine similarities"
+
+    mate: Tensor
+    nonmate: Tensor
+
+    def answer(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return the cosine with the mate less that with the nonmate."""
+        return self._difference("cosine", subject, rows, embeddings)
+
+    def margin(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return the same in the native similarity: negative = nearer to the nonmate."""
+        return self._difference(subject.similarity, subject, rows, embeddings).double()
+
+    def take(self, rows: Tensor) -> "Margin":
+        """Return the question about some of the rows."""
+        return replace(self, mate=self.mate[rows], nonmate=self.nonmate[rows])
+
+    def _difference(
+        self, kind: str, subject: Subject, rows: Tensor, embeddings: Embeddings
+    ) -> Tensor:
+        mate, nonmate = (subject.clean()[which[rows]] for which in (self.mate, self.nonmate))
+        return similarity(kind, embeddings, mate) - similarity(kind, embeddings, nonmate)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class Confidence:
+    """How sure a classifier of the embedding is of a row's class.
+
+    Attributes:
+        target: (N,) class of each row.
+        head: From a subject and embeddings to (R, C) logits.
+    """
+
+    unit: ClassVar[str] = "probability"
+
+    target: Tensor
+    head: Head
+
+    def answer(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return the probability of the target."""
+        found = self.head(subject, embeddings).softmax(dim=1)
+        return found.gather(1, self.target[rows][:, None])[:, 0]
+
+    def margin(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return the target's probability less the largest other one."""
+        found = self.head(subject, embeddings).softmax(dim=1)
+        own = self.target[rows][:, None]
+        others = found.scatter(1, own, -torch.inf).amax(dim=1)
+        return found.gather(1, own)[:, 0] - others
+
+    def take(self, rows: Tensor) -> "Confidence":
+        """Return the question about some of the rows."""
+        return replace(self, target=self.target[rows])
+
+
+def centroid_head(gallery: Tensor, scale: float = 16.0) -> Head:
+    """Return a classifier by the cosine with the centroid of each class's images, times a scale.
+
+    Args:
+        gallery: (C, K) images of each class; every subject embeds them itself.
+        scale: Of the cosine, as the softmax losses of face recognition scale it.
+    """
+
+    def head(subject: Subject, embeddings: Embeddings) -> Tensor:
+        units = F.normalize(subject.clean().double(), dim=1, eps=1e-12)
+        centroids = F.normalize(units[gallery].mean(dim=1), dim=1, eps=1e-12)
+        found = F.normalize(embeddings.double(), dim=1, eps=1e-12)
+        # Sums of products, and no matrix product, whose digits depend on the number of rows.
+        return scale * (found[:, None, :] * centroids).sum(dim=2)
+
+    return head

@@ -1,0 +1,102 @@
+"""The formats of a run as tables of Markdown, from the models themselves.
+
+    python -m fxeval.records.documented docs/formats.md
+
+writes the tables between the markers of that page anew.
+"""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+
+from fxeval.records import schema, subjects
+from fxeval.records.form import Form
+
+PARTS: tuple[type[Form], ...] = (
+    schema.Row,
+    schema.Measured,
+    schema.Record,
+    schema.Run,
+    schema.SuiteEntry,
+    schema.CellPlan,
+    schema.MetricEntry,
+    schema.LimitEntry,
+    schema.CellFacts,
+    schema.Explaining,
+    schema.Network,
+    schema.CellResult,
+    schema.Figures,
+    schema.EstimateEntry,
+    schema.Difference,
+    schema.LimitResult,
+    schema.Band,
+    schema.Problem,
+    schema.Diagnostic,
+    subjects.ModelEntry,
+    subjects.ExplainerEntry,
+    subjects.PairsEntry,
+    subjects.VerificationEntry,
+    subjects.Environment,
+)
+_PLACE = re.compile(r"(<!-- begin: generated -->\n).*?(<!-- end: generated -->)", re.DOTALL)
+
+
+def tables() -> str:
+    """Return all tables, one for each part."""
+    return "\n".join(_table(part) for part in PARTS)
+
+
+def renewed(page: str) -> str:
+    """Return the page with the tables of today between its markers."""
+    return _PLACE.sub(lambda found: f"{found[1]}\n{tables()}\n{found[2]}", page)
+
+
+def _table(part: type[Form]) -> str:
+    meanings = _meanings(part)
+    title, about = part.__name__, inspect.getdoc(part) or ""
+    inherited = {name for base in part.__mro__[1:] for name in getattr(base, "model_fields", {})}
+    bases = [base.__name__ for base in part.__bases__ if base is not Form]
+    lines = [f"### {title}\n", about.split("\n\n")[0].replace("\n", " ")]
+    if bases:
+        lines[-1] += f" With all fields of {' and '.join(bases)}."
+    lines += ["", "| field | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in part.model_fields.items():
+        if name not in inherited or not bases:
+            default = "" if field.default is PydanticUndefined else f"`{field.default!r}`"
+            kind = _kind(field.annotation)
+            lines.append(
+                f"| `{field.alias or name}` | {kind} | {default} | {meanings.get(name, '')} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _kind(annotation: object) -> str:
+    """Write a type as people read it."""
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    if isinstance(annotation, type) and "[" in str(annotation):
+        text = str(annotation)
+    text = re.sub(r"Annotated\[([^,\]]+)(?:, [^\]]*\([^)]*\))*\]", r"\1", text)
+    text = re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", text).replace("typing.", "")
+    return text.replace("|", "or").replace("NoneType", "null").replace("None", "null")
+
+
+def _meanings(part: type[Form]) -> dict[str, str]:
+    """Return what the docstring says of each field."""
+    _, _, attributes = (inspect.getdoc(part) or "").partition("Attributes:\n")
+    found: dict[str, str] = {}
+    for line in attributes.splitlines():
+        named = re.fullmatch(r"    (\w+): (.*)", line)
+        if named:
+            name = named[1]
+            found[name] = named[2]
+        elif line.strip() and found:
+            found[name] += " " + line.strip()
+    return found
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(renewed(path.read_text(encoding="utf-8")), encoding="utf-8")

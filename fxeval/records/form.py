@@ -1,0 +1,36 @@
+"""The parts of records that other forms are made of."""
+
+import math
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+from fxeval.results import Outcome
+
+
+def _finite(value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  (pydantic judges it)
+    """Write what is NaN or infinite as null; nobody may have written it into a file."""
+    is_read = info.mode == "json"
+    return None if isinstance(value, float) and not (is_read or math.isfinite(value)) else value
+
+
+Number: TypeAlias = Annotated[float | None, BeforeValidator(_finite)]
+"""A number; null where it is NaN or infinite."""
+
+Under: TypeAlias = dict[str, str | float]
+"""A condition, axis by axis."""
+
+Count: TypeAlias = Annotated[int, Field(ge=0)]
+
+
+class Form(BaseModel):
+    """A part of the format: no other keys, no other types, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class VerdictEntry(Form):
+    """An outcome and the sentence that justifies it."""
+
+    outcome: Outcome
+    reason: str

@@ -1,0 +1,111 @@
+"""Reads records and rows back, of every version, and says in plain words what is wrong with one."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from fxeval.errors import StoreError
+from fxeval.records.form import Form
+from fxeval.records.schema import VERSION, Record, Row
+from fxeval.records.version_1 import upgraded
+
+SHOWN_FAULTS = 5
+
+Read = TypeVar("Read", bound=Form)
+
+
+def read_record(data: object) -> Record:
+    """Return a record from plain JSON data.
+
+    Raises:
+        StoreError: If it is not a record, is damaged, or is of a version that is not known.
+    """
+    if isinstance(data, Record):
+        return data
+    if not isinstance(data, Mapping):
+        raise StoreError(f"record: expected a mapping, got {type(data).__name__}.")
+    version = data.get("record")
+    if version not in (1, VERSION) or isinstance(version, bool):
+        raise StoreError(
+            f"record: expected format version 1 or {VERSION}, got {version!r:.80}. Read it with "
+            "the fxeval that wrote it."
+        )
+    try:
+        today = upgraded(data) if version == 1 else data
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise StoreError(
+            f"record: not as version 1 was written ({type(error).__name__}: "
+            f"{ascii(str(error))[1:200]}). Was the run cut short?"
+        ) from error
+    try:
+        return _strictly(Record, json.dumps(today))
+    except ValidationError as error:
+        raise StoreError(f"record: {faults_of(error)}. Was the run cut short?") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"record: not plain JSON: {ascii(str(error))[1:200]}.") from error
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a ``rows*.jsonl`` file; a last line that was cut short is left out.
+
+    Raises:
+        StoreError: If the file can't be read or another line is no row.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise StoreError(f"{path.name}: rows can't be read: {error.strerror}.") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            rows.append(_strictly(Row, line))
+        except ValidationError as error:
+            if number == len(lines):  # no newline at its end: a killed run stopped here
+                break
+            raise StoreError(f"{path.name}:{number}: no row: {faults_of(error)}.") from error
+    return rows
+
+
+def load_record(path: Path) -> Record:
+    """Return the record in a file.
+
+    Raises:
+        StoreError: If the file can't be read or holds no record.
+    """
+    try:
+        return read_record(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise StoreError(f"{path.name}: the record can't be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path.name}: no JSON: {ascii(str(error))[1:200]}.") from error
+    except StoreError as error:
+        raise StoreError(f"{path.name}: {error}") from error
+
+
+def _strictly(form: type[Read], text: str | bytes) -> Read:
+    """Read JSON text by a form; what the schema does not allow, a "40" for a 40, is refused."""
+    return form.model_validate_json(text, strict=True)
+
+
+def faults_of(error: ValidationError) -> str:
+    """Say where data is not as its form has it, and what is wrong there; a few places of many."""
+    found = error.errors(include_url=False)
+    told = [
+        f"{_place(fault['loc'])}{fault['msg'][:120]}{_got(fault['input'])}"
+        for fault in found[:SHOWN_FAULTS]
+    ]
+    more = f"; and {len(found) - SHOWN_FAULTS} more" if len(found) > SHOWN_FAULTS else ""
+    return "".join(c if c.isprintable() else "?" for c in "; ".join(told)) + more
+
+
+def _place(parts: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, parts))[:120] + ": " if parts else ""
+
+
+def _got(value: object) -> str:
+    return f", got {value!r:.40}" if isinstance(value, int | float | str | None) else ""

@@ -1,0 +1,320 @@
+"""The format of a record and of its rows: typed, versioned, the same for everyone who reads them.
+
+A run leaves ``rows.jsonl``, one :class:`Row` a line, and a :class:`Record`. All that a record says
+of estimates and verdicts is a function of its plans, its facts and the rows
+(``fxeval.statistics.results.results_of``). The order of the fields is part of the format. A number
+that is NaN or infinite is null.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import Field, JsonValue, model_validator
+
+from fxeval.records.form import Count, Form, Number, Under, VerdictEntry
+from fxeval.records.subjects import Environment, Subjects, VerificationEntry
+from fxeval.results import Better, RowState, Severity, Statistic
+
+VERSION = 2
+
+GRID = 28
+"""Cells along a side of a map as it is kept."""
+
+Line: TypeAlias = Annotated[list[float], Field(min_length=GRID, max_length=GRID)]
+Grid: TypeAlias = Annotated[list[Line], Field(min_length=GRID, max_length=GRID)]
+
+
+class Measured(Form):
+    """What was measured of a row under one map and one condition.
+
+    Attributes:
+        map: ``explainer`` or ``control.<name>``.
+        under: The condition.
+        values: By metric; null where the row has none.
+        states: By metric.
+        curves: By kind, points at equal steps.
+    """
+
+    map: str
+    under: Under = {}
+    values: dict[str, Number]
+    states: dict[str, RowState]
+    curves: dict[str, list[Number]] = {}
+
+
+class Row(Form):
+    """One line of ``rows.jsonl``: what has one value, measured once.
+
+    Attributes:
+        cell: Id of the cell.
+        row: By content of the images: no file name, no person's name.
+        identities: One number, or two where a row is of two people; intervals resample these.
+        state: The worst state of the explainer's maps of the row.
+        reason: What that state is about.
+        diagnostics: What the explainer says of its maps, by the set of maps.
+        constant_under: The re-drawn networks under which the map is constant.
+        thumbnail: The map in 28 x 28 cells, scaled to 0..1; null where it has no order.
+        measured: By map and condition.
+    """
+
+    cell: str
+    row: str
+    identities: Annotated[list[int], Field(min_length=1, max_length=2)]
+    state: RowState
+    reason: str = ""
+    diagnostics: dict[str, dict[str, Number]] = {}
+    constant_under: list[str] = []
+    thumbnail: Grid | None = None
+    measured: list[Measured]
+
+
+class MetricEntry(Form):
+    """A metric as it was declared when it was measured; null where an older version did not say."""
+
+    name: str
+    title: str
+    unit: str
+    better: Better
+    range: tuple[Number, Number] | None
+    statistic: Statistic
+    source: str
+    meaning: str
+
+
+class LimitEntry(Form):
+    """A limit with the keys of the suite.
+
+    Attributes:
+        under: The conditions it is about; {} = all.
+    """
+
+    metric: str
+    at_most: float | None = None
+    at_least: float | None = None
+    better_than: str | None = None
+    by: dict[Literal["absolute", "relative"], float] = {}
+    under: Under = {}
+    severity: Severity = "critical"
+    where: str = ""
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> Self:
+        forms = ("at_most", "at_least", "better_than")
+        given = [form for form in forms if getattr(self, form) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"expected one of {', '.join(forms)}, got {found}")
+        if self.by and self.better_than is None:
+            raise ValueError(f"expected 'by' with better_than alone, got it with {given[0]}")
+        return self
+
+
+class Figures(Form):
+    """An estimate with its interval."""
+
+    value: Number
+    low: Number
+    high: Number
+    confidence: float
+    n_pairs: Count
+    n_identities: Count
+    method: str
+
+
+class LimitResult(LimitEntry):
+    """A limit judged under one condition (``under``, whole).
+
+    Attributes:
+        text: The limit in words.
+        line: The number that the interval must clear.
+        estimate: Of the values that decide; null where no row has one.
+    """
+
+    text: str
+    line: Number
+    verdict: VerdictEntry
+    estimate: Figures | None
+
+
+class EstimateEntry(Figures):
+    """An estimate of one metric of one map under one condition."""
+
+    metric: str
+    map: str
+    under: Under
+    states: dict[RowState, Count]
+
+
+class Difference(Figures):
+    """The explainer's paired improvement over a control; positive = the explainer is better."""
+
+    metric: str
+    control: str
+    under: Under
+
+
+class Band(Form):
+    """A mean curve with its interval at every point, shortened for drawing."""
+
+    kind: str
+    map: str
+    under: Under
+    fraction: list[Number]
+    similarity: list[Number]
+    low: list[Number]
+    high: list[Number]
+
+
+class Problem(Form):
+    """A row whose map is not as it should be."""
+
+    row: str
+    state: RowState
+    reason: str
+
+
+class Diagnostic(Form):
+    """What an explainer says of its maps, over all rows."""
+
+    name: str
+    mean: float
+    least: float
+    largest: float
+    n_pairs: Count
+
+
+class Explaining(Form):
+    """What one set of maps cost when it was made."""
+
+    network: str
+    side: str
+    n_maps: Count
+    was_shared: bool
+    forwards: Count
+    backwards: Count
+    seconds: float
+
+
+class Network(Form):
+    """A re-drawn network.
+
+    Attributes:
+        name: For example ``re-drawn network 1``.
+        spread: Mean pairwise (1 - cosine) of its embeddings.
+        redrawn_share: Share of the parameters that changed, 0 to 1.
+    """
+
+    name: str
+    spread: Number
+    redrawn_share: float
+
+
+class CellPlan(Form):
+    """What a cell was asked to measure, all that judging its rows needs."""
+
+    id: str
+    check: str
+    kind: str
+    why: str
+    where: str
+    model: str
+    explainer: str
+    pairs: str
+    parameters: dict[str, JsonValue]
+    confidence: float
+    on_inconclusive: Literal["fail", "warn"]
+    metrics: list[MetricEntry]
+    asked: list[LimitEntry]
+
+    @model_validator(mode="after")
+    def _knows_its_metrics(self) -> Self:
+        _declared(self.metrics, self.asked)
+        return self
+
+
+class CellFacts(Form):
+    """What happened while a cell was measured, beside its rows.
+
+    Attributes:
+        refusal: Why the cell could not be measured, or must not be judged; null if neither.
+    """
+
+    nodeid: str | None = None
+    seconds: float = 0.0
+    forwards: Count = 0
+    explaining: list[Explaining] = []
+    networks: list[Network] = []
+    remarks: list[str] = []
+    refusal: VerdictEntry | None = None
+
+
+class CellResult(CellPlan, CellFacts):
+    """A cell: plan, facts, and what follows from its rows."""
+
+    n_pairs: Count
+    n_identities: Count
+    verdict: VerdictEntry
+    limits: list[LimitResult] = []
+    states: dict[RowState, Count] = {}
+    problems: list[Problem] = []
+    estimates: list[EstimateEntry] = []
+    differences: list[Difference] = []
+    curves: list[Band] = []
+    mean_map: Grid | None = None
+    diagnostics: list[Diagnostic] = []
+    notes: list[str] = []
+
+    @model_validator(mode="after")
+    def _is_of_its_metrics(self) -> Self:
+        _declared(self.metrics, [*self.limits, *self.estimates, *self.differences])
+        return self
+
+
+def _declared(
+    metrics: Sequence[MetricEntry], of: Sequence[LimitEntry | EstimateEntry | Difference]
+) -> None:
+    known = {metric.name for metric in metrics}
+    strange = [one.metric for one in of if one.metric not in known]
+    if strange:
+        raise ValueError(f"expected a metric that the cell declares, got {strange[0]!r:.80}")
+
+
+class Run(Form):
+    """The process that measured."""
+
+    id: str
+    started: str
+    finished: str
+    seconds: float
+    command: str
+    complete: bool
+    missing: list[str] = []
+
+
+class SuiteEntry(Form):
+    """The suite that was asked for."""
+
+    name: str
+    title: str
+    path: str
+    digest: str
+    seed: int
+
+
+class Record(Form):
+    """All that a run says: the truth beside the rows."""
+
+    record: Literal[2] = 2
+    run: Run
+    suite: SuiteEntry
+    banners: list[str]
+    environment: Environment
+    subjects: Subjects
+    verification: list[VerificationEntry]
+    cells: list[CellResult]
+    verdict: VerdictEntry
+
+
+def json_schema(form: type[Form]) -> Mapping[str, Any]:
+    """Return the JSON Schema of a record (``Record``) or of a line of its rows (``Row``)."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **form.model_json_schema()}

@@ -1,0 +1,196 @@
+"""What a record says of its subjects: models, explainers, pairs, how models verify, the machine."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, JsonValue
+
+from fxeval.records.form import Count, Form, Number, VerdictEntry
+from fxeval.results import Better
+
+
+class Environment(Form):
+    """What a result depends on besides the suite."""
+
+    fxeval: str
+    python: str
+    torch: str | None
+    numpy: str | None
+    opencv: str | None
+    pytest: str | None
+    platform: str
+    device: str
+    threads: int
+    precision: str
+    batch_size: int
+    gpu: str | None = None
+    cuda: str | None = None
+    cudnn: int | None = None
+    commit: str | None
+    dirty: bool | None
+
+
+class Preprocessing(Form):
+    """How a model is fed."""
+
+    colour: str
+    mean: list[float] | float
+    std: list[float] | float
+
+
+class Golden(Form):
+    """How a model compares with its vendor's embeddings."""
+
+    state: Literal["agrees", "not_checked", "none"]
+    n_images: Count
+    largest: Number
+    at_most: Number
+
+
+class ModelCardEntry(Form):
+    """Where a model is from."""
+
+    digest: str | None
+    code: str | None
+    preprocessing: Preprocessing | None
+    licence: str
+    source: str
+    trained_on: str
+    threshold_set_by: str
+    runtime: str
+    golden: Golden | None
+
+
+class ModelEntry(Form):
+    """A face model that was measured."""
+
+    name: str
+    digest: str
+    crop: str
+    size: list[int]
+    similarity: Literal["cosine", "neg_l2"]
+    operating_threshold: Number
+    parameters: int | None
+    card: ModelCardEntry | None = None
+
+
+class ExplainerEntry(Form):
+    """An explainer that was measured."""
+
+    class_: Annotated[str, Field(alias="class")]
+    params: dict[str, JsonValue] = {}
+    digest: str | None = None
+    needs: list[str] = []
+    source: str | None = None
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class DataEntry(Form):
+    """What is known of a data set as a whole."""
+
+    root_digest: str | None
+    n_images: Count
+    licence: str | None
+    may_show: bool
+    failures: dict[str, Count]
+
+
+class PairsEntry(Form):
+    """A pair list that was measured."""
+
+    name: str
+    n_pairs: Count
+    n_identities: Count
+    banner: str | None
+    excluded: dict[str, Count]
+    set_aside: dict[str, Count] = {}
+    digest: str | None = None
+    card: DataEntry | None = None
+
+
+class Subjects(Form):
+    """All subjects by their names in the suite."""
+
+    models: dict[str, ModelEntry]
+    explainers: dict[str, ExplainerEntry]
+    pairs: dict[str, PairsEntry]
+
+
+class Interval(Form):
+    """A figure with its interval; null where there is none."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+class Figure(Interval):
+    """A figure of verification."""
+
+    metric: str
+    title: str
+    better: Better
+    reason: str
+    std: Number
+
+
+class Threshold(Interval):
+    """A measured threshold: its similarity, and the errors at it."""
+
+    name: str
+    fmr: Interval
+    fnmr: Interval
+
+
+class OperatingThreshold(Interval):
+    """The threshold that the cells use."""
+
+    rule: str
+    set_by: str
+
+
+class ClaimResult(Form):
+    """A claim of a model's card, judged."""
+
+    pairs: str
+    metric: str
+    value: float
+    within: float
+    text: str
+    verdict: VerdictEntry
+
+
+class DemandResult(Form):
+    """What the suite demands of a model, judged."""
+
+    metric: str
+    at_most: float | None = None
+    at_least: float | None = None
+    where: str
+    text: str
+    verdict: VerdictEntry
+
+
+class VerificationEntry(Form):
+    """How well a model verifies a list, and what follows."""
+
+    model: str
+    pairs: str
+    pair_list: str
+    similarity: Literal["cosine", "neg_l2"]
+    measured: bool
+    reason: str
+    flip_fusion: bool
+    protocol: str
+    n_mated: Count
+    n_nonmated: Count
+    n_identities: Count
+    n_images: Count
+    figures: list[Figure]
+    thresholds: list[Threshold]
+    operating_threshold: OperatingThreshold
+    claims: list[ClaimResult]
+    limits: list[DemandResult]
+    objections: list[str]
+    forwards: Count
+    seconds: float

@@ -1,0 +1,107 @@
+"""The words of an answer, shared by all rooms: states, metrics, estimates, verdicts. No torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+Condition: TypeAlias = Mapping[str, str | float]
+"""Named axes of a value, such as ``{"fill": "blur", "fraction": 0.01}``; {} = no axes."""
+
+Better = Literal["lower", "higher"]
+Statistic = Literal["mean", "median"]
+Severity = Literal["critical", "warning", "info"]
+
+EXPLAINER = "explainer"
+"""The name of the explainer's own values, beside ``control.<name>``."""
+
+
+class RowState(StrEnum):
+    """What became of one value of a row."""
+
+    OK = "ok"
+    DEGENERATE_MAP = "degenerate_map"  # constant or all-zero: valued under a seeded random order
+    NAN_MAP = "nan_map"
+    NO_GRADIENT = "no_gradient"
+    WRONG_SHAPE = "wrong_shape"
+    EXPLAINER_RAISED = "explainer_raised"
+    MODEL_CHANGED = "model_changed"
+    NOT_CROSSED = "not_crossed"  # the similarity never crossed the operating threshold
+    START_BEYOND = "start_beyond"  # the starting image is already on the far side
+    EXCLUDED = "excluded"
+
+
+BROKEN_STATES = frozenset(
+    {RowState.NAN_MAP, RowState.NO_GRADIENT, RowState.WRONG_SHAPE,
+     RowState.EXPLAINER_RAISED, RowState.MODEL_CHANGED}
+)  # fmt: skip
+
+
+def gravity(state: RowState) -> int:
+    """Order states: a map without an order is worse than a constant one, that worse than the rest.
+
+    >>> sorted([RowState.NAN_MAP, RowState.OK, RowState.DEGENERATE_MAP], key=gravity)[0].value
+    'ok'
+    """
+    if state in BROKEN_STATES:
+        return 3
+    return {RowState.DEGENERATE_MAP: 2, RowState.OK: 0}.get(state, 1)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A quantity under a condition, and what it means.
+
+    Attributes:
+        name: Quantity and condition, for example ``deletion_auc``.
+        title: The name in words.
+        unit: Of the value.
+        better: Which direction is better for the explainer.
+        range: Least and largest possible value; infinite where there is no bound.
+        statistic: What of the rows the interval is about.
+        source: Paper and section.
+        meaning: One sentence for the reader of a scorecard.
+    """
+
+    name: str
+    title: str
+    unit: str
+    better: Better
+    range: tuple[float, float]
+    statistic: Statistic
+    source: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its two-sided interval.
+
+    ``low`` and ``high`` are NaN where no interval can be given (fewer than two identities).
+    """
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+    n_pairs: int
+    n_identities: int
+    method: str
+
+
+class Outcome(StrEnum):
+    """The four verdicts, and ``unsupported``: the suite says to skip such models."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
+    UNSUPPORTED = "unsupported"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An outcome and the sentence that justifies it."""
+
+    outcome: Outcome
+    reason: str

@@ -1,0 +1,187 @@
+"""The rows of each kind, from loaded pairs and faces: one function a kind.
+
+Which image is perturbed, which the map is made from, who is in it, what is asked.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from fxeval.contracts import Faces, Pairs
+from fxeval.errors import DataContractError
+from fxeval.metrics.protocol import RowKind, Rows
+from fxeval.metrics.questions import Confidence, Likeness, Margin, centroid_head
+
+GENERATION_IMAGES = 2
+"""Images of a person that the map of the identity is made from."""
+
+HELD_OUT_IMAGES = 2
+"""Least number of a person's other images: one is perturbed, one is its reference."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """All rows of a cell.
+
+    Attributes:
+        faces: Their images.
+        rows: The rows.
+        turned: The same with the other image of each pair perturbed; None if not mated pairs.
+    """
+
+    faces: Faces
+    rows: Rows
+    turned: Rows | None = None
+
+
+def mated_pairs(pairs: Pairs) -> Table:
+    """Return mated pairs, the probe perturbed; ``turned`` perturbs the reference."""
+    rows = replace(_pairs(pairs), kind="mated pairs", identities=pairs.probe_identity[:, None])
+    turned = replace(
+        rows,
+        image=pairs.reference,
+        source=pairs.reference[:, None],
+        against=pairs.probe[:, None],
+        identities=pairs.reference_identity[:, None],
+        question=Likeness(pairs.probe[:, None]),
+        side="reference",
+    )
+    return Table(pairs.faces(), rows, turned)
+
+
+def all_pairs(pairs: Pairs) -> Table:
+    """Return mated and nonmated pairs; both people of a pair are its identities."""
+    return Table(pairs.faces(), _pairs(pairs))
+
+
+def triplets(pairs: Pairs) -> Table:
+    """Return probe, mate and the nonmate that the list names; asked for the margin between them.
+
+    Raises:
+        DataContractError: If the list names no nonmates.
+    """
+    if pairs.contrast is None:
+        raise DataContractError(
+            f"pairs '{pairs.name}': expected triplets, got pairs without nonmates. Use a list that "
+            "names a nonmate for each pair."
+        )
+    rows = replace(
+        _pairs(pairs),
+        kind="triplets",
+        id=tuple(
+            f"{pairs.row_id(row)}-{pairs.image_digests[int(nonmate)][:12]}"
+            for row, nonmate in enumerate(pairs.contrast)
+        ),
+        identities=pairs.probe_identity[:, None],
+        question=Margin(pairs.reference, pairs.contrast),
+    )
+    return Table(pairs.faces(), rows)
+
+
+def identities(pairs: Pairs) -> Table:
+    """Return held-out images; their maps are made from other images of the person.
+
+    The images of a person are ordered by their digests. The first ``GENERATION_IMAGES`` make the
+    map, each explained against the next; each of the others is perturbed and compared with the
+    next of the others. People with fewer images than both need are left out.
+    """
+    faces = pairs.faces()
+    generation, held_out = _parted(faces)
+    image = torch.cat(held_out)
+    source = torch.cat(
+        [made.expand(len(kept), -1) for made, kept in zip(generation, held_out, strict=True)]
+    )
+    reference = torch.cat([kept.roll(-1) for kept in held_out])
+    rows = Rows(
+        kind="identities",
+        id=_ids(faces, image, reference),
+        image=image,
+        source=source,
+        against=source.roll(-1, dims=1),
+        identities=faces.identity[image][:, None],
+        is_mated=torch.ones(len(image), dtype=torch.bool),
+        question=Likeness(reference[:, None]),
+    )
+    return Table(faces, rows)
+
+
+def classes(pairs: Pairs) -> Table:
+    """Return probes of a closed set whose classes are the people's generation images.
+
+    The classifier is the cosine with the centroid of each class; a map is made against the first
+    image of the probe's class.
+    """
+    faces = pairs.faces()
+    generation, held_out = _parted(faces)
+    image = torch.cat(held_out)
+    target = torch.cat([torch.full((len(kept),), name) for name, kept in enumerate(held_out)])
+    gallery = torch.stack(generation)  # (C, K)
+    rows = Rows(
+        kind="classes",
+        id=_ids(faces, image, gallery[target, 0]),
+        image=image,
+        source=image[:, None],
+        against=gallery[target, :1],
+        identities=faces.identity[image][:, None],
+        is_mated=torch.ones(len(image), dtype=torch.bool),
+        question=Confidence(target, centroid_head(gallery)),
+    )
+    return Table(faces, rows)
+
+
+TABLES: Mapping[RowKind, Callable[[Pairs], Table]] = MappingProxyType(
+    {
+        "mated pairs": mated_pairs,
+        "pairs": all_pairs,
+        "triplets": triplets,
+        "identities": identities,
+        "classes": classes,
+    }
+)
+"""The function of each kind."""
+
+WHOLE_LISTS: frozenset[RowKind] = frozenset({"pairs", "identities", "classes"})
+"""Kinds whose rows are made from the whole list, not from mated pairs that were chosen of it."""
+
+
+def _pairs(pairs: Pairs) -> Rows:
+    return Rows(
+        kind="pairs",
+        id=tuple(pairs.row_id(row) for row in range(len(pairs))),
+        image=pairs.probe,
+        source=pairs.probe[:, None],
+        against=pairs.reference[:, None],
+        identities=torch.stack([pairs.probe_identity, pairs.reference_identity], dim=1),
+        is_mated=pairs.is_mated,
+        question=Likeness(pairs.reference[:, None]),
+        contrast=pairs.contrast,
+    )
+
+
+def _parted(faces: Faces) -> tuple[list[Tensor], list[Tensor]]:
+    """Return, person by person, the images that make maps and those that are held out."""
+    generation, held_out, people = [], [], []
+    for person in torch.unique(faces.identity[faces.identity >= 0]).tolist():
+        images = (faces.identity == person).nonzero()[:, 0].tolist()
+        people.append(sorted(images, key=lambda image: faces.image_digests[image]))
+    # By content, so that nothing depends on the numbers that people have in this list.
+    for images in sorted(people, key=lambda images: faces.image_digests[images[0]]):
+        if len(images) >= GENERATION_IMAGES + HELD_OUT_IMAGES:
+            generation.append(torch.tensor(images[:GENERATION_IMAGES]))
+            held_out.append(torch.tensor(images[GENERATION_IMAGES:]))
+    if not generation:
+        raise DataContractError(
+            f"pairs '{faces.name}': nobody has {GENERATION_IMAGES + HELD_OUT_IMAGES} images, which "
+            "maps of identities need. Use a list with more images of each person."
+        )
+    return generation, held_out
+
+
+def _ids(faces: Faces, image: Tensor, reference: Tensor) -> tuple[str, ...]:
+    return tuple(
+        f"{faces.image_digests[one][:12]}-{faces.image_digests[other][:12]}"
+        for one, other in zip(image.tolist(), reference.tolist(), strict=True)
+    )

@@ -1,0 +1,1 @@
+"""From rows to estimates and verdicts: pure functions of numbers, without torch."""

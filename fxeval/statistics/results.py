@@ -1,0 +1,399 @@
+"""The only road from rows to estimates and verdicts: a pure function, recomputed by anyone.
+
+Run, report, comparison and verification call :func:`results_of` and get the same digits, whatever
+the order in which rows were written.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fxeval.errors import StoreError
+from fxeval.records.form import VerdictEntry
+from fxeval.records.schema import (
+    Band,
+    CellFacts,
+    CellPlan,
+    CellResult,
+    Diagnostic,
+    Difference,
+    EstimateEntry,
+    Figures,
+    LimitEntry,
+    LimitResult,
+    Measured,
+    MetricEntry,
+    Network,
+    Problem,
+    Record,
+    Row,
+)
+from fxeval.results import (
+    EXPLAINER,
+    Estimate,
+    Metric,
+    Outcome,
+    RowState,
+    Severity,
+    Verdict,
+)
+from fxeval.statistics.estimate import mean_estimate, median_estimate, paired
+from fxeval.statistics.limits import FORMS, Limit
+from fxeval.statistics.redrawn import network_notes, network_objection
+from fxeval.statistics.verdict import combine, judge, state_verdict
+
+FloatArray: TypeAlias = NDArray[np.float64]
+IntArray: TypeAlias = NDArray[np.int64]
+_Key: TypeAlias = tuple[tuple[str, str | float], ...]
+
+SHOWN_PROBLEMS = 20
+STATISTICS = {"mean": mean_estimate, "median": median_estimate}
+
+
+def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellResult:
+    """Estimate and judge a cell.
+
+    Args:
+        plan: What was asked.
+        facts: What happened beside the rows; a refusal is the cell's verdict.
+        rows: Of the cell, in any order.
+
+    Returns:
+        The cell's part of the record. A cell without rows has no estimate, and never passes.
+
+    Raises:
+        StoreError: If the rows do not fit together.
+    """
+    if facts.refusal is not None:
+        return _result(plan, facts, n_pairs=0, n_identities=0, verdict=facts.refusal)
+    if not rows:
+        nothing = Verdict(Outcome.INVALID, "no row was measured")
+        return _result(plan, facts, n_pairs=0, n_identities=0, verdict=_plain(nothing))
+    rows = sorted(rows, key=lambda row: (row.row, row.identities))
+    table = _Table(plan, rows)
+    limits = [judged for limit in plan.asked for judged in table.judged(limit_of(limit))]
+    states = Counter(row.state for row in rows)
+    return _result(
+        plan,
+        facts,
+        n_pairs=len(rows),
+        n_identities=len(set(table.identities.tolist())),
+        verdict=_plain(_verdict(rows, states, limits, facts.networks)),
+        limits=limits,
+        states=dict(states),
+        problems=[
+            Problem(row=row.row, state=row.state, reason=row.reason)
+            for row in rows
+            if row.state is not RowState.OK
+        ][:SHOWN_PROBLEMS],
+        estimates=table.estimates(),
+        differences=table.differences(),
+        curves=table.bands(),
+        mean_map=_mean_map(rows),
+        diagnostics=_diagnostics(rows),
+        notes=[*network_notes(facts.networks, rows), *facts.remarks],
+    )
+
+
+def rederived(record: Record, rows: Sequence[Row]) -> Record:
+    """Return a record whose cells and verdict are judged again from rows.
+
+    Raises:
+        StoreError: If a cell was measured and has no rows here.
+    """
+    by_cell: dict[str, list[Row]] = {}
+    for row in rows:
+        by_cell.setdefault(row.cell, []).append(row)
+    cells = []
+    for cell in record.cells:
+        found = by_cell.get(cell.id, [])
+        if cell.n_pairs != len(found) and cell.refusal is None:
+            raise StoreError(
+                f"cell {cell.id}: expected {cell.n_pairs} rows, got {len(found)}. Bring all files "
+                "rows*.jsonl of the run; records of version 1 cannot be judged again."
+            )
+        plan, facts = CellPlan(**_fields(cell, CellPlan)), CellFacts(**_fields(cell, CellFacts))
+        cells.append(results_of(plan, facts, found))
+    verdict = overall(cells, record.run.missing)
+    return record.model_copy(update={"cells": cells, "verdict": _plain(verdict)})
+
+
+def refused(cell: CellResult, reason: str) -> CellResult:
+    """Return the cell as one that must not be judged; its rows stay where they are."""
+    refusal = VerdictEntry(outcome=Outcome.INVALID, reason=reason)
+    facts = CellFacts(**{**_fields(cell, CellFacts), "refusal": refusal})
+    return results_of(CellPlan(**_fields(cell, CellPlan)), facts, [])
+
+
+def limit_of(entry: LimitEntry) -> Limit:
+    """Return the limit that an entry with the keys of a suite stands for."""
+    given = entry.model_dump(exclude_none=True)
+    form = next(FORMS[key] for key in FORMS if key in given)
+    keys = {"metric", "under", "severity", "where", form.form}
+    if form.form == "better_than":
+        keys.add("by")
+    return form(**{key: value for key, value in given.items() if key in keys})
+
+
+def overall(cells: Sequence[CellResult], missing: Sequence[str]) -> Verdict:
+    """Return the verdict of a suite: the worst of its cells; nothing measured is never a pass."""
+    counts = Counter(cell.verdict.outcome for cell in cells)
+    worst = next((one for one in _WORST_FIRST if counts[one]), Outcome.INCONCLUSIVE)
+    measured = {cell.check for cell in cells if cell.verdict.outcome is not Outcome.UNSUPPORTED}
+    unmeasured = list(dict.fromkeys(cell.check for cell in cells if cell.check not in measured))
+    if unmeasured and worst in (Outcome.PASS, Outcome.UNSUPPORTED):
+        worst = Outcome.INCONCLUSIVE
+    parts = [f"{counts[one]} {_WORDS[one]}" for one in _WORST_FIRST if counts[one]]
+    if missing:
+        parts.append(f"{len(missing)} not run")
+        worst = Outcome.INCONCLUSIVE if worst is Outcome.PASS else worst
+    reason = f"of {len(cells) + len(missing)} cells {', '.join(parts) or 'none was run'}"
+    if unmeasured:
+        reason += f"; nothing was measured of {', '.join(unmeasured)}"
+    return Verdict(worst, reason)
+
+
+_WORDS = {
+    Outcome.INVALID: "could not be measured",
+    Outcome.FAIL: "failed",
+    Outcome.INCONCLUSIVE: "inconclusive",
+    Outcome.PASS: "passed",
+    Outcome.UNSUPPORTED: "unsupported",
+}
+_WORST_FIRST = tuple(_WORDS)
+
+
+class _Table:
+    """The values of a cell by metric, map and condition, one per row, in the order they came."""
+
+    def __init__(self, plan: CellPlan, rows: Sequence[Row]) -> None:
+        self._confidence = plan.confidence
+        self._metrics = {entry.name: _metric(entry) for entry in plan.metrics}
+        people = [row.identities[0] for row in rows]
+        places = {person: place for place, person in enumerate(sorted(set(people)))}
+        self.identities: IntArray = np.array([places[one] for one in people], dtype=np.int64)
+        self._measured: dict[tuple[str, _Key], dict[int, Measured]] = {}
+        for place, row in enumerate(rows):
+            for one in row.measured:
+                self._measured.setdefault((one.map, tuple(one.under.items())), {})[place] = one
+
+    def estimates(self) -> list[EstimateEntry]:
+        """One entry per metric, map and condition."""
+        return [
+            EstimateEntry(
+                metric=metric.name,
+                map=map_,
+                under=dict(under),
+                states=dict(self._states(metric.name, map_, under)),
+                **_figures(self._estimate(metric, self._values(metric.name, map_, under))),
+            )
+            for map_, under, metric in self._series()
+        ]
+
+    def differences(self) -> list[Difference]:
+        """One entry per metric, control and condition: the explainer's improvement, paired."""
+        return [
+            Difference(
+                metric=metric.name,
+                control=map_.removeprefix("control."),
+                under=dict(under),
+                **_figures(
+                    self._estimate(
+                        metric,
+                        paired(
+                            self._values(metric.name, EXPLAINER, under),
+                            self._values(metric.name, map_, under),
+                            metric.better,
+                        ),
+                    )
+                ),
+            )
+            for map_, under, metric in self._series()
+            if map_ != EXPLAINER
+        ]
+
+    def judged(self, limit: Limit) -> list[LimitResult]:
+        """Judge a limit under every condition it is about; one that nothing is known of, once."""
+        found = [
+            under
+            for map_, under, metric in self._series()
+            if (map_, metric.name) == (EXPLAINER, limit.metric) and limit.applies(dict(under))
+        ]
+        return [self._judged(limit, under) for under in found or [tuple(limit.under.items())]]
+
+    def bands(self) -> list[Band]:
+        """Return the mean of each curve with the interval of every point."""
+        return [
+            self._band(kind, map_, under, measured)
+            for (map_, under), measured in self._measured.items()
+            for kind in dict.fromkeys(kind for one in measured.values() for kind in one.curves)
+        ]
+
+    def _series(self) -> list[tuple[str, _Key, Metric]]:
+        """Return what was measured: maps and conditions, with the metrics that any row has."""
+        return [
+            (map_, under, metric)
+            for (map_, under), measured in self._measured.items()
+            for metric in self._metrics.values()
+            if any(metric.name in one.values for one in measured.values())
+        ]
+
+    def _states(self, metric: str, map_: str, under: _Key) -> Counter[RowState]:
+        measured = self._measured[map_, under].values()
+        return Counter(one.states[metric] for one in measured if metric in one.states)
+
+    def _judged(self, limit: Limit, under: _Key) -> LimitResult:
+        metric = self._metrics[limit.metric]
+        values = limit.rows(lambda map_: self._values(limit.metric, map_, under), metric)
+        estimate = self._estimate(metric, values)
+        return LimitResult(
+            metric=limit.metric,
+            **limit.written(),
+            under=dict(under),
+            severity=limit.severity,
+            where=limit.where,
+            text=limit.text(),
+            line=limit.line(),
+            verdict=_plain(judge(limit, estimate, dict(under))),
+            estimate=Figures(**_figures(estimate)) if estimate.n_pairs else None,
+        )
+
+    def _values(self, metric: str, map_: str, under: _Key) -> FloatArray:
+        values = np.full(len(self.identities), np.nan)  # of a row that lacks it, as of a null
+        for place, one in self._measured.get((map_, under), {}).items():
+            value = one.values.get(metric)
+            values[place] = np.nan if value is None else value
+        return values
+
+    def _estimate(self, metric: Metric, values: FloatArray) -> Estimate:
+        present = np.isfinite(values)
+        if not present.any():
+            nan = float("nan")
+            return Estimate(nan, nan, nan, self._confidence, 0, 0, "no row has a value")
+        make = STATISTICS[metric.statistic]
+        return make(values[present], self.identities[present], self._confidence)
+
+    def _band(self, kind: str, map_: str, under: _Key, measured: Mapping[int, Measured]) -> Band:
+        drawn_rows = [place for place, one in measured.items() if kind in one.curves]
+        lengths = sorted({len(measured[place].curves[kind]) for place in drawn_rows})
+        if len(lengths) > 1:
+            raise StoreError(
+                f"rows: expected curves of one length for {kind} of {map_}, got {lengths[0]} and "
+                f"{lengths[-1]} points. Are these rows of one run?"
+            )
+        points = np.array([measured[place].curves[kind] for place in drawn_rows], dtype=np.float64)
+        present = np.isfinite(points).all(axis=1)
+        people = self.identities[drawn_rows][present]
+        found = [
+            mean_estimate(column[present], people, self._confidence)
+            for column in (points.T if present.any() else ())
+        ]
+        return Band(
+            kind=kind,
+            map=map_,
+            under=dict(under),
+            fraction=[drawn(i / max(1, len(found) - 1)) for i in range(len(found))],
+            similarity=[drawn(point.value) for point in found],
+            low=[drawn(point.low) for point in found],
+            high=[drawn(point.high) for point in found],
+        )
+
+
+def _result(plan: CellPlan, facts: CellFacts, **results: Any) -> CellResult:  # noqa: ANN401
+    return CellResult(**{**_fields(plan, CellPlan), **_fields(facts, CellFacts), **results})
+
+
+def _fields(of: CellPlan | CellFacts, form: type[CellPlan | CellFacts]) -> dict[str, Any]:
+    return {name: getattr(of, name) for name in form.model_fields}
+
+
+def _metric(entry: MetricEntry) -> Metric:
+    low, high = entry.range or (None, None)
+    return Metric(
+        **{**entry.model_dump(), "range": (
+            -np.inf if low is None else low, np.inf if high is None else high
+        )}
+    )  # fmt: skip
+
+
+def _verdict(
+    rows: Sequence[Row],
+    states: Mapping[RowState, int],
+    limits: Sequence[LimitResult],
+    networks: Sequence[Network],
+) -> Verdict:
+    verdicts: list[tuple[Verdict, Severity]] = [
+        (Verdict(limit.verdict.outcome, limit.verdict.reason), limit.severity) for limit in limits
+    ]
+    bad_maps = _bad_maps(rows, states)
+    objection = network_objection(networks, rows)
+    if bad_maps is not None:  # what the limits cannot say for lack of maps is a consequence of it
+        failed = [judged for judged in verdicts if judged[0].outcome is Outcome.FAIL]
+        verdicts = [(bad_maps, "critical"), *failed]
+    elif objection is not None:
+        verdicts.insert(0, (objection, "critical"))
+    return combine(verdicts)
+
+
+def _bad_maps(rows: Sequence[Row], states: Mapping[RowState, int]) -> Verdict | None:
+    """Fail too many bad maps, with what the first of them was."""
+    verdict = state_verdict(states, len(rows))
+    if verdict is None:
+        return None
+    first = next((row.reason for row in rows if row.reason), "no reason given")
+    return Verdict(verdict.outcome, f"{verdict.reason}; first: {first}")
+
+
+def _diagnostics(rows: Sequence[Row]) -> list[Diagnostic]:
+    """Return mean, least and largest of each diagnostic of the first set of maps."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in next(iter(row.diagnostics.values()), {}).items():
+            if value is not None:
+                found.setdefault(name, []).append(value)
+    return [
+        Diagnostic(
+            name=name,
+            mean=float(np.mean(values)),
+            least=min(values),
+            largest=max(values),
+            n_pairs=len(values),
+        )
+        for name, values in found.items()
+    ]
+
+
+def _mean_map(rows: Sequence[Row]) -> list[list[float]] | None:
+    kept = [row.thumbnail for row in rows if row.thumbnail is not None]
+    if not kept:
+        return None
+    mean: list[list[float]] = np.mean(np.array(kept, dtype=np.float64), axis=0).round(4).tolist()
+    return mean
+
+
+def _plain(verdict: Verdict) -> VerdictEntry:
+    return VerdictEntry(outcome=verdict.outcome, reason=verdict.reason)
+
+
+def _figures(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "confidence": estimate.confidence,
+        "n_pairs": estimate.n_pairs,
+        "n_identities": estimate.n_identities,
+        "method": estimate.method,
+    }
+
+
+def drawn(value: float) -> float:
+    """Shorten a number that is only drawn; what is judged keeps all its digits.
+
+    >>> drawn(0.123456789)
+    0.12346
+    """
+    return float(f"{value:.5g}")

@@ -1,0 +1,1 @@
+"""Protocols that are no checks of fxeval: they show what the contract carries."""
