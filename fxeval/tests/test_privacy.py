@@ -586,10 +586,10 @@ FILES = {
     "csv_triplets": f"anchor,mate,nonmate,anchor_id,mate_id,nonmate_id\n{NAME} 12,,x,x,x,x\n",
     "gallery_probe": f"G,P,T\n{NAME} 13.png,b.png,7,8\n",
     "listed": f"a/1 a/2 1\n{NAME} 14 x\n",
-    "listed_triplets": f"a/1 a/2 b/1\n{NAME} 15\n",
+    "listed_triplets": f"a/1 a/2 b/1\n{NAME} 15 x\n",
     "calfw": f"{NAME} 16.jpg 1\n",
     "patch_lfw": f"a.jpg b.jpg 1\n{NAME} 17.jpg\n",
-    "lfw": f"1\t1\n{NAME} 18\n",
+    "lfw": f"1\t1\n{NAME} 18 x\nb 1 c 1\n",
 }
 
 
