@@ -1,7 +1,7 @@
 """Holds what strangers return against the contract."""
 
-from collections.abc import Iterable, Sequence
-from typing import cast, get_args
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ from fxeval.contracts import (
     BROKEN_STATES,
     Embeddings,
     Explainer,
-    Need,
     RowState,
     SaliencyMaps,
 )
 from fxeval.errors import ExplainerContractError, ModelContractError
+from fxeval.traits import check_explainer_traits
 
 
 def check_embeddings(name: str, embeddings: object, n: int) -> Embeddings:
@@ -49,7 +49,7 @@ def check_explainer(name: str, explainer: object) -> Explainer:
     """Return what a fixture made if it can be asked for maps.
 
     Raises:
-        ExplainerContractError: If it has no ``explain``, or needs what nobody knows.
+        ExplainerContractError: If it has no ``explain``, or a trait that nobody would read.
     """
     if isinstance(explainer, type):
         raise ExplainerContractError(
@@ -62,12 +62,7 @@ def check_explainer(name: str, explainer: object) -> Explainer:
             f"generator) expected, got {type(explainer).__name__}. Wrap a function with "
             "fxeval.explainers.adapters.from_function."
         )
-    needs = getattr(explainer, "needs", ())
-    known = sorted(get_args(Need))
-    if isinstance(needs, str) or not isinstance(needs, Iterable) or set(needs) - set(known):
-        raise ExplainerContractError(
-            f"explainer '{name}': needs must be a set of {', '.join(known)}, got {needs!r}."
-        )
+    check_explainer_traits(name, explainer)
     return cast(Explainer, explainer)
 
 

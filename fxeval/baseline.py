@@ -68,11 +68,6 @@ class ThresholdModel(ModelAround):
         """The other one."""
         return self.threshold
 
-    @property
-    def card(self) -> object:
-        """Of the model; None if it has none."""
-        return getattr(self.model, "card", None)
-
 
 def measure_list(
     model: FaceModel,

@@ -23,6 +23,7 @@ from fxeval.contracts import (
     Pairs,
     PairSource,
     SaliencyMaps,
+    model_traits,
 )
 from fxeval.described import explainer_entry, model_entry, pairs_entry
 from fxeval.discretion import PublicReason, public_counts
@@ -367,8 +368,8 @@ def _fixture(cell: Cell, use: Use) -> tuple[str, str, str]:
 
 def _model_key(cell: Cell, model: FaceModel) -> str:
     """Name a model by its fixture, its weights and how it is fed and read."""
-    card = getattr(getattr(model, "card", None), "digest", "")
-    how = model.crop, model.similarity, model.operating_threshold, card
+    card = model_traits(model).card
+    how = model.crop, model.similarity, model.operating_threshold, card.digest if card else ""
     return _digest(*_fixture(cell, cell.model), model.digest, *how)
 
 

@@ -17,6 +17,8 @@ from fxeval.contracts import (
     Pairs,
     PairSource,
     SaliencyMaps,
+    model_traits,
+    traits_of,
 )
 from fxeval.datasets.crops import move_maps
 from fxeval.errors import DataContractError, UnsupportedError
@@ -144,12 +146,12 @@ class CellEngine:
                 f"model '{model.name}' is a black box: its weights can't be re-drawn. Leave "
                 f"{cell.kind} out for it."
             )
-        if not getattr(model.model, "has_layers", True):
+        if not model_traits(model).has_layers:
             raise UnsupportedError(
                 f"model '{model.name}': its layers are out of reach, so its weights can't be "
                 f"re-drawn as what they are. Leave {cell.kind} out for it."
             )
-        if getattr(self._own.explainer, "maps_are_given", False):
+        if traits_of(self._own.explainer).maps_are_given:
             raise UnsupportedError(
                 f"the maps of {cell.explainer.name} are given: they were made with one network and "
                 f"follow no re-drawn one. Leave {cell.kind} out for them."

@@ -7,13 +7,11 @@ card, or of what the suite demands, is not judged: its cells are invalid.
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from fxeval.baseline import Measured
 from fxeval.cells import Verification
-from fxeval.contracts import FaceModel
-from fxeval.models.cards import Claim
+from fxeval.contracts import ClaimedFigure, FaceModel, model_traits
 from fxeval.results import Estimate, Outcome
 from fxeval.statistics.limits import AtLeast, AtMost, Limit
 from fxeval.verification import QUANTITIES, Baseline, Figure
@@ -67,32 +65,34 @@ def entry_of(
     }
 
 
-def claims_of(model: FaceModel) -> tuple[Claim, ...]:
+def claims_of(model: FaceModel) -> tuple[ClaimedFigure, ...]:
     """Return what a model's card claims; nothing if it has none."""
-    return tuple(getattr(getattr(model, "card", None), "claims", ()))
+    card = model_traits(model).card
+    return () if card is None else tuple(card.claims)
 
 
 def model_card(model: FaceModel) -> dict[str, Any] | None:
     """Return what a report says of where a model is from; None if it has no card."""
-    card = getattr(model, "card", None)
+    traits = model_traits(model)
+    card, golden = traits.card, traits.golden
     if card is None:
         return None
-    golden = getattr(model, "golden", None)
-    pixels = getattr(card, "preprocessing", None)
     return {
-        "digest": getattr(card, "digest", None),
-        "code": getattr(model, "code", None),
-        "preprocessing": None if pixels is None else asdict(pixels),
-        "licence": str(getattr(card, "licence", "") or ""),
-        "source": str(getattr(card, "source", "") or ""),
-        "trained_on": str(getattr(card, "trained_on", "") or ""),
-        "threshold_set_by": str(getattr(card, "threshold_set_by", "") or ""),
-        "runtime": str(getattr(model, "runtime", "") or ""),
+        "digest": card.digest,
+        "code": traits.code,
+        "preprocessing": None if card.preprocessing is None else dict(card.preprocessing),
+        "licence": card.licence,
+        "source": card.source,
+        "trained_on": card.trained_on,
+        "threshold_set_by": card.threshold_set_by,
+        "runtime": traits.runtime,
         "golden": None if golden is None else golden._asdict(),
     }
 
 
-def _claim(claim: Claim, measured: Measured, names: Collection[str], about: str) -> dict[str, Any]:
+def _claim(
+    claim: ClaimedFigure, measured: Measured, names: Collection[str], about: str
+) -> dict[str, Any]:
     """Hold a claim against the interval: wholly beyond the margin, and it is false."""
     figure = _figure(measured, claim.metric)
     text = f"{claim.metric} {claim.value:g} within {claim.within:g}"
@@ -146,7 +146,8 @@ def _limit(limit: Limit, measured: Measured, about: str) -> dict[str, Any]:
 def _operating(measured: Measured, model: FaceModel, asked: Verification) -> dict[str, Any]:
     """Say which operating threshold the cells use and how it was set."""
     if asked.operating_threshold == "vendor":
-        set_by = str(getattr(getattr(model, "card", None), "threshold_set_by", "") or "")
+        card = model_traits(model).card
+        set_by = card.threshold_set_by if card else ""
         value = model.operating_threshold
         return {"rule": "vendor", "value": value, "low": None, "high": None, "set_by": set_by}
     found = (

@@ -25,6 +25,14 @@ from fxeval.listings import IdentityListing as IdentityListing
 from fxeval.listings import PairListing as PairListing
 from fxeval.results import BROKEN_STATES as BROKEN_STATES
 from fxeval.results import RowState as RowState
+from fxeval.traits import CardFacts as CardFacts
+from fxeval.traits import ClaimedFigure as ClaimedFigure
+from fxeval.traits import ExplainerTraits as ExplainerTraits
+from fxeval.traits import GoldenCheck as GoldenCheck
+from fxeval.traits import ModelTraits as ModelTraits
+from fxeval.traits import Need as Need
+from fxeval.traits import model_traits as model_traits
+from fxeval.traits import traits_of as traits_of
 
 Images: TypeAlias = Tensor
 Maps: TypeAlias = Tensor
@@ -32,8 +40,6 @@ Embeddings: TypeAlias = Tensor
 
 SimilarityKind = Literal["cosine", "neg_l2"]
 Colour = Literal["RGB", "BGR"]
-# The first three say what of the model an explainer uses, the last two what else it must be given.
-Need = Literal["gradients", "layers", "black_box", "contrast", "gallery"]
 Fill = Literal["blur", "mean", "black"]
 
 
@@ -55,7 +61,10 @@ class Crop:
 
 @runtime_checkable
 class FaceModel(Protocol):
-    """A face-recognition model: aligned faces in, embeddings out."""
+    """A face-recognition model: aligned faces in, embeddings out.
+
+    Optional: ``traits``, an attribute or a property, :class:`ModelTraits`.
+    """
 
     @property
     def name(self) -> str:
@@ -97,10 +106,9 @@ class MaskedEmbedder(Protocol):
 class Explainer(Protocol):
     """Anything that makes saliency maps.
 
-    Optional: ``needs``, a set of ``Need`` (with ``contrast`` in it the harness hands in nonmates,
-    with ``gallery`` a keyword ``gallery``, a :class:`Gallery`); ``unsupported(model) -> str |
-    None``, the reason why this kind of model cannot be explained; ``source``, where the method is
-    from; ``maps_are_given = True``, the maps were made beforehand and follow no other weights.
+    Optional: ``traits``, an attribute or a property, :class:`ExplainerTraits`: what it needs, such
+    as a contrast, and where it is from; ``unsupported(model) -> str | None``, the reason why this
+    kind of model cannot be explained.
     """
 
     def explain(
@@ -112,8 +120,8 @@ class Explainer(Protocol):
         Args:
             model: The model to explain, never to change.
             probes: (N, 3, H, W) images to explain.
-            references: (N, 3, H, W) images they are compared with. Explainers that have
-                ``takes_centroids = True`` may also get (N, R, 3, H, W), R references of each
+            references: (N, 3, H, W) images they are compared with. Explainers with the
+                trait ``takes_centroids`` may also get (N, R, 3, H, W), R references of each
                 probe, and compare it with the centroid of their embeddings.
             contrast: (N, 3, H, W) negative references of a discriminative explanation, or None.
             generator: In the same state at every call: draw mask banks from it, and every pair

@@ -8,8 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from fxeval.claims import model_card
-from fxeval.contracts import Explainer, FaceModel, Pairs
-from fxeval.explain import needs_of
+from fxeval.contracts import Explainer, FaceModel, Pairs, traits_of
 
 
 def model_entry(model: FaceModel) -> dict[str, Any]:
@@ -34,12 +33,13 @@ def explainer_entry(explainer: Explainer, params: Mapping[str, Any]) -> dict[str
         explainer: The explainer.
         params: That the suite sets; shown where the explainer itself does not tell its settings.
     """
+    traits = traits_of(explainer)
     return {
         "class": type(explainer).__qualname__,
         "params": settings_of(explainer) or dict(params),
-        "digest": _text_or_none(getattr(explainer, "digest", None)),
-        "needs": sorted(needs_of(explainer)),
-        "source": _text_or_none(getattr(explainer, "source", None)),
+        "digest": traits.digest,
+        "needs": sorted(traits.needs),
+        "source": traits.source,
     }
 
 

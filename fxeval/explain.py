@@ -18,6 +18,8 @@ from fxeval.contracts import (
     Images,
     RowState,
     SaliencyMaps,
+    model_traits,
+    traits_of,
 )
 from fxeval.discretion import for_a_record, of_user_code, place_of
 from fxeval.errors import (
@@ -31,6 +33,7 @@ from fxeval.forward_pool import PooledModel
 from fxeval.models.custody import Custody
 from fxeval.models.loading import device_of
 from fxeval.seeding import generator_of, sealed, seed_of
+from fxeval.traits import own_refusal
 
 Progress = Callable[[int, int], None]
 Tell = Callable[[str], None]
@@ -75,9 +78,9 @@ def explain(
     call, and the pairs of a call that changed it are marked ``model_changed``. Modes that hold for
     the whole process (gradients, default dtype, threads, numpy's errors) are put back, too.
 
-    An explainer whose ``needs`` name a contrast gets, for each pair, the nonmate that the list
-    names, or else the other side's image of another identity of the list; one that needs a gallery
-    gets all images of the list, embedded.
+    An explainer that needs a contrast gets, for each pair, the nonmate that the list names, or else
+    the other side's image of another identity of the list; one that needs a gallery gets all images
+    of the list, embedded.
 
     Args:
         explainer: A stranger.
@@ -113,27 +116,27 @@ def why_unsupported(explainer: Explainer, model: FaceModel) -> str | None:
     Raises:
         ExplainerContractError: If it can't be asked, answers oddly or changes the model.
     """
-    if model.module is None and needs_of(explainer) & {"gradients", "layers"}:
+    needs = traits_of(explainer).needs
+    if model.module is None and needs & {"gradients", "layers"}:
         return (
             "it needs gradients, and the model is a black box (its module is None). Use an "
             "explainer that only asks for embeddings, such as srise."
         )
-    if "layers" in needs_of(explainer) and not getattr(model, "has_layers", True):
+    if "layers" in needs and not model_traits(model).has_layers:
         return (
-            "it hooks layers, and hooks see nothing inside this model (its has_layers is False). "
-            "Use an explainer of the image's gradient, or one that only asks for embeddings."
+            "it hooks layers, and hooks see nothing inside this model (its trait has_layers is "
+            "False). Use an explainer of the image's gradient, or one that only asks for "
+            "embeddings."
         )
-    ask, name = getattr(explainer, "unsupported", None), type(explainer).__name__
-    if ask is None:
-        return None
+    name = type(explainer).__name__
     custody = Custody(model.module) if model.module is not None else None
     changes: list[str] = []
     try:
         with _modes_kept(), sealed(0):
-            reason = ask(model)
+            reason = own_refusal(explainer, model)
     except FxevalError:
         raise
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # user code may raise anything
         said = f"explainer '{name}': unsupported(model) raised"
         raise ExplainerContractError(
             f"{said} {type(error).__name__}: {error}", public=f"{said} {of_user_code(error)}"
@@ -146,17 +149,7 @@ def why_unsupported(explainer: Explainer, model: FaceModel) -> str | None:
         raise ExplainerContractError(
             f"explainer '{name}': unsupported(model) changed the model: {'; '.join(changes)}."
         )
-    if reason is not None and not (isinstance(reason, str) and reason):
-        raise ExplainerContractError(
-            f"explainer '{name}': unsupported(model) must return the reason as text, or None, got "
-            f"{reason!r}."
-        )
     return reason
-
-
-def needs_of(explainer: Explainer) -> frozenset[str]:
-    """Return what an explainer says it needs; nothing if it says nothing."""
-    return frozenset(getattr(explainer, "needs", ()))
 
 
 class _Inputs:
@@ -165,7 +158,7 @@ class _Inputs:
     def __init__(
         self, explainer: Explainer, model: PooledModel, asked: Comparison, seed: int
     ) -> None:
-        faces, needs = asked.faces, needs_of(explainer)
+        faces, needs = asked.faces, traits_of(explainer).needs
         self.size = (int(faces.images.shape[-2]), int(faces.images.shape[-1]))
         self._device = device_of(model)
         self._images, self._identity = faces.images, faces.identity

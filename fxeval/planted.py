@@ -29,6 +29,7 @@ from fxeval.contracts import (
     Maps,
     SaliencyMaps,
     SimilarityKind,
+    traits_of,
 )  # fmt: skip
 from fxeval.errors import FxevalError
 from fxeval.explainers import SHIPPED, shipped
@@ -294,7 +295,7 @@ def planted_table(
         except FxevalError as error:
             rows.append(PlantedRow(name, None, None, broken=n, note=str(error)))
             continue
-        is_contrastive = "contrast" in getattr(explainer, "needs", ())
+        is_contrastive = "contrast" in traits_of(explainer).needs
         expected = discriminative if is_contrastive else plain
         rows.append(_row(name, maps, expected, sum(forwards) / n))
     for name, made in _references(model, pairs, seed):
@@ -348,7 +349,7 @@ def _shipped() -> dict[str, Explainer]:
 def _maps(explainer: Explainer, model: FaceModel, pairs: PlantedPairs, seed: int) -> SaliencyMaps:
     generator, gallery = generator_of("planted_maps", seed), pairs.gallery
     given = (explainer, model, pairs.probes, pairs.references)
-    if "contrast" in getattr(explainer, "needs", ()):
+    if "contrast" in traits_of(explainer).needs:
         return triplet_maps(*given, pairs.nonmates, generator=generator, gallery=gallery)
     return pair_maps(*given, generator=generator, gallery=gallery)
 

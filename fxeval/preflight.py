@@ -10,6 +10,7 @@ from typing import Any
 
 from fxeval import datasets, explainers, models
 from fxeval.cells import Cell
+from fxeval.contracts import traits_of
 from fxeval.errors import FxevalError, ModelContractError, SuiteError
 from fxeval.explainers.parameters import check_layers, layers_of_shipped
 from fxeval.models.carded import CardModel, Preview, preview
@@ -165,7 +166,7 @@ def _needs(cell: Cell) -> frozenset[str]:
         explainer = kind(**typed(kind, cell.explainer.params)[0])
     except (FxevalError, TypeError):  # said where parameters are checked
         return frozenset()
-    return frozenset(getattr(explainer, "needs", ()))
+    return frozenset(traits_of(explainer).needs)
 
 
 def _reason(needs: frozenset[str], offered: Preview) -> str | None:

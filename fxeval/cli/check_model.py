@@ -94,7 +94,7 @@ def _check(
     module = loaded.module
     n = f"{sum(p.numel() for p in module.parameters()):,} parameters" if module else "black box"
     passed("finite", "no weight is NaN or infinite")
-    passed("fits", f"{card.architecture or card.format}, {n}, {loaded.runtime}")
+    passed("fits", f"{card.architecture or card.format}, {n}, {loaded.traits.runtime}")
     passed("smoke", "two noise images: finite, different, independent of their batch")
     passed("golden", golden_text(loaded.golden._asdict()))
     measured = measure_list(

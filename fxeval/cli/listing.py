@@ -12,6 +12,7 @@ import click
 
 from fxeval.explainers import SHIPPED, shipped
 from fxeval.parameters import spoken
+from fxeval.traits import ExplainerTraits, traits_of
 
 _WIDTH = 80
 _NONE = "-"
@@ -153,17 +154,18 @@ def card_of(id: str, kind: type | None = None) -> Card:
     """
     explainer = kind or shipped(id)
     types = get_type_hints(explainer)
+    # Of an instance: what some need depends on their parameters.
+    traits = ExplainerTraits() if kind else traits_of(explainer())
     return Card(
         id=id,
         summary=(getdoc(explainer) or "").partition("\n")[0],
-        # Of an instance: what some need depends on their parameters.
-        needs=() if kind else tuple(sorted(getattr(explainer(), "needs", ()))),
+        needs=tuple(sorted(traits.needs)),
         params=tuple(
             Parameter(field.name, spoken(types[field.name]), _default(field), _is_required(field))
             for field in fields(explainer)
             if field.init
         ),
-        source=getattr(explainer, "source", None),
+        source=traits.source,
     )
 
 

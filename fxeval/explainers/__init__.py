@@ -4,6 +4,8 @@ import importlib
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from fxeval.traits import check_explainer_traits
+
 # Strings, so that reading the catalogue loads no torch.
 SHIPPED: Mapping[str, str] = MappingProxyType(
     {
@@ -36,7 +38,9 @@ def shipped(id: str) -> type:
 
     Raises:
         KeyError: If there is no such explainer.
+        ExplainerContractError: If it has a trait that nobody would read.
     """
     module, _, name = SHIPPED[id].partition(":")
     found: type = getattr(importlib.import_module(module), name)
+    check_explainer_traits(id, found)
     return found

@@ -11,7 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxeval.admission import check_embeddings
-from fxeval.contracts import FaceModel, Gallery, Images, Maps, Need, RowState, SaliencyMaps
+from fxeval.contracts import (
+    ExplainerTraits,
+    FaceModel,
+    Gallery,
+    Images,
+    Maps,
+    Need,
+    RowState,
+    SaliencyMaps,
+)
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.layers import (
     LayerInfo,
@@ -40,8 +49,7 @@ class ActivationMaps:
     """
 
     id: ClassVar[str]
-    source: ClassVar[str]
-    takes_centroids: ClassVar[bool] = True
+    _source: ClassVar[str]
     is_scaled: ClassVar[bool] = False  # scale the map of a single layer, too
 
     layer: str | tuple[str, ...] | None = None
@@ -51,9 +59,10 @@ class ActivationMaps:
         self.chosen_objective()
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def traits(self) -> ExplainerTraits:
         """Gradients at layers, and what the objective needs."""
-        return frozenset[Need]({"gradients", "layers"}) | self.chosen_objective().needs
+        needs = frozenset[Need]({"gradients", "layers"}) | self.chosen_objective().needs
+        return ExplainerTraits(needs, takes_centroids=True, source=self._source)
 
     def unsupported(self, model: FaceModel) -> str | None:
         """Return why this kind of model cannot be explained, or None."""

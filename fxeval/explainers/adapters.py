@@ -10,14 +10,22 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fxeval.contracts import FaceModel, Gallery, Images, Maps, Need, SaliencyMaps
+from fxeval.contracts import (
+    ExplainerTraits,
+    FaceModel,
+    Gallery,
+    Images,
+    Maps,
+    Need,
+    SaliencyMaps,
+)
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.image_gradients import lent
 from fxeval.explainers.layers import black_box
@@ -31,7 +39,7 @@ from fxeval.explainers.pair_objective import (
     refused,
     row_target,
 )
-from fxeval.registry import hint
+from fxeval.traits import checked_needs
 
 Reduce = Literal["abs_mean", "positive_sum"]
 Make: TypeAlias = Callable[[Any], Any]
@@ -128,10 +136,11 @@ class FunctionExplainer:
         _taken(self.f, self.name)
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def traits(self) -> ExplainerTraits:
         """What was declared, and what the function cannot be called without."""
-        required = [name for name, is_required in _taken(self.f, self.name).items() if is_required]
-        return self.declared | cast("set[Need]", {"contrast", "gallery"} & set(required))
+        required = {name for name, is_required in _taken(self.f, self.name).items() if is_required}
+        others = cast("set[Need]", {"contrast", "gallery"} & required)
+        return ExplainerTraits(self.declared | others)
 
     def unsupported(self, model: FaceModel) -> str | None:
         """Return why this kind of model cannot be explained, or None."""
@@ -169,8 +178,6 @@ class CaptumExplainer:
     plain gradient leads.
     """
 
-    takes_centroids: ClassVar[bool] = True
-
     make: Make
     objective: str = "native"
     reduce: Reduce = "abs_mean"
@@ -185,9 +192,10 @@ class CaptumExplainer:
             raise refused(self.name, f"reduce must be {expected}, got {self.reduce!r}.")
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def traits(self) -> ExplainerTraits:
         """What was declared, and what the objective needs."""
-        return self.declared | Objective.parse(self.objective, self.name).needs
+        needs = self.declared | Objective.parse(self.objective, self.name).needs
+        return ExplainerTraits(needs, takes_centroids=True)
 
     def unsupported(self, model: FaceModel) -> str | None:
         """Return why this kind of model cannot be explained, or None."""
@@ -253,8 +261,6 @@ class GradCamExplainer:
     switches to are taken back, also after an error.
     """
 
-    takes_centroids: ClassVar[bool] = True
-
     make: Make
     objective: str = "native"
     name: str = "grad-cam"
@@ -263,10 +269,11 @@ class GradCamExplainer:
         Objective.parse(self.objective, self.name)
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def traits(self) -> ExplainerTraits:
         """The network's layers and gradients, and what the objective needs."""
         objective = Objective.parse(self.objective, self.name)
-        return frozenset[Need]({"gradients", "layers"}) | objective.needs
+        needs = frozenset[Need]({"gradients", "layers"}) | objective.needs
+        return ExplainerTraits(needs, takes_centroids=True)
 
     def unsupported(self, model: FaceModel) -> str | None:
         """Return why this kind of model cannot be explained, or None."""
@@ -353,10 +360,7 @@ def _taken(f: Callable[..., Any], name: str) -> dict[str, bool]:
 
 
 def _checked(caller: str, needs: Needs) -> frozenset[Need]:
-    found = frozenset((needs,) if isinstance(needs, str) else needs)
-    for need in sorted(map(str, found - set(get_args(Need)))):
-        raise refused(caller, f"unknown need {need!r}. {hint(need, get_args(Need))}")
-    return cast("frozenset[Need]", found)
+    return checked_needs(caller, (needs,) if isinstance(needs, str) else needs)
 
 
 def _name_of(make: object, otherwise: str = "function") -> str:

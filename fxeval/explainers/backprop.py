@@ -12,7 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fxeval.contracts import FaceModel, Fill, Gallery, Images, Maps, Need, SaliencyMaps
+from fxeval.contracts import (
+    ExplainerTraits,
+    FaceModel,
+    Fill,
+    Gallery,
+    Images,
+    Maps,
+    Need,
+    SaliencyMaps,
+)
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.image_gradients import (
     Slope,
@@ -33,8 +42,7 @@ class _Backprop:
     """One objective, one gradient per pair, and the mean of its channels' absolute values."""
 
     id: ClassVar[str]
-    source: ClassVar[str]
-    takes_centroids: ClassVar[bool] = True
+    _source: ClassVar[str]
 
     objective: str = "native"
 
@@ -42,9 +50,10 @@ class _Backprop:
         Objective.parse(self.objective, self.id)
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def traits(self) -> ExplainerTraits:
         """Gradients, and what the objective needs."""
-        return frozenset[Need]({"gradients"}) | Objective.parse(self.objective, self.id).needs
+        needs = frozenset[Need]({"gradients"}) | Objective.parse(self.objective, self.id).needs
+        return ExplainerTraits(needs, takes_centroids=True, source=self._source)
 
     def unsupported(self, model: FaceModel) -> str | None:
         """Return why this kind of model cannot be explained, or None."""
@@ -119,7 +128,7 @@ class Gradient(_Backprop):
     """
 
     id: ClassVar[str] = "gradient"
-    source: ClassVar[str] = "Simonyan et al., ICLR workshop 2014, sec. 3.1"
+    _source: ClassVar[str] = "Simonyan et al., ICLR workshop 2014, sec. 3.1"
 
     channels: Channels = "mean"
 
@@ -147,7 +156,7 @@ class InputXGradient(_Backprop):
     """
 
     id: ClassVar[str] = "input_x_gradient"
-    source: ClassVar[str] = "Shrikumar et al., arXiv 1605.01713, 2016, sec. 2"
+    _source: ClassVar[str] = "Shrikumar et al., arXiv 1605.01713, 2016, sec. 2"
 
     def _maps(self, gradients: Tensor, probes: Images) -> tuple[Maps, Maps | None]:
         return split((probes * gradients).sum(dim=1))
@@ -171,7 +180,7 @@ class IntegratedGradients(_Backprop):
     """
 
     id: ClassVar[str] = "integrated_gradients"
-    source: ClassVar[str] = "Sundararajan et al., ICML 2017, eq. 1"
+    _source: ClassVar[str] = "Sundararajan et al., ICML 2017, eq. 1"
 
     steps: int = 32
     baseline: Fill = "black"
@@ -226,7 +235,7 @@ class SmoothGrad(_Backprop):
     """
 
     id: ClassVar[str] = "smoothgrad"
-    source: ClassVar[str] = "Smilkov et al., arXiv 1706.03825, 2017, sec. 3"
+    _source: ClassVar[str] = "Smilkov et al., arXiv 1706.03825, 2017, sec. 3"
 
     draws: int = 25
     noise: float = 0.15

@@ -48,7 +48,7 @@ class GradCAM(_OfObjective):
     """
 
     id: ClassVar[str] = "gradcam"
-    source: ClassVar[str] = "Selvaraju et al., ICCV 2017, sec. 3"
+    _source: ClassVar[str] = "Selvaraju et al., ICCV 2017, sec. 3"
 
     def coarse(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """Return (n, h, w) maps, >= 0."""
@@ -78,7 +78,7 @@ class GradCAMpp(_OfObjective):
     """
 
     id: ClassVar[str] = "gradcampp"
-    source: ClassVar[str] = "Chattopadhyay et al., WACV 2018, eq. 19"
+    _source: ClassVar[str] = "Chattopadhyay et al., WACV 2018, eq. 19"
 
     variant: Variant = "library"
 
@@ -124,7 +124,7 @@ class LayerCAM(_OfObjective):
     """
 
     id: ClassVar[str] = "layercam"
-    source: ClassVar[str] = "Jiang et al., IEEE TIP 2021, sec. III"
+    _source: ClassVar[str] = "Jiang et al., IEEE TIP 2021, sec. III"
 
     outer_relu: bool = True
 

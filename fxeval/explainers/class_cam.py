@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from fxeval.admission import check_embeddings
 from fxeval.contracts import (
     Embeddings,
+    ExplainerTraits,
     FaceModel,
     Gallery,
     Images,
-    Need,
     SaliencyMaps,
     SimilarityKind,
 )
@@ -63,9 +63,11 @@ class CAM:
         Zhou et al. 2016, sec. 2; decomposition of flattened heads: algorithms.md 3.8.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"gradients", "layers"})
-    source: ClassVar[str] = "Zhou et al., CVPR 2016, sec. 2"
-    takes_centroids: ClassVar[bool] = True
+    traits: ClassVar[ExplainerTraits] = ExplainerTraits(
+        needs={"gradients", "layers"},
+        takes_centroids=True,
+        source="Zhou et al., CVPR 2016, sec. 2",
+    )
 
     layer: str | None = None
 

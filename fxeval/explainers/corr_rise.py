@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fxeval.contracts import FaceModel, Images, MaskBank, Need, SaliencyMaps
+from fxeval.contracts import ExplainerTraits, FaceModel, Images, MaskBank, SaliencyMaps
 from fxeval.explainers.mask_banks import (
     FULL_MASKS,
     check_counts,
@@ -49,9 +49,11 @@ class CorrRISE:
         Lu, Xu and Ebrahimi, WACV 2024 (CorrRISE); parameters and correlation: algorithms.md 3.6.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"black_box"})
-    source: ClassVar[str] = "Lu, Xu and Ebrahimi, WACV 2024 (CorrRISE)"
-    takes_centroids: ClassVar[bool] = True
+    traits: ClassVar[ExplainerTraits] = ExplainerTraits(
+        needs={"black_box"},
+        takes_centroids=True,
+        source="Lu, Xu and Ebrahimi, WACV 2024 (CorrRISE)",
+    )
 
     masks: int = 500
     patches: int = 3

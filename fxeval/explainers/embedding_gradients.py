@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fxeval.contracts import Embeddings, FaceModel, Images, Maps, Need, SaliencyMaps
+from fxeval.contracts import Embeddings, ExplainerTraits, FaceModel, Images, Maps, SaliencyMaps
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.image_gradients import (
     CHUNK,
@@ -56,9 +56,11 @@ class XSSAB:
     """
 
     id: ClassVar[str] = "xssab"
-    needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
-    source: ClassVar[str] = "Huber et al., WACV 2024 (xSSAB), sec. 3"
-    takes_centroids: ClassVar[bool] = True
+    traits: ClassVar[ExplainerTraits] = ExplainerTraits(
+        needs={"gradients"},
+        takes_centroids=True,
+        source="Huber et al., WACV 2024 (xSSAB), sec. 3",
+    )
 
     operating_threshold: float | None = None
     form: Form = "combined"
@@ -145,9 +147,11 @@ class FGGB:
     """
 
     id: ClassVar[str] = "fggb"
-    needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
-    source: ClassVar[str] = "Lu et al., FG 2024 (FGGB), arXiv 2403.04549, sec. 3"
-    takes_centroids: ClassVar[bool] = True
+    traits: ClassVar[ExplainerTraits] = ExplainerTraits(
+        needs={"gradients"},
+        takes_centroids=True,
+        source="Lu et al., FG 2024 (FGGB), arXiv 2403.04549, sec. 3",
+    )
 
     operating_threshold: float | None = None
     post_blur: bool = False

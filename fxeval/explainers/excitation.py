@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from fxeval.admission import check_embeddings
 from fxeval.contracts import (
     Embeddings,
+    ExplainerTraits,
     FaceModel,
     Images,
     Maps,
@@ -71,9 +72,6 @@ class EBP:
         Zhang et al., ECCV 2016, sec. 3; Williford et al., ECCV 2020, sec. 3; algorithms.md 3.13.
     """
 
-    source: ClassVar[str] = "Zhang et al., ECCV 2016, sec. 3; Williford et al., ECCV 2020, sec. 3"
-    takes_centroids: ClassVar[bool] = True
-
     variant: Variant = "ebp"
     mass: float = 0.2
     top: int = 64
@@ -91,10 +89,16 @@ class EBP:
             raise _refused("post", "true or false", self.post)
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def traits(self) -> ExplainerTraits:
         """Gradients and layers; a contrast for all variants but ``ebp``."""
-        base: frozenset[Need] = frozenset({"gradients", "layers"})
-        return base if self.variant == "ebp" else base | frozenset[Need]({"contrast"})
+        needs: set[Need] = {"gradients", "layers"}
+        if self.variant != "ebp":
+            needs.add("contrast")
+        return ExplainerTraits(
+            needs,
+            takes_centroids=True,
+            source="Zhang et al., ECCV 2016, sec. 3; Williford et al., ECCV 2020, sec. 3",
+        )
 
     def unsupported(self, model: FaceModel) -> str | None:
         """Return why this kind of model cannot be explained, naming the operation, or None.

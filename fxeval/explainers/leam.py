@@ -33,7 +33,7 @@ class LEAM(ActivationMaps):
     """
 
     id: ClassVar[str] = "leam"
-    source: ClassVar[str] = "LEAM, arXiv 2509.17457, 2025"
+    _source: ClassVar[str] = "LEAM, arXiv 2509.17457, 2025"
     is_scaled: ClassVar[bool] = True
 
     sign: int = 1

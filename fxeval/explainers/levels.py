@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fxeval.admission import check_maps
+from fxeval.admission import check_explainer, check_maps
 from fxeval.contracts import (
     BROKEN_STATES,
     Explainer,
@@ -20,9 +20,11 @@ from fxeval.contracts import (
     Maps,
     RowState,
     SaliencyMaps,
+    traits_of,
 )
 from fxeval.errors import ExplainerContractError, UnsupportedError
 from fxeval.map_similarity import norm01
+from fxeval.traits import own_refusal
 
 IMAGES = 64  # images handed over in one call, unless one probe alone has more references
 
@@ -74,7 +76,7 @@ def pair_maps(
             take centroids, or returns something else than maps.
         UnsupportedError: If the explainer cannot explain this kind of model.
     """
-    if "contrast" in _needs(explainer):
+    if "contrast" in traits_of(explainer).needs:
         raise ExplainerContractError(
             f"explainer '{_name(explainer)}': needs a contrast, images of nonmates. Use "
             "triplet_maps."
@@ -269,7 +271,7 @@ def _asked(
         given: dict[str, Any] = {}
         if contrast is not None:
             given["contrast"] = contrast[rows]
-        if gallery is not None and "gallery" in _needs(explainer):
+        if gallery is not None and "gallery" in traits_of(explainer).needs:
             given["gallery"] = Gallery(
                 gallery.embeddings, gallery.identity, gallery.probe_identity[rows]
             )
@@ -313,16 +315,16 @@ def _check_request(
     explainer: Explainer, model: FaceModel, references: Images, gallery: Gallery | None
 ) -> None:
     name = _name(explainer)
-    unsupported = getattr(explainer, "unsupported", None)
-    why = None if unsupported is None else unsupported(model)
+    check_explainer(name, explainer)
+    why = own_refusal(explainer, model)
     if why is not None:
         raise UnsupportedError(why)
-    if "gallery" in _needs(explainer) and gallery is None:
+    if "gallery" in traits_of(explainer).needs and gallery is None:
         raise ExplainerContractError(
             f"explainer '{name}': needs a gallery, other identities to set the probe against. Hand "
             "one in."
         )
-    if references.ndim == 5 and not getattr(explainer, "takes_centroids", False):
+    if references.ndim == 5 and not traits_of(explainer).takes_centroids:
         raise ExplainerContractError(
             f"explainer '{name}': compares with single images only, not with the centroid of "
             "several. Use reference='each' for maps of identities."
@@ -337,10 +339,6 @@ def _one(maps: SaliencyMaps, row: int) -> SaliencyMaps:
         (maps.reasons[row],),
         {name: values[row : row + 1] for name, values in maps.diagnostics.items()},
     )
-
-
-def _needs(explainer: Explainer) -> frozenset[str]:
-    return frozenset(getattr(explainer, "needs", ()))
 
 
 def _name(explainer: Explainer) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fxeval.contracts import FaceModel, Images, MaskBank, Need, SaliencyMaps
+from fxeval.contracts import ExplainerTraits, FaceModel, Images, MaskBank, SaliencyMaps
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.mask_banks import (
     FULL_MASKS,
@@ -62,9 +62,11 @@ class SRISE:
         Lu and Ebrahimi 2023 (S-RISE), sec. 2; composition of a mask: algorithms.md 3.5.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"black_box"})
-    source: ClassVar[str] = "Lu and Ebrahimi, SPIE 2023 (S-RISE), sec. 2"
-    takes_centroids: ClassVar[bool] = True
+    traits: ClassVar[ExplainerTraits] = ExplainerTraits(
+        needs={"black_box"},
+        takes_centroids=True,
+        source="Lu and Ebrahimi, SPIE 2023 (S-RISE), sec. 2",
+    )
 
     masks: int = 500
     patches: int = 100

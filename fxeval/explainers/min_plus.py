@@ -13,10 +13,10 @@ from torch import Tensor
 from fxeval.admission import check_embeddings
 from fxeval.contracts import (
     Embeddings,
+    ExplainerTraits,
     FaceModel,
     Images,
     MaskBank,
-    Need,
     RowState,
     SaliencyMaps,
 )
@@ -83,9 +83,11 @@ class MinPlus:
         Mery and Morris, WACV 2022, and Mery, CVPRW 2022; reconstructed in algorithms.md 3.9.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"black_box"})
-    source: ClassVar[str] = "Mery & Morris, WACV 2022; Mery, CVPRW 2022 (reconstructed)"
-    takes_centroids: ClassVar[bool] = True
+    traits: ClassVar[ExplainerTraits] = ExplainerTraits(
+        needs={"black_box"},
+        takes_centroids=True,
+        source="Mery & Morris, WACV 2022; Mery, CVPRW 2022 (reconstructed)",
+    )
 
     map: MinPlusMap = "minplus"
     sigma: float = 10.0

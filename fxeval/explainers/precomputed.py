@@ -11,6 +11,7 @@ In ``.npz`` the digests are arrays of text, (M,); in ``.safetensors``, whose onl
 ``maps``, they are JSON lists in the metadata. :func:`save_maps` writes both.
 """
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -35,7 +36,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fxeval.contracts import FaceModel, Images, Maps, Need, SaliencyMaps
+from fxeval.contracts import ExplainerTraits, FaceModel, Images, Maps, SaliencyMaps
 from fxeval.datasets.text_files import printable
 from fxeval.discretion import without_paths
 from fxeval.errors import ExplainerContractError
@@ -69,9 +70,6 @@ class PrecomputedMaps:
     """
 
     id: ClassVar[str] = "precomputed"
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    takes_centroids: ClassVar[bool] = True
-    maps_are_given: ClassVar[bool] = True
 
     file: Path | None = None
 
@@ -85,14 +83,14 @@ class PrecomputedMaps:
             )
 
     @property
-    def digest(self) -> str | None:
-        """SHA-256 of the file as hex; None if it cannot be read."""
-        if self.file is None:
-            return None
-        try:
-            return hashlib.sha256(self.file.read_bytes()).hexdigest()
-        except OSError:
-            return None
+    def traits(self) -> ExplainerTraits:
+        """Maps that are given, and the SHA-256 of their file unless it cannot be read."""
+        digest = None
+        if self.file is not None:
+            with contextlib.suppress(OSError):
+                stat = self.file.stat()
+                digest = _digest(self.file.resolve(), stat.st_mtime_ns, stat.st_size)
+        return ExplainerTraits(takes_centroids=True, maps_are_given=True, digest=digest)
 
     def explain(
         self, model: FaceModel, probes: Images, references: Images,
@@ -301,6 +299,11 @@ def _read_again(file: str) -> _Known:
             "one starts at the suite's folder."
         ) from error
     return _read(Path(file).resolve(), file, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=8)  # traits are asked for again and again
+def _digest(path: Path, _written: int, _size: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @functools.lru_cache(maxsize=2)

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from fxeval.contracts import (
     Embeddings,
+    ExplainerTraits,
     FaceModel,
     Fill,
     Images,
     MaskBank,
-    Need,
     RowState,
     SaliencyMaps,
 )
@@ -65,9 +65,11 @@ class OcclusionSensitivity:
         Zeiler and Fergus, ECCV 2014, sec. 4.2, with the similarity in place of a class score.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"black_box"})
-    source: ClassVar[str] = "Zeiler & Fergus, ECCV 2014, sec. 4.2"
-    takes_centroids: ClassVar[bool] = True
+    traits: ClassVar[ExplainerTraits] = ExplainerTraits(
+        needs={"black_box"},
+        takes_centroids=True,
+        source="Zeiler & Fergus, ECCV 2014, sec. 4.2",
+    )
 
     patch: int = 14
     stride: int = 7
@@ -136,9 +138,11 @@ class XFace:
         algorithms.md 3.10.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"black_box"})
-    source: ClassVar[str] = "Knoche et al., WACVW 2023, method 2"
-    takes_centroids: ClassVar[bool] = True
+    traits: ClassVar[ExplainerTraits] = ExplainerTraits(
+        needs={"black_box"},
+        takes_centroids=True,
+        source="Knoche et al., WACVW 2023, method 2",
+    )
 
     faithful: bool = False
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fxeval.contracts import FaceModel, Images, MaskBank, Need, SaliencyMaps
+from fxeval.contracts import ExplainerTraits, FaceModel, Images, MaskBank, SaliencyMaps
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.mask_banks import (
     FULL_MASKS,
@@ -46,9 +46,11 @@ class RISE:
         Petsiuk, Das and Saenko, BMVC 2018, sec. 3; face setting: algorithms.md 3.7.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"black_box"})
-    source: ClassVar[str] = "Petsiuk, Das and Saenko, BMVC 2018 (RISE), sec. 3"
-    takes_centroids: ClassVar[bool] = True
+    traits: ClassVar[ExplainerTraits] = ExplainerTraits(
+        needs={"black_box"},
+        takes_centroids=True,
+        source="Petsiuk, Das and Saenko, BMVC 2018 (RISE), sec. 3",
+    )
 
     masks: int = 2000
     cells: int = 7

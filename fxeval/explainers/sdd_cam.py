@@ -12,10 +12,10 @@ from torch import Tensor
 from fxeval.admission import check_embeddings
 from fxeval.contracts import (
     Embeddings,
+    ExplainerTraits,
     FaceModel,
     Gallery,
     Images,
-    Need,
     RowState,
     SaliencyMaps,
     SimilarityKind,
@@ -87,11 +87,13 @@ class SDDCAM:
         2021; composition: algorithms.md 3.8.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"gradients", "layers", "gallery"})
-    source: ClassVar[str] = (
-        "Shadman et al., Electronics 14(14), 2745, 2025, sec. 3.2; after Verenich et al., 2021"
+    traits: ClassVar[ExplainerTraits] = ExplainerTraits(
+        needs={"gradients", "layers", "gallery"},
+        takes_centroids=True,
+        source=(
+            "Shadman et al., Electronics 14(14), 2745, 2025, sec. 3.2; after Verenich et al., 2021"
+        ),
     )
-    takes_centroids: ClassVar[bool] = True
 
     variant: Variant = "A"
     k: float = 1.0

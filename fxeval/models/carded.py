@@ -7,7 +7,8 @@ architecture, embed two images, compare with the vendor's own embeddings.
 import hashlib
 import importlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fxeval.contracts import FaceModel
+from fxeval.contracts import CardFacts, FaceModel, GoldenCheck, ModelTraits
 from fxeval.discretion import of_user_code
 from fxeval.errors import ModelContractError
 from fxeval.models import ARCHITECTURES, build, takes_preprocessing
@@ -26,7 +27,7 @@ from fxeval.models.formats import (
     parse_torchscript,
     selected,
 )
-from fxeval.models.golden import GoldenCheck, compare
+from fxeval.models.golden import compare
 from fxeval.models.loading import (
     ModelAround,
     TorchFaceModel,
@@ -50,16 +51,26 @@ class CardedModel(ModelAround):
     card: ModelCard
     golden: GoldenCheck
 
-    @property
-    def code(self) -> str | None:
-        """SHA-256 of the file that makes its network, as hex; None if there is none."""
-        factory = self.card.architecture
-        return None if factory is None else _code_digest(factory)
-
-    @property
-    def runtime(self) -> str:
-        """What computes the embeddings."""
-        return str(getattr(self.model, "runtime", f"torch {torch.__version__}"))
+    @cached_property
+    def traits(self) -> ModelTraits:
+        """What the card says, how the comparison went, and what computes; read once."""
+        traits, card = super().traits, self.card
+        factory = card.architecture
+        return replace(
+            traits,
+            card=CardFacts(
+                digest=card.digest,
+                claims=card.claims,
+                preprocessing=asdict(card.preprocessing),
+                licence=card.licence,
+                source=card.source,
+                trained_on=card.trained_on,
+                threshold_set_by=card.threshold_set_by,
+            ),
+            golden=self.golden,
+            runtime=traits.runtime or f"torch {torch.__version__}",
+            code=None if factory is None else _code_digest(factory),
+        )
 
 
 @dataclass(frozen=True)
@@ -238,7 +249,7 @@ def _model(data: bytes, where: str, card: ModelCard) -> FaceModel:
         card.similarity,
         card.operating_threshold,
         card.sha256,
-        has_layers=card.format != "torchscript",
+        traits=ModelTraits(has_layers=card.format != "torchscript"),
     )
 
 

@@ -4,14 +4,14 @@ import io
 import math
 import zipfile
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fxeval.contracts import FaceModel
+from fxeval.contracts import FaceModel, GoldenCheck
 from fxeval.datasets.text_files import printable
 from fxeval.errors import ModelContractError
 from fxeval.models.cards import ModelCard
@@ -25,22 +25,6 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-
-
-class GoldenCheck(NamedTuple):
-    """How the comparison went.
-
-    Attributes:
-        state: ``agrees``; ``not_checked``: the file is not there; ``none``: the card names none.
-        n_images: How many were compared.
-        largest: Largest difference of an entry, as the card counts it; None = not checked.
-        at_most: What the card allows; None likewise.
-    """
-
-    state: Literal["agrees", "not_checked", "none"]
-    n_images: int = 0
-    largest: float | None = None
-    at_most: float | None = None
 
 
 def compare(model: FaceModel, card: ModelCard, folder: Path) -> GoldenCheck:

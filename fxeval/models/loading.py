@@ -7,7 +7,7 @@ and gives another network; a digest is the only thing that notices.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
@@ -16,10 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from fxeval.admission import check_embeddings
-from fxeval.contracts import Crop, Embeddings, FaceModel, Images, SimilarityKind
+from fxeval.contracts import (
+    Crop,
+    Embeddings,
+    FaceModel,
+    Images,
+    ModelTraits,
+    SimilarityKind,
+    model_traits,
+)
 from fxeval.discretion import of_user_code
 from fxeval.errors import ModelContractError
 from fxeval.strict_yaml import brief
+from fxeval.traits import check_model_traits
 
 MAX_WEIGHT_BYTES = 4 << 30
 """Largest weight file read."""
@@ -36,7 +45,7 @@ class TorchFaceModel:
         similarity: ``cosine`` or ``neg_l2``.
         operating_threshold: Native similarity from which the model says match, or None.
         digest: SHA-256 of the weights as hex.
-        has_layers: Whether hooks on the module's parts see what they compute; not in TorchScript.
+        traits: What else is known of it.
     """
 
     name: str
@@ -45,7 +54,7 @@ class TorchFaceModel:
     similarity: SimilarityKind
     operating_threshold: float | None
     digest: str
-    has_layers: bool = field(default=True, kw_only=True)
+    traits: ModelTraits = field(default=ModelTraits(), kw_only=True)
 
     def embed(self, images: Images) -> Embeddings:
         """Embed (N, 3, H, W) images in [0, 1]; returns (N, D) float32 on the module's device."""
@@ -98,9 +107,10 @@ class ModelAround:
         return self.model.module
 
     @property
-    def has_layers(self) -> bool:
-        """Whether hooks on the module's parts see what they compute."""
-        return self.module is not None and bool(getattr(self.model, "has_layers", True))
+    def traits(self) -> ModelTraits:
+        """What else is known of it; there are no layers without a module."""
+        traits = model_traits(self.model)
+        return replace(traits, has_layers=traits.has_layers and self.module is not None)
 
     def embed(self, images: Images) -> Embeddings:
         """Embed (N, 3, H, W) float32 images in [0, 1]; returns (N, D) float32, no gradient."""
@@ -122,7 +132,7 @@ def with_module(model: FaceModel, module: nn.Module, *, digest: str) -> TorchFac
         model.similarity,
         model.operating_threshold,
         digest,
-        has_layers=getattr(model, "has_layers", True),
+        traits=ModelTraits(has_layers=model_traits(model).has_layers),
     )
 
 
@@ -200,8 +210,10 @@ def check_loaded(model: FaceModel) -> None:
 
     Raises:
         ModelContractError: If an embedding is not finite or zero, the two are equal, an image's
-            embedding depends on its batch, or ``module`` and ``embed`` disagree.
+            embedding depends on its batch, ``module`` and ``embed`` disagree, or a trait would be
+            read by nobody.
     """
+    check_model_traits(model.name, model)
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, 3, *model.crop.size, generator=generator).to(device_of(model))
     try:

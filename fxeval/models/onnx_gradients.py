@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fxeval.contracts import Embeddings, Images
+from fxeval.contracts import Embeddings, Images, ModelTraits
 from fxeval.errors import ModelContractError
 from fxeval.models.loading import TorchFaceModel, check_loaded
 from fxeval.models.onnx_bounds import Library, Proto, printable, reason
@@ -30,13 +30,7 @@ _INSTALL = "pip install onnx2torch torchvision, or ask for the black box with ru
 
 @dataclass(frozen=True, eq=False)
 class ConvertedFaceModel(TorchFaceModel):
-    """A face model whose module was translated from ONNX.
-
-    Attributes:
-        runtime: What computes, with its version.
-    """
-
-    runtime: str = "onnx2torch"
+    """A face model whose module was translated from ONNX; its traits say by what."""
 
 
 class ConvertedNetwork(nn.Module):
@@ -108,8 +102,9 @@ def converted(
             similarity=facts.similarity,
             operating_threshold=facts.operating_threshold,
             digest=facts.digest,
-            has_layers=not takes_one,
-            runtime=f"onnx2torch {version('onnx2torch')}",
+            traits=ModelTraits(
+                has_layers=not takes_one, runtime=f"onnx2torch {version('onnx2torch')}"
+            ),
         )
         differences.append(_difference(model, box))
         if differences[-1] <= AGREEMENT:

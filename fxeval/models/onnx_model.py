@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from fxeval.contracts import Crop, Embeddings, FaceModel, Images, SimilarityKind
+from fxeval.contracts import Crop, Embeddings, FaceModel, Images, ModelTraits, SimilarityKind
 from fxeval.errors import ModelContractError
 from fxeval.models.loading import check_loaded
 from fxeval.models.onnx_bounds import Library, reason
@@ -57,7 +57,7 @@ class OnnxFaceModel:
         session: Of ONNX Runtime.
         takes_one: The graph takes exactly one image at a time.
         output: Name of the output with the embeddings.
-        runtime: What computes, with its version.
+        traits: What computes, with its version.
         module: None.
     """
 
@@ -70,7 +70,7 @@ class OnnxFaceModel:
     session: Library
     takes_one: bool
     output: str
-    runtime: str
+    traits: ModelTraits
     module: nn.Module | None = None
 
     def embed(self, images: Images) -> Embeddings:
@@ -102,8 +102,8 @@ def load_onnx(data: bytes, where: str, facts: OnnxFacts) -> FaceModel:
         facts: What the file does not say.
 
     Returns:
-        An :class:`OnnxFaceModel`, or a ``ConvertedFaceModel`` with gradients; either says in
-        ``runtime`` what computes.
+        An :class:`OnnxFaceModel`, or a ``ConvertedFaceModel`` with gradients; the traits
+        of either say what computes.
 
     Raises:
         ModelContractError: If the file cannot be trusted or used, or a library is missing.
@@ -139,7 +139,7 @@ def _black_box(file: OnnxFile, where: str, facts: OnnxFacts) -> OnnxFaceModel:
         session=session,
         takes_one=file.takes_one,
         output=file.output,
-        runtime=f"onnxruntime {version}",
+        traits=ModelTraits(runtime=f"onnxruntime {version}"),
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fxeval.admission import check_maps
-from fxeval.contracts import Gallery, SaliencyMaps
+from fxeval.contracts import Gallery, SaliencyMaps, traits_of
 from fxeval.explainers import SHIPPED, shipped
 from fxeval.planted import textures
 from fxeval.tests.rounding import assert_rounded
@@ -124,7 +124,7 @@ def given_to(model: Any) -> Given:
 
 def ask(explainer: Any, model: Any, given: Given, *, contrast: bool | None = None) -> SaliencyMaps:
     """Call as the harness does; a contrast is handed in where it is needed, or asked for."""
-    needs = explainer.needs
+    needs = traits_of(explainer).needs
     more: dict[str, Any] = {}
     if contrast or (contrast is None and "contrast" in needs):
         more["contrast"] = given.nonmates
@@ -157,7 +157,8 @@ def close(explainer: Any, one: SaliencyMaps, two: SaliencyMaps, condition: float
     and pixels in float32. Both maps are rounded, in those sums or as they are handed over.
     """
     assert one.states == two.states
-    is_at_the_image = "gradients" in explainer.needs and "layers" not in explainer.needs
+    needs = traits_of(explainer).needs
+    is_at_the_image = "gradients" in needs and "layers" not in needs
     summed = 3 * math.prod(two.positive.shape[1:]) if is_at_the_image else 1
     assert_rounded(scaled(one), scaled(two), terms=2 * summed, condition=condition)
 

@@ -286,7 +286,7 @@ def test_a_softmax_over_a_gallery_uses_each_probes_own_row():
 
     objective = "arc_softmax(s=8, m=0.3)"
     explainer = from_captum(Tunnel, objective=objective)
-    assert explainer.needs == {"gradients", "gallery"}
+    assert explainer.traits.needs == {"gradients", "gallery"}
     found = ask(explainer, gallery=gallery)
     assert_equals(found.positive, softmax)
 
@@ -314,7 +314,7 @@ def test_a_black_box_is_attributed_through_embed():
     black = CountingModel(ConvNet().eval())
     black_box = replace_module(black)
     found = ask(embeds, black_box)
-    assert embeds.needs == {"black_box"}
+    assert embeds.traits.needs == {"black_box"}
     assert embeds.unsupported(black_box) is None
 
     def ablated(net: nn.Module, probes: Tensor) -> Tensor:
@@ -650,10 +650,10 @@ def test_a_function_gets_the_keywords_it_has_and_no_others():
         seen.update(generator=generator, contrast=contrast, gallery=gallery)
         return SaliencyMaps(probes.mean(1), probes.mean(1))
 
-    assert from_function(plain).needs == frozenset()
-    assert from_function(plain, needs="black_box").needs == {"black_box"}
+    assert from_function(plain).traits.needs == frozenset()
+    assert from_function(plain, needs="black_box").traits.needs == {"black_box"}
     explainer = from_function(curious, needs=["gradients"])
-    assert explainer.needs == {"gradients", "gallery"}
+    assert explainer.traits.needs == {"gradients", "gallery"}
     gallery = Gallery(torch.ones(1, 8), torch.zeros(1), torch.zeros(N))
     assert ask(explainer, gallery=gallery, contrast=OTHERS).negative is not None
     assert isinstance(seen["generator"], np.random.Generator)
@@ -687,7 +687,7 @@ def test_wrong_arguments_are_refused_at_once(make: Callable[[], object], fault: 
 
 def test_a_suite_may_set_the_objective_of_an_adapter():
     explainer = replace(from_captum(Saliency), objective="triplet")
-    assert explainer.needs == {"gradients", "contrast"}
-    assert replace(from_grad_cam(PixelCAM), objective="triplet").needs == {
+    assert explainer.traits.needs == {"gradients", "contrast"}
+    assert replace(from_grad_cam(PixelCAM), objective="triplet").traits.needs == {
         "gradients", "layers", "contrast",
     }  # fmt: skip

@@ -327,7 +327,7 @@ def test_a_softmax_over_a_gallery_is_another_question():
     model, probes, references = CountingModel(net), images(2, 1), images(2, 2)
     gallery = Gallery(net(images(6, 4)).detach(), torch.arange(6), torch.tensor([0, 1]))
     explainer = InputXGradient(objective="arc_softmax(s=8, m=0)")
-    assert explainer.needs == {"gradients", "gallery"}
+    assert explainer.traits.needs == {"gradients", "gallery"}
     maps = signed(explain(explainer, model, probes, references, gallery=gallery))
     twin = deepcopy(net).double()
     for row in range(2):

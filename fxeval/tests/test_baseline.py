@@ -12,7 +12,7 @@ from fxeval.baseline import ThresholdModel, measure_list
 from fxeval.bench import Bench, Subjects
 from fxeval.cells import Use, Verification
 from fxeval.claims import entry_of, model_card
-from fxeval.contracts import FaceModel, PairListing
+from fxeval.contracts import CardFacts, FaceModel, ModelTraits, PairListing
 from fxeval.errors import DataContractError, ModelContractError
 from fxeval.forward_pool import ForwardPool
 from fxeval.models.cards import Claim
@@ -223,16 +223,10 @@ def test_explainers_are_handed_the_threshold_the_suite_chose_and_maps_are_made_a
 # --- claims and demands
 
 
-@dataclass
-class Card:
-    claims: tuple = ()
-    threshold_set_by: str = "the vendor's own data"
-    licence: str = "none"
-
-
 def carded(*claims):
     model = net()
-    model.card = Card(claims)
+    card = CardFacts(claims=claims, threshold_set_by="the vendor's own data", licence="none")
+    model.traits = ModelTraits(card=card)
     return model
 
 

@@ -11,7 +11,7 @@ import torch
 from fxeval.bench import Bench, Subjects
 from fxeval.cells import Cell, Use
 from fxeval.chosen_pairs import chosen_rows, load_pairs
-from fxeval.contracts import PairListing
+from fxeval.contracts import CardFacts, ExplainerTraits, ModelTraits, PairListing
 from fxeval.described import settings_of
 from fxeval.discretion import PublicReason
 from fxeval.errors import (
@@ -296,7 +296,7 @@ def test_a_model_that_is_changed_while_an_explainer_is_asked_comes_back(bench):
 
 def test_given_maps_are_not_asked_to_follow_a_redrawn_network(bench):
     class Given(Mean):
-        maps_are_given = True
+        traits = ExplainerTraits(maps_are_given=True)
 
     evidence = ready(bench, CELL, Subjects(tiny(), Given(), Memory()))
     assert evidence.explain("probe")
@@ -310,13 +310,15 @@ def test_given_maps_are_not_asked_to_follow_a_redrawn_network(bench):
         (Mean, r"got the class Mean. Return Mean\(\)"),
         (None, "got NoneType"),
         (lambda m, p, r: p, "from_function"),
-        ("needs", "needs must be a set of"),
+        ({"needs": "gradients"}, r"'mean': 'needs' is no trait by itself: set traits = Expl"),
+        ({"need": {"contrast"}}, r"'need' is no trait .* ExplainerTraits\(needs=\{\.\.\.\}\)"),
+        ({"traits": {"contrast"}}, r"'mean': traits: expected ExplainerTraits.* got set"),
     ],
 )
 def test_what_is_no_explainer_is_refused_before_it_is_asked(bench, explainer, message):
-    if explainer == "needs":
-        explainer = Mean()
-        object.__setattr__(explainer, "needs", "gradients")
+    if isinstance(explainer, dict):
+        [(name, value)], explainer = explainer.items(), Mean()
+        object.__setattr__(explainer, name, value)
     with pytest.raises(ExplainerContractError, match=message):
         ready(bench, CELL, Subjects(tiny(), explainer, Memory()))
 
@@ -365,7 +367,7 @@ class Api(CountingModel):
 def test_a_black_box_is_refused_gradients_and_re_drawing(bench):
     @dataclass(frozen=True)
     class NeedsGradients(Mean):
-        needs = frozenset({"gradients"})
+        traits = ExplainerTraits(needs={"gradients"})
 
     with pytest.raises(UnsupportedError, match="needs gradients, and the model is a black box"):
         ready(bench, CELL, Subjects(Api(), NeedsGradients(), Memory()))
@@ -441,7 +443,7 @@ def test_nonmates_that_the_list_names_are_loaded_with_their_identities():
 
 
 def test_a_network_whose_layers_are_out_of_reach_is_not_redrawn(bench):
-    scripted = replace(tiny(), has_layers=False)
+    scripted = replace(tiny(), traits=ModelTraits(has_layers=False))
     evidence = ready(bench, CELL, Subjects(scripted, Mean(), Memory()))
     with pytest.raises(UnsupportedError, match="layers are out of reach"):
         evidence.redraw(0)
@@ -458,7 +460,7 @@ def test_a_file_is_recorded_by_its_name_and_not_by_where_it_lies():
 def test_equal_weights_under_another_card_are_another_model(bench):
     class Carded:
         def __init__(self, module, digest):
-            self.module, self.card = module, SimpleNamespace(digest=digest)
+            self.module, self.traits = module, ModelTraits(card=CardFacts(digest=digest))
             self.__dict__.update({k: getattr(tiny(), k) for k in NAMES})
 
         def embed(self, images):

@@ -322,10 +322,10 @@ def test_layers_before_and_after_a_skip_connection_keep_their_own_gradient():
 @pytest.mark.parametrize("by", [GradCAM, GradCAMpp, LayerCAM])
 def test_they_are_explainers_with_declared_needs(by):
     assert isinstance(by(), Explainer)
-    assert by().needs == {"gradients", "layers"}
-    assert by(objective="triplet").needs == {"gradients", "layers", "contrast"}
-    assert by(objective="arc_softmax").needs == {"gradients", "layers", "gallery"}
-    assert by.takes_centroids
+    assert by().traits.needs == {"gradients", "layers"}
+    assert by(objective="triplet").traits.needs == {"gradients", "layers", "contrast"}
+    assert by(objective="arc_softmax").traits.needs == {"gradients", "layers", "gallery"}
+    assert by().traits.takes_centroids
     assert by("a") != by("b")
     assert "black box" in by().unsupported(FaceNet(None))
     assert by().unsupported(FaceNet(Net())) is None

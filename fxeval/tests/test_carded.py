@@ -120,9 +120,9 @@ def test_own_code_gets_the_preprocessing_of_the_card(own_card: Path, net):
     assert_rounded(model.embed(images), by_hand(net, images), terms=TERMS)
     assert (model.name, model.crop.size, model.similarity) == ("acme", (16, 20), "cosine")
     assert model.digest == model.card.sha256
-    assert model.has_layers
+    assert model.traits.has_layers
     assert model.golden.state == "none"
-    assert model.runtime.startswith("torch 2.")
+    assert model.traits.runtime.startswith("torch 2.")
 
 
 def test_own_code_that_takes_the_preprocessing_is_not_wrapped(write, net, own_code):
@@ -181,7 +181,7 @@ def test_torchscript_is_a_network_with_gradients_and_without_layers(write, net):
         torch.jit.save(torch.jit.script(net), file)
     card = write(file.getvalue(), FREE, "acme.ts")
     model = load_card_model(card)
-    assert not model.has_layers
+    assert not model.traits.has_layers
     images = as_images(pixels())
     assert_rounded(model.embed(images), by_hand(net, images), terms=TERMS)
     images.requires_grad_()
@@ -191,11 +191,11 @@ def test_torchscript_is_a_network_with_gradients_and_without_layers(write, net):
 
 
 def test_a_model_says_which_code_made_it(own_card: Path, own_code, tmp_path: Path):
-    assert load_card_model(own_card).code is None  # made in memory
+    assert load_card_model(own_card).traits.code is None  # made in memory
     own_code.__file__ = str(tmp_path / "acme.py")
     (tmp_path / "acme.py").write_bytes(b"code")
-    assert load_card_model(own_card).code == hashlib.sha256(b"code").hexdigest()
-    assert load_card_model(CARDS / "mini_resnet.yaml").code
+    assert load_card_model(own_card).traits.code == hashlib.sha256(b"code").hexdigest()
+    assert load_card_model(CARDS / "mini_resnet.yaml").traits.code
 
 
 def test_loading_leaves_the_global_generator_alone(own_card: Path):
@@ -361,5 +361,8 @@ def test_a_shipped_model_gives_its_golden_embeddings(id: str, data_root: Path):
     scale = 1 if card.golden.relative else np.abs(golden).max()
     assert model.golden.largest <= allowance(2 * terms) * scale  # the golden ones are rounded too
     seen = preview(card)
-    assert (model.module is not None, model.has_layers) == (seen.has_gradients, seen.has_layers)
+    assert (model.module is not None, model.traits.has_layers) == (
+        seen.has_gradients,
+        seen.has_layers,
+    )
     assert model.crop is CROPS[model.crop.name]

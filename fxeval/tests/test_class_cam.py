@@ -518,5 +518,5 @@ def test_the_model_and_the_generators_come_back_as_they_were():
 
 def test_it_is_an_explainer_with_declared_needs():
     assert isinstance(CAM(), Explainer)
-    assert CAM.needs == {"gradients", "layers"}
+    assert CAM.traits.needs == {"gradients", "layers"}
     assert CAM("a") != CAM()

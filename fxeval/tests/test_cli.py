@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 import fxeval
 from fxeval import cli, datasets
 from fxeval.cli import listing
+from fxeval.contracts import ExplainerTraits
 from fxeval.explainers import SHIPPED, shipped
 
 
@@ -36,15 +37,17 @@ class Odd:
     state: int = field(default=0, init=False)
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"layers", "contrast" if self.objective == "native" else "gallery"})
+    def traits(self) -> ExplainerTraits:
+        return ExplainerTraits({"layers", "contrast" if self.objective == "native" else "gallery"})
 
 
 @dataclass(frozen=True)
 class Silent:
     """Nothing but a map."""
 
-    source: ClassVar[str] = "Nobody, Journal of Nothing 1999, " + "sec. 1 and " * 9 + "sec. 2"
+    traits: ClassVar[ExplainerTraits] = ExplainerTraits(
+        source="Nobody, Journal of Nothing 1999, " + "sec. 1 and " * 9 + "sec. 2"
+    )
 
 
 def run(*arguments: str) -> Result:
@@ -66,7 +69,8 @@ def test_every_shipped_explainer_is_described_with_every_field():
     for id, card in cards.items():
         explainer = shipped(id)
         assert card["summary"].endswith("."), id
-        assert card["needs"] == sorted(explainer().needs), id
+        assert card["needs"] == sorted(explainer().traits.needs), id
+        assert card["source"] == explainer().traits.source, id
         assert [one["name"] for one in card["params"]] == [
             one.name for one in fields(explainer) if one.init
         ]

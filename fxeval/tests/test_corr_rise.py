@@ -242,5 +242,5 @@ def test_it_is_an_explainer_with_the_published_numbers():
     assert isinstance(explainer, Explainer)
     assert (explainer.masks, explainer.patches, explainer.patch_size) == (500, 3, 30)
     assert explainer.rank_based
-    assert CorrRISE.needs == {"black_box"}
-    assert CorrRISE.takes_centroids
+    assert CorrRISE.traits.needs == {"black_box"}
+    assert CorrRISE.traits.takes_centroids

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxeval.contracts import BROKEN_STATES, Need, RowState, SaliencyMaps
+from fxeval.admission import check_explainer
+from fxeval.contracts import BROKEN_STATES, ExplainerTraits, Need, RowState, SaliencyMaps, traits_of
 from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers import shipped
 from fxeval.explainers.levels import identity_maps
@@ -49,9 +50,12 @@ EVERY_CASE = pytest.mark.parametrize(("id", "choice"), list(cases()))
 def test_it_declares_what_it_is(id):
     explainer = shipped(id)()
     assert (type(explainer).__doc__ or "").splitlines()[0].endswith(".")
-    assert explainer.source.strip()
-    assert explainer.needs <= set(get_args(Need))
-    assert explainer.needs & {"gradients", "black_box"}
+    check_explainer(id, explainer)
+    traits = traits_of(explainer)
+    assert traits.source.strip()
+    assert traits.needs <= set(get_args(Need))
+    assert traits.needs & {"gradients", "black_box"}
+    assert not traits.maps_are_given
     assert explainer == shipped(id)()
     with pytest.raises(AttributeError):
         explainer.anything = 1
@@ -197,7 +201,7 @@ def test_without_a_module_it_works_or_says_why_not(id):
     given = given_to(model)
     explainer = few(id)
     why = explainer.unsupported(box) if hasattr(explainer, "unsupported") else None
-    if explainer.needs & {"gradients", "layers"}:
+    if traits_of(explainer).needs & {"gradients", "layers"}:
         assert why is not None
         assert "face" in why
         with pytest.raises(ExplainerContractError, match="black box"):
@@ -222,7 +226,7 @@ def test_a_contrast_makes_another_map_or_is_refused(id):
     maps = ask(explainer, model, given, contrast=True)
     assert set(maps.states) <= {RowState.OK, RowState.DEGENERATE_MAP}
     assert maps.positive.isfinite().all()
-    if "contrast" not in explainer.needs:
+    if "contrast" not in traits_of(explainer).needs:
         assert not same(maps, ask(explainer, model, given, contrast=False))
 
 
@@ -230,9 +234,10 @@ def test_a_contrast_makes_another_map_or_is_refused(id):
 def test_what_it_needs_and_does_not_get_is_refused_in_words(id, choice):
     explainer, model = few(id, choice), small()
     given = given_to(model)
-    for need in explainer.needs & {"contrast", "gallery"}:
+    needed = traits_of(explainer).needs & {"contrast", "gallery"}
+    for need in needed:
         more = {"contrast": given.nonmates, "gallery": given.gallery}
-        more = {other: more[other] for other in explainer.needs & {"contrast", "gallery"} - {need}}
+        more = {other: more[other] for other in needed - {need}}
         with pytest.raises(ExplainerContractError, match=need):
             explainer.explain(
                 model, given.probes, given.references, generator=np.random.default_rng(0), **more
@@ -271,7 +276,7 @@ class Told(Face):
 @pytest.mark.parametrize("id", IDS)
 def test_a_centroid_of_equal_references_is_that_reference(id):
     explainer, model = few(id), small(by=Wide)
-    if not getattr(explainer, "takes_centroids", False):
+    if not traits_of(explainer).takes_centroids:
         pytest.skip("takes single references only")
     given = given_to(model)
     plain = ask(explainer, model, given)
@@ -286,7 +291,7 @@ def test_a_centroid_of_equal_references_is_that_reference(id):
     found = ask(explainer, model, replace(given, references=thrice))
     close(explainer, found, plain, condition)
     pixels = images_of(CROP.size)[:2].flatten(0, 1)
-    if "contrast" in explainer.needs:
+    if "contrast" in traits_of(explainer).needs:
         return
     names = torch.arange(6) // 3
     gallery = replace(given.gallery, probe_identity=names)
@@ -339,8 +344,7 @@ def test_it_explains_larger_networks_and_leaves_them_as_they_were(id, name):
 class Mean:
     """A faultless explainer; those below have one fault each."""
 
-    source: ClassVar[str] = "nobody"
-    needs: ClassVar[frozenset[Need]] = frozenset({"black_box"})
+    traits: ClassVar[ExplainerTraits] = ExplainerTraits(needs={"black_box"}, source="nobody")
 
     def explain(self, model, probes, references, *, contrast=None, generator):
         model.embed(probes)

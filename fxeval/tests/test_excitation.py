@@ -354,9 +354,9 @@ def test_the_map_is_blurred_and_sums_to_one(side: int) -> None:
 
 def test_it_is_an_explainer_that_says_what_it_needs() -> None:
     assert isinstance(EBP(), Explainer)
-    assert EBP().needs == {"gradients", "layers"}
+    assert EBP().traits.needs == {"gradients", "layers"}
     for variant in ("contrastive", "truncated", "subtree"):
-        assert EBP(variant=variant).needs == {"gradients", "layers", "contrast"}
+        assert EBP(variant=variant).traits.needs == {"gradients", "layers", "contrast"}
         with pytest.raises(ExplainerContractError, match=f"'{variant}' needs a contrast"):
             explain(Chain(), pictures(1, 1), pictures(1, 2), variant=variant)
     assert explain(Chain(), pictures(0, 1), pictures(0, 2)).positive.shape == (0, SIDE, SIDE)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fxeval.contracts import RowState, SaliencyMaps
+from fxeval.contracts import ExplainerTraits, ModelTraits, RowState, SaliencyMaps
 from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explain import explain, why_unsupported
 from fxeval.explainers.backprop import Gradient
@@ -396,7 +396,7 @@ def test_a_nonmate_is_of_neither_identity_of_its_row(model):
     met = []
 
     class Contrasted(From):
-        needs = frozenset({"contrast"})
+        traits = ExplainerTraits(needs={"contrast"})
 
         def explain(self, model, probes, references, *, contrast=None, generator):
             met.append(contrast)
@@ -424,7 +424,7 @@ def test_nonmates_of_the_list_are_handed_over_and_enter_the_gallery_under_their_
     )
 
     class Asking:
-        needs = frozenset({"contrast", "gallery"})
+        traits = ExplainerTraits(needs={"contrast", "gallery"})
 
         def explain(self, model, probes, references, *, contrast=None, generator, gallery=None):
             rows = gallery.probe_identity % 2
@@ -438,7 +438,7 @@ def test_nonmates_of_the_list_are_handed_over_and_enter_the_gallery_under_their_
 
 def test_an_explainer_of_layers_is_not_let_loose_on_a_model_without_any():
     scripted = CountingModel(ConvNet().eval())
-    scripted.has_layers = False
+    scripted.traits = ModelTraits(has_layers=False)
     reason = why_unsupported(GradCAM(layer="conv2"), scripted)
     assert "hooks see nothing" in reason
     assert why_unsupported(Gradient(), scripted) is None

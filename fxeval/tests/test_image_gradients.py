@@ -200,11 +200,11 @@ def test_hostile_models(explainer):
 def test_explainers_keep_the_contract(explainer):
     assert isinstance(explainer, Explainer)
     assert type(explainer)() == type(explainer)()  # constructible with defaults
-    assert explainer.needs == {"gradients"}
+    assert explainer.traits.needs == {"gradients"}
     if hasattr(explainer, "objective"):
-        assert type(explainer)(objective="triplet").needs == {"gradients", "contrast"}
-    assert explainer.takes_centroids
-    assert explainer.source
+        assert type(explainer)(objective="triplet").traits.needs == {"gradients", "contrast"}
+    assert explainer.traits.takes_centroids
+    assert explainer.traits.source
 
 
 class Blind(nn.Module):

@@ -10,7 +10,7 @@ LAYERS = [
     "errors discretion results listings registry seeding strict_yaml strict_forms",
     "records",
     "statistics",
-    "contracts admission cells parameters",
+    "contracts traits admission cells parameters",
     "similarity ranking perturbation randomisation map_similarity verification weighted_pairs",
     "models explainers datasets metrics",
     "planted",

@@ -108,8 +108,8 @@ def test_the_bundled_network_is_explained_at_nine_layers():
 
 def test_it_is_an_explainer_that_takes_centroids_and_no_black_box():
     assert isinstance(LEAM(), Explainer)
-    assert LEAM().needs == {"gradients", "layers"}
-    assert LEAM.takes_centroids
+    assert LEAM().traits.needs == {"gradients", "layers"}
+    assert LEAM().traits.takes_centroids
     assert "needs gradients" in LEAM().unsupported(FaceNet(None))
     with pytest.raises(ExplainerContractError, match=r"leam: .*black box"):
         leam(FaceNet(None), images(1, 1), images(1, 2))

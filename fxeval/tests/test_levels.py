@@ -1,7 +1,6 @@
 """Maps of pairs, triplets and identities against loops that explain one image at a time."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fxeval.contracts import Crop, Gallery, RowState, SaliencyMaps
+from fxeval.contracts import Crop, ExplainerTraits, Gallery, RowState, SaliencyMaps
 from fxeval.errors import ExplainerContractError, UnsupportedError
 from fxeval.explainers.levels import IMAGES, identity_maps, joined, pair_maps, triplet_maps
 from fxeval.tests.rounding import assert_rounded, condition_of
@@ -37,9 +36,7 @@ class BlackBox:
 class Product:
     """Probe times (the mean of) its references, minus the contrast; notes what it was handed."""
 
-    takes_centroids: ClassVar[bool] = True
-
-    needs: frozenset[str] = frozenset()
+    traits: ExplainerTraits = field(default=ExplainerTraits(takes_centroids=True))
     calls: list[int] = field(default_factory=list)
     draws: list[float] = field(default_factory=list)
     galleries: list[Gallery] = field(default_factory=list)
@@ -58,8 +55,9 @@ class Product:
         return SaliencyMaps(maps, -maps, diagnostics={"own": lone.float()})
 
 
+@dataclass(eq=False)
 class OneByOne(Product):
-    takes_centroids: ClassVar[bool] = False
+    traits: ExplainerTraits = field(default=ExplainerTraits())
 
 
 def images(n: int, seed: int = 0) -> Tensor:
@@ -239,7 +237,7 @@ def test_a_probe_with_more_references_than_a_call_holds_is_explained_alone():
 
 def test_a_gallery_reaches_those_that_need_it_cut_to_the_rows():
     gallery = Gallery(images(4).flatten(1), torch.arange(4), torch.tensor([3, 1, 2, 1, 3]))
-    needy = Product(needs=frozenset({"gallery"}))
+    needy = Product(ExplainerTraits(needs={"gallery"}, takes_centroids=True))
     with pytest.raises(ExplainerContractError, match="needs a gallery"):
         pair_maps(needy, BlackBox(), images(2), images(2, 1), generator=pcg())
     found = identity_maps(
@@ -253,7 +251,7 @@ def test_a_gallery_reaches_those_that_need_it_cut_to_the_rows():
 
 
 def test_what_cannot_be_explained_is_refused_with_the_reason():
-    needy = Product(needs=frozenset({"contrast"}))
+    needy = Product(ExplainerTraits(needs={"contrast"}))
     with pytest.raises(ExplainerContractError, match=r"needs a contrast.*triplet_maps"):
         pair_maps(needy, BlackBox(), images(2), images(2, 1), generator=pcg())
     assert len(triplet_maps(needy, BlackBox(), *images(6).split(2), generator=pcg()).positive) == 2

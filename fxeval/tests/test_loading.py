@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from fxeval.contracts import FaceModel
+from fxeval.contracts import CardFacts, FaceModel, ModelTraits
 from fxeval.datasets.alignment import ARCFACE_112
 from fxeval.errors import ModelContractError
 from fxeval.models.loading import (
@@ -74,8 +74,10 @@ def test_a_randomised_copy_keeps_all_but_module_and_digest():
     assert copy.digest == "random-1"
     assert (copy.name, copy.crop, copy.similarity) == (model.name, model.crop, model.similarity)
     assert copy.operating_threshold == model.operating_threshold
-    assert copy.has_layers
-    assert not with_module(replace(model, has_layers=False), other, digest="x").has_layers
+    assert copy.traits == ModelTraits()
+    scripted = ModelTraits(has_layers=False, card=CardFacts(), runtime="torch")
+    copy = with_module(replace(model, traits=scripted), other, digest="x")
+    assert copy.traits == ModelTraits(has_layers=False)  # its weights are nobody's
 
 
 def test_another_digest_is_refused_before_the_file_is_parsed(tmp_path: Path):

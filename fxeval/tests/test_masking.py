@@ -312,9 +312,9 @@ def test_no_pairs_give_no_maps():
 
 def test_it_is_an_explainer_that_needs_embeddings_only():
     assert isinstance(SRISE(), Explainer)
-    assert SRISE.needs == {"black_box"}
-    assert SRISE.takes_centroids
-    assert "2023" in SRISE.source
+    assert SRISE.traits.needs == {"black_box"}
+    assert SRISE.traits.takes_centroids
+    assert "2023" in SRISE.traits.source
 
 
 def test_errors_are_fxevals_own():

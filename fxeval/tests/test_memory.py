@@ -28,8 +28,8 @@ explainer = shipped({id!r})({params})
 def explain(n):
     generator = torch.Generator().manual_seed(0)
     probes, references = torch.rand((2, n, 3, 112, 112), generator=generator)
-    given = dict(contrast=references.roll(1, 0)) if "contrast" in explainer.needs else dict()
-    if "gallery" in explainer.needs:
+    given = dict(contrast=references.roll(1, 0)) if "contrast" in explainer.traits.needs else dict()
+    if "gallery" in explainer.traits.needs:
         embeddings = torch.cat([model.embed(part) for part in references.split(16)])
         given["gallery"] = Gallery(embeddings, torch.arange(n), torch.arange(n))
     explainer.explain(

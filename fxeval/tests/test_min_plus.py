@@ -421,7 +421,7 @@ def test_it_keeps_the_contract_and_draws_nothing():
     explainer, pair = MinPlus(**COARSE, rounds=2), images(2, 15)
     model = CountingModel(InFloat64(ConvNet()))
     assert isinstance(explainer, Explainer)
-    assert explainer.needs == {"black_box"}
+    assert explainer.traits.needs == {"black_box"}
     generator, before = np.random.default_rng(3), pair.clone()
     first = explainer.explain(model, pair[:1], pair[1:], generator=generator)
     assert generator.integers(1 << 40) == np.random.default_rng(3).integers(1 << 40)

@@ -145,7 +145,7 @@ def test_the_long_name_of_onnx_s_own_operators_is_theirs_too():
             one.domain = "ai.onnx"
 
     found = load_onnx(small(spelt_out).SerializeToString(), "net.onnx", facts())
-    assert found.runtime.startswith("onnxruntime ")
+    assert found.traits.runtime.startswith("onnxruntime ")
 
 
 def functions(proto, bodies):

@@ -85,7 +85,7 @@ def test_real_networks_give_the_embeddings_that_were_measured(network):
     _, model, images, expected = network
     assert isinstance(model, FaceModel)
     assert isinstance(model, ConvertedFaceModel)
-    assert model.runtime.startswith("onnx2torch ")
+    assert model.traits.runtime.startswith("onnx2torch ")
     # What was measured was rounded too.
     assert_rounded(model.embed(images), expected, terms=2 * terms_of(model.module))
 
@@ -266,7 +266,7 @@ def test_a_translation_into_another_network_is_refused_with_the_difference(
         return changed
 
     data = small().SerializeToString()
-    assert load_onnx(data, "net.onnx", facts("onnx2torch")).runtime
+    assert load_onnx(data, "net.onnx", facts("onnx2torch")).traits.runtime
     monkeypatch.setattr(onnx_gradients, "_renamed", spoilt)
     for runtime in ("onnx2torch", "auto"):
         with pytest.raises(ModelContractError, match=r"differs from ONNX Runtime by \d\.\de-04 "):
@@ -276,7 +276,7 @@ def test_a_translation_into_another_network_is_refused_with_the_difference(
 def test_a_graph_for_one_image_at_a_time_runs_once_for_many_where_it_can(torchvision):
     model = load_onnx(exported(ConvNet(), SIZE, batch=1), "net.onnx", facts("onnx2torch"))
     plain = load_onnx(exported(ConvNet(), SIZE), "net.onnx", facts("onnx2torch"))
-    assert model.has_layers
+    assert model.traits.has_layers
     for one in (model, plain):
         assert_embedded(one.embed(noise(4)), ConvNet(), noise(4))
 
@@ -287,7 +287,7 @@ def test_a_graph_for_one_image_at_a_time_runs_once_for_many_where_it_can(torchvi
 
     looped = load_onnx(small(baked).SerializeToString(), "net.onnx", facts("onnx2torch"))
     box = load_onnx(small(baked).SerializeToString(), "net.onnx", facts())
-    assert not looped.has_layers
+    assert not looped.traits.has_layers
     for one in (looped, box):
         assert_embedded(one.embed(noise(4)), looped.module, noise(4))
 

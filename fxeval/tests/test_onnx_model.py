@@ -100,7 +100,7 @@ def test_it_is_a_face_model_without_a_module_that_says_what_computes():
     assert isinstance(model, FaceModel)
     assert isinstance(model, OnnxFaceModel)
     assert model.module is None
-    assert model.runtime == f"onnxruntime {onnxruntime.__version__}"
+    assert model.traits.runtime == f"onnxruntime {onnxruntime.__version__}"
     assert (model.name, model.similarity, model.operating_threshold) == ("some", "cosine", 0.3)
     assert model.digest == "0" * 64
     assert "gradients" in why_unsupported(GradCAM(), model)

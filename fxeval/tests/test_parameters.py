@@ -11,7 +11,7 @@ import pytest
 
 import fxeval.fixtures.explainers
 from fxeval import preflight
-from fxeval.contracts import Explainer
+from fxeval.contracts import Explainer, ExplainerTraits
 from fxeval.explainers import SHIPPED, parameters, shipped
 from fxeval.explainers.parameters import check_layers, check_params, layers_of_shipped
 from fxeval.models import SHIPPED as MODELS
@@ -23,8 +23,8 @@ from fxeval.parameters import frozen, typed
 def test_every_shipped_explainer_works_with_its_defaults(id):
     explainer = shipped(id)()
     assert isinstance(explainer, Explainer)
-    assert explainer.needs or id == "precomputed"  # a file asks nothing of a model
-    assert getattr(explainer, "source", None) or id == "precomputed"
+    assert explainer.traits.needs or id == "precomputed"  # a file asks nothing of a model
+    assert explainer.traits.source or id == "precomputed"
     assert check_params(id, {}) == []
     with pytest.raises(AttributeError):
         setattr(explainer, fields(explainer)[0].name if fields(explainer) else "x", 1)
@@ -97,7 +97,7 @@ def test_a_model_s_card_is_named_and_a_shipped_model_takes_no_parameters():
 def test_types_within_types_are_checked(monkeypatch):
     @dataclass(frozen=True)
     class Odd:
-        needs: ClassVar[frozenset[str]] = frozenset()
+        traits: ClassVar[ExplainerTraits] = ExplainerTraits()
         level: Literal[1, "one"] = 1
         several: tuple[int, ...] = ()
 

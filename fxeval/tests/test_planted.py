@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from fxeval.contracts import RowState, SaliencyMaps
+from fxeval.contracts import ExplainerTraits, RowState, SaliencyMaps
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers import SHIPPED, shipped
 from fxeval.explainers.controls import centre
@@ -241,8 +241,8 @@ class Oracle:
     wanting: str = ""
 
     @property
-    def needs(self):
-        return frozenset({"contrast"} if self.contrastive else ())
+    def traits(self):
+        return ExplainerTraits({"contrast"} if self.contrastive else ())
 
     def explain(self, model, probes, references, *, contrast=None, generator):
         if self.wanting:
@@ -255,7 +255,7 @@ class Oracle:
 
 @dataclass(frozen=True)
 class SometimesFlat:
-    needs: ClassVar[frozenset[str]] = frozenset()
+    traits: ClassVar[ExplainerTraits] = ExplainerTraits()
 
     def explain(self, model, probes, references, *, contrast=None, generator):
         maps = upscaled(contributions(model.module, probes, references))

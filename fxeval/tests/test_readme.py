@@ -100,7 +100,7 @@ for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.fu
 """
 IMPORTS = """
 from dataclasses import dataclass
-from fxeval.contracts import SaliencyMaps
+from fxeval.contracts import ExplainerTraits, SaliencyMaps
 from fxeval.explainers.adapters import from_captum, from_function, from_grad_cam
 """
 

@@ -414,7 +414,7 @@ def test_broken_embeddings_are_the_models_fault(explainer):
 @pytest.mark.parametrize("explainer", [OcclusionSensitivity(), XFace()])
 def test_they_keep_the_contract_and_draw_nothing(explainer):
     assert isinstance(explainer, Explainer)
-    assert explainer.needs == {"black_box"}
+    assert explainer.traits.needs == {"black_box"}
     generator = np.random.default_rng(3)
     model, pair = net(), images(2, 18)
     before = pair.clone()

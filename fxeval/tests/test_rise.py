@@ -162,5 +162,5 @@ def test_it_is_an_explainer_with_the_published_numbers():
     assert isinstance(explainer, Explainer)
     assert (explainer.masks, explainer.cells, explainer.keep_probability) == (2000, 7, 0.5)
     assert not explainer.coverage_corrected
-    assert RISE.needs == {"black_box"}
-    assert RISE.takes_centroids
+    assert RISE.traits.needs == {"black_box"}
+    assert RISE.traits.takes_centroids

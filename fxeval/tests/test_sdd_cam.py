@@ -460,7 +460,7 @@ def test_a_black_box_is_declared_and_refused():
 
 def test_it_is_an_explainer_with_declared_needs():
     assert isinstance(SDDCAM(), Explainer)
-    assert SDDCAM.needs == {"gradients", "layers", "gallery"}
+    assert SDDCAM.traits.needs == {"gradients", "layers", "gallery"}
     assert SDDCAM() == SDDCAM("A", 1.0, 1.0, 5, "cam", None)
     assert body_of(face_net(), images(1, 1)[0]).shape[1:] == (
         SIDE,

@@ -2,7 +2,9 @@
 
 import pytest
 
+from fxeval.contracts import ExplainerTraits
 from fxeval.described import explainer_entry
+from fxeval.errors import ExplainerContractError
 from fxeval.records.subjects import ExplainerEntry
 from fxeval.tests.world import CONFTEST, rows, the_record
 
@@ -55,15 +57,16 @@ def test_maps_from_a_file_are_not_judged_by_a_network_they_cannot_follow(world):
     assert len(the_record(world)["subjects"]["explainers"]["saved"]["digest"]) == 64
 
 
-def test_whatever_user_code_says_of_itself_fits_into_a_record():
+def test_what_user_code_says_of_itself_fits_into_a_record_or_is_refused():
     class Odd:
-        needs = frozenset({"gradients"})
-        source = 2023
-        digest = 7
+        traits = ExplainerTraits(needs={"gradients"}, source="2023", digest="7")
 
     entry = ExplainerEntry.model_validate(explainer_entry(Odd(), {"layer": "stage4"}))
     assert (entry.source, entry.digest, entry.needs) == ("2023", "7", ["gradients"])
     assert entry.params == {"layer": "stage4"}
+    for wrong in ({"source": 2023}, {"digest": 7}):
+        with pytest.raises(ExplainerContractError, match=next(iter(wrong))):
+            ExplainerTraits(**wrong)
 
 
 SAVED = """

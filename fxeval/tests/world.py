@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fxeval.contracts import Crop, PairListing, SaliencyMaps
+from fxeval.contracts import Crop, ExplainerTraits, PairListing, SaliencyMaps
 from fxeval.models.loading import TorchFaceModel
 from fxeval.tests.subjects import CROP, ConvNet
 
@@ -128,8 +128,9 @@ def explainer_occlusion():
 
 
 class Picky(Explain):
-    needs = {"gradients", "contrast", "gallery"}
-    source = "Nobody, nowhere, p. 1"
+    traits = ExplainerTraits(
+        needs={"gradients", "contrast", "gallery"}, source="Nobody, nowhere, p. 1"
+    )
 
     def unsupported(self, model):
         return None if model.name == "tiny" else "it has a sigmoid"
