@@ -9,8 +9,6 @@ import torch
 from fxeval.tests.rounding import assert_rounded
 from fxeval.tests.world import CONFTEST, SUITE
 
-pytest_plugins = ["pytester"]
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what depends on rounding: the modules that compare with a bound of it."""

@@ -1,0 +1,3 @@
+"""What every test of this checkout may use, wherever pytest is started."""
+
+pytest_plugins = ["pytester"]
