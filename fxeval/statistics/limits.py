@@ -38,6 +38,7 @@ class Limit(ABC):
     form: ClassVar[str]
     verb: ClassVar[str]  # what the interval must do with the line
     good_side: ClassVar[Better]  # of the line
+    keys: ClassVar[tuple[str, ...]]  # of a suite, besides those that all forms have
 
     metric: str
     under: Condition = field(default_factory=dict, kw_only=True)
@@ -114,6 +115,7 @@ class AtMost(Limit):
     form: ClassVar[str] = "at_most"
     verb: ClassVar[str] = "be at most"
     good_side: ClassVar[Better] = "lower"
+    keys: ClassVar[tuple[str, ...]] = ("at_most",)
 
     at_most: float = field(default=math.nan, kw_only=True)
 
@@ -143,6 +145,7 @@ class AtLeast(Limit):
     form: ClassVar[str] = "at_least"
     verb: ClassVar[str] = "be at least"
     good_side: ClassVar[Better] = "higher"
+    keys: ClassVar[tuple[str, ...]] = ("at_least",)
 
     at_least: float = field(default=math.nan, kw_only=True)
 
@@ -181,6 +184,7 @@ class BetterThan(Limit):
     form: ClassVar[str] = "better_than"
     verb: ClassVar[str] = "lie above"
     good_side: ClassVar[Better] = "higher"
+    keys: ClassVar[tuple[str, ...]] = ("better_than", "by")
 
     better_than: str = field(default="", kw_only=True)
     by: Mapping[str, float] = field(default_factory=dict, kw_only=True)

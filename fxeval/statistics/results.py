@@ -132,9 +132,7 @@ def limit_of(entry: LimitEntry) -> Limit:
     """Return the limit that an entry with the keys of a suite stands for."""
     given = entry.model_dump(exclude_none=True)
     form = next(FORMS[key] for key in FORMS if key in given)
-    keys = {"metric", "under", "severity", "where", form.form}
-    if form.form == "better_than":
-        keys.add("by")
+    keys = {"metric", "under", "severity", "where", *form.keys}
     return form(**{key: value for key, value in given.items() if key in keys})
 
 
