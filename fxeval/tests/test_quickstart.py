@@ -102,7 +102,7 @@ def test_batch_size_and_workers_change_no_row_beyond_rounding(run):
                  for line in path.read_text().splitlines()]  # fmt: skip
         (record,) = run.path.glob(f"{name}/*/nothing-to-say.json")
         found[name] = (
-            {(line["cell"], line["row"]): line["maps"] for line in lines},
+            {(line["cell"], line["row"]): line["measured"] for line in lines},
             [cell["verdict"]["outcome"] for cell in json.loads(record.read_text())["cells"]],
         )
     assert found["many"] == found["again"] == found["workers"]
@@ -114,7 +114,7 @@ def test_batch_size_and_workers_change_no_row_beyond_rounding(run):
         for pair in zip(maps, many[0][key], strict=True):
             for values, map_ in zip(compared, pair, strict=True):
                 for curve in ("deletion", "insertion"):
-                    values += map_.get(curve) or []
+                    values += map_["curves"].get(curve) or []
                 values += [v for name, v in map_["values"].items() if "auc" in name]
     with torch.device("meta"):
         terms = 2 * terms_of(MiniResNet())  # both are rounded

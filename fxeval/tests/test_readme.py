@@ -42,8 +42,8 @@ def test_the_first_command_runs_the_quickstart_and_its_gates_hold(pytester):
     assert result.ret == 0, outcomes
     assert record["verdict"]["outcome"] == "pass"
     assert "nothing about real faces" in record["banners"][0]
-    controls = {limit["control"] for cell in record["cells"] for limit in cell["limits"]}
-    assert {"random_blobs", "centre", "mean_map"} <= controls
+    controls = {limit["better_than"] for cell in record["cells"] for limit in cell["limits"]}
+    assert {"control.random_blobs", "control.centre", "control.mean_map"} <= controls
     (page,) = pytester.path.glob("reports/*/quickstart.html")
     assert page.stat().st_size < 2_000_000
 

@@ -8,6 +8,7 @@ import pytest
 from fxeval.baseline import Measured
 from fxeval.cells import Verification
 from fxeval.claims import entry_of
+from fxeval.contracts import CardFacts, ModelTraits
 from fxeval.models.cards import Claim
 from fxeval.scorecard import render, terminal_summary, verifying
 from fxeval.statistics.limits import AtMost
@@ -20,20 +21,21 @@ from fxeval.verification import measure
 EVIL = "<script>alert(1)</script>"
 
 
-class Card:
-    threshold_set_by = f"a guess {EVIL}"
-    claims = (
+CARD = CardFacts(
+    threshold_set_by=f"a guess {EVIL}",
+    claims=(
         Claim("people", "verification_accuracy", 0.5, 0.003),
         Claim("people", "verification_auc", 0.9999, 1e-4),
         Claim("people", "tmr_at_fmr_1e-3", 0.9, 0.003),
         Claim("lfw_view2", "verification_eer", 0.01, 0.003),
-    )
+    ),
+)
 
 
 @pytest.fixture(scope="module")
 def record():
     model = CountingModel(ConvNet(), name="carded")
-    model.card = Card()
+    model.traits = ModelTraits(card=CARD)
     good = Measured(measure(made(), 0.5, resamples=50), "", False, 300, 300, 1.25)
     none = Measured(None, f"the list has no nonmated pairs {EVIL}", False)
     nobody = entry_of(none, model, ("few",), Verification())

@@ -8,6 +8,7 @@ from fxeval.tests.world import CONFTEST, cells, the_record
 MORE = '''
 
 from dataclasses import dataclass, replace
+from fxeval.contracts import CardFacts, ModelTraits
 from fxeval.discretion import PublicReason
 from fxeval.listings import DataCard
 from fxeval.models.cards import Claim
@@ -36,25 +37,21 @@ def pairs_crowd():
     return Crowd(n=120)
 
 
-@dataclass(frozen=True)
-class Card:
-    value: float
-    threshold_set_by: str = "a guess"
-    licence: str = "Apache-2.0"
-
-    @property
-    def claims(self):
-        return (Claim("crowd", "verification_accuracy", self.value, 0.003),
-                Claim("lfw_view2", "verification_auc", 0.99, 0.003))
+def card(value):
+    return CardFacts(
+        claims=(Claim("crowd", "verification_accuracy", value, 0.003),
+                Claim("lfw_view2", "verification_auc", 0.99, 0.003)),
+        threshold_set_by="a guess", licence="Apache-2.0",
+    )
 
 
 def carded(value, seed, blur=1.0):
     net = ConvNet(seed)
     with torch.no_grad():
         net.fc.bias.mul_(blur)
-    model = TorchFaceModel("carded", CROP, net, "cosine", 0.5, "e" * 64)
-    object.__setattr__(model, "card", Card(value))
-    return model
+    return TorchFaceModel(
+        "carded", CROP, net, "cosine", 0.5, "e" * 64, traits=ModelTraits(card=card(value))
+    )
 
 
 @pytest.fixture(scope="session")
