@@ -453,15 +453,13 @@ def pairs_crowd():
     return Crowd()
 
 
-class Card:
-    claims = (Claim("memory", "verification_accuracy", 0.9, 0.01),)
-
-
 @pytest.fixture
 def model_claiming():
-    model = TorchFaceModel("claiming", CROP, ConvNet(), "cosine", 0.5, "a" * 64)
-    object.__setattr__(model, "card", Card())
-    return model
+    from fxeval.contracts import CardFacts, ModelTraits
+
+    card = CardFacts(claims=(Claim("memory", "verification_accuracy", 0.9, 0.01),))
+    traits = ModelTraits(card=card)
+    return TorchFaceModel("claiming", CROP, ConvNet(), "cosine", 0.5, "a" * 64, traits=traits)
 
 
 class Rude:
