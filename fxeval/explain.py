@@ -83,7 +83,7 @@ def explain(
     of the list, embedded.
 
     Args:
-        explainer: A stranger.
+        explainer: User code.
         model: The model, its ``embed`` through the pool.
         asked: N comparisons.
         seed: The suite's seed; the mask bank depends on it and on the image size alone.
@@ -214,7 +214,7 @@ class _Group:
         changes: list[str] = []
         try:
             part = self._ask(rows)
-        except Exception as error:  # a stranger's code may raise anything
+        except Exception as error:  # user code may raise anything
             fault = _fault(error)
             if len(rows) == 1 and (said := _said(error)) != fault[1]:
                 self._tell(said)

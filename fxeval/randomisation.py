@@ -19,9 +19,6 @@ from fxeval.discretion import of_user_code
 from fxeval.errors import EvidenceError, ModelContractError
 from fxeval.seeding import sealed, seed_of
 
-COLLAPSED_BELOW = 1e-4
-"""Embedding spread below which a network embeds every face alike (algorithms.md 5.1)."""
-
 _CALIBRATION_BATCH = 64
 _SMALLEST_EPS = 1e-5  # torch's own default
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)

@@ -26,14 +26,12 @@ from fxeval.contracts import (
     SimilarityKind,
 )
 from fxeval.map_similarity import norm01
-from fxeval.records.schema import Measured, Network, Row
+from fxeval.records.schema import GRID, Measured, Network, Row
 from fxeval.results import BROKEN_STATES, Condition, Metric, RowState, gravity
 
 FloatArray: TypeAlias = NDArray[np.float64]
 RowKind = Literal["mated pairs", "pairs", "triplets", "identities", "classes"]
 Side = Literal["probe", "reference"]
-
-THUMBNAIL = 28
 
 
 class Question(Protocol):
@@ -358,6 +356,6 @@ def thumbnail(maps: SaliencyMaps, row: int) -> list[list[float]] | None:
         return None
     one = maps.positive[row]
     stretched = (one - one.min()) / (one.max() - one.min())
-    small = torch.nn.functional.adaptive_avg_pool2d(stretched[None, None], THUMBNAIL)[0, 0]
+    small = torch.nn.functional.adaptive_avg_pool2d(stretched[None, None], GRID)[0, 0]
     grid: list[list[float]] = [[round(value, 4) for value in line] for line in small.tolist()]
     return grid

@@ -6,7 +6,7 @@ from fxeval.records.schema import Network, Row
 from fxeval.results import Outcome, Verdict
 
 COLLAPSED_BELOW = 1e-4
-"""Embedding spread below which a re-drawn network tells no face from another (architecture 8)."""
+"""Embedding spread below which a re-drawn network tells no face from another."""
 
 REDRAWN_SHARE = 0.5
 """Share of parameters below which a re-drawn network is still mostly the trained one."""

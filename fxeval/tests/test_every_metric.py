@@ -10,25 +10,10 @@ import torch
 from fxeval import bench, run
 from fxeval.metrics import CATALOGUE
 from fxeval.results import RowState
-from fxeval.tests.protocols import (
-    agreement,
-    occlusion,
-    regions,
-    retention,
-    retention_of_pairs,
-    retention_of_triplets,
-)
+from fxeval.tests.protocols import KINDS as TOYS
 from fxeval.tests.toy_world import Occlusion, People, Ramp, measured, model
 
-KINDS = {
-    **CATALOGUE,
-    "toy.occlusion": occlusion,
-    "toy.agreement": agreement,
-    "toy.regions": regions,
-    "toy.retention": retention,
-    "toy.retention_of_pairs": retention_of_pairs,
-    "toy.retention_of_triplets": retention_of_triplets,
-}
+KINDS = {**CATALOGUE, **TOYS}
 # Small numbers, and everything that a kind can measure at once.
 PARAMETERS = {
     "faithfulness.deletion_insertion": {

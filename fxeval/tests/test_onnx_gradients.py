@@ -32,11 +32,11 @@ from fxeval.models.onnx_gradients import ConvertedFaceModel, layer_names  # noqa
 from fxeval.models.onnx_model import OnnxFaceModel, load_onnx  # noqa: E402
 from fxeval.models.preprocessing import Preprocessed  # noqa: E402
 from fxeval.randomisation import (  # noqa: E402
-    COLLAPSED_BELOW,
     embedding_spread,
     randomise,
     redrawn_share,
 )
+from fxeval.statistics.redrawn import COLLAPSED_BELOW  # noqa: E402
 from fxeval.tests.onnx_subjects import (  # noqa: E402
     CROP,
     REAL,

@@ -8,24 +8,8 @@ from fxeval import bench, run
 from fxeval.metrics import CATALOGUE
 from fxeval.results import Outcome, RowState
 from fxeval.statistics.limits import AtLeast, BetterThan
-from fxeval.tests.protocols import (
-    agreement,
-    occlusion,
-    regions,
-    retention,
-    retention_of_pairs,
-    retention_of_triplets,
-)
+from fxeval.tests.protocols import KINDS, agreement, occlusion, regions, retention
 from fxeval.tests.toy_world import PARTS, Occlusion, People, Ramp, measured, model
-
-KINDS = {
-    "toy.occlusion": occlusion,
-    "toy.agreement": agreement,
-    "toy.regions": regions,
-    "toy.retention": retention,
-    "toy.retention_of_pairs": retention_of_pairs,
-    "toy.retention_of_triplets": retention_of_triplets,
-}
 
 
 @pytest.fixture(autouse=True)

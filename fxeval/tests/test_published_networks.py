@@ -22,7 +22,8 @@ from fxeval.models.inception_resnet import inception_resnet_v1
 from fxeval.models.iresnet import iresnet18, iresnet50
 from fxeval.models.loading import TorchFaceModel, check_loaded, fill_module
 from fxeval.models.preprocessing import Preprocessing
-from fxeval.randomisation import COLLAPSED_BELOW, embedding_spread, randomise, redrawn_share
+from fxeval.randomisation import embedding_spread, randomise, redrawn_share
+from fxeval.statistics.redrawn import COLLAPSED_BELOW
 from fxeval.tests import published
 from fxeval.tests.rounding import assert_rounded
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from fxeval.errors import EvidenceError, ModelContractError
 from fxeval.models.dlib_resnet import DlibResNet
-from fxeval.randomisation import COLLAPSED_BELOW, embedding_spread, randomise, redrawn_share
+from fxeval.randomisation import embedding_spread, randomise, redrawn_share
+from fxeval.statistics.redrawn import COLLAPSED_BELOW
 from fxeval.tests.rounding import assert_rounded
 
 
