@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 import fxeval.fixtures.models as models
-from fxeval.datasets.face_pack import FacePack
-from fxeval.explainers.cam import GradCAM
-from fxeval.explainers.masking import SRISE
+from fxeval.datasets.lists.face_pack import FacePack
+from fxeval.explainers.grad_cam import GradCAM
+from fxeval.explainers.s_rise import SRISE
 
 PAIRS = 8
 

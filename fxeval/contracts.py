@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fxeval.discretion import PublicReason as PublicReason
 from fxeval.errors import ExplainerContractError
 from fxeval.listings import DataCard as DataCard
 from fxeval.listings import Exclusion as Exclusion
 from fxeval.listings import IdentityListing as IdentityListing
 from fxeval.listings import PairListing as PairListing
+from fxeval.redaction import PublicReason as PublicReason
 from fxeval.results import BROKEN_STATES as BROKEN_STATES
 from fxeval.results import RowState as RowState
 from fxeval.traits import CardFacts as CardFacts
@@ -367,7 +367,8 @@ class Perturbations:
 
     Attributes:
         image: (R,) int64, row of ``Faces.images``.
-        ranks: (Q, H*W) int32, rank of each pixel, 0 = most salient (``fxeval.ranking.ranks``).
+        ranks: (Q, H*W) int32, rank of each pixel, 0 = most salient
+            (``fxeval.functional.ranking.ranks``).
         ranking: (R,) int64, row of ``ranks``.
         first: (R,) int64.
         last: (R,) int64.

@@ -16,7 +16,7 @@ A message says where, what was expected, what came, and what to do. All of that 
 which is printed to whoever runs. Records are handed on, and quote ``public`` alone.
 """
 
-from fxeval.discretion import in_one_line
+from fxeval.redaction import in_one_line, without_paths
 
 _DATA = "the data cannot be used; why is in the output of the run"
 
@@ -88,3 +88,14 @@ class EvidenceError(FxevalError):
 
 class StoreError(FxevalError):
     """A record cannot be written or read."""
+
+
+def for_a_record(error: FxevalError) -> str:
+    """Return what a record says of an error of ours.
+
+    >>> for_a_record(ModelContractError("/srv/Ann Lee/net.pt: expected weights, got text."))
+    'net.pt: expected weights, got text.'
+    >>> for_a_record(DataContractError("pairs 'lfw': the image of Ann Lee has no landmarks."))
+    'the data cannot be used; why is in the output of the run'
+    """
+    return without_paths(error.public)

@@ -24,7 +24,7 @@ class DataCard:
         licence: As its owner states it; None if nobody did.
         may_show: Whether its pictures may be shown in a report.
         failures: Reason to number of images that could not be used (failure to acquire). A record
-            quotes those that are a ``PublicReason`` (``fxeval.discretion``).
+            quotes those that are a ``PublicReason`` (``fxeval.redaction``).
     """
 
     root_digest: str | None
@@ -40,7 +40,7 @@ class Exclusion:
 
     Attributes:
         pair: Its id.
-        reason: Why not; a record quotes it if it is a ``PublicReason`` (``fxeval.discretion``).
+        reason: Why not; a record quotes it if it is a ``PublicReason`` (``fxeval.redaction``).
     """
 
     pair: str
@@ -87,7 +87,7 @@ class PairListing:
         excluded: Pairs that are listed but no rows, and why (an image is missing, no face found).
         set_aside: Why a row, though part of the verification protocol, is never explained (its
             label is known to be wrong); "" for all others. () = every row may be explained. A
-            record quotes reasons that are a ``PublicReason`` (``fxeval.discretion``).
+            record quotes reasons that are a ``PublicReason`` (``fxeval.redaction``).
         fold: Number of each row's fold from 0; () = it has none (``verification.folds_of``).
         contrast: Ids of nonmates that the list itself names (triplets); () = the harness draws.
         contrast_identity: Who is in them.

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fxeval.gather import Gatherer
+from fxeval.run.assembly import Gatherer
 
 if TYPE_CHECKING:
-    from fxeval.bench import Subjects
-    from fxeval.cells import Cell
-    from fxeval.plan import Suite
     from fxeval.records.schema import Record
-    from fxeval.session import Session
+    from fxeval.run.session import Session
+    from fxeval.run.workshop import Subjects
+    from fxeval.suite.cells import Cell
+    from fxeval.suite.plan import Suite
 
 pytest_plugins = (
     "fxeval.fixtures.models",
@@ -123,8 +123,8 @@ class SuiteFile(pytest.Module):
 
     def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
         """Read the suite and return one item per cell."""
-        from fxeval import plan, preflight, suite
         from fxeval.errors import SuiteError
+        from fxeval.suite import load, plan, preflight
 
         known = fixture_ids(self.config, self.path)
         overridden = fixture_ids(self.config, self.path, conftests_only=True)
@@ -132,9 +132,9 @@ class SuiteFile(pytest.Module):
         def faults(role: str, id: str, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
             return () if id in overridden[role] else preflight.check_params(role, id, params)
 
-        ids = suite.KnownIds(known["model"], known["explainer"], known["pairs"])
+        ids = load.KnownIds(known["model"], known["explainer"], known["pairs"])
         try:
-            loaded = suite.load(self._shown_path(), ids, check_params=faults)
+            loaded = load.load(self._shown_path(), ids, check_params=faults)
             cells = plan.cells(loaded)
             preflight.check_cards_of(cells, overridden, self.path.parent)
             preflight.check_layers_of(cells, overridden)
@@ -213,10 +213,10 @@ _EXCUSES = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest, Sy
 
 def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     """Measure a cell and turn its verdict into the outcome of its test."""
-    from fxeval.discretion import for_a_record, of_user_code
-    from fxeval.errors import ExplainerContractError, FxevalError, UnsupportedError
+    from fxeval.errors import ExplainerContractError, FxevalError, UnsupportedError, for_a_record
+    from fxeval.redaction import of_user_code
     from fxeval.results import Outcome
-    from fxeval.run import invalid_cell, measure_cell
+    from fxeval.run.measure import invalid_cell, measure_cell
 
     session, told = _session(request.config), ""
     try:
@@ -254,9 +254,9 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
 
 def _subjects(cell: Cell, request: pytest.FixtureRequest, session: Session) -> Subjects:
     """Return what a cell's ids resolve to, with the suite's parameters, models loaded."""
-    from fxeval.bench import Subjects
-    from fxeval.configure import configured
     from fxeval.errors import UnsupportedError
+    from fxeval.run.workshop import Subjects
+    from fxeval.suite.configure import configured
 
     if request.node.stash[_UNSUPPORTED]:
         raise UnsupportedError(request.node.stash[_UNSUPPORTED])
@@ -276,7 +276,7 @@ def pytest_report_collectionfinish(items: Sequence[pytest.Item]) -> list[str]:
 def _session(config: pytest.Config) -> Session:
     """Return what the cells of this process share, made when the first suite needs it."""
     if _SESSION not in config.stash:
-        from fxeval.session import Session
+        from fxeval.run.session import Session
 
         config.stash[_SESSION] = Session(config, config.stash[_RUN_ID])
     return config.stash[_SESSION]
@@ -292,7 +292,7 @@ def pytest_runtest_makereport(
         report.fxeval = item.stash[_RESULT]  # type: ignore[attr-defined]
         report.fxeval_told = _session(item.config).bench.take_told()  # type: ignore[attr-defined]
     elif call.when == "teardown" and _RESULT in item.stash and call.excinfo is not None:
-        from fxeval.discretion import of_user_code
+        from fxeval.redaction import of_user_code
 
         fault = of_user_code(call.excinfo.value)
         report.fxeval_fault = f"teardown failed: {fault}"  # type: ignore[attr-defined]
@@ -360,8 +360,8 @@ class _Results:
         """Show a short table and where the scorecard is."""
         if not self._gatherer.results:
             return
+        from fxeval.records.store import dumped
         from fxeval.scorecard import terminal_summary
-        from fxeval.store import dumped
 
         writer = terminalreporter
         for record in self._records():

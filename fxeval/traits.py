@@ -17,7 +17,7 @@ from fxeval.errors import (
     FxevalError,
     ModelContractError,
 )
-from fxeval.registry import hint
+from fxeval.strict.text import hint
 
 # The first three say what of the model an explainer uses, the last two what else it must be given.
 Need = Literal["gradients", "layers", "black_box", "contrast", "gallery"]

@@ -47,7 +47,7 @@ def check_model(
         status, reason = _CANNOT_SAY, str(error)
     outcome = {_HOLDS: "holds", _FAILS: "fails", _CANNOT_SAY: "cannot_say"}[status]
     if as_json:
-        from fxeval.store import json_text
+        from fxeval.records.store import json_text
 
         click.echo(json_text({**report, "outcome": outcome, "reason": reason}), nl=False)
     else:
@@ -62,14 +62,14 @@ def _check(
     how: tuple[bool, bool],
 ) -> tuple[int, str]:
     """Fill the report; return the exit status and why."""
-    from fxeval.baseline import measure_list
-    from fxeval.cells import Verification
-    from fxeval.claims import entry_of
-    from fxeval.forward_pool import ForwardPool
-    from fxeval.models.carded import inside, load_card_model
+    from fxeval.engine.forward_pool import ForwardPool
     from fxeval.models.cards import read_card
+    from fxeval.models.from_card import inside, load_card_model
     from fxeval.models.loading import read_weights
     from fxeval.scorecard.verifying import golden_text
+    from fxeval.verification.claims import entry_of
+    from fxeval.verification.demands import Verification
+    from fxeval.verification.measured import measure_list
 
     flip_fusion, aloud = how
 
@@ -143,9 +143,9 @@ def _source(pairs: str, data: Path | None) -> "PairSource":
     """
     from importlib.resources import files
 
-    from fxeval.datasets.face_pack import FacePack
-    from fxeval.datasets.lfw import LfwPairs
-    from fxeval.datasets.tables import CsvPairs
+    from fxeval.datasets.lists.face_pack import FacePack
+    from fxeval.datasets.lists.lfw import LfwPairs
+    from fxeval.datasets.lists.tables import CsvPairs
 
     if pairs == "rendered":
         return FacePack(root=Path(str(files("fxeval.fixtures"))) / "data" / "rendered_faces")
@@ -175,8 +175,8 @@ def _card_file(model: str) -> Path:
     Raises:
         DataContractError: If there is neither.
     """
-    from fxeval.preflight import SHIPPED_CARDS
-    from fxeval.registry import hint
+    from fxeval.strict.text import hint
+    from fxeval.suite.preflight import SHIPPED_CARDS
 
     file = SHIPPED_CARDS.get(model.replace("-", "_"), Path(model))
     if not file.is_file():
@@ -193,7 +193,7 @@ def _weights_of(card: "ModelCard", weights: Path | None) -> Path:
     if weights is None or (beside / card.weights).is_file():
         weights = beside
     if card.name == _DLIB and not (weights / card.weights).is_file():
-        from fxeval.models.dlib_resnet import installed_folder
+        from fxeval.models.networks.dlib_resnet import installed_folder
 
         return installed_folder()
     return weights

@@ -51,7 +51,7 @@ def convert(source: Path, target: Path, key: str | None, prefix: str, force: boo
         raise click.ClickException(f"{target} exists already. Replace it with --force.")
     if not target.parent.is_dir():
         raise click.ClickException(f"{target.parent}: no such folder. Make it first.")
-    from fxeval.models.conversion import convert as convert_file
+    from fxeval.models.files.conversion import convert as convert_file
 
     try:
         done = convert_file(source, target, key=key, prefix=prefix)

@@ -11,8 +11,8 @@ import click
 from fxeval.errors import DataContractError, FxevalError
 
 if TYPE_CHECKING:
-    from fxeval.datasets.detection import LandmarkSource
-    from fxeval.datasets.preparation import Preparation, Settings
+    from fxeval.datasets.preparing.detection import LandmarkSource
+    from fxeval.datasets.preparing.preparation import Preparation, Settings
 
 SECONDS_BETWEEN_LINES = 30.0
 """How often a run says where it is if nobody watches a terminal."""
@@ -89,14 +89,14 @@ def prepare(source: Path, target: Path, **options: Any) -> None:  # noqa: ANN401
 
 
 def _prepared(source: Path, target: Path, options: dict[str, Any]) -> "Preparation":
-    from fxeval.datasets.preparation import prepare
+    from fxeval.datasets.preparing.preparation import prepare
 
     with _Line() as line:
         return prepare(source, target, _landmarks(options), _settings(options), line.show)
 
 
 def _landmarks(options: dict[str, Any]) -> "LandmarkSource":
-    from fxeval.datasets.detection import DetectedLandmarks, LandmarkFile, YuNet
+    from fxeval.datasets.preparing.detection import DetectedLandmarks, LandmarkFile, YuNet
 
     if (options["detector"] is None) == (options["landmarks"] is None):
         raise DataContractError(
@@ -110,8 +110,8 @@ def _landmarks(options: dict[str, Any]) -> "LandmarkSource":
 
 
 def _settings(options: dict[str, Any]) -> "Settings":
-    from fxeval.datasets.alignment import CROPS
-    from fxeval.datasets.preparation import Settings
+    from fxeval.datasets.faces.alignment import CROPS
+    from fxeval.datasets.preparing.preparation import Settings
 
     if options["crop"] not in CROPS:
         raise DataContractError(
@@ -153,7 +153,7 @@ class _Line:
 
 def _report(done: "Preparation") -> None:
     """Say what was written, and in a table why images can't be used."""
-    from fxeval.datasets.text_files import printable
+    from fxeval.strict.text import printable
 
     kept = f" ({done.n_kept} images were done already)" if done.n_kept else ""
     click.echo(f"{done.n_images} images can be used, {len(done.failures)} can't{kept}.")

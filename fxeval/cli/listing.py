@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 import click
 
 from fxeval.explainers import SHIPPED, shipped
-from fxeval.parameters import spoken
+from fxeval.strict.parameters import spoken
 from fxeval.traits import ExplainerTraits, traits_of
 
 _WIDTH = 80
@@ -76,7 +76,7 @@ def explainers(as_json: bool) -> None:
 def models(as_json: bool) -> None:
     """Show the shipped models, and the architectures that a card of your own may name."""
     from fxeval.models import ARCHITECTURES
-    from fxeval.preflight import SHIPPED_CARDS, shipped_card
+    from fxeval.suite.preflight import SHIPPED_CARDS, shipped_card
 
     found = [model_entry(shipped_card(id)) for id in sorted(SHIPPED_CARDS)]
     known = {name: asdict(one) for name, one in ARCHITECTURES.items()}
@@ -106,8 +106,8 @@ def pairs(as_json: bool) -> None:
 
 def model_entry(file: Path) -> dict[str, Any]:
     """Describe a model by its card, without opening its weights."""
-    from fxeval.models.carded import preview
     from fxeval.models.cards import read_card
+    from fxeval.models.from_card import preview
 
     card = read_card(file)
     offered = preview(card)

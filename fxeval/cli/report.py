@@ -26,9 +26,9 @@ def report(run: Path, out: Path | None) -> None:
     """
     from fxeval.records.reading import load_record, read_rows
     from fxeval.records.schema import Row
+    from fxeval.records.store import dump, dumped, write
     from fxeval.scorecard import render
     from fxeval.statistics.results import rederived
-    from fxeval.store import dump, dumped, write
 
     target, status = out or run, _SAME
     try:

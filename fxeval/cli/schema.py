@@ -22,7 +22,7 @@ def schema(what: str) -> None:
 
 def _schema_of(what: str) -> Mapping[str, Any]:
     if what == "suite":
-        from fxeval.suite_schema import suite_schema
+        from fxeval.suite.schema import suite_schema
 
         return suite_schema()
     from fxeval.records.schema import Record, Row, json_schema

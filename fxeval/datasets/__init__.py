@@ -7,18 +7,18 @@ from types import MappingProxyType
 # Strings, so that reading the catalogue loads no torch.
 SHIPPED: Mapping[str, str] = MappingProxyType(
     {
-        "rendered": "fxeval.datasets.face_pack:FacePack",
-        "lfw": "fxeval.datasets.lfw:LfwPairs",
-        "calfw": "fxeval.datasets.flat_pairs:FlatPairs",
-        "cplfw": "fxeval.datasets.flat_pairs:FlatPairs",
-        "insightface_bin": "fxeval.datasets.insightface_bin:InsightfaceBin",
-        "csv": "fxeval.datasets.tables:CsvPairs",
-        "csv_triplets": "fxeval.datasets.tables:CsvTriplets",
-        "gallery_probe": "fxeval.datasets.tables:GalleryProbePairs",
-        "listed": "fxeval.datasets.spaced_lists:ListedPairs",
-        "listed_triplets": "fxeval.datasets.spaced_lists:ListedTriplets",
-        "patch_lfw": "fxeval.datasets.flat_pairs:PatchPairs",
-        "identity_folders": "fxeval.datasets.identity_folders:IdentityFolders",
+        "rendered": "fxeval.datasets.lists.face_pack:FacePack",
+        "lfw": "fxeval.datasets.lists.lfw:LfwPairs",
+        "calfw": "fxeval.datasets.lists.flat_pairs:FlatPairs",
+        "cplfw": "fxeval.datasets.lists.flat_pairs:FlatPairs",
+        "insightface_bin": "fxeval.datasets.lists.insightface_bin:InsightfaceBin",
+        "csv": "fxeval.datasets.lists.tables:CsvPairs",
+        "csv_triplets": "fxeval.datasets.lists.tables:CsvTriplets",
+        "gallery_probe": "fxeval.datasets.lists.tables:GalleryProbePairs",
+        "listed": "fxeval.datasets.lists.spaced_lists:ListedPairs",
+        "listed_triplets": "fxeval.datasets.lists.spaced_lists:ListedTriplets",
+        "patch_lfw": "fxeval.datasets.lists.flat_pairs:PatchPairs",
+        "identity_folders": "fxeval.datasets.lists.identity_folders:IdentityFolders",
     }
 )
 

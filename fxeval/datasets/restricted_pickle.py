@@ -20,7 +20,7 @@ from pickletools import opcodes
 from typing import NoReturn
 
 from fxeval.datasets.faults import of_list
-from fxeval.strict_yaml import brief
+from fxeval.strict.text import brief
 
 MAX_STEPS = 3_000_000
 """Most instructions read; an image takes between 2 (bytes) and 30 (an array)."""

@@ -79,8 +79,3 @@ def lines_of(text: str, where: str) -> list[str]:
                 then="Remove it.",
             )
     return lines
-
-
-def printable(text: str) -> str:
-    """Return the text with a question mark for every character a terminal should not get."""
-    return "".join(char if char.isprintable() else "?" for char in text)

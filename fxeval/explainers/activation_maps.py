@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxeval.admission import check_embeddings
 from fxeval.contracts import (
     ExplainerTraits,
     FaceModel,
@@ -22,7 +21,9 @@ from fxeval.contracts import (
     SaliencyMaps,
 )
 from fxeval.errors import ExplainerContractError
-from fxeval.explainers.layers import (
+from fxeval.explainers.objectives import FLAT_REASON, Objective, Targets, targets_of, twins
+from fxeval.functional.map_similarity import norm01
+from fxeval.hooks.layers import (
     LayerInfo,
     black_box,
     borrowed,
@@ -33,8 +34,7 @@ from fxeval.explainers.layers import (
     on_device_of,
     resolve,
 )
-from fxeval.explainers.objectives import FLAT_REASON, Objective, Targets, targets_of, twins
-from fxeval.map_similarity import norm01
+from fxeval.hooks.returned import check_embeddings
 
 ROWS = 16  # pairs in one forward and backward pass
 
@@ -44,7 +44,7 @@ class ActivationMaps:
     """What all CAMs share: layers, one objective, and states of rows; subclasses say the formula.
 
     Attributes:
-        layer: See :func:`fxeval.explainers.layers.resolve`. The maps of several layers are scaled
+        layer: See :func:`fxeval.hooks.layers.resolve`. The maps of several layers are scaled
             to [0, 1] each and averaged; one that is constant adds nothing.
     """
 

@@ -28,9 +28,8 @@ from fxeval.contracts import (
 )
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.image_gradients import lent
-from fxeval.explainers.layers import black_box
 from fxeval.explainers.objectives import Objective, targets_of, twins
-from fxeval.explainers.pair_objective import (
+from fxeval.explainers.pair_module import (
     Comparison,
     PairObjective,
     as_maps,
@@ -39,6 +38,7 @@ from fxeval.explainers.pair_objective import (
     refused,
     row_target,
 )
+from fxeval.hooks.layers import black_box
 from fxeval.traits import checked_needs
 
 Reduce = Literal["abs_mean", "positive_sum"]

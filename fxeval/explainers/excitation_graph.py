@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fxeval.explainers.recording import IMAGE, Recording, Step, Value, looked_up
+from fxeval.hooks.recording import IMAGE, Recording, Step, Value, looked_up
 
 EPS = 1e-12  # of the denominators
 

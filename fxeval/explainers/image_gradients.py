@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fxeval.admission import check_embeddings
 from fxeval.contracts import Embeddings, FaceModel, Images, Maps, RowState, SaliencyMaps
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.objectives import FLAT_REASON, Objective, Pull, Targets
+from fxeval.hooks.returned import check_embeddings
 from fxeval.models.loading import device_of
 
 CHUNK = 32  # images in one forward and backward pass

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.activation_maps import ActivationMaps
-from fxeval.explainers.layers import LayerInfo, convolutions, resolve
 from fxeval.explainers.objectives import Objective
+from fxeval.hooks.layers import LayerInfo, convolutions, resolve
 
 LAYERS = 9  # of a model, by default
 

@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fxeval.admission import check_embeddings
 from fxeval.contracts import (
     Embeddings,
     FaceModel,
@@ -31,8 +30,9 @@ from fxeval.contracts import (
 )
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.objectives import rounding_of, targets_of
-from fxeval.perturbation import fill_images
-from fxeval.similarity import similarity
+from fxeval.functional.perturbation import fill_images
+from fxeval.functional.similarity import similarity
+from fxeval.hooks.returned import check_embeddings
 
 CHUNK = 64  # images in memory at once, if the model has no batches of its own
 NATIVE_HEIGHT = 112  # the crop height that sizes in pixels are given for

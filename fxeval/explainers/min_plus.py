@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fxeval.admission import check_embeddings
 from fxeval.contracts import (
     Embeddings,
     ExplainerTraits,
@@ -30,8 +29,9 @@ from fxeval.explainers.mask_banks import (
     rows_by_image,
 )
 from fxeval.explainers.objectives import Targets, rounding_of, targets_of
-from fxeval.explainers.removal import signed, similarities
-from fxeval.map_similarity import norm01
+from fxeval.explainers.occlusion import signed, similarities
+from fxeval.functional.map_similarity import norm01
+from fxeval.hooks.returned import check_embeddings
 
 CHUNK = 256  # masked images in memory at once
 NOTHING_GAINED = "no bump changes the similarity in the direction sought"

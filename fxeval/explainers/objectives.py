@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fxeval.admission import check_embeddings
 from fxeval.contracts import Embeddings, FaceModel, Gallery, Images, Need, SimilarityKind
 from fxeval.errors import ExplainerContractError
+from fxeval.hooks.returned import check_embeddings
 
 FLAT = 1e-5  # relative size under which an objective's gradient is rounding, not direction
 _LARGEST_S = 1e4

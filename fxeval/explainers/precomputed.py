@@ -37,10 +37,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fxeval.contracts import ExplainerTraits, FaceModel, Images, Maps, SaliencyMaps
-from fxeval.datasets.text_files import printable
-from fxeval.discretion import without_paths
 from fxeval.errors import ExplainerContractError
-from fxeval.registry import hint
+from fxeval.redaction import without_paths
+from fxeval.strict.text import hint, printable
 
 MAX_BYTES = 2 << 30
 """Most bytes read, as a file announces them before anything is unpacked."""

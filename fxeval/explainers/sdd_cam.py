@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fxeval.admission import check_embeddings
 from fxeval.contracts import (
     Embeddings,
     ExplainerTraits,
@@ -21,23 +20,6 @@ from fxeval.contracts import (
     SimilarityKind,
 )
 from fxeval.errors import ExplainerContractError
-from fxeval.explainers.class_cam import (
-    Cut,
-    class_centroids,
-    class_weights,
-    cut_at,
-    tail_of,
-    upsampled,
-    why_no_tail,
-)
-from fxeval.explainers.layers import (
-    borrowed,
-    check_spelling,
-    layers_of,
-    lent_module,
-    on_device_of,
-    resolve,
-)
 from fxeval.explainers.objectives import (
     FLAT,
     FLAT_REASON,
@@ -47,7 +29,25 @@ from fxeval.explainers.objectives import (
     centroid_embeddings,
     twins,
 )
-from fxeval.map_similarity import norm01
+from fxeval.functional.map_similarity import norm01
+from fxeval.hooks.layers import (
+    borrowed,
+    check_spelling,
+    layers_of,
+    lent_module,
+    on_device_of,
+    resolve,
+)
+from fxeval.hooks.returned import check_embeddings
+from fxeval.hooks.tails import (
+    Cut,
+    class_centroids,
+    class_weights,
+    cut_at,
+    tail_of,
+    upsampled,
+    why_no_tail,
+)
 
 MAPS = 128  # of the image's size held at once, one for each pair and class
 _FARTHEST = 60.0  # exponents are cut to +- this
@@ -78,7 +78,7 @@ class SDDCAM:
         sigma: Above 0; smaller = the exponential tells more between large values.
         identities: Maps compared, the target's included, at least 2; fewer if the gallery has
             fewer.
-        base: ``cam``: exact class activation maps (:class:`fxeval.explainers.class_cam.CAM`).
+        base: ``cam``: exact class activation maps (:class:`fxeval.explainers.cam_exact.CAM`).
             ``gradcam``: Grad-CAM of the similarity to each identity, for models that have none.
         layer: As in the base; None = the base's default.
 

@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fxeval.contracts import SaliencyMaps
-from fxeval.map_similarity import spearman
+from fxeval.functional.map_similarity import spearman
+from fxeval.functional.ranking import ranks
 from fxeval.metrics.protocol import Evidence, Ledger, usable, worst
-from fxeval.ranking import ranks
 from fxeval.results import BROKEN_STATES, EXPLAINER, Metric, RowState
 
 ROWS = "mated pairs"

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from fxeval.contracts import Fill, Maps, Perturbations, SaliencyMaps
 from fxeval.errors import EvidenceError
-from fxeval.explainers.controls import ControlInputs, control_maps, mean_map
+from fxeval.functional.controls import ControlInputs, control_maps, mean_map
+from fxeval.functional.ranking import count, ranks
 from fxeval.metrics.protocol import Evidence, FloatArray, Subject, usable
-from fxeval.ranking import count, ranks
 from fxeval.results import EXPLAINER, RowState
 
 Control = Literal["random_pixels", "random_blobs", "centre", "edge", "mean_map", "inverse"]

@@ -25,7 +25,7 @@ from fxeval.contracts import (
     SaliencyMaps,
     SimilarityKind,
 )
-from fxeval.map_similarity import norm01
+from fxeval.functional.map_similarity import norm01
 from fxeval.records.schema import GRID, Measured, Network, Row
 from fxeval.results import BROKEN_STATES, Condition, Metric, RowState, gravity
 

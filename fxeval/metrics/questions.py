@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fxeval.contracts import Embeddings
+from fxeval.functional.similarity import similarity
 from fxeval.metrics.protocol import Subject
-from fxeval.similarity import similarity
 
 Head: TypeAlias = Callable[[Subject, Embeddings], Tensor]
 """From a subject and (R, D) embeddings to (R, C) logits."""

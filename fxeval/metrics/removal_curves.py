@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fxeval.contracts import Fill, Perturbations
+from fxeval.functional.ranking import step_counts
 from fxeval.metrics.orders import Order
 from fxeval.metrics.protocol import Evidence, FloatArray, Subject
-from fxeval.ranking import step_counts
 from fxeval.results import RowState
 
 Crossing = tuple[float, RowState]

@@ -27,7 +27,7 @@ class Architecture:
 
     Attributes:
         factory: ``module:callable``; without arguments or taking ``preprocessing``.
-        crop: A name of ``fxeval.datasets.alignment.CROPS``.
+        crop: A name of ``fxeval.datasets.faces.alignment.CROPS``.
         summary: What it is.
         source: Paper and code that it follows.
         colour: Order of the channels that the network sees.
@@ -50,7 +50,7 @@ class Architecture:
 
 def _iresnet(depth: int) -> Architecture:
     return Architecture(
-        f"fxeval.models.iresnet:iresnet{depth}",
+        f"fxeval.models.networks.iresnet:iresnet{depth}",
         "arcface112",
         f"IResNet-{depth} of ArcFace",
         "Deng et al., CVPR 2019; insightface, recognition/arcface_torch",
@@ -59,7 +59,7 @@ def _iresnet(depth: int) -> Architecture:
 
 def _adaface(depth: int) -> Architecture:
     return Architecture(
-        f"fxeval.models.adaface_ir:adaface_ir{depth}",
+        f"fxeval.models.networks.adaface_ir:adaface_ir{depth}",
         "arcface112",
         f"IR-{depth} of AdaFace",
         "Kim, Jain, Liu, CVPR 2022; mk-minchul/AdaFace",
@@ -72,7 +72,7 @@ _EDGEFACES = ("xxs", "xs", "xs_gamma_06", "s_gamma_05", "base")
 
 def _edgeface(size: str) -> Architecture:
     return Architecture(
-        f"fxeval.models.edgeface:edgeface_{size}",
+        f"fxeval.models.networks.edgeface:edgeface_{size}",
         "arcface112",
         f"EdgeFace ({size}): EdgeNeXt, convolutions and attention across channels",
         "George et al., TBIOM 2024; otroshi/edgeface",
@@ -82,13 +82,13 @@ def _edgeface(size: str) -> Architecture:
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         "mini_resnet": Architecture(
-            "fxeval.models.mini_resnet:MiniResNet",
+            "fxeval.models.networks.mini_resnet:MiniResNet",
             "arcface112",
             "a small residual network, for rendered faces",
             "after IResNet (Duta et al., ICPR 2020)",
         ),
         "dlib_resnet": Architecture(
-            "fxeval.models.dlib_resnet:DlibResNet",
+            "fxeval.models.networks.dlib_resnet:DlibResNet",
             "dlib150",
             "dlib's face-recognition ResNet, 29 convolutions",
             "Davis King, dlib, face recognition model v1",
@@ -99,13 +99,13 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         **{f"iresnet{depth}": _iresnet(depth) for depth in (18, 34, 50, 100)},
         **{f"adaface_ir{depth}": _adaface(depth) for depth in (18, 50, 101)},
         "arcface_mbf": Architecture(
-            "fxeval.models.arcface_mbf:arcface_mbf",
+            "fxeval.models.networks.arcface_mbf:arcface_mbf",
             "arcface112",
             "MobileFaceNet of ArcFace",
             "Chen et al., CCBR 2018; insightface, recognition/arcface_torch",
         ),
         "inception_resnet_v1": Architecture(
-            "fxeval.models.inception_resnet:inception_resnet_v1",
+            "fxeval.models.networks.inception_resnet:inception_resnet_v1",
             "facenet160",
             "Inception-ResNet v1 of FaceNet",
             "Schroff et al., CVPR 2015; timesler/facenet-pytorch",
@@ -114,7 +114,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         ),
         **{f"edgeface_{size}": _edgeface(size) for size in _EDGEFACES},
         "mobilefacenet_ms1m": Architecture(
-            "fxeval.models.mobilefacenet:mobilefacenet_ms1m",
+            "fxeval.models.networks.mobilefacenet:mobilefacenet_ms1m",
             "arcface112",
             "MobileFaceNet with ReLU6",
             "Chen et al., CCBR 2018; foamliu/MobileFaceNet",

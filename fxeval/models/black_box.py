@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from fxeval.admission import check_embeddings
 from fxeval.contracts import Crop, Embeddings, Images, SimilarityKind
-from fxeval.discretion import of_user_code
 from fxeval.errors import ModelContractError
-from fxeval.strict_yaml import brief
+from fxeval.hooks.returned import check_embeddings
+from fxeval.redaction import of_user_code
+from fxeval.strict.text import brief
 
 
 @dataclass(frozen=True, eq=False)

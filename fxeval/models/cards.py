@@ -1,7 +1,7 @@
 """Model cards: what a vendor writes down about a model, read strictly and before any weights.
 
-A card is strict YAML (``fxeval.strict_yaml``) that starts with ``card: 1``. Beside the weights and
-their SHA-256 it says how faces must be cut out and normalised, how embeddings are compared, and
+A card is strict YAML (``fxeval.strict.yaml_file``) that starts with ``card: 1``. Beside the weights
+and their SHA-256 it says how faces must be cut out and normalised, how embeddings are compared, and
 what is claimed of them. What an architecture of the catalogue knows need not be repeated.
 """
 
@@ -14,14 +14,15 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, Field
 
 from fxeval.contracts import Colour, Crop, SimilarityKind
-from fxeval.datasets.alignment import CROPS
+from fxeval.datasets.faces.alignment import CROPS
 from fxeval.errors import ModelContractError
 from fxeval.models import ARCHITECTURES
 from fxeval.models.preprocessing import Preprocessing
-from fxeval.strict_forms import Strict
-from fxeval.strict_forms import read as read_form
-from fxeval.strict_yaml import Document, Kind, brief, describe, suggestion
-from fxeval.strict_yaml import read as read_yaml
+from fxeval.strict.forms import Strict
+from fxeval.strict.forms import read as read_form
+from fxeval.strict.text import brief, describe, suggestion
+from fxeval.strict.yaml_file import Document, Kind
+from fxeval.strict.yaml_file import read as read_yaml
 
 Format = Literal["safetensors", "state_dict", "torchscript", "torch_export", "onnx", "dlib"]
 Runtime = Literal["auto", "onnxruntime", "onnx2torch"]

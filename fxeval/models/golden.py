@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fxeval.contracts import FaceModel, GoldenCheck
-from fxeval.datasets.text_files import printable
 from fxeval.errors import ModelContractError
 from fxeval.models.cards import ModelCard
 from fxeval.models.loading import read_weights
-from fxeval.strict_yaml import brief
+from fxeval.strict.text import brief, printable
 
 MAX_BYTES = 64 << 20
 """Largest array read from a file of goldens."""

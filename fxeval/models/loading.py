@@ -15,7 +15,6 @@ from stat import S_ISREG
 import torch
 from torch import Tensor, nn
 
-from fxeval.admission import check_embeddings
 from fxeval.contracts import (
     Crop,
     Embeddings,
@@ -25,9 +24,10 @@ from fxeval.contracts import (
     SimilarityKind,
     model_traits,
 )
-from fxeval.discretion import of_user_code
 from fxeval.errors import ModelContractError
-from fxeval.strict_yaml import brief
+from fxeval.hooks.returned import check_embeddings
+from fxeval.redaction import of_user_code
+from fxeval.strict.text import brief
 from fxeval.traits import check_model_traits
 
 MAX_WEIGHT_BYTES = 4 << 30

@@ -7,6 +7,7 @@ from typing import Any
 
 from fxeval.records.reading import read_record
 from fxeval.records.schema import LimitEntry
+from fxeval.records.store import dumped
 from fxeval.scorecard.charts import (
     CurvePanel,
     DotChart,
@@ -20,7 +21,6 @@ from fxeval.scorecard.charts import (
 from fxeval.scorecard.wording import condition, counted, interval, map_name, number, of_maps
 from fxeval.statistics.limits import Limit
 from fxeval.statistics.results import limit_of
-from fxeval.store import dumped
 
 Json = Mapping[str, Any]
 

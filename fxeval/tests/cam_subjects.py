@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fxeval.contracts import Crop
 from fxeval.explainers.activation_maps import ActivationMaps
-from fxeval.explainers.cam import GradCAM
+from fxeval.explainers.grad_cam import GradCAM
 
 SIZE = (12, 10)
 CROP = Crop("tiny", SIZE, ())

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from fxeval.contracts import Fill, Pairs, RowState, SaliencyMaps
-from fxeval.explain import Comparison
-from fxeval.forward_pool import ForwardPool
+from fxeval.engine.forward_pool import ForwardPool
+from fxeval.engine.maps import Comparison
+from fxeval.engine.rows import mated_pairs
 from fxeval.metrics.orders import Order
 from fxeval.metrics.protocol import Evidence, Ledger, Redrawn, Rows, Subject
 from fxeval.metrics.removal_curves import Removal
 from fxeval.records.schema import Network
-from fxeval.row_tables import mated_pairs
 from fxeval.seeding import seed_of
 
 

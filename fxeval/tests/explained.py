@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxeval.admission import check_maps
 from fxeval.contracts import Gallery, SaliencyMaps, traits_of
 from fxeval.explainers import SHIPPED, shipped
-from fxeval.planted import textures
+from fxeval.hooks.returned import check_maps
 from fxeval.tests.rounding import assert_rounded
 from fxeval.tests.subjects import CROP, ConvNet
+from fxeval.truth.planted import textures
 
 # Small numbers for whatever costs forward passes, by the name of the field.
 FEW = {"masks": 24, "rounds": 2, "steps": 3, "samples": 3, "iterations": 3, "top": 4, "step": 16}

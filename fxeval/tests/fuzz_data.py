@@ -14,22 +14,22 @@ import numpy as np
 from hypothesis import strategies as st
 
 from fxeval.contracts import PairListing
-from fxeval.datasets.alignment import CROPS, MAX_PIXELS, decode_image, read_image
-from fxeval.datasets.detection import MAX_POSITION, LandmarkFile
-from fxeval.datasets.flat_pairs import parse_flat, parse_patch
-from fxeval.datasets.insightface_bin import InsightfaceBin
-from fxeval.datasets.journal import Journal
-from fxeval.datasets.lfw import LfwPairs, parse_pairs
-from fxeval.datasets.manifests import Manifest, path_fault, read_manifest
-from fxeval.datasets.pair_lines import PairLine
-from fxeval.datasets.spaced_lists import parse_listed_pairs, parse_listed_triplets
-from fxeval.datasets.tables import (
+from fxeval.datasets.faces.alignment import CROPS, MAX_PIXELS, decode_image, read_image
+from fxeval.datasets.faces.manifests import Manifest, path_fault, read_manifest
+from fxeval.datasets.lists.flat_pairs import parse_flat, parse_patch
+from fxeval.datasets.lists.insightface_bin import InsightfaceBin
+from fxeval.datasets.lists.lfw import LfwPairs, parse_pairs
+from fxeval.datasets.lists.pair_lines import PairLine
+from fxeval.datasets.lists.spaced_lists import parse_listed_pairs, parse_listed_triplets
+from fxeval.datasets.lists.tables import (
     IdentityRow,
     parse_csv_pairs,
     parse_csv_triplets,
     parse_gallery_probe,
     parse_identities,
 )
+from fxeval.datasets.preparing.detection import MAX_POSITION, LandmarkFile
+from fxeval.datasets.preparing.journal import Journal
 from fxeval.datasets.text_files import read_text
 from fxeval.tests.fuzz_mutations import (
     damaged,

@@ -22,19 +22,19 @@ from fxeval.contracts import RowState, SaliencyMaps
 from fxeval.errors import ModelContractError, StoreError
 from fxeval.explainers.precomputed import PrecomputedMaps, save_maps
 from fxeval.models.cards import ModelCard, read_card
-from fxeval.models.dlib_resnet import DlibResNet, parse_dlib_dat
-from fxeval.models.formats import parse_checkpoint, parse_safetensors, parse_torchscript
+from fxeval.models.files.formats import parse_checkpoint, parse_safetensors, parse_torchscript
 from fxeval.models.golden import MAX_BYTES, read_array
 from fxeval.models.loading import check_loaded, fill_module
-from fxeval.plan import Suite
+from fxeval.models.networks.dlib_resnet import DlibResNet, parse_dlib_dat
 from fxeval.records.reading import load_record, read_record, read_rows
 from fxeval.records.schema import CellFacts, CellPlan, LimitEntry, MetricEntry, Record, Row
+from fxeval.records.store import dumped
 from fxeval.results import Outcome
 from fxeval.scorecard import render, terminal_summary
 from fxeval.statistics.results import limit_of, results_of
 from fxeval.statistics.verdict import MIN_IDENTITIES
-from fxeval.store import dumped
-from fxeval.suite import KnownIds, load
+from fxeval.suite.load import KnownIds, load
+from fxeval.suite.plan import Suite
 from fxeval.tests.fuzz_mutations import (
     damaged,
     garbage,
@@ -373,7 +373,7 @@ def _check_rows(found: list[Row]) -> None:
 
 
 def _onnx() -> Parser:
-    from fxeval.models.onnx_model import load_onnx
+    from fxeval.models.files.onnx_loading import load_onnx
     from fxeval.tests.onnx_subjects import facts, mutated, small
 
     whole = [small().SerializeToString()]

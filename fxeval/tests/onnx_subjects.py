@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from fxeval.contracts import Crop
-from fxeval.models.onnx_model import OnnxFacts
+from fxeval.models.files.onnx_model import OnnxFacts
 from fxeval.models.preprocessing import Preprocessing
 
 SIZE = (16, 16)

@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fxeval.datasets.detection import Detection, Picture
-from fxeval.datasets.preparation import Preparation, Settings, prepare
+from fxeval.datasets.preparing.detection import Detection, Picture
+from fxeval.datasets.preparing.preparation import Preparation, Settings, prepare
 
 FACE = ((30.0, 40.0), (61.0, 42.0), (45.0, 55.0), (33.0, 70.0), (57.0, 71.0))
 

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxeval.admission import check_embeddings, check_maps
 from fxeval.contracts import BROKEN_STATES, PairListing, RowState, SaliencyMaps
 from fxeval.errors import DataContractError, ExplainerContractError, ModelContractError
+from fxeval.hooks.returned import check_embeddings, check_maps
 
 SIZE = (4, 5)
 

@@ -13,18 +13,15 @@ from pathlib import Path
 import pytest
 
 from fxeval import errors
-from fxeval.datasets import detection, preparation
-from fxeval.datasets.alignment import ARCFACE_112
-from fxeval.datasets.detection import LandmarkFile, Picture
-from fxeval.datasets.face_folder import FaceFolder
-from fxeval.datasets.flat_pairs import parse_flat, parse_patch
-from fxeval.datasets.identity_folders import IdentityFolders
-from fxeval.datasets.insightface_bin import InsightfaceBin
-from fxeval.datasets.lfw import LfwPairs, parse_pairs
-from fxeval.datasets.manifests import KNOWN_FAILURES, PATH_FAULTS, read_manifest
-from fxeval.datasets.preparation import Settings, prepare
-from fxeval.datasets.spaced_lists import parse_listed_pairs, parse_listed_triplets
-from fxeval.datasets.tables import (
+from fxeval.datasets.faces.alignment import ARCFACE_112
+from fxeval.datasets.faces.face_folder import FaceFolder
+from fxeval.datasets.faces.manifests import KNOWN_FAILURES, PATH_FAULTS, read_manifest
+from fxeval.datasets.lists.flat_pairs import parse_flat, parse_patch
+from fxeval.datasets.lists.identity_folders import IdentityFolders
+from fxeval.datasets.lists.insightface_bin import InsightfaceBin
+from fxeval.datasets.lists.lfw import LfwPairs, parse_pairs
+from fxeval.datasets.lists.spaced_lists import parse_listed_pairs, parse_listed_triplets
+from fxeval.datasets.lists.tables import (
     CsvIdentities,
     CsvPairs,
     identities_of,
@@ -33,9 +30,12 @@ from fxeval.datasets.tables import (
     parse_gallery_probe,
     parse_identities,
 )
+from fxeval.datasets.preparing import detection, preparation
+from fxeval.datasets.preparing.detection import LandmarkFile, Picture
+from fxeval.datasets.preparing.preparation import Settings, prepare
 from fxeval.datasets.text_files import read_text
-from fxeval.discretion import OTHER_REASON, PublicReason, for_a_record, of_user_code, public_counts
-from fxeval.errors import DataContractError, ModelContractError
+from fxeval.errors import DataContractError, ModelContractError, for_a_record
+from fxeval.redaction import OTHER_REASON, PublicReason, of_user_code, public_counts
 from fxeval.tests.face_folders import write_folder
 from fxeval.tests.photographs import Given
 from fxeval.tests.world import CONFTEST, cells, the_record

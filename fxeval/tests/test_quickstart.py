@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fxeval.models.mini_resnet import MiniResNet
+from fxeval.models.networks.mini_resnet import MiniResNet
 from fxeval.tests.rounding import assert_rounded, terms_of
 
 CONFTEST = """

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fxeval import datasets, preflight
+from fxeval import datasets
 from fxeval.models import ARCHITECTURES
 from fxeval.models.cards import read_card
+from fxeval.suite import preflight
 from fxeval.tests.world import CONFTEST, SUITE
 
 ROOT = Path(__file__).parents[2]

@@ -12,9 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-from fxeval.admission import check_explainer
-from fxeval.baseline import ThresholdModel
-from fxeval.claims import claims_of, model_card
 from fxeval.contracts import (
     CardFacts,
     ExplainerTraits,
@@ -23,19 +20,22 @@ from fxeval.contracts import (
     model_traits,
     traits_of,
 )
+from fxeval.engine.forward_pool import ForwardPool, PooledModel
+from fxeval.engine.maps import why_unsupported
 from fxeval.errors import ExplainerContractError, ModelContractError
-from fxeval.explain import why_unsupported
 from fxeval.explainers import SHIPPED, shipped
 from fxeval.explainers.adapters import from_function
-from fxeval.explainers.backprop import Gradient
-from fxeval.explainers.levels import pair_maps
+from fxeval.explainers.gradients import Gradient
+from fxeval.explainers.map_levels import pair_maps
 from fxeval.explainers.precomputed import PrecomputedMaps, save_maps
-from fxeval.forward_pool import ForwardPool, PooledModel
+from fxeval.hooks.returned import check_explainer
 from fxeval.models.cards import Claim
 from fxeval.models.loading import ModelAround, check_loaded
 from fxeval.seeding import generator_of
 from fxeval.tests.subjects import ConvNet, CountingModel, make_pairs
 from fxeval.traits import check_explainer_traits, check_model_traits, own_refusal
+from fxeval.verification.claims import claims_of, model_card
+from fxeval.verification.measured import ThresholdModel
 
 
 class Plain:

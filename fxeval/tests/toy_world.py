@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fxeval.bench import Bench, Subjects
-from fxeval.cells import Cell, Use
 from fxeval.contracts import Crop, LabelMaps, PairListing
 from fxeval.models.loading import TorchFaceModel
-from fxeval.run import measure_cell
+from fxeval.run.measure import measure_cell
+from fxeval.run.workshop import Subjects, Workshop
+from fxeval.suite.cells import Cell, Use
 from fxeval.tests.subjects import ConvNet
 
 SMALL = Crop("small16", (16, 16), ((5.0, 6.0), (10.0, 6.0), (8.0, 9.0), (6.0, 12.0), (10.0, 12.0)))
@@ -101,6 +101,6 @@ def cell_of(kind: str, parameters: object, limits=()) -> Cell:
 def measured(kind, parameters, *, explainer=None, source=None, others=None, limits=(), batch=16):
     """Measure one cell; return its result and its rows as they were written."""
     rows = []
-    bench = Bench(batch_size=batch, emit=rows.extend, progress=lambda *_: None)
+    bench = Workshop(batch_size=batch, emit=rows.extend, progress=lambda *_: None)
     subjects = Subjects(model(), explainer or Occlusion(), source or People(), others or {})
     return measure_cell(cell_of(kind, parameters, limits), subjects, bench), rows

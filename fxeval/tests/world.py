@@ -110,7 +110,7 @@ def explainer_vandal():
 
 def occlusion(m, p, r, g, side=4):
     """Occlusion sensitivity: grey out one cell after another."""
-    from fxeval.similarity import similarity
+    from fxeval.functional.similarity import similarity
     target, maps = m.embed(r), torch.zeros_like(p[:, 0])
     whole = similarity("cosine", m.embed(p), target)
     for y in range(0, p.shape[-2], side):

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from fxeval.contracts import Crop, FaceModel
-from fxeval.explainers.cam import GradCAM, GradCAMpp, LayerCAM
-from fxeval.forward_pool import ForwardPool, PooledModel
-from fxeval.meter import metered
+from fxeval.engine.cost import metered
+from fxeval.engine.forward_pool import ForwardPool, PooledModel
+from fxeval.explainers.grad_cam import GradCAM, GradCAMpp, LayerCAM
 from fxeval.models.loading import TorchFaceModel
 from fxeval.tests.peers import pytorch_grad_cam
 
@@ -85,7 +85,7 @@ def iresnet() -> tuple[FaceModel, str]:
 
 def dlib() -> tuple[FaceModel, str]:
     pytest.importorskip("face_recognition_models", reason="needs fxeval[dlib]")
-    from fxeval.models.dlib_resnet import load_dlib_resnet
+    from fxeval.models.networks.dlib_resnet import load_dlib_resnet
 
     return load_dlib_resnet(), "blocks.12"
 

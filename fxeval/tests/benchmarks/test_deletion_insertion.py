@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from fxeval.contracts import FaceModel, Pairs
-from fxeval.forward_pool import ForwardPool
+from fxeval.engine.forward_pool import ForwardPool
+from fxeval.functional.perturbation import fill_images
+from fxeval.functional.ranking import ranks
 from fxeval.metrics.removal_curves import area, crossings, trace
-from fxeval.models.dlib_resnet import load_dlib_resnet
-from fxeval.perturbation import fill_images
-from fxeval.ranking import ranks
+from fxeval.models.networks.dlib_resnet import load_dlib_resnet
 from fxeval.tests.evidence import evidence_of, removal
 from fxeval.tests.peers import MaskedPairs, quantus_curves, torchcam_areas
 from fxeval.tests.subjects import make_pairs

@@ -26,10 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fxeval.contracts import FaceModel
-from fxeval.explainers.embedding_gradients import FGGB
+from fxeval.explainers.xssab_fggb import FGGB
 from fxeval.fixtures.synthetic.evaluate import DATA
-from fxeval.models.carded import load_card_model
-from fxeval.models.dlib_resnet import load_dlib_resnet
+from fxeval.models.from_card import load_card_model
+from fxeval.models.networks.dlib_resnet import load_dlib_resnet
 from fxeval.tests.subjects import make_pairs
 
 ROUNDS, CHUNK = 3, 32

@@ -23,13 +23,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fxeval.datasets.alignment import ARCFACE_112
-from fxeval.explainers.masking import SRISE, mask_bank
+from fxeval.datasets.faces.alignment import ARCFACE_112
+from fxeval.engine.forward_pool import ForwardPool, PooledModel
+from fxeval.explainers.s_rise import SRISE, mask_bank
 from fxeval.fixtures.synthetic.evaluate import DATA
-from fxeval.forward_pool import ForwardPool, PooledModel
-from fxeval.models.carded import load_card_model
+from fxeval.functional.similarity import similarity
+from fxeval.models.from_card import load_card_model
 from fxeval.seeding import generator_of
-from fxeval.similarity import similarity
 from fxeval.tests.subjects import make_pairs
 
 TRIPLETS, MASKS, BATCH_SIZE, ROUNDS = 20, 64, 32, 3

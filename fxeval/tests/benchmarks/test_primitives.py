@@ -8,9 +8,9 @@ Absolute times of this machine: believe them beside each other, within one run.
 import pytest
 import torch
 
-from fxeval.map_similarity import spearman
-from fxeval.perturbation import remove
-from fxeval.ranking import ranks
+from fxeval.functional.map_similarity import spearman
+from fxeval.functional.perturbation import remove
+from fxeval.functional.ranking import ranks
 
 pytestmark = pytest.mark.slow
 

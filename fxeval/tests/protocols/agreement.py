@@ -3,7 +3,7 @@
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from fxeval.map_similarity import spearman
+from fxeval.functional.map_similarity import spearman
 from fxeval.metrics.protocol import Evidence, Ledger, usable, worst
 from fxeval.results import EXPLAINER, Metric, RowState
 

@@ -1,0 +1,1 @@
+"""Images of faces: folders, manifests, alignment to a crop, maps between crops."""

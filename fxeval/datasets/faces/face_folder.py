@@ -1,0 +1,232 @@
+"""Folders of faces: images that a manifest describes, or that are all aligned already.
+
+Names of people stay in the folder and in messages about it; images are called by digests.
+"""
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fxeval.contracts import Crop, DataCard
+from fxeval.datasets.faces.alignment import align, decode_image, image_bytes
+from fxeval.datasets.faces.manifests import Face, Manifest, path_fault, read_manifest
+from fxeval.datasets.faults import of_folder, of_image, of_list
+from fxeval.errors import DataContractError
+from fxeval.strict.text import brief
+
+MAX_FILES = 1_000_000
+"""Most images in a folder without manifest."""
+
+ImageKey: TypeAlias = str | tuple[str, int]
+"""How a list calls an image: by its file, or by identity and number."""
+
+
+@dataclass(frozen=True)
+class FaceFolder:
+    """A folder of faces.
+
+    Attributes:
+        root: The folder.
+        manifest_file: The manifest; a relative path starts at the root. Not read if ``aligned_to``
+            is given.
+        aligned_to: The crop that all images have; they then need no manifest. Identity and number
+            come from names such as ``Ann_0001.jpg`` or ``Ann/0001.png``.
+    """
+
+    root: Path
+    manifest_file: Path = Path("manifest.json")
+    aligned_to: Crop | None = None
+
+    @property
+    def faces(self) -> tuple[Face, ...]:
+        """All images, in the order of the manifest, or of their paths.
+
+        Raises:
+            DataContractError: If the manifest or the folder cannot be read.
+        """
+        return self._content.faces
+
+    @property
+    def crop(self) -> Crop | None:
+        """What all images are aligned to, or None."""
+        return self._content.crop
+
+    @property
+    def described_in(self) -> str:
+        """The path that says which images there are, for messages."""
+        return str(self.root if self.aligned_to else self.root / self.manifest_file)
+
+    def find(self, key: ImageKey) -> Face | None:
+        """Return the image that a list names, None if there is none.
+
+        Raises:
+            DataContractError: If two files have this identity and number.
+        """
+        if isinstance(key, str):
+            return self._by_file.get(key)
+        if key in self._ambiguous:
+            raise of_folder(
+                self.root,
+                "expected one file for an identity and a number, got several",
+                f" for image {key[1]} of '{brief(key[0])}'",
+                "Remove all but one.",
+            )
+        return self._by_number.get(key)
+
+    def images(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
+        """Return (M, 3, H, W) uint8 RGB faces aligned to the crop, in the order of the ids.
+
+        Args:
+            image_ids: ``Face.id`` of each.
+            crop: Size and template.
+
+        Raises:
+            DataContractError: Naming every file that is missing, unreadable or not the one the
+                manifest describes.
+        """
+        pixels = np.empty((len(image_ids), *crop.size, 3), np.uint8)
+        faults = []
+        for row, image_id in enumerate(image_ids):
+            try:
+                face = self._by_id.get(image_id)
+                if face is None:
+                    raise of_image(self.described_in, f"has no image '{brief(image_id)}'")
+                pixels[row] = align(self._pixels(face), face.landmarks, crop)
+            except DataContractError as error:
+                faults.append(f"  {error}")
+        if faults:
+            counted = f"{len(faults)} of {len(image_ids)} images cannot be used"
+            raise DataContractError(
+                f"{self.root}: {counted}:\n" + "\n".join(faults), public=counted
+            )
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+    def card(self, used: Collection[str] | None = None) -> DataCard:
+        r"""Describe the folder.
+
+        The root digest is the SHA-256 of one line ``<sha256>  <file>\n`` per image, the lines
+        sorted by their bytes; in the folder: ``sha256sum FILES | LC_ALL=C sort | sha256sum``. The
+        digests are the manifest's. Without a manifest the files are hashed.
+
+        Args:
+            used: Ids of the images that count where there is no manifest; None = all.
+
+        Raises:
+            DataContractError: If the manifest or a file cannot be read.
+        """
+        content, faces = self._content, self.faces
+        if self.aligned_to and used is not None:
+            wanted = set(used)
+            faces = tuple(face for face in faces if face.id in wanted)
+        lines = [f"{face.sha256 or _sha256(self._bytes(face))}  {face.file}\n" for face in faces]
+        return DataCard(
+            root_digest=hashlib.sha256("".join(sorted(lines)).encode()).hexdigest(),
+            n_images=len(faces),
+            licence=content.licence,
+            may_show=content.may_show,
+            failures=content.failures,
+        )
+
+    def _bytes(self, face: Face) -> bytes:
+        return image_bytes(_inside(self.root, face))
+
+    def _pixels(self, face: Face) -> NDArray[np.uint8]:
+        path, data = self.root / face.file, self._bytes(face)
+        if face.sha256 is not None and _sha256(data) != face.sha256:
+            raise of_image(
+                path,
+                f"expected SHA-256 {face.sha256}, got {_sha256(data)}",
+                f"The manifest ({face.where}) describes another file: fetch the image again.",
+            )
+        pixels = decode_image(data, str(path))
+        if self.crop is not None and pixels.shape[:2] != self.crop.size:
+            (high, wide), (height, width) = self.crop.size, pixels.shape[:2]
+            raise of_image(
+                path,
+                f"expected {wide} x {high} pixels (aligned to {self.crop.name}), got "
+                f"{width} x {height}",
+                "Align the image again.",
+            )
+        return pixels
+
+    @cached_property
+    def _content(self) -> Manifest:
+        if self.aligned_to is not None:
+            return Manifest(_aligned_faces(self.root, self.aligned_to), self.aligned_to)
+        return read_manifest(self.root / self.manifest_file)
+
+    @cached_property
+    def _by_file(self) -> dict[str, Face]:
+        return {face.file: face for face in self.faces}
+
+    @cached_property
+    def _by_id(self) -> dict[str, Face]:
+        return {face.id: face for face in self.faces}
+
+    @cached_property
+    def _by_number(self) -> dict[tuple[str, int], Face]:
+        return {key: face for face in self.faces if (key := face.key)}
+
+    @cached_property
+    def _ambiguous(self) -> set[tuple[str, int]]:
+        counts = Counter(face.key for face in self.faces)
+        return {key for key, count in counts.items() if key and count > 1}
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _inside(root: Path, face: Face) -> Path:
+    """Return the path of an image, refusing any way out of the folder."""
+    path = root / face.file
+    try:
+        is_inside = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # a name too long, or links in a circle
+        is_inside = False
+    if not is_inside:
+        raise of_list(
+            face.where,
+            "expected a relative path inside the folder, got a link that leads out",
+            f" of {root}: '{face.file}'",
+            "Put the file itself there.",
+        )
+    return path
+
+
+_NAMED = re.compile(r"(?:.*/)?(?P<identity>[^/]+)[_/](?P<number>[0-9]{1,9})\.[^./]+")
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def _aligned_faces(root: Path, crop: Crop) -> tuple[Face, ...]:
+    """Return the images in a folder and its subfolders, hidden files left out, by path."""
+
+    def refuse(error: OSError) -> None:
+        raise of_folder(error.filename, "cannot be read", f" ({error.strerror})") from error
+
+    faces: list[Face] = []
+    for folder, subfolders, names in os.walk(root, onerror=refuse):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            file = (Path(folder) / name).relative_to(root).as_posix()
+            if name.startswith(".") or not name.lower().endswith(_SUFFIXES) or path_fault(file):
+                continue
+            named = _NAMED.fullmatch(file)
+            identity, number = (named["identity"], int(named["number"])) if named else (None, None)
+            faces.append(Face(file, None, identity, number, crop.template, str(root)))
+        if len(faces) > MAX_FILES:
+            raise of_folder(root, f"expected at most {MAX_FILES} images, got more")
+    if not faces:
+        raise of_folder(root, f"expected images ({', '.join(_SUFFIXES)}), got none")
+    return tuple(sorted(faces, key=lambda face: face.file))

@@ -1,0 +1,1 @@
+"""Pair lists: one module a format."""

@@ -1,0 +1,159 @@
+"""Lines of a pair list: two images or three, who is in them, and what must not be among them."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from fxeval.datasets.faces.face_folder import ImageKey
+from fxeval.datasets.faces.manifests import path_fault
+from fxeval.datasets.faults import bare, of_list
+from fxeval.strict.text import brief
+
+
+@dataclass(frozen=True)
+class PairLine:
+    """One pair of a list, or one triplet.
+
+    Attributes:
+        images: The probe, the reference and, of a triplet, the nonmate.
+        identities: Who is in each of them.
+        where: ``file:line``.
+        fold: Number of its fold from 0, None if the list has none.
+        set_aside: Why the pair is never explained, or "".
+    """
+
+    images: tuple[ImageKey, ...]
+    identities: tuple[str, ...]
+    where: str
+    fold: int | None = None
+    set_aside: str = ""
+
+    @property
+    def is_mated(self) -> bool:
+        """Whether probe and reference show one person."""
+        return self.identities[0] == self.identities[1]
+
+
+def called(key: ImageKey) -> str:
+    """Return a few words for an image, for messages."""
+    if isinstance(key, str):
+        return f"the image '{brief(key)}'"
+    return f"image {key[1]} of '{brief(key[0])}'"
+
+
+def image_path(file: str, where: str) -> str:
+    """Return a path that a list names.
+
+    Raises:
+        DataContractError: With ``file:line``, if it is not a plain path inside a folder.
+    """
+    if fault := path_fault(file):
+        raise of_list(
+            where, "expected a relative path inside the folder", f", got '{brief(file)}' ({fault})"
+        )
+    return file
+
+
+def check_labels(lines: Iterable[PairLine], labels: Iterable[bool]) -> None:
+    """Hold the label of each pair against its identities.
+
+    Raises:
+        DataContractError: With ``file:line``, if they contradict each other.
+    """
+    for line, is_mated in zip(lines, labels, strict=True):
+        if line.is_mated != is_mated:
+            one, two = (brief(name) for name in line.identities[:2])
+            raise of_list(
+                line.where,
+                f"expected a {'mated' if is_mated else 'nonmated'} pair of "
+                f"{'one identity' if is_mated else 'two identities'}",
+                f", got '{one}' and '{two}'",
+                "Correct the label or the identities.",
+            )
+
+
+def check_distinct(lines: Iterable[PairLine]) -> None:
+    """Hold the lines against each other.
+
+    Raises:
+        DataContractError: With ``file:line``, if an image is twice in a line, a line repeats
+            another, or an image has two identities.
+    """
+    known: dict[tuple[ImageKey, ...], str] = {}
+    owners: dict[ImageKey, tuple[str, str]] = {}
+    for line in lines:
+        if len(set(line.images)) < len(line.images):
+            key, count = Counter(line.images).most_common(1)[0]
+            raise of_list(
+                line.where, "expected different images", f", got {called(key)} {count} times"
+            )
+        if (first := known.setdefault(line.images, line.where)) != line.where:
+            raise of_list(line.where, f"repeats {bare(first)}", then="Remove one of the two.")
+        for key, identity in zip(line.images, line.identities, strict=True):
+            owner, place = owners.setdefault(key, (identity, line.where))
+            if owner != identity:
+                raise of_list(
+                    line.where,
+                    f"expected one identity for each image, as in {bare(place)}",
+                    f", got '{brief(identity)}' here and '{brief(owner)}' there for {called(key)}",
+                    "Correct one.",
+                )
+
+
+def inferred(
+    pairs: Iterable[tuple[str, str, bool, str]], identities: Mapping[str, str] | None = None
+) -> list[PairLine]:
+    """Give the images of a list identities.
+
+    Without a table, images that are called mated, directly or through others, are of one identity;
+    it is called by the first of its images in the order of their names.
+
+    Args:
+        pairs: (image, image, is mated, where) of each.
+        identities: Who is in each image, or None.
+
+    Raises:
+        DataContractError: With ``file:line``, if an image is not in the table, or labels contradict
+            each other or the table.
+    """
+    rows = list(pairs)
+    if identities is None:
+        images = (image for one, two, *_ in rows for image in (one, two))
+        owner = joined(images, ((one, two) for one, two, is_mated, _ in rows if is_mated))
+    else:
+        owner = dict(identities)
+    lines = []
+    for one, two, _, where in rows:
+        for image in (one, two):
+            if image not in owner:
+                raise of_list(
+                    where, "the table of identities has no such image", f": '{brief(image)}'",
+                    "Add it.",
+                )  # fmt: skip
+        lines.append(PairLine((one, two), (owner[one], owner[two]), where))
+    check_distinct(lines)
+    check_labels(lines, [is_mated for _, _, is_mated, _ in rows])
+    return lines
+
+
+def joined(images: Iterable[str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the least of the images that each image is connected with, itself if with none.
+
+    Args:
+        images: Their names.
+        pairs: Those that belong together; all are among the images.
+
+    >>> joined("abcd", [("c", "b"), ("d", "c")])
+    {'a': 'a', 'b': 'b', 'c': 'b', 'd': 'b'}
+    """
+    parent = {image: image for image in images}
+
+    def root(image: str) -> str:
+        while parent[image] != image:
+            parent[image] = image = parent[parent[image]]
+        return image
+
+    for one, two in pairs:
+        first, second = sorted((root(one), root(two)))
+        parent[second] = first
+    return {image: root(image) for image in parent}

@@ -1,0 +1,275 @@
+"""What all lists of pairs have in common: their lines become a listing over a folder of faces."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+from torch import Tensor
+
+from fxeval.contracts import Crop, DataCard, Exclusion, PairListing
+from fxeval.datasets.faces.alignment import crop_named
+from fxeval.datasets.faces.face_folder import FaceFolder
+from fxeval.datasets.faces.manifests import Face, digest_of
+from fxeval.datasets.faults import bare, of_all, of_list
+from fxeval.datasets.lists.pair_lines import PairLine, called
+from fxeval.errors import DataContractError
+from fxeval.redaction import PublicReason
+from fxeval.seeding import seed_of
+from fxeval.strict.text import brief
+
+OnMissing = Literal["error", "exclude"]
+
+_SAME = PublicReason("both files hold the same image")
+
+
+def listing_of(
+    lines: Sequence[PairLine], folder: FaceFolder, on_missing: OnMissing = "error"
+) -> PairListing:
+    """Find the images of a list in a folder.
+
+    Identities are called by digests. A pair of two files with the same content is set aside.
+
+    Args:
+        lines: Either all pairs, or all triplets.
+        folder: Where the images are.
+        on_missing: What becomes of a pair with an image that the folder does not have: an error,
+            or an exclusion of the listing.
+
+    Returns:
+        The pairs in the order of the lines.
+
+    Raises:
+        DataContractError: Naming every line with a missing image, or if no pair is left.
+    """
+    kept: list[tuple[PairLine, list[Face]]] = []
+    excluded, faults, places = [], [], []
+    for line in lines:
+        found = [folder.find(key) for key in line.images]
+        faces = [face for face in found if face is not None]
+        if len(faces) == len(line.images):
+            kept.append((line, faces))
+            continue
+        places.append(bare(line.where))
+        missing = [key for key, face in zip(line.images, found, strict=True) if face is None]
+        faults += [
+            f"{line.where}: {called(key)} is not in {folder.described_in}" for key in missing
+        ]
+        ids = [
+            face.id if face else digest_of(str(key))
+            for key, face in zip(line.images, found, strict=True)
+        ]
+        excluded.append(Exclusion("-".join(ids), PublicReason("an image is not in the folder")))
+    if faults and (on_missing == "error" or not kept):
+        counted = f"{len(excluded)} of {len(lines)} pairs have an image that is missing"
+        raise DataContractError(
+            f"{counted}:\n"
+            + "\n".join(f"  {fault}" for fault in faults)
+            + "\nCorrect the lines or add the images; on_missing 'exclude' leaves such pairs out.",
+            public=f"{counted}; the first is {places[0]}",
+        )
+    return _listing([line for line, _ in kept], [faces for _, faces in kept], tuple(excluded))
+
+
+def _listing(
+    lines: list[PairLine], faces: list[list[Face]], excluded: tuple[Exclusion, ...]
+) -> PairListing:
+    people = {name: digest_of(name) for line in lines for name in line.identities}
+    aside = tuple(
+        line.set_aside or (_SAME if one.id == two.id else "")
+        for line, (one, two, *_) in zip(lines, faces, strict=True)
+    )
+    has_contrast = any(len(line.images) == 3 for line in lines)
+    has_folds = any(line.fold is not None for line in lines)
+    return PairListing(
+        probe=tuple(own[0].id for own in faces),
+        reference=tuple(own[1].id for own in faces),
+        is_mated=tuple(line.is_mated for line in lines),
+        probe_identity=tuple(people[line.identities[0]] for line in lines),
+        reference_identity=tuple(people[line.identities[1]] for line in lines),
+        excluded=excluded,
+        set_aside=aside if any(aside) else (),
+        fold=tuple(line.fold or 0 for line in lines) if has_folds else (),
+        contrast=tuple(own[2].id for own in faces) if has_contrast else (),
+        contrast_identity=(
+            tuple(people[line.identities[2]] for line in lines) if has_contrast else ()
+        ),
+    )
+
+
+def subset_rows(listing: PairListing, n: int, seed: int) -> list[int]:
+    """Choose n pairs: as many mated ones as their share, and of as many identities as possible.
+
+    Args:
+        listing: At least n pairs.
+        n: At least 1.
+        seed: Of the choice, which depends on nothing else but the ids.
+
+    Returns:
+        Rows in rising order.
+    """
+    order = sorted(
+        range(len(listing)),
+        key=lambda row: seed_of(seed, "subset", listing.probe[row], listing.reference[row]),
+    )
+    n_mated = round(n * sum(listing.is_mated) / len(listing))
+    chosen: list[int] = []
+    for mated, wanted in ((True, n_mated), (False, n - n_mated)):
+        rows = [row for row in order if listing.is_mated[row] == mated]
+        people = [listing.probe_identity[row] for row in rows]
+        already = [listing.probe_identity[row] for row in chosen]
+        chosen += by_turns(rows, people, already)[:wanted]
+    return sorted(chosen)
+
+
+def by_turns(
+    rows: Sequence[int], identities: Sequence[str], already: Iterable[str] = ()
+) -> list[int]:
+    """Reorder rows: first one of each identity, then the second of each, and so on.
+
+    Args:
+        rows: In the order that decides within a turn.
+        identities: Who is in each.
+        already: Identities that had their turns before.
+
+    >>> by_turns([0, 1, 2], ["Ann", "Ann", "Bob"])
+    [0, 2, 1]
+    """
+    met = Counter(already)
+    turns = []
+    for identity in identities:
+        turns.append(met[identity])
+        met[identity] += 1
+    return [row for _, row in sorted(zip(turns, rows, strict=True), key=lambda pair: pair[0])]
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """A list of images over a folder.
+
+    Attributes:
+        root: The folder.
+        file: The list; a relative path starts at the root.
+        manifest_file: Manifest of the folder (``datasets/manifests.py``), a relative path starts at
+            the root; None = ``manifest.json``.
+        aligned_to: Name of the crop that all images have, in a folder without manifest.
+        on_missing: What becomes of an entry whose image is not in the folder: ``error``, or
+            ``exclude``.
+        subset: How many entries to use, of as many identities as possible; None = all.
+        seed: Of the choice of a subset.
+        title: What the list is called in reports; None = its file's name.
+    """
+
+    root: Path
+    file: Path
+    manifest_file: Path | None = None
+    aligned_to: str | None = None
+    on_missing: OnMissing = "error"
+    subset: int | None = None
+    seed: int = 0
+    title: str | None = None
+    banner: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        if self.aligned_to is not None and self.manifest_file is not None:
+            raise of_all(
+                "'aligned_to' is for a folder without manifest, got both",
+                then="Remove one of the two.",
+            )
+        check_on_missing(self.on_missing)
+        if self.subset is not None and self.subset < 1:
+            raise of_all(f"'subset': expected at least 1, got {self.subset}")
+        aligned_crop(self.aligned_to)
+
+    @property
+    def name(self) -> str:
+        """Id shown in reports; of a subset with its size, and its seed if that is not 0."""
+        name = self.title or Path(self.file).stem
+        if self.subset is None:
+            return name
+        return f"{name}[{self.subset}{f', seed {self.seed}' if self.seed else ''}]"
+
+    def images(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
+        """Return (M, 3, H, W) uint8 RGB faces aligned to the crop, in the order of the ids.
+
+        Raises:
+            DataContractError: Naming every file that cannot be used.
+        """
+        return self.folder.images(image_ids, crop)
+
+    @cached_property
+    def folder(self) -> FaceFolder:
+        """Where the images are."""
+        crop = aligned_crop(self.aligned_to)
+        return FaceFolder(self.root, self.manifest_file or Path("manifest.json"), crop)
+
+    @property
+    def path(self) -> Path:
+        """Of the list."""
+        return self.root / self.file
+
+    def check_size(self, n: int) -> None:
+        """Refuse a subset of more entries than there are.
+
+        Raises:
+            DataContractError: If it is one.
+        """
+        if self.subset is not None and self.subset > n:
+            raise of_list(
+                self.path,
+                f"expected a 'subset' of at most {n}, as many as the list has, got {self.subset}",
+            )
+
+
+@dataclass(frozen=True)
+class PairList(ImageList, ABC):
+    """A list of pairs over a folder; subclasses parse it. Implements ``PairSource``."""
+
+    @abstractmethod
+    def lines(self) -> list[PairLine]:
+        """Parse the list.
+
+        Raises:
+            DataContractError: With ``file:line``, if it breaks its form.
+        """
+
+    def listing(self) -> PairListing:
+        """Return all pairs, or those of the subset, in the order of the list.
+
+        Raises:
+            DataContractError: With ``file:line``, if a line is wrong or its image is missing.
+        """
+        listing = listing_of(self.lines(), self.folder, self.on_missing)
+        self.check_size(len(listing))
+        if self.subset is None:
+            return listing
+        return listing.take(subset_rows(listing, self.subset, self.seed))
+
+    def card(self) -> DataCard:
+        """Describe the folder; without manifest, those of its images that the list uses."""
+        listing = self.listing()
+        return self.folder.card({*listing.probe, *listing.reference, *listing.contrast})
+
+
+def check_on_missing(on_missing: str) -> None:
+    """Refuse what is no :data:`OnMissing`.
+
+    Raises:
+        DataContractError: If it is none.
+    """
+    if on_missing not in get_args(OnMissing):
+        raise of_all(
+            "'on_missing': expected 'error' or 'exclude'", f", got {brief(repr(on_missing))}"
+        )
+
+
+def aligned_crop(name: str | None) -> Crop | None:
+    """Return the crop that ``aligned_to`` names, None for None.
+
+    Raises:
+        DataContractError: If there is no such crop.
+    """
+    return None if name is None else crop_named(name, "aligned_to")

@@ -1,0 +1,355 @@
+"""Pairs, triplets and identities as comma-separated tables over a folder of faces.
+
+UTF-8, the column names in the first line exactly as given here, in any order; one row a line, no
+empty lines; images are paths relative to the folder. Cells that start like a formula are only text.
+"""
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from fxeval.contracts import DataCard, Exclusion, IdentityListing
+from fxeval.datasets.faces.manifests import digest_of
+from fxeval.datasets.faults import bare, of_list
+from fxeval.datasets.lists.pair_lines import (
+    PairLine,
+    called,
+    check_distinct,
+    check_labels,
+    image_path,
+    inferred,
+)
+from fxeval.datasets.lists.pair_lists import ImageList, PairList, by_turns
+from fxeval.datasets.text_files import lines_of, read_text
+from fxeval.errors import DataContractError
+from fxeval.redaction import PublicReason
+from fxeval.seeding import seed_of
+from fxeval.strict.text import brief
+
+MAX_COLUMNS = 100
+_MISSING = PublicReason("the image is not in the folder")
+_SAME = PublicReason("another file holds the same image")
+_LABELS = {"1": True, "true": True, "0": False, "false": False}
+
+
+@dataclass(frozen=True)
+class CsvPairs(PairList):
+    """A table of pairs: ``img1,img2,label,id1,id2`` and, if it has folds, ``fold``.
+
+    ``label`` is 1 or true (mated), 0 or false; folds are numbers, counted up from the smallest.
+    """
+
+    def lines(self) -> list[PairLine]:
+        """Parse the table; see :func:`parse_csv_pairs`."""
+        return parse_csv_pairs(read_text(self.path), str(self.path))
+
+
+@dataclass(frozen=True)
+class CsvTriplets(PairList):
+    """A table of triplets: ``anchor,mate,nonmate,anchor_id,mate_id,nonmate_id``.
+
+    The anchor is the probe, the mate its reference, the nonmate the contrast.
+    """
+
+    def lines(self) -> list[PairLine]:
+        """Parse the table; see :func:`parse_csv_triplets`."""
+        return parse_csv_triplets(read_text(self.path), str(self.path))
+
+
+@dataclass(frozen=True)
+class GalleryProbePairs(PairList):
+    """A protocol table of FAME: ``G,P,T``, gallery image, probe image, 1 (genuine) or 0.
+
+    Format: ``fame/data/pairs.py`` of AIML-IfI/fame, whose crops lie in HDF5 files; here they are
+    images at the paths that the table names. It does not say who is in an image; either another
+    table does, or identities follow from the genuine pairs (``pair_lines.inferred``).
+
+    Attributes:
+        identities_file: CSV with ``img`` and ``identity``; a relative path starts at the root; None
+            = identities follow from the genuine pairs.
+    """
+
+    identities_file: Path | None = None
+
+    def lines(self) -> list[PairLine]:
+        """Parse the table; see :func:`parse_gallery_probe`."""
+        known = identities_of(self.root, self.identities_file)
+        return parse_gallery_probe(read_text(self.path), str(self.path), known)
+
+
+@dataclass(frozen=True)
+class CsvIdentities(ImageList):
+    """A table of images: ``img,identity`` and, if it has parts, ``split``.
+
+    Implements ``IdentitySource``.
+
+    Attributes:
+        shared_identities: Whether an identity may be in several splits.
+    """
+
+    shared_identities: bool = False
+
+    def identities(self) -> IdentityListing:
+        """Return all images, or those of the subset, in the order of the table.
+
+        Of two files with the same content the second is excluded.
+
+        Raises:
+            DataContractError: With ``file:line``, if a row is wrong or its image is missing.
+        """
+        text, where = read_text(self.path), str(self.path)
+        rows = parse_identities(text, where, self.shared_identities)
+        kept: dict[str, IdentityRow] = {}
+        excluded, faults = [], []
+        for row in rows:
+            face = self.folder.find(row.image)
+            if face is None:
+                faults.append(f"  {row.where}: {called(row.image)}")
+                excluded.append(Exclusion(digest_of(row.image), _MISSING))
+            elif kept.setdefault(face.id, row) is not row:
+                if kept[face.id].identity != row.identity:
+                    raise of_list(
+                        row.where,
+                        f"expected one identity for an image, but {bare(kept[face.id].where)} "
+                        "gives the same content another",
+                        then="Correct one.",
+                    )
+                excluded.append(Exclusion(face.id, _SAME))
+        if faults and (self.on_missing == "error" or not kept):
+            raise DataContractError(
+                f"{len(faults)} of {len(rows)} images are not in {self.folder.described_in}:\n"
+                + "\n".join(faults),
+                public=f"{bare(where)}: {len(faults)} of {len(rows)} images are not in the folder",
+            )
+        self.check_size(len(kept))
+        ids = self._chosen(kept)
+        return IdentityListing(
+            image=tuple(ids),
+            identity=tuple(digest_of(kept[image_id].identity) for image_id in ids),
+            split=tuple(kept[image_id].split for image_id in ids) if rows[0].split else (),
+            excluded=tuple(excluded),
+        )
+
+    def card(self) -> DataCard:
+        """Describe the folder; without manifest, those of its images that the table names."""
+        return self.folder.card(set(self.identities().image))
+
+    def _chosen(self, kept: "Mapping[str, IdentityRow]") -> list[str]:
+        ids = list(kept)
+        if self.subset is None:
+            return ids
+        order = sorted(range(len(ids)), key=lambda row: seed_of(self.seed, "subset", ids[row]))
+        turns = by_turns(order, [kept[ids[row]].identity for row in order])
+        return [ids[row] for row in sorted(turns[: self.subset])]
+
+
+class IdentityRow(NamedTuple):
+    """One row of a table of images; ``split`` is "" if the table has none."""
+
+    image: str
+    identity: str
+    split: str
+    where: str
+
+
+def parse_csv_pairs(text: str, where: str) -> list[PairLine]:
+    """Parse a table of pairs.
+
+    Args:
+        text: The file's text.
+        where: Its path, for messages.
+
+    Returns:
+        The pairs in the order of the table.
+
+    Raises:
+        DataContractError: With ``file:line``, expected and found.
+    """
+    rows = _rows(text, where, ("img1", "img2", "label", "id1", "id2"), ("fold",))
+    labels = [_label(row["label"], place) for row, place in rows]
+    folds: list[int] | list[None] = [None] * len(rows)
+    if "fold" in rows[0][0]:
+        given = [_fold(row["fold"], place) for row, place in rows]
+        number = {fold: index for index, fold in enumerate(sorted(set(given)))}
+        folds = [number[fold] for fold in given]
+    lines = [
+        PairLine(
+            (image_path(row["img1"], place), image_path(row["img2"], place)),
+            (row["id1"], row["id2"]), place, fold,
+        )
+        for (row, place), fold in zip(rows, folds, strict=True)
+    ]  # fmt: skip
+    check_distinct(lines)
+    check_labels(lines, labels)
+    return lines
+
+
+def parse_csv_triplets(text: str, where: str) -> list[PairLine]:
+    """Parse a table of triplets; arguments, result and errors as of :func:`parse_csv_pairs`."""
+    kinds = ("anchor", "mate", "nonmate")
+    lines = [
+        PairLine(
+            tuple(image_path(row[kind], place) for kind in kinds),
+            tuple(row[f"{kind}_id"] for kind in kinds),
+            place,
+        )
+        for row, place in _rows(text, where, (*kinds, *(f"{kind}_id" for kind in kinds)))
+    ]
+    check_distinct(lines)
+    check_triplets(lines)
+    return lines
+
+
+def check_triplets(lines: list[PairLine]) -> None:
+    """Hold the identities of each triplet against each other.
+
+    Raises:
+        DataContractError: With ``file:line``, if anchor and mate differ or the nonmate is a mate.
+    """
+    check_labels(lines, [True] * len(lines))
+    for line in lines:
+        if line.identities[2] == line.identities[0]:
+            raise of_list(
+                line.where,
+                "expected a nonmate of another identity",
+                f", got '{brief(line.identities[2])}', who is the anchor",
+                "Name somebody else.",
+            )
+
+
+def parse_gallery_probe(
+    text: str, where: str, identities: Mapping[str, str] | None = None
+) -> list[PairLine]:
+    """Parse a ``G,P,T`` table: the probe is explained, the gallery image its reference.
+
+    Args:
+        text: The file's text.
+        where: Its path, for messages.
+        identities: Who is in each image; None = see ``pair_lines.inferred``.
+
+    Returns:
+        The pairs in the order of the table.
+
+    Raises:
+        DataContractError: With ``file:line``, expected and found.
+    """
+    return inferred(
+        [
+            (
+                image_path(row["P"], place),
+                image_path(row["G"], place),
+                _label(row["T"], place),
+                place,
+            )
+            for row, place in _rows(text, where, ("G", "P", "T"))
+        ],
+        identities,
+    )
+
+
+def parse_identities(text: str, where: str, shared_identities: bool = True) -> list[IdentityRow]:
+    """Parse a table of images.
+
+    Args:
+        text: The file's text.
+        where: Its path, for messages.
+        shared_identities: Whether an identity may be in several splits.
+
+    Returns:
+        The rows in the order of the table.
+
+    Raises:
+        DataContractError: With ``file:line``, expected and found.
+    """
+    images: dict[str, str] = {}
+    splits: dict[str, IdentityRow] = {}
+    found = []
+    for cells, place in _rows(text, where, ("img", "identity"), ("split",)):
+        row = IdentityRow(
+            image_path(cells["img"], place), cells["identity"], cells.get("split", ""), place
+        )
+        if (first := images.setdefault(row.image, place)) != place:
+            raise of_list(
+                place, f"expected each image once, not as in {bare(first)}",
+                f", got {called(row.image)}",
+            )  # fmt: skip
+        other = splits.setdefault(row.identity, row)
+        if other.split != row.split and not shared_identities:
+            raise of_list(
+                place,
+                f"expected an identity in one split, that of {bare(other.where)}",
+                f", got '{brief(row.identity)}' in '{brief(row.split)}' here and in "
+                f"'{brief(other.split)}' there",
+                "Move its images, or set 'shared_identities'.",
+            )
+        found.append(row)
+    return found
+
+
+def identities_of(root: Path, file: Path | None) -> dict[str, str] | None:
+    """Return who is in each image, None without a table; errors as of :func:`parse_identities`."""
+    if file is None:
+        return None
+    path = root / file
+    return {row.image: row.identity for row in parse_identities(read_text(path), str(path))}
+
+
+def _label(cell: str, where: str) -> bool:
+    if cell.lower() not in _LABELS:
+        raise of_list(
+            where, "expected a label of 1 or true (mated), 0 or false", f", got '{brief(cell)}'"
+        )
+    return _LABELS[cell.lower()]
+
+
+def _fold(cell: str, where: str) -> int:
+    if not re.fullmatch("[0-9]{1,6}", cell, re.ASCII):
+        raise of_list(where, "expected a fold's number", f", got '{brief(cell)}'")
+    return int(cell)
+
+
+def _rows(
+    text: str, where: str, needed: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> list[tuple[dict[str, str], str]]:
+    """Return the cells of each row by column, and its place; at least one row."""
+    header, *lines = lines_of(text, where)
+    columns = _cells(header, f"{where}:1")
+    unknown = [name for name in columns if name not in (*needed, *optional)]
+    missing = [name for name in needed if name not in columns]
+    if unknown or missing or len(set(columns)) < len(columns):
+        known = f"{','.join(needed)}{''.join(f'[,{name}]' for name in optional)}"
+        faults = [
+            f"{word} {', '.join(repr(brief(name)) for name in names[:MAX_COLUMNS])}"
+            for word, names in (("without", missing), ("unknown", unknown))
+            if names
+        ]
+        raise of_list(
+            f"{where}:1",
+            f"expected the columns {known}, each once, separated by commas",
+            f", got '{brief(header)}' ({'; '.join(faults) or 'a column twice'})",
+        )
+    if not lines:
+        raise of_list(where, "expected at least one row after the header, got none")
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        place = f"{where}:{number}"
+        cells = _cells(line, place)
+        if len(cells) != len(columns) or not all(cell and cell == cell.strip() for cell in cells):
+            raise of_list(
+                place,
+                f"expected {len(columns)} cells ({','.join(columns)}), none empty or with spaces "
+                "around it",
+                f", got '{brief(line)}'",
+            )
+        rows.append((dict(zip(columns, cells, strict=True)), place))
+    return rows
+
+
+def _cells(line: str, where: str) -> list[str]:
+    try:
+        return next(csv.reader([line], strict=True), [])
+    except csv.Error as error:
+        raise of_list(where, "expected comma-separated cells", f" ({error})") from error

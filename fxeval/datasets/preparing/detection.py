@@ -1,0 +1,393 @@
+"""Where the faces in an image are: by a detector whose file the user brings, or from a list.
+
+Landmarks are five (x, y) points in pixels of the image, in the order of ``datasets/alignment.py``.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, TypeAlias, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fxeval.datasets.faces.manifests import Points, read_manifest
+from fxeval.datasets.faults import of_all, of_list
+from fxeval.datasets.text_files import MAX_BYTES
+from fxeval.errors import DataContractError
+from fxeval.strict.text import brief, printable
+
+Rule: TypeAlias = Literal["central", "largest"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+
+MAX_DETECTOR_BYTES = 64 << 20
+"""Largest detector file read; YuNet has 230 kB."""
+KNOWN_YUNETS: Mapping[str, str] = MappingProxyType(
+    {
+        "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4": "2023mar",
+        "ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0": "2026may",
+    }
+)
+"""SHA-256 of the files of YuNet that need no digest given (OpenCV Zoo; its latest is 2026may)."""
+MAX_POSITION = 100_000
+"""No landmark can lie further from the image's corner, in pixels."""
+
+
+class UnusableImageError(DataContractError):
+    """An image in which no face can be used.
+
+    Attributes:
+        reason: Why, in a few words that many images share.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image as it was read.
+
+    Attributes:
+        file: Path relative to its folder.
+        sha256: Of the file, as hex.
+        pixels: (H, W, 3) uint8 RGB.
+    """
+
+    file: str
+    sha256: str
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A face that was found.
+
+    Attributes:
+        box: Left, top, width, height in pixels; may reach out of the image.
+        landmarks: Five (x, y) points in pixels.
+        confidence: In [0, 1], higher = surer.
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: Points
+    confidence: float
+
+
+class Detector(Protocol):
+    """Anything that finds faces."""
+
+    def detect(self, image: NDArray[np.uint8]) -> tuple[Detection, ...]:
+        """Return the faces of a (H, W, 3) uint8 RGB image, in any order."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return what the result depends on, for the manifest; no paths."""
+
+
+class LandmarkSource(Protocol):
+    """Anything that knows the landmarks of an image's one face."""
+
+    def landmarks(self, picture: Picture) -> Points:
+        """Return five points.
+
+        Raises:
+            UnusableImageError: If there is no face, or no telling which one is meant.
+        """
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return what the result depends on, for the manifest; no paths."""
+
+
+@dataclass(frozen=True)
+class YuNet:
+    """The face detector YuNet as OpenCV runs it; implements ``Detector``.
+
+    OpenCV parses the file in this process, and a damaged one can end the process. So only files
+    are parsed that are known or whose digest is given.
+
+    Attributes:
+        file: ``face_detection_yunet_*.onnx`` of the OpenCV Zoo.
+        sha256: What the file must be; None = one of ``KNOWN_YUNETS``.
+        confidence: Least confidence of a face.
+        nms: Boxes that overlap more than this are one face.
+        top: Most candidates.
+        longest: Images with a longer side are scaled down to it first, as YuNet finds faces of
+            some 10 to 300 pixels.
+    """
+
+    file: Path
+    sha256: str | None = None
+    confidence: float = 0.6
+    nms: float = 0.3
+    top: int = 5000
+    longest: int = 640
+
+    def __post_init__(self) -> None:
+        if not (0 < self.confidence < 1 and 0 < self.nms < 1 and self.top > 0 < self.longest):
+            raise of_all(
+                "detector 'yunet': expected confidence and nms in (0, 1), top and longest of at "
+                f"least 1, got {self.confidence}, {self.nms}, {self.top} and {self.longest}"
+            )
+
+    def detect(self, image: NDArray[np.uint8]) -> tuple[Detection, ...]:
+        """Return the faces of a (H, W, 3) uint8 RGB image, surest first.
+
+        Raises:
+            DataContractError: If the file is missing, not the expected one, or no YuNet.
+        """
+        _, network = self._loaded
+        height, width = image.shape[:2]
+        ratio = min(1.0, self.longest / max(height, width))
+        size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+        if ratio < 1:
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        rows = _run(network, image)
+        # Back as images are scaled: about the corner of the first pixel, not its centre.
+        scale = np.array([width / size[0], height / size[1]])
+        points = (rows[:, 4:14].reshape(-1, 5, 2) + 0.5) * scale - 0.5
+        boxes = rows[:, :4] * np.tile(scale, 2)
+        faces = (
+            Detection(
+                tuple(box.tolist()),
+                tuple((float(x), float(y)) for x, y in landmarks),
+                float(np.clip(row[14], 0, 1)),
+            )
+            for box, landmarks, row in zip(boxes, points, rows, strict=True)
+        )
+        return tuple(sorted(faces, key=lambda face: (-face.confidence, face.box)))
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return name, digest, thresholds and the version of OpenCV."""
+        digest, _ = self._loaded
+        return {
+            "name": "yunet",
+            "sha256": digest,
+            "confidence": self.confidence,
+            "nms": self.nms,
+            "top": self.top,
+            "longest": self.longest,
+            "opencv": cv2.__version__,
+        }
+
+    @cached_property
+    def _loaded(self) -> tuple[str, Any]:
+        data = _read(self.file, MAX_DETECTOR_BYTES)
+        digest = hashlib.sha256(data).hexdigest()
+        if digest not in (KNOWN_YUNETS if self.sha256 is None else [self.sha256.lower()]):
+            expected = printable(brief(self.sha256)) if self.sha256 else "of a known YuNet"
+            raise of_list(
+                self.file,
+                f"expected SHA-256 {expected}, got {digest}",
+                then="Fetch face_detection_yunet_2026may.onnx, or give the digest of a file that "
+                "you trust.",
+            )
+        try:
+            network = _quietly(
+                lambda: cv2.FaceDetectorYN.create(
+                    "onnx",
+                    np.frombuffer(data, np.uint8),
+                    np.zeros(0, np.uint8),
+                    (320, 320),
+                    self.confidence,
+                    self.nms,
+                    self.top,
+                )
+            )
+            _quietly(lambda: _run(network, np.zeros((320, 320, 3), np.uint8)))
+        except (cv2.error, DataContractError) as error:
+            raise of_list(
+                self.file,
+                "expected the detector YuNet as an ONNX file, OpenCV "
+                f"{cv2.__version__} cannot run it",
+                then="Fetch face_detection_yunet_2026may.onnx.",
+            ) from error
+        return digest, network
+
+
+def _run(network: Any, image: NDArray[np.uint8]) -> NDArray[np.float64]:  # noqa: ANN401
+    """Return (F, 15) rows: box, five points, confidence.
+
+    YuNet calls the points right eye, left eye, nose, right and left mouth corner, the person's own
+    right, which is the image's left: our order.
+    """
+    network.setInputSize((image.shape[1], image.shape[0]))
+    _, rows = network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    found = np.zeros((0, 15)) if rows is None else np.asarray(rows, np.float64)
+    if found.ndim != 2 or found.shape[1] != 15:
+        raise of_all(f"detector: expected (F, 15) rows, got {found.shape}")
+    return found[np.isfinite(found).all(axis=1)]
+
+
+def _quietly(call: Callable[[], Any]) -> Any:  # noqa: ANN401
+    """Call OpenCV without the warnings it prints about every network."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return call()
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def choose(faces: Sequence[Detection], size: tuple[int, int], rule: Rule = "central") -> Detection:
+    """Return the face that an image is about.
+
+    Args:
+        faces: All that were found.
+        size: (height, width) of the image.
+        rule: ``central``: the box whose centre is next to the image's, as in LFW; ``largest``: the
+            box of the largest area.
+
+    Raises:
+        UnusableImageError: If there is none, or if the second best is nearly as good: less than
+            5 % of the image's diagonal further out, or at least 80 % as large.
+    """
+    if rule not in RULES:
+        raise ValueError(f"a rule of {RULES} expected, got {rule!r}")
+    if not faces:
+        raise UnusableImageError("no face found")
+    height, width = size
+
+    def distance(face: Detection) -> float:
+        left, top, wide, high = face.box
+        return float(np.hypot(left + wide / 2 - width / 2, top + high / 2 - height / 2))
+
+    def area(face: Detection) -> float:
+        return face.box[2] * face.box[3]
+
+    if rule == "central":
+        best, *others = sorted(faces, key=distance)
+        margin = 0.05 * float(np.hypot(height, width))
+        rivals = [one for one in others if distance(one) - distance(best) < margin]
+    else:
+        best, *others = sorted(faces, key=area, reverse=True)
+        rivals = [one for one in others if area(one) >= 0.8 * area(best)]
+    if rivals:
+        raise UnusableImageError(f"several faces, none the {rule} one by far")
+    return best
+
+
+@dataclass(frozen=True)
+class DetectedLandmarks:
+    """Landmarks of the face that a detector finds; implements ``LandmarkSource``.
+
+    Attributes:
+        detector: Finds the faces.
+        rule: Which one is meant.
+    """
+
+    detector: Detector
+    rule: Rule = "central"
+
+    def landmarks(self, picture: Picture) -> Points:
+        """Return those of the chosen face."""
+        faces = self.detector.detect(picture.pixels)
+        return choose(faces, picture.pixels.shape[:2], self.rule).landmarks
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return those of the detector, and the rule."""
+        return {**self.detector.settings(), "rule": self.rule}
+
+
+@dataclass(frozen=True)
+class LandmarkFile:
+    """Landmarks that somebody else found; implements ``LandmarkSource``.
+
+    Attributes:
+        file: A CSV file with the header ``file,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5``, or a manifest
+            (``*.json``), whose digests must then be those of the images.
+    """
+
+    file: Path
+
+    def landmarks(self, picture: Picture) -> Points:
+        """Return what the file says.
+
+        Raises:
+            DataContractError: If the file cannot be read or breaks the form.
+            UnusableImageError: If it does not list the image, or lists another of this name.
+        """
+        known = self._content[1].get(picture.file)
+        if known is None:
+            raise UnusableImageError("no landmarks given")
+        points, sha256 = known
+        if sha256 not in (None, picture.sha256):
+            raise UnusableImageError("landmarks given for another image of this name")
+        return points
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return the file's digest."""
+        return {"name": "landmark_file", "sha256": self._content[0]}
+
+    @cached_property
+    def _content(self) -> tuple[str, dict[str, tuple[Points, str | None]]]:
+        data = _read(self.file, MAX_BYTES)
+        digest = hashlib.sha256(data).hexdigest()
+        if self.file.suffix.lower() == ".json":
+            faces = read_manifest(self.file).faces
+            known = {face.file: (face.landmarks, face.sha256) for face in faces}
+        else:
+            known = {file: (points, None) for file, points in _csv(data, str(self.file)).items()}
+        for file, (points, _) in known.items():
+            if np.abs(points).max() > MAX_POSITION:
+                raise of_list(
+                    self.file,
+                    f"expected landmarks within {MAX_POSITION} pixels, some are further out",
+                    f": those of '{printable(brief(file))}'",
+                    "Give them in pixels of the image.",
+                )
+        return digest, known
+
+
+_HEADER = ["file", *(f"{axis}{number}" for number in range(1, 6) for axis in "xy")]
+
+
+def _csv(data: bytes, where: str) -> dict[str, Points]:
+    try:
+        lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        rows = [(lines.line_num, row) for row in lines if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise of_list(where, "expected a CSV file in UTF-8", f" ({error})") from error
+    if not rows or [cell.strip() for cell in rows[0][1]] != _HEADER:
+        raise of_list(f"{where}:1", f"expected the header '{','.join(_HEADER)}'")
+    found: dict[str, Points] = {}
+    for line, row in rows[1:]:
+        try:
+            values = [float(cell) for cell in row[1:]]
+        except ValueError:
+            values = []
+        if len(values) != 10 or not np.isfinite(values).all():
+            raise of_list(
+                f"{where}:{line}",
+                "expected a file and ten finite numbers",
+                f", got '{printable(brief(','.join(row)))}'",
+                "Correct the line.",
+            )
+        if row[0] in found:
+            raise of_list(
+                f"{where}:{line}",
+                "expected each file once, this one is listed twice",
+                f": '{printable(brief(row[0]))}'",
+                "Remove one.",
+            )
+        found[row[0]] = tuple(zip(values[::2], values[1::2], strict=True))
+    return found
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise of_list(path, "expected a regular file")
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise of_list(path, "cannot be read", f" ({error.strerror})") from error
+    if len(data) > limit:
+        raise of_list(path, f"expected at most {limit} bytes, it is larger")
+    return data

@@ -1,0 +1,378 @@
+"""From a folder of photographs to a folder of aligned faces with a manifest.
+
+The result depends on the photographs and the settings alone: a run that was broken off and goes on
+ends with the same bytes as one that was not.
+"""
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeAlias
+
+import cv2
+
+from fxeval.contracts import Crop
+from fxeval.datasets.faces.alignment import (
+    ARCFACE_112,
+    ImageTooLargeError,
+    align,
+    decode_image,
+    image_bytes,
+    similarity_transform,
+)
+from fxeval.datasets.faces.manifests import path_fault
+from fxeval.datasets.faults import of_folder
+from fxeval.datasets.preparing.detection import LandmarkSource, Picture, UnusableImageError
+from fxeval.datasets.preparing.journal import Entry, Journal
+from fxeval.errors import DataContractError, StoreError
+
+IdentityFrom: TypeAlias = Literal["folder", "none"]
+
+MANIFEST, JOURNAL = "manifest.json", ".prepare.jsonl"
+MAX_FILES = 1_000_000
+"""Most images in a folder."""
+READ = (".jpg", ".jpeg", ".png")
+"""Suffixes of the images that are read."""
+NOT_READ = (".bmp", ".gif", ".heic", ".jp2", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+"""Suffixes of images that count as failures; all other files are ignored."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How faces are prepared.
+
+    Attributes:
+        crop: What they are aligned to; None = only a manifest with their landmarks is written, for
+            the folder they are in.
+        identity: ``folder``: the innermost folder is the identity, or what stands before the number
+            in names such as ``Ann_0001.jpg`` that are in no folder; ``none``: every image is an
+            identity of its own.
+        licence: Of the images, as their owner states it.
+        source: Where they are from.
+        may_show: Whether reports may show them.
+    """
+
+    crop: Crop | None = ARCFACE_112
+    identity: IdentityFrom = "folder"
+    licence: str | None = None
+    source: str | None = None
+    may_show: bool = False
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a run has done.
+
+    Attributes:
+        manifest: The file written.
+        n_images: Images that can be used.
+        failures: File and reason of each that can't.
+        n_ignored: Files that are no images, hidden ones, and links to folders.
+        n_kept: Images that an earlier run had done.
+    """
+
+    manifest: Path
+    n_images: int
+    failures: tuple[tuple[str, str], ...]
+    n_ignored: int
+    n_kept: int
+
+
+Progress: TypeAlias = Callable[[int, int, int], None]
+"""Called with the images done, all images, and the failures among those done."""
+
+
+def prepare(
+    source: Path,
+    target: Path,
+    landmarks: LandmarkSource,
+    settings: Settings,
+    progress: Progress = lambda done, total, failed: None,
+) -> Preparation:
+    """Align all faces of a folder, and write a manifest; goes on where an earlier run stopped.
+
+    Images that changed since are done again, those that are gone are removed from the target too.
+
+    Args:
+        source: A folder with JPEG and PNG files; links out of it are not followed.
+        target: A folder that is empty, new or of an earlier run with the same settings.
+        landmarks: Where each image's face is.
+        settings: What is written.
+        progress: Called after each image.
+
+    Raises:
+        DataContractError: If a folder can't be used, or another run is at work.
+        StoreError: If something can't be written.
+    """
+    _check_folders(source, target)
+    found, failures, n_ignored = _walk(source)
+    files, unnamed = _named(found, settings)
+    failures |= unnamed
+    about_landmarks = dict(landmarks.settings())
+    parameters = {
+        "crop": None if settings.crop is None else _described(settings.crop),
+        "landmarks": about_landmarks,
+        "opencv": cv2.__version__,
+    }
+    used: dict[str, Entry] = {}
+    n_kept = 0
+    with Journal(target / JOURNAL, parameters) as journal:
+        for done, (file, to) in enumerate(files.items(), start=1):
+            step = _Step(source, target, file, to, settings.crop)
+            entry, is_kept = step.run(journal.entries.get(file), landmarks)
+            if not is_kept and entry.source_sha256:
+                journal.add(entry)
+            n_kept += is_kept
+            if entry.reason is None:
+                used[to] = entry
+            else:
+                failures[file] = entry.reason
+            progress(done, len(files), len(failures))
+        journal.flush()
+        text = _manifest(used, failures, settings, about_landmarks)
+        _write(target / MANIFEST, text.encode())
+        _remove_leftovers(target, journal, used)
+    ordered = tuple(sorted(failures.items()))
+    return Preparation(target / MANIFEST, len(used), ordered, n_ignored, n_kept)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One image."""
+
+    source: Path
+    target: Path
+    file: str
+    to: str
+    crop: Crop | None
+
+    def run(self, before: Entry | None, landmarks: LandmarkSource) -> tuple[Entry, bool]:
+        """Return what became of the image, and whether that was known already."""
+        path = self.source / self.file
+        try:
+            if not path.resolve().is_relative_to(self.source.resolve()):
+                return Entry(self.file, "", reason="link that leads out of the folder"), False
+            data = image_bytes(path)
+        except ImageTooLargeError:
+            return Entry(self.file, "", reason="too large"), False
+        except (DataContractError, OSError, RuntimeError):  # RuntimeError: links in a circle
+            return Entry(self.file, "", reason="unreadable"), False
+        digest = hashlib.sha256(data).hexdigest()
+        if before is not None and before.source_sha256 == digest and self._is_there(before):
+            return before, True
+        try:
+            return self._done(data, digest, landmarks), False
+        except UnusableImageError as error:
+            return Entry(self.file, digest, reason=error.reason), False
+
+    def _is_there(self, before: Entry) -> bool:
+        """Whether what an earlier run wrote is what this one would write."""
+        if before.reason is not None:
+            return True
+        if self.crop is None:
+            return before.file is None
+        if before.file != self.to:
+            return False
+        try:
+            return hashlib.sha256((self.target / self.to).read_bytes()).hexdigest() == before.sha256
+        except OSError:
+            return False
+
+    def _done(self, data: bytes, digest: str, landmarks: LandmarkSource) -> Entry:
+        try:
+            pixels = decode_image(data, self.file)
+        except ImageTooLargeError as error:
+            raise UnusableImageError("too large") from error
+        except DataContractError as error:
+            raise UnusableImageError("unreadable") from error
+        found = landmarks.landmarks(Picture(self.file, digest, pixels))
+        # Four decimals, so that aligning from the manifest gives these very pixels.
+        points = tuple((round(x, 4), round(y, 4)) for x, y in found)
+        try:
+            similarity_transform(points, ARCFACE_112.template)
+        except DataContractError as error:
+            raise UnusableImageError("landmarks that fix no position") from error
+        if self.crop is None:
+            return Entry(self.file, digest, points)
+        face = align(pixels, points, self.crop)
+        _, encoded = cv2.imencode(".png", cv2.cvtColor(face, cv2.COLOR_RGB2BGR))
+        picture = encoded.tobytes()
+        _write(self.target / self.to, picture)
+        return Entry(self.file, digest, points, self.to, hashlib.sha256(picture).hexdigest())
+
+
+def _check_folders(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        raise of_folder(source, "expected a folder of images", then="Check the path.")
+    one, two = source.resolve(), target.resolve()
+    if one.is_relative_to(two) or two.is_relative_to(one):
+        raise of_folder(
+            target,
+            "expected a folder beside that of the images, one is inside the other",
+            f": {source}",
+            "Give another.",
+        )
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        has_content = any(target.iterdir())
+    except OSError as error:
+        raise StoreError(f"{target}: can't be made ({error.strerror}).") from error
+    if has_content and not (target / JOURNAL).is_file():
+        raise of_folder(
+            target,
+            "expected an empty folder or one of an earlier run, it holds something else",
+            then="Give a new one.",
+        )
+
+
+def _walk(source: Path) -> tuple[list[str], dict[str, str], int]:
+    """Return the images by path, those of formats that are not read, and the number ignored."""
+
+    def refuse(error: OSError) -> None:
+        raise of_folder(error.filename, "can't be read", f" ({error.strerror})") from error
+
+    found, failures, n_ignored = [], {}, 0
+    for folder, subfolders, names in os.walk(source, onerror=refuse):
+        seen = [one for one in subfolders if one[0] != "." and not Path(folder, one).is_symlink()]
+        n_ignored += len(subfolders) - len(seen)
+        subfolders[:] = seen
+        for name in names:
+            file, suffix = Path(folder, name).relative_to(source).as_posix(), Path(name).suffix
+            if name[0] == "." or suffix.lower() not in READ + NOT_READ:
+                n_ignored += 1
+            elif suffix.lower() in NOT_READ:
+                failures[file] = "neither JPEG nor PNG"
+            else:
+                found.append(file)
+        if len(found) > MAX_FILES:
+            raise of_folder(source, f"expected at most {MAX_FILES} images, got more")
+    return sorted(found), failures, n_ignored
+
+
+def _named(files: list[str], settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what each image is called in the manifest, and why others can't be called anything."""
+    names = dict(zip(files, _names(files, settings.crop is None), strict=True))
+    written = Counter(names.values())
+    failures = {}
+    for file, name in names.items():
+        if fault := path_fault(name):
+            failures[file] = f"name with {fault}"
+        elif written[name] > 1:
+            failures[file] = "name that another image has as well"
+        elif settings.identity == "folder" and _identity(file) is None:
+            failures[file] = "no folder that names the identity"
+    return {file: name for file, name in names.items() if file not in failures}, failures
+
+
+def _names(files: Iterable[str], is_source: bool) -> Iterator[str]:
+    """Return what each image is called in the manifest.
+
+    ``Ann/0001.jpg`` becomes ``Ann/0001.png``; where two would become one, ``Ann/0001.jpg.png``.
+    """
+    if is_source:
+        yield from files
+        return
+    plain = {file: unicodedata.normalize("NFC", file) for file in files}
+    short = {file: str(PurePosixPath(name).with_suffix(".png")) for file, name in plain.items()}
+    counts = Counter(short.values())
+    crowded = {PurePosixPath(name).parent for name, count in counts.items() if count > 1}
+    for file, name in short.items():
+        yield f"{plain[file]}.png" if PurePosixPath(name).parent in crowded else name
+
+
+_IN_NAME = re.compile(r"(?P<identity>.+)_[0-9]{1,9}")
+_NUMBER = re.compile(r"(?<![0-9])[0-9]{1,9}\Z")
+
+
+def _identity(file: str) -> str | None:
+    """Return the identity that a path names."""
+    path = PurePosixPath(file)
+    if len(path.parts) > 1:
+        return unicodedata.normalize("NFC", path.parts[-2])
+    named = _IN_NAME.fullmatch(path.stem)
+    return named and unicodedata.normalize("NFC", named["identity"])
+
+
+def _manifest(
+    used: dict[str, Entry], failures: dict[str, str], settings: Settings, detector: dict[str, Any]
+) -> str:
+    """Return the manifest, one image a line."""
+    images = [_image(file, entry, settings) for file, entry in sorted(used.items())]
+    counts = Counter((image["identity"], image.get("number")) for image in images)
+    for image in images:
+        if counts[image["identity"], image.get("number")] > 1:
+            image.pop("number", None)  # a list could not tell which one it means
+    head = {
+        "fxeval_manifest": 1,
+        "licence": settings.licence,
+        "may_show": settings.may_show,
+        "source": settings.source,
+        "detector": detector,
+        "crop": None if settings.crop is None else _described(settings.crop),
+    }
+    failed = [{"file": file, "reason": reason} for file, reason in sorted(failures.items())]
+    parts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+    for key, entries in (("images", images), ("failures", failed)):
+        parts.append(f'"{key}": [' + ",".join(f"\n{json.dumps(one)}" for one in entries) + "]")
+    return "{" + ",\n".join(parts) + "}\n"
+
+
+def _image(file: str, entry: Entry, settings: Settings) -> dict[str, Any]:
+    identity = _identity(entry.source) if settings.identity == "folder" else None
+    number = _NUMBER.search(PurePosixPath(entry.source).stem)
+    image: dict[str, Any] = {
+        "file": file,
+        "sha256": entry.sha256 or entry.source_sha256,
+        "identity": identity or entry.source_sha256[:16],
+    }
+    if identity and number:
+        image["number"] = int(number.group())
+    if settings.crop is None:
+        return {**image, "landmarks5": entry.landmarks}
+    return {
+        **image,
+        "landmarks5": settings.crop.template,
+        "source_file": entry.source,
+        "source_sha256": entry.source_sha256,
+        "source_landmarks5": entry.landmarks,
+    }
+
+
+def _described(crop: Crop) -> dict[str, Any]:
+    return {"name": crop.name, "size": crop.size, "template": crop.template}
+
+
+def _remove_leftovers(target: Path, journal: Journal, used: dict[str, Entry]) -> None:
+    """Remove what earlier runs wrote for images that are gone: nobody may look at them again."""
+    for file, digest in journal.outputs.items():
+        path = target / file
+        if file in used or path_fault(file) or not path.resolve().is_relative_to(target.resolve()):
+            continue
+        try:
+            if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+                path.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StoreError(f"{path}: can't be removed ({error.strerror}).") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file in one step."""
+    beside = path.with_name(f".{path.name[:200]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path}: can't be written ({error.strerror}). Make room or correct the rights, and "
+            "run again: it goes on where it stopped."
+        ) from error

@@ -1,0 +1,1 @@
+"""What every cell shares: forward passes, maps, the rows of a pair list, costs."""

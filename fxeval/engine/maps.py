@@ -1,0 +1,366 @@
+"""Asks an explainer for maps, trusts nothing, and loses no pair to another's fault."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fxeval.contracts import (
+    Explainer,
+    FaceModel,
+    Faces,
+    Gallery,
+    Images,
+    RowState,
+    SaliencyMaps,
+    model_traits,
+    traits_of,
+)
+from fxeval.engine.forward_pool import PooledModel
+from fxeval.errors import (
+    EvidenceError,
+    ExplainerContractError,
+    FxevalError,
+    ModelContractError,
+    for_a_record,
+)
+from fxeval.explainers.map_levels import joined
+from fxeval.hooks.custody import Custody
+from fxeval.hooks.returned import check_maps
+from fxeval.models.loading import device_of
+from fxeval.redaction import of_user_code, place_of
+from fxeval.seeding import generator_of, sealed, seed_of
+from fxeval.traits import own_refusal
+
+Progress = Callable[[int, int], None]
+Tell = Callable[[str], None]
+ROWS_AT_ONCE = 16  # pairs that are explained and measured together, whatever the batch size
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """N comparisons of one image with another, to be explained.
+
+    Attributes:
+        faces: Owns the images.
+        id: Of each comparison, by content.
+        image: (N,) which image is explained.
+        against: (N,) which image it is compared with.
+        contrast: (N,) nonmates that the list names; None = they are drawn, if one is needed.
+    """
+
+    faces: Faces
+    id: tuple[str, ...]
+    image: Tensor
+    against: Tensor
+    contrast: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def explain(
+    explainer: Explainer,
+    model: PooledModel,
+    asked: Comparison,
+    *,
+    seed: int,
+    progress: Progress,
+    tell: Tell = lambda text: None,
+) -> SaliencyMaps:
+    """Return the explainer's map of the image of every comparison.
+
+    Comparisons are handed over in groups of ``ROWS_AT_ONCE``. If a group fails, its pairs are asked
+    for one by one, so that only those at fault get a broken state. The model is put back after each
+    call, and the pairs of a call that changed it are marked ``model_changed``. Modes that hold for
+    the whole process (gradients, default dtype, threads, numpy's errors) are put back, too.
+
+    An explainer that needs a contrast gets, for each pair, the nonmate that the list names, or else
+    the other side's image of another identity of the list; one that needs a gallery gets all images
+    of the list, embedded.
+
+    Args:
+        explainer: User code.
+        model: The model, its ``embed`` through the pool.
+        asked: N comparisons.
+        seed: The suite's seed; the mask bank depends on it and on the image size alone.
+        progress: Told (pairs done, pairs in all).
+        tell: Told what the explainer's errors say, which ``reasons`` keeps to itself: records are
+            handed on, and what user code says may be anything.
+
+    Returns:
+        (N, H, W) maps on the CPU, with a state for each.
+
+    Raises:
+        ModelContractError: If the model fails on the clean images, or can't be put back.
+        EvidenceError: If the list has no nonmate for an explainer that needs one.
+        ExplainerContractError: If the explainer refuses the first pairs one by one for one and the
+            same reason: it is not set up for this model or these images.
+    """
+    group = _Group(explainer, model, _Inputs(explainer, model, asked, seed), seed, tell)
+    parts: list[SaliencyMaps] = []
+    for rows in torch.split(torch.arange(len(asked)), ROWS_AT_ONCE):
+        parts.extend(group.maps(rows))
+        if int(rows[0]) == 0:
+            group.check_refusals(parts)
+        progress(int(rows[-1]) + 1, len(asked))
+    return joined(parts, group.size)
+
+
+def why_unsupported(explainer: Explainer, model: FaceModel) -> str | None:
+    """Return why the explainer can't explain this kind of model, by its own word or by its needs.
+
+    Raises:
+        ExplainerContractError: If it can't be asked, answers oddly or changes the model.
+    """
+    needs = traits_of(explainer).needs
+    if model.module is None and needs & {"gradients", "layers"}:
+        return (
+            "it needs gradients, and the model is a black box (its module is None). Use an "
+            "explainer that only asks for embeddings, such as srise."
+        )
+    if "layers" in needs and not model_traits(model).has_layers:
+        return (
+            "it hooks layers, and hooks see nothing inside this model (its trait has_layers is "
+            "False). Use an explainer of the image's gradient, or one that only asks for "
+            "embeddings."
+        )
+    name = type(explainer).__name__
+    custody = Custody(model.module) if model.module is not None else None
+    changes: list[str] = []
+    try:
+        with _modes_kept(), sealed(0):
+            reason = own_refusal(explainer, model)
+    except FxevalError:
+        raise
+    except Exception as error:  # user code may raise anything
+        said = f"explainer '{name}': unsupported(model) raised"
+        raise ExplainerContractError(
+            f"{said} {type(error).__name__}: {error}", public=f"{said} {of_user_code(error)}"
+        ) from error
+    finally:
+        if custody is not None:
+            changes = custody.changes()
+            custody.restore()
+    if changes:
+        raise ExplainerContractError(
+            f"explainer '{name}': unsupported(model) changed the model: {'; '.join(changes)}."
+        )
+    return reason
+
+
+class _Inputs:
+    """What an explainer is handed for some comparisons."""
+
+    def __init__(
+        self, explainer: Explainer, model: PooledModel, asked: Comparison, seed: int
+    ) -> None:
+        faces, needs = asked.faces, traits_of(explainer).needs
+        self.size = (int(faces.images.shape[-2]), int(faces.images.shape[-1]))
+        self._device = device_of(model)
+        self._images, self._identity = faces.images, faces.identity
+        self._probes, self._references = asked.image, asked.against
+        self._contrast: Tensor | None = None
+        if "contrast" in needs:
+            self._contrast = _nonmates(asked, seed) if asked.contrast is None else asked.contrast
+        self._gallery: Tensor | None = None
+        if "gallery" in needs:
+            self._gallery = model.pool.clean(model, faces)
+
+    def clean(self, rows: Tensor) -> tuple[Images, Images]:
+        """Return probes and references; they belong to whoever asks and may be written over."""
+        return self._inputs(self._probes[rows]), self._inputs(self._references[rows])
+
+    def extra(self, rows: Tensor) -> dict[str, Any]:
+        """Return the keywords that the explainer asked for."""
+        given: dict[str, Any] = {}
+        if self._contrast is not None:
+            given["contrast"] = self._inputs(self._contrast[rows])
+        if self._gallery is not None:
+            given["gallery"] = Gallery(
+                self._gallery.to(self._device, copy=True), self._identity.clone(),
+                self._identity[self._probes[rows]], self._identity[self._references[rows]],
+            )  # fmt: skip
+        return given
+
+    def _inputs(self, images: Tensor) -> Images:
+        return self._images[images].to(self._device).to(torch.float32).div_(255.0)
+
+
+class _Group:
+    """Explains groups of pairs and watches over the model meanwhile."""
+
+    def __init__(
+        self, explainer: Explainer, model: PooledModel, inputs: _Inputs, seed: int, tell: Tell
+    ) -> None:
+        self._tell = tell
+        self._explainer = explainer
+        self._model = model
+        self._inputs = inputs
+        self._seed = seed
+        self.size = inputs.size
+        self._refusals: list[ExplainerContractError] = []
+        self._custody = Custody(model.module) if model.module is not None else None
+        if self._custody is not None:  # embeddings of a changed model are not remembered
+            self._model = replace(model, changes=self._custody.changes)
+
+    def maps(self, rows: Tensor) -> list[SaliencyMaps]:
+        """Return the maps of a group, as one part or, after a fault, as one part per pair."""
+        part: SaliencyMaps | None = None
+        fault: tuple[RowState, str] | None = None
+        changes: list[str] = []
+        try:
+            part = self._ask(rows)
+        except Exception as error:  # user code may raise anything
+            fault = _fault(error)
+            if len(rows) == 1 and (said := _said(error)) != fault[1]:
+                self._tell(said)
+            if isinstance(error, _RefusedError) and len(rows) == 1:
+                self._refusals.append(error.refusal)
+            is_of_the_model = isinstance(error, ModelContractError)
+        finally:  # an interrupted run hands the model back, too
+            changes = self._put_back()
+        if fault is not None and is_of_the_model:
+            self._try_model(rows)
+        if changes:
+            fault = RowState.MODEL_CHANGED, _advised("; ".join(changes))
+        if part is not None and fault is None:
+            return [part]
+        assert fault is not None
+        if len(rows) > 1:
+            return [part for row in torch.split(rows, 1) for part in self.maps(row)]
+        nothing = torch.full((1, *self.size), torch.nan)
+        return [SaliencyMaps(nothing, None, (fault[0],), (fault[1],))]
+
+    def check_refusals(self, parts: Sequence[SaliencyMaps]) -> None:
+        """Raise what the explainer itself said if it refused every pair so far alike."""
+        n = sum(len(part.states) for part in parts)
+        if len(self._refusals) == n and len(set(map(str, self._refusals))) == 1:
+            first = self._refusals[0]
+            raise ExplainerContractError(first.detail, public=first.public)
+
+    def _ask(self, rows: Tensor) -> SaliencyMaps:
+        with _modes_kept(), sealed(seed_of(self._seed, "global", *self.size)):
+            probes, references = self._inputs.clean(rows)
+            try:
+                maps: object = self._explainer.explain(
+                    self._model,
+                    probes,
+                    references,
+                    generator=generator_of(self._seed, "explain", *self.size),
+                    **self._inputs.extra(rows),
+                )
+            except ExplainerContractError as error:
+                raise _RefusedError(error) from error
+        # check_maps copies: the explainer may write its next maps over these.
+        return check_maps(type(self._explainer).__name__, maps, len(rows), self.size)
+
+    def _put_back(self) -> list[str]:
+        """Put the model back, whatever happened to it, and return what did.
+
+        Raises:
+            ModelContractError: If it can't be put back.
+        """
+        if self._custody is None:
+            return []
+        changes = self._custody.changes()
+        self._custody.restore()
+        left = self._custody.changes() if changes else []
+        if left:
+            raise ModelContractError(
+                f"model '{self._model.name}': what explainer '{type(self._explainer).__name__}' "
+                f"did to it can't be undone: {'; '.join(left)}. Give the explainer a copy."
+            )
+        return changes
+
+    def _try_model(self, rows: Tensor) -> None:
+        """Embed the clean images: an error of the model is the model's only if it comes again.
+
+        Raises:
+            ModelContractError: If it does.
+        """
+        try:
+            for images in self._inputs.clean(rows):
+                self._model.embed(images)
+        finally:
+            self._put_back()
+
+
+def _nonmates(asked: Comparison, seed: int) -> Tensor:
+    """Choose for each comparison a reference that shows another identity; (N,) int64."""
+    faces, chosen = asked.faces, []
+    shown = faces.identity[asked.against]
+    for row, image in enumerate(asked.image.tolist()):
+        others = (shown != faces.identity[image]) & (shown != shown[row])
+        images = torch.unique(asked.against[others])
+        if not len(images):
+            raise EvidenceError(
+                f"pairs '{faces.name}': the explainer needs a nonmate, but the list has no other "
+                "identity. Bring pairs of at least two."
+            )
+        # By content, so that a row keeps its nonmate when the list's order changes.
+        digests = sorted(images.tolist(), key=lambda image: faces.image_digests[image])
+        chosen.append(digests[seed_of(seed, "nonmate", asked.id[row]) % len(digests)])
+    return torch.tensor(chosen, dtype=torch.int64)
+
+
+@contextmanager
+def _modes_kept() -> Iterator[None]:
+    """Run a stranger's code with gradients on, and take back the modes it switches for all."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    determinism = _determinism()
+    with np.errstate(), torch.inference_mode(False), torch.enable_grad():
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+            # Only if need be: the call alone imports torch's compiler, which takes seconds.
+            if _determinism() != determinism:
+                torch.use_deterministic_algorithms(determinism[0], warn_only=determinism[1])
+
+
+def _determinism() -> tuple[bool, bool]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+
+
+class _RefusedError(Exception):
+    """The explainer itself says that it cannot explain what it is given."""
+
+    def __init__(self, refusal: ExplainerContractError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
+def _fault(error: Exception) -> tuple[RowState, str]:
+    """Return the state of a row, and what a record may say of the error."""
+    if isinstance(error, _RefusedError):
+        return RowState.EXPLAINER_RAISED, for_a_record(error.refusal)
+    if isinstance(error, ExplainerContractError):
+        return RowState.WRONG_SHAPE, for_a_record(error)
+    if isinstance(error, FxevalError):
+        text = f"{type(error).__name__}: {for_a_record(error)}"[:500]
+        return RowState.EXPLAINER_RAISED, text + place_of(error)
+    return RowState.EXPLAINER_RAISED, of_user_code(error)
+
+
+def _said(error: Exception) -> str:
+    """Return everything that an error says, for whoever runs."""
+    if isinstance(error, _RefusedError | ExplainerContractError):
+        return str(error)
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return text + place_of(error)
+
+
+def _advised(changes: str) -> str:
+    if "gradients were left" in changes:
+        return f"{changes}. Use torch.autograd.grad, which leaves none, instead of backward()."
+    return changes

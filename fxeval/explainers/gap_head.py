@@ -1,0 +1,184 @@
+"""Global average pooling and a linear layer, trained on a frozen network."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fxeval.contracts import FaceModel, Images
+from fxeval.errors import EvidenceError, ModelContractError, UnsupportedError
+from fxeval.explainers.cam_exact import ROWS
+from fxeval.explainers.closed_set import (
+    ClassMaps,
+    ClosedSetClassifier,
+    check_asked,
+    classes_of,
+    targets_of,
+)
+from fxeval.hooks.layers import black_box, borrowed, layers_of, on_device_of, resolve
+from fxeval.hooks.tails import cut_at
+
+ITERATIONS = 1000
+"""Most steps of the solver; it converges in a tenth of that."""
+
+_FLATTEST = 1e-7  # largest slope at which the solver's answer counts as found
+_MEMORY = 20  # moves that the solver remembers
+_SHORTEST = 1e-9  # of a step, relative to what the solver would like
+
+
+@dataclass(frozen=True, eq=False)
+class PooledClassifier(ClosedSetClassifier):
+    """A classifier on the mean of a layer's output over all places.
+
+    Its maps are those of Zhou et al., CVPR 2016, sec. 2.
+
+    Attributes:
+        layer: Name of the layer.
+    """
+
+    layer: str
+
+    def features(self, images: Images) -> Tensor:
+        """Return (N, D) means over the places of the layer's output."""
+        return _pooled(self.model, self.layer, images)
+
+    def no_cam(self) -> str | None:
+        """Return None: global average pooling and a linear layer always divide among places."""
+        return None
+
+    def parts(self, images: Images, classes: Tensor) -> ClassMaps:
+        """As in the class above, at the pooled layer."""
+        check_asked(images, classes, len(self.classes))
+        classes = classes.cpu()
+        coarse = []
+        for part, asked in zip(torch.split(images, ROWS), torch.split(classes, ROWS), strict=True):
+            output = _output(self.model, self.layer, part)
+            maps = torch.einsum("nmk,nkij->nmij", self.weight[asked], output)
+            coarse.append(maps / (output.shape[2] * output.shape[3]))
+        return ClassMaps(torch.cat(coarse), self.bias[classes])
+
+
+def gap_head(
+    model: FaceModel, layer: str, images: Images, identity: Sequence[str],
+    *, penalty: float = 1e-3, classes: Sequence[str] = (),
+) -> PooledClassifier:  # fmt: skip
+    """Train global average pooling and a linear layer on a layer of a frozen network.
+
+    Softmax regression on the pooled features, each scaled to mean 0 and deviation 1 over the
+    images: the mean cross-entropy plus penalty / 2 times the sum of all squared weights is
+    minimised, which has one solution. Nothing is drawn.
+
+    Args:
+        model: With a module; handed back as it was.
+        layer: A name or rule (:func:`fxeval.hooks.layers.resolve`).
+        images: (N, 3, H, W) in [0, 1], at least one of each identity.
+        identity: Who is in each, N of them.
+        penalty: Above 0; larger = smaller weights.
+        classes: Names of the classes, in their order; () = the distinct identities, sorted.
+
+    Raises:
+        DataContractError: If there are fewer than 2 classes, a class has no image, an image is of
+            none, or images cannot be used.
+        UnsupportedError: If the model is a black box.
+        ExplainerContractError: If the layer cannot be used.
+        ModelContractError: If the penalty is not above 0, or the layer's output is not finite.
+        EvidenceError: If the solver does not converge: the penalty is too small.
+
+    Source:
+        algorithms.md 3.8, ``gap_head``.
+    """
+    if not 0 < penalty < math.inf:
+        raise ModelContractError(f"gap head: a finite penalty above 0 expected, got {penalty}.")
+    names = classes_of(identity, classes)
+    target = targets_of(images, identity, names)
+    if model.module is None:
+        raise UnsupportedError(f"gap head: {black_box(model)}")
+    (where,) = resolve(layer, layers_of(model.module, images[:1]), "gap head")
+    found = _pooled(model, where, images)
+    centre, spread = found.mean(dim=0), found.std(dim=0, correction=0)
+    # A channel that is constant but for rounding says nothing, and must not be blown up.
+    spread = torch.where(spread > 1e-6 * found.abs().amax(dim=0), spread, 1.0)
+    weight, bias = _softmax_regression((found - centre) / spread, target, len(names), penalty)
+    weight = weight / spread
+    return PooledClassifier(model, names, weight, bias - weight @ centre, where)
+
+
+def _softmax_regression(
+    features: Tensor, target: Tensor, n_classes: int, penalty: float
+) -> tuple[Tensor, Tensor]:
+    """Return the (C, D) weight and the (C,) bias that minimise the penalised cross-entropy.
+
+    L-BFGS from zero, with steps halved until the value falls enough (Nocedal and Wright, Numerical
+    Optimization, 2006, algorithms 3.1 and 7.5).
+    """
+    x = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+    chosen = F.one_hot(target, n_classes).to(x)
+    shrink = torch.full_like(x[0], penalty)
+    shrink[-1] = 0.0  # the bias is free
+
+    def look(point: Tensor) -> tuple[float, Tensor]:
+        logits = x @ point.T
+        loss = (logits.logsumexp(dim=1) - (logits * chosen).sum(dim=1)).mean()
+        slope = (logits.softmax(dim=1) - chosen).T @ x / len(x) + shrink * point
+        return float(loss + (shrink * point.square()).sum() / 2), slope
+
+    point = x.new_zeros(n_classes, x.shape[1])
+    value, slope = look(point)
+    moves: deque[tuple[Tensor, Tensor]] = deque(maxlen=_MEMORY)
+    for _ in range(ITERATIONS):
+        if float(slope.abs().max()) <= _FLATTEST:
+            return point[:, :-1], point[:, -1]
+        step = -_newton_like(slope, moves)
+        fall = 1e-4 * float((slope * step).sum())
+        size = 1.0
+        found, there = look(point + step)
+        while found > value + size * fall and size > _SHORTEST:
+            size /= 2
+            found, there = look(point + size * step)
+        moves.append((size * step, there - slope))
+        point, value, slope = point + size * step, found, there
+    raise EvidenceError(
+        f"gap head: no solution within {ITERATIONS} steps (slope {float(slope.abs().max()):.1e}). "
+        f"Raise the penalty, now {penalty:g}."
+    )
+
+
+def _newton_like(slope: Tensor, moves: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the slope divided by the curvature that past moves and changes of slope show."""
+    result, shares = slope.clone(), []
+    for move, change in reversed(moves):
+        share = (move * result).sum() / (move * change).sum()
+        result -= share * change
+        shares.append(share)
+    if moves:
+        move, change = moves[-1]
+        result *= (move * change).sum() / change.square().sum()
+    for (move, change), share in zip(moves, reversed(shares), strict=True):
+        result += (share - (change * result).sum() / (move * change).sum()) * move
+    return result
+
+
+def _pooled(model: FaceModel, layer: str, images: Images) -> Tensor:
+    """Return (N, D) float64 means over a layer's places."""
+    return torch.cat(
+        [_output(model, layer, part).mean(dim=(2, 3)) for part in torch.split(images, ROWS)]
+    )
+
+
+def _output(model: FaceModel, layer: str, images: Images) -> Tensor:
+    """Return a layer's output of some images, (n, D, h, w) float64 on the CPU."""
+    module = model.module
+    assert module is not None  # gap_head refuses black boxes
+    with borrowed(module), torch.inference_mode(False), torch.no_grad():
+        cut = cut_at(module, layer, on_device_of(module, images))
+    output = cut.activations.detach().cpu().double()
+    if not bool(torch.isfinite(output).all()):
+        raise ModelContractError(
+            f"model '{model.name}': the output of layer '{layer}' holds NaN or infinite values. "
+            "Check the weights and the input range."
+        )
+    return output

@@ -1,0 +1,1 @@
+"""Functions of tensors: similarity, ranking, removal of pixels, controls, randomisation."""

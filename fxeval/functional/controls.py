@@ -1,0 +1,192 @@
+"""Controls: maps whose right answer is known, which an explainer has to beat (or be unlike)."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from fxeval.contracts import Images, Maps
+from fxeval.errors import EvidenceError
+from fxeval.functional.map_similarity import norm01
+from fxeval.seeding import generator_of
+
+LUMA = (0.299, 0.587, 0.114)  # of R, G, B: ITU-R BT.601
+
+
+@dataclass(frozen=True, eq=False)
+class ControlInputs:
+    """What controls are made from; a control of one row never depends on the batch it is in.
+
+    Attributes:
+        probes: (N, 3, H, W) in [0, 1].
+        row_seeds: One per row, drawn for (suite, row) and nothing else.
+        identities: One per row, of the probe.
+        maps: (N, H, W) of the explainer, over the whole list; needed by ``mean_map`` and
+            ``inverse`` only.
+    """
+
+    probes: Images
+    row_seeds: Sequence[int]
+    identities: Sequence[int]
+    maps: Maps | None = None
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control and whether it must be made anew for each explainer.
+
+    Attributes:
+        title: The name in words.
+        depends_on_explainer: False = one set of maps serves every explainer and cell of a list.
+        make: From the inputs to (N, H, W) float32 maps.
+    """
+
+    title: str
+    depends_on_explainer: bool
+    make: Callable[[ControlInputs], Maps]
+
+
+def control_maps(name: str, inputs: ControlInputs) -> Maps:
+    """Return (N, H, W) float32 maps of a control, larger = more important.
+
+    Raises:
+        EvidenceError: If there is no such control, or it cannot be made from these inputs.
+    """
+    if name not in CONTROLS:
+        raise EvidenceError(f"unknown control '{name}'. Known: {', '.join(CONTROLS)}.")
+    return CONTROLS[name].make(inputs)
+
+
+def random_pixels(row_seeds: Sequence[int], size: tuple[int, int]) -> Maps:
+    """Return i.i.d. uniform pixels in [0, 1)."""
+    draws = [generator_of("random_pixels", seed).random(size) for seed in row_seeds]
+    return _stacked([torch.from_numpy(draw) for draw in draws], size)
+
+
+def random_blobs(row_seeds: Sequence[int], size: tuple[int, int]) -> Maps:
+    """Return white noise blurred with sigma = H / 10: random, but as smooth as real maps.
+
+    The Gaussian is cut at ceil(3 sigma); the border is reflected without repeating the edge.
+    """
+    sigma = size[0] / 10
+    rows, columns = (_blur_matrix(length, sigma) for length in size)
+    noise = (generator_of("random_blobs", seed).standard_normal(size) for seed in row_seeds)
+    # One product per row: a batched one may round differently with the size of the batch.
+    return _stacked([rows @ torch.from_numpy(white) @ columns.T for white in noise], size)
+
+
+def centre(n: int, size: tuple[int, int]) -> Maps:
+    """Return n times a Gaussian around ((H - 1) / 2, (W - 1) / 2) with sigma = H / 4, peak <= 1.
+
+    >>> centre(1, (3, 3))[0].argmax()
+    tensor(4)
+    """
+    sigma = size[0] / 4
+    rows, columns = (
+        torch.exp(-((torch.arange(length, dtype=torch.float64) - (length - 1) / 2) ** 2)
+                  / (2 * sigma**2)) for length in size
+    )  # fmt: skip
+    return torch.outer(rows, columns).float().expand(n, *size).clone()
+
+
+def edge(probes: Images) -> Maps:
+    """Return the Sobel magnitude of the luma: an edge detector knows no model.
+
+    Luma by BT.601 (0.299 R + 0.587 G + 0.114 B); the border is reflected without repeating the
+    edge, so H and W must be at least 2.
+
+    Source:
+        The control of Adebayo et al. 2018, sec. 5.
+    """
+    weights = torch.tensor(LUMA, dtype=torch.float64, device=probes.device)
+    luma = torch.einsum("c,nchw->nhw", weights, probes.double())
+    luma = torch.nn.functional.pad(luma[:, None], (1, 1, 1, 1), mode="reflect")[:, 0]
+    across = luma[:, :-2] + 2 * luma[:, 1:-1] + luma[:, 2:]
+    down = luma[:, :, :-2] + 2 * luma[:, :, 1:-1] + luma[:, :, 2:]
+    return torch.hypot(across[:, :, 2:] - across[:, :, :-2], down[:, 2:] - down[:, :-2]).float()
+
+
+def mean_map(maps: Maps, identities: Sequence[int]) -> Maps:
+    """Return, for each row, the mean of the explainer's maps over all other identities.
+
+    An explainer that does not beat it explains faces in general, not this pair. Maps are scaled to
+    [0, 1] first; constant maps and maps with NaN or infinity are left out.
+
+    Args:
+        maps: (N, H, W) over the whole list.
+        identities: One per row.
+
+    Raises:
+        EvidenceError: If some row has no usable map of another identity.
+    """
+    scaled, usable = norm01(maps)
+    names, group = torch.unique(torch.tensor(identities, device=maps.device), return_inverse=True)
+    sums = scaled.new_zeros((len(names), *maps.shape[1:])).index_add_(0, group, scaled)
+    counts = scaled.new_zeros(len(names)).index_add_(0, group, usable.double())
+    others = counts.sum() - counts
+    if not bool((others > 0).all()):
+        raise EvidenceError(
+            f"control mean_map: {int((others[group] == 0).sum())} of {len(maps)} rows have no "
+            "usable map of another identity. It needs maps that are not constant from at least two "
+            "identities."
+        )
+    return ((sums.sum(dim=0) - sums) / others[:, None, None])[group].float()
+
+
+def inverse(maps: Maps) -> Maps:
+    """Return minus the map: what it says is important least comes first."""
+    return -maps.float()
+
+
+def _blur_matrix(length: int, sigma: float) -> Tensor:
+    """Return the (length, length) matrix that blurs a column with reflected ends."""
+    radius = math.ceil(3 * sigma)
+    steps = torch.arange(-radius, radius + 1)
+    weights = torch.exp(-(steps.double() ** 2) / (2 * sigma**2))
+    source = (torch.arange(length)[:, None] + steps).abs()
+    # Reflection 3 2 1 | 0 1 2 3 | 2 1 0, repeated for images narrower than the kernel.
+    period = max(1, 2 * (length - 1))
+    source = source % period
+    source = torch.minimum(source, period - source)
+    matrix = torch.zeros((length, length), dtype=torch.float64)
+    return matrix.scatter_add_(1, source, (weights / weights.sum()).expand(length, -1))
+
+
+def _stacked(maps: list[Tensor], size: tuple[int, int]) -> Maps:
+    return torch.stack(maps).float() if maps else torch.empty((0, *size))
+
+
+def _of_the_explainer(inputs: ControlInputs) -> Maps:
+    if inputs.maps is None:
+        raise EvidenceError("controls mean_map and inverse need the maps of an explainer.")
+    return inputs.maps
+
+
+def _size(inputs: ControlInputs) -> tuple[int, int]:
+    return (inputs.probes.shape[2], inputs.probes.shape[3])
+
+
+CONTROLS: Mapping[str, Control] = MappingProxyType(
+    {
+        "random_pixels": Control(
+            "Random pixels", False, lambda given: random_pixels(given.row_seeds, _size(given))
+        ),
+        "random_blobs": Control(
+            "Random blobs", False, lambda given: random_blobs(given.row_seeds, _size(given))
+        ),
+        "centre": Control(
+            "Centre of the crop", False, lambda given: centre(len(given.probes), _size(given))
+        ),
+        "edge": Control("Edges of the image", False, lambda given: edge(given.probes)),
+        "mean_map": Control(
+            "Mean map of other identities", True,
+            lambda given: mean_map(_of_the_explainer(given), given.identities),
+        ),
+        "inverse": Control(
+            "The map turned over", True, lambda given: inverse(_of_the_explainer(given))
+        ),
+    }
+)  # fmt: skip

@@ -1,0 +1,97 @@
+"""How alike two saliency maps are, and the scale on which maps may be averaged."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fxeval.contracts import Maps
+from fxeval.errors import ExplainerContractError
+
+FloatArray = NDArray[np.float64]
+
+
+def spearman(a: Tensor, b: Tensor) -> FloatArray:
+    """Return Spearman's rank correlation of each row of ``a`` with the same row of ``b``.
+
+    Pearson's correlation of average ranks. Centred and doubled, average ranks are whole numbers, so
+    the sums are exact in float64 up to 2**18 pixels: equal maps give exactly 1.
+
+    Args:
+        a: (N, n) real, finite, one flattened map a row.
+        b: (N, n), likewise.
+
+    Returns:
+        (N,) float64 in [-1, 1]; NaN where one of the rows is constant and so has no order.
+
+    Raises:
+        ExplainerContractError: If a value is NaN or infinite.
+        ValueError: If the shapes differ or are not (N, n).
+
+    Source:
+        algorithms.md 4.1.
+    """
+    if a.shape != b.shape or a.ndim != 2:
+        raise ValueError(
+            f"spearman: two (N, n) tensors expected, got {tuple(a.shape)} and {tuple(b.shape)}."
+        )
+    result = np.full(len(a), np.nan)
+    for row, (one, other) in enumerate(zip(_finite(a), _finite(b), strict=True)):
+        x, y = _centred_ranks(one), _centred_ranks(other)
+        spread = np.sqrt((x @ x) * (y @ y))
+        if spread > 0.0:
+            result[row] = min(1.0, max(-1.0, (x @ y) / spread))
+    return result
+
+
+def norm01(maps: Maps) -> tuple[Tensor, Tensor]:
+    """Scale each map to [0, 1]: (m - min) / (max - min), nothing added to the denominator.
+
+    A map is unusable if a pixel is NaN or infinite, or if it has no order
+    (``max - min <= 1e-12 * max(1, |max|)``, see :func:`fxeval.hooks.returned.is_constant`).
+
+    >>> norm01(torch.tensor([[[1.0, 2.0, 5.0]], [[3.0, 3.0, 3.0]]]))
+    (tensor([[[0.0000, 0.2500, 1.0000]],
+    <BLANKLINE>
+            [[0.0000, 0.0000, 0.0000]]], dtype=torch.float64), tensor([ True, False]))
+
+    Args:
+        maps: (N, H, W) real.
+
+    Returns:
+        (N, H, W) float64 in [0, 1], zero where unusable, and (N,) bool, the map is usable.
+
+    Source:
+        algorithms.md G4.
+    """
+    wide = maps.double()
+    usable = torch.isfinite(wide).flatten(1).all(dim=1)
+    wide = torch.where(usable[:, None, None], wide, 0.0)
+    low, high = wide.amin(dim=(1, 2)), wide.amax(dim=(1, 2))
+    usable &= high - low > 1e-12 * high.abs().clamp_min(1.0)
+    spread = torch.where(usable, high - low, 1.0)
+    scaled = (wide - low[:, None, None]) / spread[:, None, None]
+    return torch.where(usable[:, None, None], scaled, 0.0), usable
+
+
+def _finite(maps: Tensor) -> FloatArray:
+    broken = ~torch.isfinite(maps).all(1)
+    if bool(broken.any()):
+        raise ExplainerContractError(
+            f"spearman: finite maps expected, got NaN or infinity in {int(broken.sum())} of "
+            f"{len(maps)}, first in map {int(broken.nonzero()[0])}. Leave it out with state "
+            "'nan_map'."
+        )
+    values: FloatArray = maps.detach().to("cpu", torch.float64).numpy()
+    return values
+
+
+def _centred_ranks(values: FloatArray) -> FloatArray:
+    """Return 2 * (average rank - mean rank) of each of (n,) values, whole numbers."""
+    order = np.argsort(values)
+    ordered = values[order]
+    start = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(values)])
+    size = np.diff(start, append=len(values))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat(2 * start + size - len(values), size)
+    return ranks

@@ -1,0 +1,158 @@
+"""A network of the same architecture that knows nothing.
+
+An explainer whose maps survive the loss of everything its network has learnt is not explaining the
+network. Weights are drawn here, from a generator of their own per layer, rather than by
+``reset_parameters``: that draws from the global generator, and seeding it alike before every layer
+gives equal weights to layers of equal shape.
+"""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from fxeval.contracts import Embeddings, Images
+from fxeval.errors import EvidenceError, ModelContractError
+from fxeval.redaction import of_user_code
+from fxeval.seeding import sealed, seed_of
+
+_CALIBRATION_BATCH = 64
+_SMALLEST_EPS = 1e-5  # torch's own default
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+def randomise(module: nn.Module, calibration: Images, suite_seed: int, index: int) -> nn.Module:
+    """Return a copy of a network with every weight re-drawn.
+
+    Convolutions and linear layers get torch's own initialisation (Kaiming-uniform with a = sqrt(5),
+    bias uniform in +-1 / sqrt(fan_in)), normalisation layers weight 1 and bias 0, PReLU its initial
+    slope; a parameter of any other module becomes a random permutation of its own values. With the
+    batch-norm statistics of the trained network, or of a new one, such a network embeds every face
+    alike, so they are estimated again: averages over the calibration images, batch norm in train
+    mode and everything else, dropout too, in eval mode. A batch norm with a smaller eps than 1e-5
+    gets that, since a channel that the new weights leave constant would divide zero by zero.
+
+    Args:
+        module: ``Images -> Embeddings``; stays as it is.
+        calibration: (N, 3, H, W) float32 in [0, 1] on the module's device, N >= 2.
+        suite_seed: Of the suite.
+        index: Which of several re-drawn networks, from 0.
+
+    Returns:
+        The copy in eval mode, on the same device. The same seed gives the same weights on every
+        device. No global generator is touched and ``requires_grad`` is as in the original.
+
+    Raises:
+        EvidenceError: If there are fewer than two calibration images.
+        ModelContractError: If the module cannot be copied.
+
+    Source:
+        Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018; algorithms.md 5.1 P1,
+        mode ``full``.
+    """
+    if len(calibration) < 2:
+        raise EvidenceError(
+            "model randomisation: at least 2 calibration images expected, got "
+            f"{len(calibration)}. Use a longer pair list."
+        )
+    try:
+        redrawn = copy.deepcopy(module)
+    except Exception as error:
+        said = f"model randomisation: {type(module).__name__} can't be copied"
+        raise ModelContractError(
+            f"{said} ({type(error).__name__}: {error}). Its weights can't be re-drawn without "
+            "that.",
+            public=f"{said}: {of_user_code(error)}",
+        ) from error
+    with torch.no_grad():
+        for name, layer in redrawn.named_modules():
+            generator = torch.Generator()
+            generator.manual_seed(seed_of(suite_seed, "randomise", index, name))
+            _redraw(layer, generator)
+        with sealed(seed_of(suite_seed, "randomise", index, "statistics")):
+            _estimate_statistics(redrawn, calibration)
+    return redrawn
+
+
+def redrawn_share(original: nn.Module, redrawn: nn.Module) -> float:
+    """Return the share, 0 to 1, of a network's parameters that differ from the original's.
+
+    Raises:
+        ValueError: If the two have not the same parameters.
+    """
+    before, after = dict(original.named_parameters()), dict(redrawn.named_parameters())
+    if {n: p.shape for n, p in before.items()} != {n: p.shape for n, p in after.items()}:
+        raise ValueError("redrawn_share: two networks of one architecture expected.")
+    changed = sum(int((before[name] != after[name]).sum()) for name in before)
+    return changed / max(1, sum(parameter.numel() for parameter in before.values()))
+
+
+def embedding_spread(embeddings: Embeddings) -> float:
+    """Return the mean of 1 - cosine over all pairs of (N, D) embeddings, N >= 2; 0 to 2.
+
+    Two embeddings of zero length count as equal, so a network that answers 0 has no spread.
+
+    Raises:
+        ValueError: If there are fewer than two embeddings or one is not finite.
+    """
+    if embeddings.ndim != 2 or len(embeddings) < 2 or not bool(embeddings.isfinite().all()):
+        raise ValueError(
+            f"embedding_spread: finite (N >= 2, D) expected, got {tuple(embeddings.shape)}."
+        )
+    vectors = embeddings.detach().to("cpu", torch.float64)
+    lengths = vectors.norm(dim=1, keepdim=True)
+    is_zero = (lengths == 0.0).double()
+    units = torch.cat([vectors / (lengths + is_zero), is_zero], dim=1)
+    n = len(units)
+    mean_cosine = (float(units.sum(0).square().sum()) - n) / (n * (n - 1))
+    return max(0.0, 1.0 - mean_cosine)
+
+
+def _redraw(layer: nn.Module, generator: torch.Generator) -> None:
+    """Re-draw the parameters that the layer itself owns, in place."""
+    parameters = dict(layer.named_parameters(recurse=False))
+    if isinstance(layer, _ConvNd | nn.Linear) and "weight" in parameters:
+        bound = 1.0 / math.sqrt(max(1, parameters["weight"][0].numel()))
+        for parameter in parameters.values():
+            drawn = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_(bound * (2.0 * drawn - 1.0))
+    elif isinstance(layer, _NORMS):
+        for name, parameter in parameters.items():
+            parameter.fill_(1.0 if name == "weight" else 0.0)
+    elif isinstance(layer, nn.PReLU):
+        layer.weight.fill_(layer.init)
+    else:
+        for parameter in parameters.values():
+            parameter.copy_(_permuted(parameter, generator))
+
+
+def _permuted(parameter: Tensor, generator: torch.Generator) -> Tensor:
+    order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+    return parameter.flatten()[order].view_as(parameter)
+
+
+def _estimate_statistics(module: nn.Module, calibration: Images) -> None:
+    """Replace the statistics of every batch norm by averages over the calibration images."""
+    module.eval()
+    norms = [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+    ]
+    if not norms:
+        return
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.eps = max(layer.eps, _SMALLEST_EPS)
+        layer.momentum = None  # torch's word for a cumulative average
+        layer.train()
+    # No batch of one: its variance is undefined after the last pooling.
+    for images in calibration.tensor_split(math.ceil(len(calibration) / _CALIBRATION_BATCH)):
+        module(images)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+        layer.eval()

@@ -1,0 +1,276 @@
+"""Finds the affine tail of a network: the part from a layer's output to the embedding.
+
+Where the tail is affine, an embedding divides exactly among the places of the layer, which is what
+class activation maps need. Nothing in a module says that it is affine, so it is tried out on noise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fxeval.contracts import Embeddings, FaceModel, Gallery, Images, SimilarityKind
+from fxeval.errors import ExplainerContractError
+from fxeval.hooks.layers import black_box, borrowed, layers_of, on_device_of, resolve
+from fxeval.hooks.returned import check_embeddings
+
+_DEFAULT_SIDE = 3  # smaller maps hardly hold a place; they must be asked for by name
+_BENT = 1e-3  # relative deviation from an affine function; one activation too many gives 0.1 and up
+_ROUNDING = 1e-5  # of float32 sums, relative to the size of what is summed
+
+
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """The affine part of a network, from a layer's output to the embedding.
+
+    Attributes:
+        layer: Dotted name.
+        output: Name of the module that gives the raw embedding; empty = the network itself.
+        offset: (D,) float64, the raw embedding when the layer's output is zero.
+    """
+
+    layer: str
+    output: str
+    offset: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A forward pass that starts anew at a layer.
+
+    Attributes:
+        activations: (n, C, h, w) output of the layer, a leaf of the graph.
+        vectors: All (n, D) outputs by module, in order of finishing; the embedding is last, under
+            the empty name.
+    """
+
+    activations: Tensor
+    vectors: dict[str, Tensor]
+
+    def pulled_back(self, weights: Tensor, output: str = "") -> Tensor | None:
+        """Return the gradient of ``weights . vector``, (n, C, h, w) float64.
+
+        Args:
+            weights: (n, D).
+            output: Which of the vectors.
+
+        Returns:
+            None if the vector does not depend differentiably on the activations.
+        """
+        vector = self.vectors[output]
+        if not vector.requires_grad:
+            return None
+        (gradient,) = torch.autograd.grad(
+            vector, self.activations, weights.to(vector), allow_unused=True, retain_graph=True
+        )
+        return None if gradient is None else gradient.double()
+
+    def class_map(self, weights: Tensor, output: str) -> Tensor:
+        """Return sum_k A_kij V_kij, (n, h, w) float64, of a class's (n, D) weights."""
+        gradient = self.pulled_back(weights, output)
+        assert gradient is not None  # the tail was tried out
+        return (self.activations.detach().double() * gradient).sum(dim=1)
+
+
+def why_no_tail(model: FaceModel, layer: str | None) -> str | None:
+    """Return why the model has no affine tail after the layer; None if it has one.
+
+    A layer that the model does not have is no reason: explaining says so.
+    """
+    if model.module is None:
+        return black_box(model)
+    with borrowed(model.module), torch.inference_mode(False), torch.enable_grad():
+        try:
+            tail = tail_of(model, layer, model.crop.size, "cam")
+        except ExplainerContractError:
+            return None
+    return tail if isinstance(tail, str) else None
+
+
+def tail_of(
+    model: FaceModel, layer: str | None, size: tuple[int, int], explainer: str
+) -> Tail | str:
+    """Find the affine tail of a borrowed model, or say why there is none.
+
+    Args:
+        model: Has a module, in eval mode.
+        layer: Where the tail begins; None = the deepest layer of at least 3 x 3 pixels that has
+            one. The search ends at the first layer that nothing goes around: if the way from there
+            is not affine, it is not from further up.
+        size: (height, width) of the images.
+        explainer: Its id, for the messages.
+
+    Raises:
+        ExplainerContractError: If the layer is missing, runs more than once, or is no map.
+    """
+    module = model.module
+    assert module is not None
+    # Noise, not the caller's images: the layer must not depend on what else is in a call.
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    images = on_device_of(module, images)
+    layers = layers_of(module, images[:1])
+    if layer is not None:
+        names = resolve(layer, layers, explainer)
+    else:
+        names = tuple(one.name for one in reversed(layers) if one.holds(_DEFAULT_SIDE))
+    for name in names:
+        found = _tried(model, name, images)
+        if found is not None:
+            return found
+    if layer is None:
+        return (
+            f"model '{model.name}' has no layer of at least {_DEFAULT_SIDE} x {_DEFAULT_SIDE} "
+            "pixels that everything goes through, so its embedding does not divide among places. "
+            "Name a layer, or use gradcam."
+        )
+    return (
+        f"model '{model.name}' goes around layer '{names[0]}', so its map would leave out a part "
+        "of the embedding. Name a layer that everything goes through, or use gradcam."
+    )
+
+
+def _tried(model: FaceModel, layer: str, images: Images) -> Tail | str | None:
+    """Return the tail from a layer, why it is not affine, or None if the layer is gone around.
+
+    At five points (zero twice, what two images give, and noise of both signs) the embedding must be
+    the same function of the layer's output whatever the image, and its gradient at the noise must
+    predict it at the others.
+    """
+    module = model.module
+    assert module is not None
+    real = cut_at(module, layer, images).activations.detach()
+    spread = float(real.double().square().mean().sqrt()) or 1.0
+    generator = torch.Generator().manual_seed(1)
+    noise = spread * torch.randn(real[:1].shape, generator=generator).to(real)
+    points = torch.cat([torch.zeros_like(real), real, noise])
+    cut = cut_at(module, layer, images[[0, 1, 0, 1, 0]], points)
+    embeddings = check_embeddings(model.name, cut.vectors[""], len(points)).double()
+    slack = _ROUNDING * embeddings.abs().max() + _BENT * (embeddings - embeddings[0]).abs().max()
+    if (embeddings[0] - embeddings[1]).abs().max() > slack:
+        return None
+    for output in _raw_outputs(cut, model.similarity):
+        offset = _offset_if_affine(cut, output)
+        if offset is not None:
+            return Tail(layer, output, offset)
+    return (
+        f"the embedding of model '{model.name}' is not an affine function of the output of layer "
+        f"'{layer}' (a nonlinear or undifferentiable operation comes after it), so it does not "
+        "divide among places. Use gradcam."
+    )
+
+
+def _raw_outputs(cut: Cut, kind: SimilarityKind) -> list[str]:
+    """Return the vectors that the similarity can do with, the embedding itself first."""
+    embeddings = cut.vectors[""].detach().double()
+    unit = F.normalize(embeddings, dim=1)
+
+    def is_parallel(vector: Tensor) -> bool:
+        if vector.shape != embeddings.shape:
+            return False
+        return bool((F.normalize(vector.detach().double(), dim=1) - unit).abs().max() <= _ROUNDING)
+
+    if kind != "cosine":
+        return [""]
+    inner = [name for name, vector in cut.vectors.items() if name and is_parallel(vector)]
+    return ["", *reversed(inner)]
+
+
+def _offset_if_affine(cut: Cut, output: str) -> Tensor | None:
+    """Return the (D,) output at the first point, zero, if the last one's gradient predicts all."""
+    vectors = cut.vectors[output].detach().double()
+    generator = torch.Generator().manual_seed(2)
+    weights = torch.randn(vectors.shape[1], generator=generator, dtype=torch.float64).to(vectors)
+    gradient = cut.pulled_back(weights.expand_as(vectors), output)
+    if gradient is None:
+        return None
+    predicted = (cut.activations.detach().double() * gradient[-1]).sum(dim=(1, 2, 3))
+    found = (vectors - vectors[0]) @ weights
+    slack = _BENT * found.abs().max() + _ROUNDING * (vectors.abs() @ weights.abs()).max()
+    return vectors[0] if bool((predicted - found).abs().max() <= slack) else None
+
+
+def cut_at(module: nn.Module, layer: str, images: Images, instead: Tensor | None = None) -> Cut:
+    """Run a borrowed module, the output of a layer being the start of the graph.
+
+    Args:
+        module: In eval mode.
+        layer: As :func:`fxeval.hooks.layers.resolve` gives it.
+        images: (n, 3, H, W) on the module's device.
+        instead: (n, C, h, w) to go on with in place of the layer's own output.
+    """
+    taken: list[Tensor] = []
+    vectors: dict[str, Tensor] = {}
+
+    def replace(_module: nn.Module, _inputs: object, output: object) -> Tensor:
+        assert isinstance(output, Tensor)
+        leaf = (output if instead is None else instead).detach().requires_grad_()
+        taken.append(leaf)
+        return leaf.clone()  # an operation in place after it must not reach what we keep
+
+    handles = [module.get_submodule(layer).register_forward_hook(replace)]
+    try:
+        for name, part in module.named_modules():
+            if name:
+                handles.append(part.register_forward_hook(_note(vectors, name, len(images))))
+        embeddings = module(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    (activations,) = taken
+    vectors[""] = embeddings
+    return Cut(activations, vectors)
+
+
+def _note(vectors: dict[str, Tensor], name: str, n: int) -> Callable[..., None]:
+    """Return a hook that keeps a module's output if it is one vector per image."""
+
+    def note(_module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 2 and len(output) == n:
+            vectors[name] = output
+
+    return note
+
+
+def class_centroids(kind: SimilarityKind, gallery: Gallery) -> tuple[Tensor, Tensor]:
+    """Return a gallery's I identities (int64), and the (I, D) float64 that stand for them.
+
+    Unit centroids of unit embeddings for ``cosine``, means of the raw ones for ``neg_l2``.
+    """
+    names, centroids = gallery.centroids()
+    if kind == "neg_l2":
+        raw = gallery.embeddings.double()
+        centroids = torch.stack([raw[gallery.identity == name].mean(dim=0) for name in names])
+    return names, centroids
+
+
+def class_weights(kind: SimilarityKind, embeddings: Embeddings) -> Tensor:
+    """Return the weights of identities as linear classes, float64, of the (n, D) that stand for."""
+    return F.normalize(embeddings.double(), dim=1) if kind == "cosine" else 2 * embeddings.double()
+
+
+def divided(cut: Cut, tail: Tail, weights: Tensor, *, is_unit: bool) -> tuple[Tensor, Tensor]:
+    """Divide a class's ``weights . e`` among places, e being the embedding.
+
+    Args:
+        cut: A forward pass of n images, cut at the tail's layer.
+        tail: Of the network.
+        weights: (n, D) float64.
+        is_unit: e has length 1; if not, it is as the tail gives it.
+
+    Returns:
+        (n, h, w) and the (n,) rest that is in no place, float64: together ``weights . e``.
+    """
+    coarse = cut.class_map(weights, tail.output)
+    rest = weights @ tail.offset
+    if not is_unit:
+        return coarse, rest
+    length = cut.vectors[tail.output].detach().double().norm(dim=1).clamp_min(1e-12)
+    return coarse / length[:, None, None], rest / length
+
+
+def upsampled(maps: Tensor, images: Images) -> Tensor:
+    """Bring (n, m, h, w) maps to the size of (n, 3, H, W) images, bilinearly."""
+    size = (images.shape[2], images.shape[3])
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)

@@ -1,0 +1,1 @@
+"""Files of weights (safetensors, checkpoints, TorchScript, ONNX), read without running code."""

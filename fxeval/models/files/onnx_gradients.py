@@ -1,0 +1,192 @@
+"""Gradients through ONNX networks: onnx2torch's translation, held against ONNX Runtime."""
+
+import importlib
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fxeval.contracts import Embeddings, Images, ModelTraits
+from fxeval.errors import ModelContractError
+from fxeval.models.files.onnx_bounds import Library, Proto, printable, reason
+from fxeval.models.files.onnx_file import OnnxFile, flat
+from fxeval.models.files.onnx_model import OnnxFaceModel, OnnxFacts
+from fxeval.models.loading import TorchFaceModel, check_loaded
+from fxeval.models.preprocessing import InputNormalisation, Preprocessing
+
+AGREEMENT = 1e-4
+"""Largest difference from ONNX Runtime, of the largest embedding's length."""
+
+_INSTALL = "pip install onnx2torch torchvision, or ask for the black box with runtime: onnxruntime"
+
+
+@dataclass(frozen=True, eq=False)
+class ConvertedFaceModel(TorchFaceModel):
+    """A face model whose module was translated from ONNX; its traits say by what."""
+
+
+class ConvertedNetwork(nn.Module):
+    """A translated graph, ``network``, with its preprocessing in front.
+
+    Layers are called after the graph's nodes: ``network.<node>``, without slashes around it and
+    with ``_`` for what is no ASCII letter or digit; ``<operator>_<place>`` if a node has no name.
+    """
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, takes_one: bool) -> None:
+        super().__init__()
+        self.normalisation = InputNormalisation(preprocessing)
+        self.network = network
+        self.takes_one = takes_one
+
+    def forward(self, images: Images) -> Embeddings:
+        """Embed (N, 3, H, W) RGB images in [0, 1]; returns (N, D)."""
+        pixels = self.normalisation(images)
+        if not self.takes_one:
+            return flat(self.network(pixels))
+        return flat(torch.cat([self.network(pixel) for pixel in pixels.split(1)]))
+
+
+def unknown_operators(file: OnnxFile) -> list[str]:
+    """Return the operators of a graph that onnx2torch does not know, sorted."""
+    known = _library().node_converters
+    found = set()
+    for node in file.proto.graph.node:
+        try:
+            known.get_converter(operation_type=node.op_type, version=file.opset, domain=node.domain)
+        except NotImplementedError:
+            found.add(printable(node.op_type))
+    return sorted(found)
+
+
+def converted(
+    file: OnnxFile, where: str, facts: OnnxFacts, box: OnnxFaceModel
+) -> ConvertedFaceModel:
+    """Translate a graph into a PyTorch module and hold its embeddings against ONNX Runtime's.
+
+    Raises:
+        ModelContractError: If onnx2torch is missing, does not know an operator, or translates into
+            another network.
+    """
+    unknown = unknown_operators(file)
+    if unknown:
+        raise ModelContractError(
+            f"{where}: onnx2torch does not know {', '.join(unknown[:5])}. Ask for the black box "
+            "with runtime: onnxruntime."
+        )
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")
+            network = _library().convert(_renamed(file.proto))
+        _own_weights(network)
+    except Exception as error:  # a stranger's graph in a stranger's translator
+        raise ModelContractError(
+            f"{where}: onnx2torch cannot translate the graph: {reason(error)}. Ask for the black "
+            "box with runtime: onnxruntime."
+        ) from error
+    differences = []
+    # Most graphs for one image at a time don't mind several, and layers should run once.
+    for takes_one in (False, True)[: 1 + file.takes_one]:
+        module = ConvertedNetwork(network, facts.preprocessing, takes_one).eval()
+        model = ConvertedFaceModel(
+            name=facts.name,
+            crop=facts.crop,
+            module=module,
+            similarity=facts.similarity,
+            operating_threshold=facts.operating_threshold,
+            digest=facts.digest,
+            traits=ModelTraits(
+                has_layers=not takes_one, runtime=f"onnx2torch {version('onnx2torch')}"
+            ),
+        )
+        differences.append(_difference(model, box))
+        if differences[-1] <= AGREEMENT:
+            check_loaded(model)
+            return model
+    raise ModelContractError(
+        f"{where}: onnx2torch's translation differs from ONNX Runtime by {min(differences):.1e} of "
+        f"the longest embedding, at most {AGREEMENT:g} expected. Ask for the black box with "
+        "runtime: onnxruntime."
+    )
+
+
+def _own_weights(network: nn.Module) -> None:
+    """Make parameters of all weights, slopes of PReLU and factors of products, too.
+
+    The translator keeps what is no convolution's as buffers, and what is no parameter would survive
+    when the network is randomised.
+    """
+    for part in network.modules():
+        if isinstance(part, _BatchNorm):
+            continue
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            if buffer.is_floating_point() and buffer.numel() > 1:
+                delattr(part, name)
+                part.register_parameter(name, nn.Parameter(buffer))
+
+
+def _difference(model: ConvertedFaceModel, box: OnnxFaceModel) -> float:
+    """Return the largest difference of embeddings of four images, of the largest length."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(3, 3, *model.crop.size, generator=generator)
+    images = torch.cat([noise, torch.full_like(noise[:1], 0.5)])
+    expected = box.embed(images)
+    try:
+        found = model.embed(images)
+    except Exception:  # shapes that only fit one image
+        return float("inf")
+    if found.shape != expected.shape:
+        return float("inf")
+    return float((found - expected).abs().max() / expected.norm(dim=1).max())
+
+
+def _library() -> Library:
+    """Import onnx2torch with all its operators; two of them need torchvision to be there."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module("onnx2torch.node_converters")
+            return importlib.import_module("onnx2torch")
+    except Exception as error:  # a torchvision of another torch raises RuntimeError
+        raise ModelContractError(
+            "gradients of ONNX models need onnx2torch and torchvision "
+            f"({reason(error)}). Install them: {_INSTALL}."
+        ) from error
+
+
+def _renamed(proto: Proto) -> Proto:
+    """Return a copy whose nodes have names that a module can have and a suite can spell.
+
+    The translator writes Python code from the names, so none of a stranger's reaches it.
+    """
+    copy = type(proto)()
+    copy.CopyFrom(proto)
+    for node, name in zip(copy.graph.node, layer_names(copy.graph.node), strict=True):
+        node.name = name
+    return copy
+
+
+def layer_names(nodes: Sequence[Proto]) -> list[str]:
+    """Return a name for every node, all different, of ASCII letters, digits and ``_``.
+
+    >>> from types import SimpleNamespace as Node
+    >>> layer_names([Node(name="/a/b.0/Conv", op_type="Conv"), Node(name="", op_type="Add")])
+    ['a_b_0_Conv', 'Add_1']
+    """
+    empty = torch.fx.GraphModule(nn.Module(), torch.fx.Graph())  # whose own names are taken
+    taken = {"initializers", "input_1"}
+    names = []
+    for place, node in enumerate(nodes):
+        plain = re.sub(r"[^A-Za-z0-9_]+", "_", node.name[:200].strip("/"))
+        name = plain or f"{node.op_type}_{place}"
+        if name in taken or hasattr(empty, name):
+            name = f"{name}_{place}"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        names.append(name)
+    return names

@@ -1,0 +1,145 @@
+"""Face models in ONNX as black boxes: embeddings from ONNX Runtime."""
+
+import importlib
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from fxeval.contracts import Crop, Embeddings, Images, ModelTraits, SimilarityKind
+from fxeval.errors import ModelContractError
+from fxeval.models.files.onnx_bounds import Library, reason
+from fxeval.models.files.onnx_file import OnnxFile, flat, missing
+from fxeval.models.preprocessing import InputNormalisation, Preprocessing
+
+Runtime = Literal["auto", "onnxruntime", "onnx2torch"]
+
+
+@dataclass(frozen=True)
+class OnnxFacts:
+    """What is known of a face model beside the file.
+
+    Attributes:
+        name: Id shown in reports.
+        crop: The crop that the network expects.
+        preprocessing: What the graph does not do itself.
+        similarity: ``cosine`` or ``neg_l2``.
+        operating_threshold: Native similarity from which the model says match, or None.
+        digest: SHA-256 of the file as hex.
+        output: Name of the output with the embeddings; None = the first.
+        runtime: ``onnxruntime``: a black box. ``onnx2torch``: a PyTorch module, with gradients.
+            ``auto``: the latter if it can be imported and knows all operators, else the former.
+    """
+
+    name: str
+    crop: Crop
+    preprocessing: Preprocessing
+    similarity: SimilarityKind
+    operating_threshold: float | None
+    digest: str
+    output: str | None = None
+    runtime: Runtime = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxFaceModel:
+    """A face model that ONNX Runtime computes: a black box, on the CPU.
+
+    Attributes:
+        name: Id shown in reports.
+        crop: The crop that the network expects.
+        similarity: ``cosine`` or ``neg_l2``.
+        operating_threshold: Native similarity from which the model says match, or None.
+        digest: SHA-256 of the file as hex.
+        normalisation: What the graph does not do itself.
+        session: Of ONNX Runtime.
+        takes_one: The graph takes exactly one image at a time.
+        output: Name of the output with the embeddings.
+        traits: What computes, with its version.
+        module: None.
+    """
+
+    name: str
+    crop: Crop
+    similarity: SimilarityKind
+    operating_threshold: float | None
+    digest: str
+    normalisation: InputNormalisation
+    session: Library
+    takes_one: bool
+    output: str
+    traits: ModelTraits
+    module: nn.Module | None = None
+
+    def embed(self, images: Images) -> Embeddings:
+        """Embed (N, 3, H, W) images in [0, 1]; returns (N, D) float32 on the CPU.
+
+        Raises:
+            ModelContractError: If the runtime fails.
+        """
+        with torch.inference_mode():
+            pixels = self.normalisation(images.to("cpu", torch.float32)).contiguous().numpy()
+        (image,) = self.session.get_inputs()
+        batches = [pixels[i : i + 1] for i in range(len(pixels))] if self.takes_one else [pixels]
+        try:
+            found = [self.session.run([self.output], {image.name: some})[0] for some in batches]
+        except Exception as error:  # of classes that ONNX Runtime keeps to itself
+            raise ModelContractError(
+                f"model '{self.name}': ONNX Runtime cannot embed {tuple(images.shape)} images: "
+                f"{reason(error)}."
+            ) from error
+        return flat(torch.cat([torch.from_numpy(some) for some in found]))
+
+
+def black_box(file: OnnxFile, where: str, facts: OnnxFacts) -> OnnxFaceModel:
+    """Give a checked graph to ONNX Runtime.
+
+    Args:
+        file: As :func:`fxeval.models.files.onnx_file.read_onnx` gives it.
+        where: Its path, for messages.
+        facts: What the file does not say.
+
+    Raises:
+        ModelContractError: If ONNX Runtime is missing or refuses the graph.
+    """
+    session, version = _session(file, where)
+    return OnnxFaceModel(
+        name=facts.name,
+        crop=facts.crop,
+        similarity=facts.similarity,
+        operating_threshold=facts.operating_threshold,
+        digest=facts.digest,
+        normalisation=InputNormalisation(facts.preprocessing),
+        session=session,
+        takes_one=file.takes_one,
+        output=file.output,
+        traits=ModelTraits(runtime=f"onnxruntime {version}"),
+    )
+
+
+def _session(file: OnnxFile, where: str) -> tuple[Library, str]:
+    """Give ONNX Runtime the graph that was checked, and not the file it came from."""
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise missing("onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 4  # errors come as exceptions
+    # Threads that wait by spinning take the cores from torch's.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    try:
+        session = onnxruntime.InferenceSession(
+            file.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # of classes that ONNX Runtime keeps to itself
+        raise ModelContractError(
+            f"{where}: ONNX Runtime {onnxruntime.__version__} refuses the graph (opset "
+            f"{file.opset}): {reason(error)}."
+        ) from error
+    return session, onnxruntime.__version__

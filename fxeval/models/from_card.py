@@ -1,0 +1,333 @@
+"""From a model card to a face model that can be trusted.
+
+The order is fixed: read once, compare the digest, only then parse; look for NaN, compare with the
+architecture, embed two images, compare with the vendor's own embeddings.
+"""
+
+import hashlib
+import importlib
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fxeval.contracts import CardFacts, FaceModel, GoldenCheck, ModelTraits
+from fxeval.errors import ModelContractError
+from fxeval.models import ARCHITECTURES, build, takes_preprocessing
+from fxeval.models.cards import STATE_FORMATS, ModelCard, read_card
+from fxeval.models.files.formats import (
+    parse_checkpoint,
+    parse_safetensors,
+    parse_torchscript,
+    selected,
+)
+from fxeval.models.golden import compare
+from fxeval.models.loading import (
+    ModelAround,
+    TorchFaceModel,
+    check_loaded,
+    fill_module,
+    read_weights,
+)
+from fxeval.models.preprocessing import Preprocessed, Preprocessing
+from fxeval.redaction import of_user_code
+from fxeval.strict.text import brief
+
+
+@dataclass(frozen=True, eq=False)
+class CardedModel(ModelAround):
+    """A face model with the card it was loaded from; in all else the model itself.
+
+    Attributes:
+        card: What its vendor says.
+        golden: Whether it agrees with the vendor's own embeddings.
+    """
+
+    card: ModelCard
+    golden: GoldenCheck
+
+    @cached_property
+    def traits(self) -> ModelTraits:
+        """What the card says, how the comparison went, and what computes; read once."""
+        traits, card = super().traits, self.card
+        factory = card.architecture
+        return replace(
+            traits,
+            card=CardFacts(
+                digest=card.digest,
+                claims=card.claims,
+                preprocessing=asdict(card.preprocessing),
+                licence=card.licence,
+                source=card.source,
+                trained_on=card.trained_on,
+                threshold_set_by=card.threshold_set_by,
+            ),
+            golden=self.golden,
+            runtime=traits.runtime or f"torch {torch.__version__}",
+            code=None if factory is None else _code_digest(factory),
+        )
+
+
+@dataclass(frozen=True)
+class CardModel:
+    """A model of the user's, by its card: what the fixture ``model_card`` returns.
+
+    Attributes:
+        file: The card.
+        weights_dir: Folder of the weights; None = that of the card.
+    """
+
+    file: Path | None = None
+    weights_dir: Path | None = None
+
+    def load(self) -> CardedModel:
+        """Read, check and return the model.
+
+        Raises:
+            ModelContractError: If no card is named, or the card or its weights cannot be trusted.
+        """
+        if self.file is None:
+            raise ModelContractError(
+                "model 'card': which card? Write: {use: card, params: {file: my-model.yaml}}"
+            )
+        return load_card_model(self.file, self.weights_dir)
+
+
+class ShippedModel(NamedTuple):
+    """A model whose card comes with fxeval; a suite sets nothing of it.
+
+    Attributes:
+        file: The card.
+        weights_dir: Folder of the weights, or None if none is named.
+    """
+
+    file: Path
+    weights_dir: Path | None
+
+    def load(self) -> CardedModel:
+        """Read, check and return the model.
+
+        Raises:
+            ModelContractError: If no folder of weights is named, or what is in it is not trusted.
+        """
+        if self.weights_dir is None:
+            card = read_card(self.file)
+            raise ModelContractError(
+                f"model '{card.name}': no folder of weights is named. Pass --fx-weights DIR or set "
+                f"FXEVAL_WEIGHTS; the folder holds {card.weights} (from {card.source})."
+            )
+        return load_card_model(self.file, self.weights_dir)
+
+
+class Preview(NamedTuple):
+    """What explainers may ask of a model, known from its card alone.
+
+    Attributes:
+        has_gradients: Embeddings can be differentiated.
+        has_layers: Hooks see what the layers compute.
+        reason: Why not both; empty if both.
+    """
+
+    has_gradients: bool
+    has_layers: bool
+    reason: str
+
+
+def preview(card: ModelCard) -> Preview:
+    """Say what the card's model will offer, without opening its weights."""
+    if card.format == "torchscript":
+        return Preview(True, False, "TorchScript: PyTorch calls no hooks inside it")
+    if card.format != "onnx":
+        return Preview(True, True, "")
+    if card.runtime == "onnxruntime":
+        return Preview(False, False, "ONNX Runtime computes no gradients (runtime: onnxruntime)")
+    missing = [name for name in ("onnx2torch", "torchvision") if find_spec(name) is None]
+    if missing:
+        return Preview(False, False, f"ONNX without {' and '.join(missing)} has no gradients")
+    return Preview(True, True, "")
+
+
+def load_card_model(file: Path, weights_dir: Path | None = None) -> CardedModel:
+    """Load the model that a card describes.
+
+    Args:
+        file: The card.
+        weights_dir: Folder of the weights; None = that of the card.
+
+    Raises:
+        ModelContractError: If the card is wrong, or what it describes cannot be trusted.
+    """
+    card = read_card(file)
+    folder = file.parent if weights_dir is None else weights_dir
+    path = inside(folder, card.weights, f"model '{card.name}'")
+    data = read_weights(path, card.sha256)
+    model = _model(data, str(path), card)
+    check_loaded(model)
+    golden = compare(model, card, folder)
+    return CardedModel(model, card, golden)
+
+
+def inside(folder: Path, name: str, whose: str) -> Path:
+    """Return the path of a file in a folder, refusing what leads out of it.
+
+    Raises:
+        ModelContractError: If the file is somewhere else behind a link.
+    """
+    path = folder / name
+    try:
+        real = path.resolve()
+        stays = real.is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        stays = False
+    if not stays:
+        raise ModelContractError(
+            f"{whose}: {path} is a link that leads out of {folder}. Put the file itself there."
+        )
+    return path
+
+
+def network_of(factory: str, preprocessing: Preprocessing | None) -> nn.Module:
+    """Return a network without its weights, from the catalogue or from the user's own code.
+
+    Args:
+        factory: A key of ``ARCHITECTURES``, or ``module:callable``.
+        preprocessing: Handed to a factory that takes it; None = the factory's own.
+
+    Raises:
+        ModelContractError: If it cannot be made.
+    """
+    try:
+        network = build(_place(factory), preprocessing)
+    except (Exception, SystemExit) as error:  # user code may raise anything
+        said = f"architecture '{brief(factory)}': cannot be made"
+        raise ModelContractError(
+            f"{said}: {type(error).__name__}: {brief(str(error))}. A module that can be imported "
+            "and a callable in it expected, without arguments or taking 'preprocessing'.",
+            public=f"{said}: {of_user_code(error)}",
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise ModelContractError(
+            f"architecture '{brief(factory)}': a torch.nn.Module expected, got "
+            f"{type(network).__name__}."
+        )
+    return network
+
+
+def fitting(state: dict[str, Tensor]) -> list[str]:
+    """Return the architectures of the catalogue that a state dict fits, found without computing."""
+    names = []
+    for name in ARCHITECTURES:
+        try:
+            with torch.device("meta"):
+                own = build(ARCHITECTURES[name].factory).state_dict()
+        except ImportError:
+            continue
+        needed = {key for key in own if not key.endswith("num_batches_tracked")}
+        if needed <= state.keys() <= own.keys() and all(
+            own[key].shape == value.shape for key, value in state.items()
+        ):
+            names.append(name)
+    return names
+
+
+def _model(data: bytes, where: str, card: ModelCard) -> FaceModel:
+    if card.format == "onnx":
+        return _onnx(data, where, card)
+    if card.format in STATE_FORMATS:
+        module = _filled(data, where, card)
+    else:
+        module = Preprocessed(parse_torchscript(data, where), card.preprocessing)
+    return TorchFaceModel(
+        card.name,
+        card.crop,
+        module.eval(),
+        card.similarity,
+        card.operating_threshold,
+        card.sha256,
+        traits=ModelTraits(has_layers=card.format != "torchscript"),
+    )
+
+
+def _filled(data: bytes, where: str, card: ModelCard) -> nn.Module:
+    factory = card.architecture or ""
+    if factory in ARCHITECTURES and not _takes(factory):
+        known = ARCHITECTURES[factory]
+        if card.preprocessing != Preprocessing(known.colour, known.mean, known.std):  # type: ignore[arg-type]
+            raise ModelContractError(
+                f"{card.file}: {factory} normalises with {known.colour}, mean {known.mean} and std "
+                f"{known.std}, which cannot be changed. Remove colour, mean and std from the card."
+            )
+    if card.format == "dlib":
+        from fxeval.models.networks.dlib_resnet import filled
+
+        return filled(data, where)
+    if card.format == "safetensors":
+        state = parse_safetensors(data, where)
+    else:
+        state = parse_checkpoint(data, where, card.key)
+    state = selected(state, card.prefix, card.ignore, where)
+    network = network_of(factory, card.preprocessing)
+    own = network.state_dict()
+    # Counters of training steps, which evaluation never reads and exports often drop.
+    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    try:
+        fill_module(network, counters | state, where)
+    except ModelContractError as error:
+        near = [name for name in fitting(state) if name != factory]
+        hint = f" They fit {near[0]}: is that the architecture?" if len(near) == 1 else ""
+        found = _prefix(state, own.keys() - counters.keys())
+        if found:
+            hint = f" They fit behind '{brief(found)}': say 'state: {{prefix: ...}}' in the card."
+        raise ModelContractError(f"{error}{hint}", public=f"{error.public}{hint}") from error
+    is_ours = factory in ARCHITECTURES or _takes(factory)
+    return network if is_ours else Preprocessed(network, card.preprocessing)
+
+
+def _prefix(state: Mapping[str, Tensor], needed: Collection[str]) -> str:
+    """Return what stands before the name of every needed tensor; nothing if that is nothing."""
+    one = max(needed, key=len, default="")
+    fronts = (name.removesuffix(one) for name in state if one and name.endswith(one))
+    return next((front for front in fronts if all(front + key in state for key in needed)), "")
+
+
+def _code_digest(factory: str) -> str | None:
+    module = _place(factory).partition(":")[0]
+    try:
+        file = importlib.import_module(module).__file__
+        return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except (AttributeError, OSError):
+        return None
+
+
+def _place(factory: str) -> str:
+    return ARCHITECTURES[factory].factory if factory in ARCHITECTURES else factory
+
+
+def _takes(factory: str) -> bool:
+    module, _, name = _place(factory).partition(":")
+    try:
+        return takes_preprocessing(getattr(importlib.import_module(module), name))
+    except (Exception, SystemExit):  # what is wrong is said when the network is made
+        return False
+
+
+def _onnx(data: bytes, where: str, card: ModelCard) -> FaceModel:
+    from fxeval.models.files.onnx_loading import load_onnx
+    from fxeval.models.files.onnx_model import OnnxFacts
+
+    facts = OnnxFacts(
+        name=card.name,
+        crop=card.crop,
+        preprocessing=card.preprocessing,
+        similarity=card.similarity,
+        operating_threshold=card.operating_threshold,
+        digest=card.sha256,
+        output=card.output,
+        runtime=card.runtime,
+    )
+    return load_onnx(data, where, facts)

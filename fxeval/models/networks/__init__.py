@@ -1,0 +1,1 @@
+"""The networks that a model card may name, one module a family."""

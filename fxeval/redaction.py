@@ -1,0 +1,88 @@
+"""What an error may say in a record: where and what, but no path of the machine and nobody's name.
+
+Records and scorecards are handed on; the output of a run is not. There the whole message stays.
+What is for a record is a field of an error of ours (``FxevalError.public``), never read out of its
+message; of an error that user code raised, a record says its type and the place alone.
+"""
+
+import re
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+OTHER_REASON = "another reason, which is in the output of the run"
+"""What a record says in place of a reason that is not marked as public."""
+
+# Folders may have spaces in their names; another path, or the suffix of a file, ends one.
+_LEADING = re.compile(
+    r"(?:\b[A-Za-z]:|~|(?<![\w.:/\\]))[/\\](?=[^\s/\\])"
+    r"(?:(?:(?! [/\\]|\.\w{1,11}\s)[^\n'\":,;()])*[/\\])?"
+)
+_EXCERPT = re.compile(r"\s+\d* *\|")
+_PACKAGE = Path(__file__).parent
+_LIBRARIES = ("/torch/", "/site-packages/", "/dist-packages/", "/lib/python3")
+
+
+class PublicReason(str):
+    """A reason of which a data set's reader says that it may stand in a record: it names nobody."""
+
+    __slots__ = ()
+
+
+def of_user_code(error: BaseException) -> str:
+    """Return what a record says of an error that user code raised: its type, and where.
+
+    >>> of_user_code(KeyError("Ann Lee"))
+    'KeyError'
+    """
+    return f"{type(error).__name__}{place_of(error)}"
+
+
+def place_of(error: BaseException) -> str:
+    """Say where in user code an error came up, by the file's name and the line; "" if nowhere.
+
+    An error that came up in no user code at all has the place of its last frame.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_user_code(frame.filename)] or frames
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+
+
+def _is_user_code(file: str) -> bool:
+    if Path(file).is_relative_to(_PACKAGE) or file.startswith("<"):
+        return False
+    return not any(part in Path(file).as_posix() for part in _LIBRARIES)
+
+
+def public_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return how often each reason came, those that may name people under one heading.
+
+    >>> public_counts({PublicReason("no face found"): 3, "Ann Lee moved": 1})
+    {'no face found': 3, 'another reason, which is in the output of the run': 1}
+    """
+    found: dict[str, int] = {}
+    for reason, number in counts.items():
+        shown = str(reason) if isinstance(reason, PublicReason) else OTHER_REASON
+        found[shown] = found.get(shown, 0) + number
+    return found
+
+
+def without_paths(text: str) -> str:
+    """Return a message whose absolute paths are only the names of their files.
+
+    >>> without_paths("/home/ann lee/w/net.pt: not the '/srv/card' that ../a/suite.yaml names")
+    "net.pt: not the 'card' that ../a/suite.yaml names"
+    >>> without_paths("/srv/a/../net.pt is out of /srv/b c/d; C:/ann/x.pt is a model and/or none")
+    'net.pt is out of d; x.pt is a model and/or none'
+    """
+    return _LEADING.sub("", text)
+
+
+def in_one_line(text: str) -> str:
+    r"""Return a message in one line, without excerpts of files and without absolute paths.
+
+    >>> in_one_line("/srv/a.yaml:3:1: error: got x\n     3 | x: y\n       | ^")
+    'a.yaml:3:1: error: got x'
+    """
+    lines = (line for line in text.splitlines() if not _EXCERPT.match(line))
+    return " ".join(without_paths(line.strip()) for line in lines)

@@ -1,0 +1,1 @@
+"""From a cell to its rows and its part of the record."""

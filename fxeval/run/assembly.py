@@ -1,0 +1,167 @@
+"""Brings the results of all processes together into one record and one scorecard per suite."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fxeval.records.schema import Record
+
+
+class Gatherer:
+    """Gathers cells as they finish; closes the records at the end.
+
+    Args:
+        folder: Of this run; made when the first file is written.
+        run_id: Name of the run.
+        started: When the run began.
+        command: That started it.
+
+    Attributes:
+        results: What the processes sent, in order of arrival.
+        written: Files written so far.
+        told: What user code said, and the cells in which it did: for whoever runs, and no record.
+    """
+
+    def __init__(self, folder: Path, run_id: str, started: datetime, command: str) -> None:
+        self.results: list[dict[str, Any]] = []
+        self.written: list[Path] = []
+        self.told: dict[str, list[str]] = {}
+        self._folder = folder
+        self._run_id = run_id
+        self._started = started
+        self._command = command
+        self._finished: datetime | None = None
+
+    def add(self, result: dict[str, Any]) -> None:
+        """Take a finished cell with what its process knows about suite, subjects, environment."""
+        self.results.append(result)
+
+    def tell(self, cell: str, texts: Sequence[str]) -> None:
+        """Take what user code said in a cell."""
+        for text in texts:
+            self.told.setdefault(text, []).append(cell)
+
+    def told_lines(self) -> list[str]:
+        """Return what user code said, each text once, with the cell that was first."""
+        lines = []
+        for text, cells in self.told.items():
+            more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
+            shown = "".join(char for char in text if char.isprintable() or char == "\n")
+            lines.append(f"{cells[0]}{more}: {shown}")
+        return lines
+
+    def spoil(self, nodeid: str, reason: str) -> None:
+        """Make a cell invalid whose test failed after it was measured."""
+        from fxeval.records.schema import CellResult
+        from fxeval.statistics.results import refused
+
+        for result in self.results:
+            if result["cell"].get("nodeid") == nodeid:
+                cell = refused(CellResult.model_validate(result["cell"]), reason.strip())
+                result["cell"] = cell.model_dump(mode="json", by_alias=True)
+
+    def unmeasured(self) -> list[str]:
+        """Return the checks of which every cell that ran was unsupported: nothing was measured."""
+        outcomes: dict[str, set[str]] = {}
+        for result in self.results:
+            cell = result["cell"]
+            outcomes.setdefault(cell["check"], set()).add(cell["verdict"]["outcome"])
+        return [check for check, found in outcomes.items() if found == {"unsupported"}]
+
+    def records(self) -> list[Record]:
+        """Return one record per suite file, cells in the suite's order.
+
+        Raises:
+            StoreError: If a subject says of itself what no record can hold.
+        """
+        from pydantic import ValidationError
+
+        from fxeval.errors import StoreError
+        from fxeval.records.reading import faults_of
+
+        suites = dict.fromkeys(result["suite"]["path"] for result in self.results)
+        try:
+            return [self._record(path) for path in suites]
+        except ValidationError as error:
+            raise StoreError(f"record: {faults_of(error)}.") from error
+
+    def write(self) -> None:
+        """Write every record and its scorecard.
+
+        Raises:
+            StoreError: If a file can't be written.
+        """
+        from fxeval.records.store import dump, dumped
+        from fxeval.scorecard import render
+
+        self._finished = datetime.now(UTC)
+        records = self.records()
+        for record in records:
+            name = record.suite.name
+            if sum(one.suite.name == name for one in records) > 1:
+                name += "-" + hashlib.sha256(record.suite.path.encode()).hexdigest()[:6]
+            # Whatever else is written: all of it comes from the record.
+            self._write(f"{name}.json", dump(record))
+            if "html" in self._of(record.suite.path)[0]["formats"]:
+                self._write(f"{name}.html", render(dumped(record)))
+
+    def _write(self, name: str, text: str) -> None:
+        from fxeval.records.store import write
+
+        write(self._folder / name, text)
+        self.written.append(self._folder / name)
+
+    def _of(self, path: str) -> list[dict[str, Any]]:
+        return [result for result in self.results if result["suite"]["path"] == path]
+
+    def _record(self, path: str) -> Record:
+        from fxeval.records.form import VerdictEntry
+        from fxeval.records.schema import CellResult, Record
+        from fxeval.statistics.results import overall
+
+        results = self._of(path)
+        planned = results[0]["planned"]
+        place = {cell: number for number, cell in enumerate(planned)}
+        results.sort(key=lambda result: place.get(result["cell"]["id"], -1))
+        cells = {
+            result["cell"]["id"]: CellResult.model_validate(result["cell"]) for result in results
+        }
+        subjects: dict[str, dict[str, Any]] = {"models": {}, "explainers": {}, "pairs": {}}
+        baselines: dict[tuple[str, str], dict[str, Any]] = {}
+        for result in results:
+            for role, found in result["subjects"].items():
+                for name, subject in found.items():
+                    subjects[role][name] = {**subject}
+                    baseline = subjects[role][name].pop("verification", None)
+                    if baseline is not None:
+                        baselines[baseline["model"], baseline["pairs"]] = baseline
+        finished = self._finished or datetime.now(UTC)
+        missing = [cell for cell in planned if cell not in cells]
+        verdict = overall([cells[cell] for cell in cells], missing)
+        banners = [pairs["banner"] for pairs in subjects["pairs"].values() if pairs["banner"]]
+        return Record.model_validate(
+            {
+                "run": {
+                    "id": self._run_id,
+                    "started": f"{self._started:%Y-%m-%dT%H:%M:%SZ}",
+                    "finished": f"{finished:%Y-%m-%dT%H:%M:%SZ}",
+                    "seconds": (finished - self._started).total_seconds(),
+                    "command": self._command,
+                    "complete": not missing,
+                    "missing": missing,
+                },
+                "suite": results[0]["suite"],
+                "banners": list(dict.fromkeys(banners)),
+                "environment": results[0]["environment"],
+                "subjects": subjects,
+                "verification": list(baselines.values()),
+                "cells": [cells[cell] for cell in planned if cell in cells],
+                "verdict": VerdictEntry(outcome=verdict.outcome, reason=verdict.reason),
+            }
+        )

@@ -1,0 +1,160 @@
+"""Stands behind the evidence of one cell: subjects, and maps made once for all of its rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from fxeval.contracts import (
+    Crop,
+    Explainer,
+    Faces,
+    LabelMaps,
+    LabelSource,
+    Maps,
+    Pairs,
+    PairSource,
+    SaliencyMaps,
+    model_traits,
+    traits_of,
+)
+from fxeval.datasets.faces.crops import move_maps
+from fxeval.engine.forward_pool import ForwardPool, PooledModel
+from fxeval.engine.maps import Comparison
+from fxeval.errors import DataContractError, UnsupportedError
+from fxeval.metrics.protocol import OtherExplainer, Redrawn, Rows, Subject, averaged
+from fxeval.records.schema import Explaining, Network
+from fxeval.suite.cells import Cell
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkHandle:
+    """A network behind a subject, built when it is needed.
+
+    Attributes:
+        label: ``trained``, or the name of the re-drawn copy.
+        key: What its embeddings and maps are remembered under.
+        get: Builds it, or returns it.
+    """
+
+    label: str
+    key: str
+    get: Callable[[], PooledModel]
+
+
+@dataclass(frozen=True, eq=False)
+class Redrawing:
+    """A re-drawn network, and what is known of it."""
+
+    network: NetworkHandle
+    known: Network
+
+
+class Shared(Protocol):
+    """What cells share: the pool, maps that were made before, re-drawn networks."""
+
+    pool: ForwardPool
+
+    def explained(
+        self, cell: Cell, by: OtherExplainer, network: NetworkHandle, asked: Comparison, name: str
+    ) -> tuple[SaliencyMaps, Explaining]:
+        """Return the maps of some comparisons, and what they cost when they were made."""
+
+    def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> Redrawing:
+        """Return a re-drawn copy of a network."""
+
+
+class CellEngine:
+    """Stands behind the evidence of one cell: subjects, and maps made once for all of its rows."""
+
+    def __init__(
+        self, shared: Shared, cell: Cell, explainer: Explainer, source: PairSource,
+        explaining: list[Explaining],
+    ) -> None:  # fmt: skip
+        self._shared, self._cell, self._source = shared, cell, source
+        self._explaining = explaining
+        self._own = OtherExplainer(cell.explainer.name, explainer)
+        self._behind: dict[int, tuple[NetworkHandle, Faces, Crop]] = {}
+
+    def subject(self, name: str, network: NetworkHandle, pairs: Pairs, faces: Faces) -> Subject:
+        """Return a network at work on the cell's images.
+
+        Args:
+            name: In reports.
+            network: The network.
+            pairs: Its images, for a re-drawn copy to be calibrated with.
+            faces: The same images, with who is in them.
+        """
+        model, pool = network.get(), self._shared.pool
+        crop = model.crop
+
+        def fit(of: Subject, maps: Maps) -> Maps:
+            return move_maps(maps, self._behind[id(of)][2], crop).maps
+
+        made = Subject(
+            name=name,
+            size=crop.size,
+            similarity=model.similarity,
+            operating_threshold=model.operating_threshold,
+            clean=lambda: pool.clean(network.get(), faces),
+            embed=lambda wanted: pool.embed(network.get(), faces, wanted),
+            pixels=lambda images: faces.images[images].float() / 255.0,
+            fit=fit,
+            redraw=lambda index: self._redraw(network, pairs, faces, index),
+            labels=lambda images: self._labels(pairs, images, crop),
+        )
+        self._behind[id(made)] = network, faces, crop
+        return made
+
+    def maps(self, rows: Rows, subject: Subject, explainer: OtherExplainer | None) -> SaliencyMaps:
+        """Return the maps of all rows on a subject; the mean of several if a row has several."""
+        network, faces, _ = self._behind[id(subject)]
+        found = []
+        for number in range(rows.source.shape[1]):
+            asked = Comparison(
+                faces, rows.id, rows.source[:, number], rows.against[:, number], rows.contrast
+            )
+            name = rows.side if rows.source.shape[1] == 1 else f"source {number + 1}"
+            about = explainer or self._own
+            maps, cost = self._shared.explained(self._cell, about, network, asked, name)
+            found.append(maps)
+            if all(
+                (one.network, one.side) != (cost.network, cost.side) for one in self._explaining
+            ):
+                self._explaining.append(cost)
+        return averaged(found)
+
+    def _labels(self, pairs: Pairs, images: Tensor, crop: Crop) -> LabelMaps:
+        if not isinstance(self._source, LabelSource):
+            raise UnsupportedError(
+                f"pairs '{pairs.name}' have no label maps, which {self._cell.kind} needs. Use a "
+                "list whose source has a method labels(image_ids, crop)."
+            )
+        found = self._source.labels([pairs.image_ids[image] for image in images.tolist()], crop)
+        if tuple(found.labels.shape) != (len(images), *crop.size):
+            raise DataContractError(
+                f"pairs '{pairs.name}': expected label maps ({len(images)}, {crop.size[0]}, "
+                f"{crop.size[1]}), got {tuple(found.labels.shape)}."
+            )
+        return found
+
+    def _redraw(self, network: NetworkHandle, pairs: Pairs, faces: Faces, index: int) -> Redrawn:
+        model, cell = network.get(), self._cell
+        if model.module is None:
+            raise UnsupportedError(
+                f"model '{model.name}' is a black box: its weights can't be re-drawn. Leave "
+                f"{cell.kind} out for it."
+            )
+        if not model_traits(model).has_layers:
+            raise UnsupportedError(
+                f"model '{model.name}': its layers are out of reach, so its weights can't be "
+                f"re-drawn as what they are. Leave {cell.kind} out for it."
+            )
+        if traits_of(self._own.explainer).maps_are_given:
+            raise UnsupportedError(
+                f"the maps of {cell.explainer.name} are given: they were made with one network and "
+                f"follow no re-drawn one. Leave {cell.kind} out for them."
+            )
+        found = self._shared.redrawn(cell, network, pairs, index)
+        return Redrawn(self.subject(found.known.name, found.network, pairs, faces), found.known)

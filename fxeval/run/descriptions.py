@@ -1,0 +1,88 @@
+"""What a record says of models, explainers and pair lists, beside what was measured with them."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import PurePath
+from typing import Any
+
+from fxeval.contracts import Explainer, FaceModel, Pairs, traits_of
+from fxeval.verification.claims import model_card
+
+
+def model_entry(model: FaceModel) -> dict[str, Any]:
+    """Return what a record says of a model; see ``fxeval.records.subjects.ModelEntry``."""
+    module = model.module
+    return {
+        "name": model.name,
+        "digest": model.digest,
+        "crop": model.crop.name,
+        "size": list(model.crop.size),
+        "similarity": model.similarity,
+        "operating_threshold": model.operating_threshold,
+        "parameters": sum(p.numel() for p in module.parameters()) if module else None,
+        "card": model_card(model),
+    }
+
+
+def explainer_entry(explainer: Explainer, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record says of an explainer.
+
+    Args:
+        explainer: The explainer.
+        params: That the suite sets; shown where the explainer itself does not tell its settings.
+    """
+    traits = traits_of(explainer)
+    return {
+        "class": type(explainer).__qualname__,
+        "params": settings_of(explainer) or dict(params),
+        "digest": traits.digest,
+        "needs": sorted(traits.needs),
+        "source": traits.source,
+    }
+
+
+def pairs_entry(pairs: Pairs) -> dict[str, Any]:
+    """Return what a record says of the pairs themselves; their source says the rest."""
+    rows = [pairs.row_id(i) for i in range(len(pairs))]
+    if pairs.contrast is not None:
+        rows += [pairs.image_digests[i] for i in pairs.contrast.tolist()]
+    return {
+        "name": pairs.name,
+        "n_pairs": len(pairs),
+        "n_identities": len(set(pairs.probe_identity.tolist())),
+        "excluded": Counter(one.reason for one in pairs.excluded),
+        "digest": hashlib.sha256("".join(rows).encode()).hexdigest(),
+    }
+
+
+def settings_of(subject: object) -> dict[str, Any]:
+    """Return all that a dataclass is made of, as plain data; functions and objects by their names.
+
+    >>> from fxeval.explainers.grad_cam import GradCAM
+    >>> settings_of(GradCAM(layer=("stage2", "stage4")))
+    {'layer': ['stage2', 'stage4'], 'objective': 'native'}
+    """
+    if not is_dataclass(subject) or isinstance(subject, type):
+        return {}
+    return {field.name: _plain(getattr(subject, field.name)) for field in fields(subject)}
+
+
+def _text_or_none(value: object) -> str | None:
+    """Return what user code may say of itself, as text."""
+    return None if value is None else str(value)
+
+
+def _plain(value: object) -> Any:  # noqa: ANN401  (plain JSON)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    if isinstance(value, PurePath):  # its folder is the machine's own
+        return value.name
+    return getattr(value, "__qualname__", type(value).__qualname__)

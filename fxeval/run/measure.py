@@ -1,0 +1,134 @@
+"""From a cell to its rows, and through them to its part of the record.
+
+explain -> rank -> remove -> embed -> ask -> rows; everything after the rows is
+``fxeval.statistics.results``. What the cells of a run share, devices and batches among it, is the
+bench's and the forward pool's.
+"""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from fxeval.engine.maps import ROWS_AT_ONCE
+from fxeval.metrics import CATALOGUE
+from fxeval.metrics.protocol import Ledger
+from fxeval.records.form import VerdictEntry
+from fxeval.records.schema import (
+    CellFacts,
+    CellPlan,
+    CellResult,
+    LimitEntry,
+    MetricEntry,
+    Row,
+)
+from fxeval.redaction import without_paths
+from fxeval.results import Outcome
+from fxeval.run.workshop import Subjects, Workshop
+from fxeval.statistics.results import results_of
+from fxeval.suite.cells import Cell
+
+GROUP_BYTES = 256 << 20
+"""Memory that the maps, orders and images of a group may take, besides the networks."""
+
+BYTES_PER_PIXEL = 128
+"""Of a row: its map and those of the controls, their ranks and sorting keys, its images."""
+
+
+def measure_cell(cell: Cell, subjects: Subjects, bench: Workshop) -> CellResult:
+    """Measure and judge one cell.
+
+    Args:
+        cell: What to measure.
+        subjects: The resolved model, explainer and pair source.
+        bench: What cells share: device, forward passes, loaded pairs, maps.
+
+    Returns:
+        The cell's part of the record.
+
+    Raises:
+        ContractError: If the model or the data can't be used at all; the explainer's faults are
+            states of rows instead.
+    """
+    started, forwards = time.perf_counter() - bench.verifying.seconds, bench.forwards
+    prepared = bench.prepare(cell, subjects)
+    if prepared.objection is not None:
+        return invalid_cell(cell, prepared.objection)
+    rows: list[Row] = []
+    ledgers: list[Ledger] = []
+    places = torch.arange(len(prepared.evidence.everyone))
+    for group in torch.split(places, rows_at_once(prepared.evidence.subject.size)):
+        group_evidence = prepared.evidence.take(group)
+        ledgers.append(CATALOGUE[cell.kind].measure(group_evidence, cell.parameters))
+        finished = [
+            row.model_copy(update={"reason": without_paths(row.reason)})
+            for row in ledgers[-1].rows(cell.id)
+        ]
+        bench.emit(finished)
+        rows += finished
+    facts = CellFacts(
+        seconds=time.perf_counter() - bench.verifying.seconds - started,
+        forwards=bench.forwards - forwards,
+        explaining=prepared.explaining,
+        networks=_distinct(network for ledger in ledgers for network in ledger.networks),
+        remarks=[
+            *_distinct(text for ledger in ledgers for text in ledger.remarks),
+            *bench.take_notes(),
+        ],
+    )
+    return results_of(plan_of(cell), facts, rows)
+
+
+def rows_at_once(size: tuple[int, int]) -> int:
+    """Return how many rows are measured together: what the memory holds, at most ``ROWS_AT_ONCE``.
+
+    A row has the same values in groups of any size.
+
+    >>> rows_at_once((112, 112)), rows_at_once((1024, 1024))
+    (16, 2)
+    """
+    return max(1, min(ROWS_AT_ONCE, GROUP_BYTES // (size[0] * size[1] * BYTES_PER_PIXEL)))
+
+
+def invalid_cell(cell: Cell, reason: str, outcome: Outcome = Outcome.INVALID) -> CellResult:
+    """Return the record of a cell that could not be measured at all."""
+    refusal = VerdictEntry(outcome=outcome, reason=reason)
+    return results_of(plan_of(cell), CellFacts(refusal=refusal), [])
+
+
+def plan_of(cell: Cell) -> CellPlan:
+    """Return what a cell is and asks, for the record."""
+    return CellPlan(
+        id=cell.id,
+        check=cell.check,
+        kind=cell.kind,
+        why=cell.why,
+        where=cell.where,
+        model=cell.model.name,
+        explainer=cell.explainer.name,
+        pairs=cell.pairs.name,
+        parameters=cell.parameters.model_dump(mode="json"),
+        confidence=cell.confidence,
+        on_inconclusive=cell.on_inconclusive,
+        metrics=[MetricEntry(**asdict(metric)) for metric in CATALOGUE[cell.kind].METRICS],
+        asked=[
+            LimitEntry(
+                metric=limit.metric,
+                **limit.written(),
+                under=dict(limit.under),
+                severity=limit.severity,
+                where=limit.where,
+            )
+            for limit in cell.limits
+        ],
+    )
+
+
+def _distinct(values: Any) -> list[Any]:  # noqa: ANN401
+    """Return values in the order in which they first came."""
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found

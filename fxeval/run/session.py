@@ -1,0 +1,163 @@
+"""What one process keeps while it runs cells: the bench, the row file, the progress line."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fxeval.contracts import ModelFile
+from fxeval.errors import FxevalError
+from fxeval.records.schema import CellResult
+from fxeval.records.store import RowFile
+from fxeval.records.store import plain as plain_json
+from fxeval.run.environment import describe
+from fxeval.run.workshop import Workshop
+from fxeval.suite.plan import Suite
+
+if TYPE_CHECKING:
+    import pytest
+
+QUIET_SECONDS = 30.0  # between two lines of progress where there is no terminal
+
+
+class Session:
+    """State of a pytest process that runs cells.
+
+    Args:
+        config: Of pytest.
+        run_id: Name of the run, the same in all processes.
+    """
+
+    def __init__(self, config: "pytest.Config", run_id: str) -> None:
+        worker = getattr(config, "workerinput", {})
+        _set_threads(config.getoption("--fx-threads"), int(worker.get("workercount", 1)))
+        folder = config.invocation_params.dir / config.getoption("--fx-reports") / run_id
+        name = f"rows-{worker['workerid']}.jsonl" if worker else "rows.jsonl"
+        self._rows = RowFile(folder / name)
+        self._progress = Progress(config)
+        # Activations of more images than this leave a CPU's cache, and every image gets slower.
+        fastest = 128 if torch.cuda.is_available() else 16
+        self._batch_size = int(config.getoption("--fx-batch-size") or fastest)
+        self.bench = Workshop(
+            batch_size=self._batch_size,
+            emit=self._rows.append,
+            progress=self._progress.show,
+            worker=int(worker.get("workerid", "gw0").removeprefix("gw")),
+        )
+        self._model: tuple[object, object] | None = None
+        self._suites: dict[Path, dict[str, Any]] = {}
+        self._environments: dict[tuple[Path, torch.device], dict[str, Any]] = {}
+
+    def loaded(self, subject: Any) -> Any:  # noqa: ANN401  (whatever a fixture returned)
+        """Return the model that a fixture meant; a file is read once for all cells in a row.
+
+        Raises:
+            FxevalError: If the file can't be trusted; again for every cell that wants it.
+        """
+        if not isinstance(subject, ModelFile) or hasattr(subject, "embed"):
+            return subject
+        if self._model is None or self._model[0] != subject:
+            self._model = None  # the one before goes before the next one comes
+            self.bench.release()
+            try:
+                self._model = subject, subject.load()
+            except FxevalError as error:
+                self._model = subject, error
+        found = self._model[1]
+        if isinstance(found, FxevalError):
+            raise found
+        return found
+
+    def plan(self, path: Path, suite: Suite, cells: Sequence[str]) -> None:
+        """Remember what a suite file asks for."""
+        self._suites[path] = {
+            "suite": {
+                "name": suite.name,
+                "title": suite.title,
+                # Outside of the current folder the path is the machine's own.
+                "path": suite.path.name if ".." in suite.path.parts else suite.path.as_posix(),
+                "digest": suite.digest,
+                "seed": suite.seed,
+            },
+            "formats": list(suite.formats),
+            "planned": list(cells),
+        }
+
+    def result(self, node: "pytest.Item", cell: CellResult) -> dict[str, Any]:
+        """Return a finished cell as plain data, with all that the record says beside it."""
+        self._progress.clear()
+        names = {"models": cell.model, "explainers": cell.explainer, "pairs": cell.pairs}
+        named = cell.model_copy(update={"nodeid": node.nodeid})
+        plain: dict[str, Any] = plain_json(
+            {
+                **self._suites[node.path],
+                "cell": named.model_dump(mode="json", by_alias=True),
+                "environment": self._environment(node.path.parent),
+                "subjects": {
+                    role: {names[role]: found[names[role]]} if names[role] in found else {}
+                    for role, found in self.bench.subjects.items()
+                },
+            }
+        )
+        return plain
+
+    def _environment(self, folder: Path) -> dict[str, Any]:
+        key = folder, self.bench.device
+        if key not in self._environments:
+            self._environments[key] = describe(self.bench.device, self._batch_size, folder)
+        return self._environments[key]
+
+
+def _set_threads(asked: int | None, workers: int) -> None:
+    """Share the cores among the workers; with ``asked``, results are equal for any number."""
+    if asked is not None or workers > 1:
+        torch.set_num_threads(asked or max(1, (os.cpu_count() or 1) // workers))
+
+
+class Progress:
+    """One live line on a terminal; a line every half minute elsewhere; nothing in a worker."""
+
+    def __init__(self, config: "pytest.Config") -> None:
+        self._capture = config.pluginmanager.getplugin("capturemanager")
+        self._silent = (
+            hasattr(config, "workerinput")
+            or config.getoption("quiet", 0) > 0
+            or not config.pluginmanager.hasplugin("terminalreporter")
+        )
+        self._writer = None if self._silent else config.get_terminal_writer()
+        self._live = sys.__stdout__ is not None and sys.__stdout__.isatty()
+        self._started: dict[tuple[str, str], float] = {}
+        self._last = time.monotonic()
+        self._width = 0
+
+    def show(self, cell: str, stage: str, done: int, total: int) -> None:
+        """Say how far a stage of a cell is."""
+        now = time.monotonic()
+        started = self._started.setdefault((cell, stage), now)
+        if self._silent or (not self._live and now - self._last < QUIET_SECONDS):
+            return
+        self._last = now
+        line = f"{cell}  {stage} {done}/{total} pairs"
+        if done < total and now > started:
+            line += f"  about {(now - started) / done * (total - done):.0f} s left"
+        self._write(("\r" if self._live else "\n") + line.ljust(self._width))
+        self._width = len(line)
+
+    def clear(self) -> None:
+        """Take the live line away."""
+        if self._live and self._width:
+            self._write("\r" + " " * self._width + "\r")
+            self._width = 0
+
+    def _write(self, text: str) -> None:
+        if self._writer is None:
+            return
+        if self._capture is None:
+            self._writer.write(text, flush=True)
+            return
+        with self._capture.global_and_fixture_disabled():
+            self._writer.write(text, flush=True)

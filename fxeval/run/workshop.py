@@ -1,0 +1,389 @@
+"""What the cells of a run share: device, forward passes, pairs, maps, re-drawn networks."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxeval.contracts import (
+    Crop,
+    Explainer,
+    FaceModel,
+    Pairs,
+    PairSource,
+    SaliencyMaps,
+    model_traits,
+)
+from fxeval.engine.chosen_pairs import chosen_rows, load_pairs, whole_rows
+from fxeval.engine.cost import Cost, metered
+from fxeval.engine.forward_pool import ForwardPool, PooledModel, precise
+from fxeval.engine.maps import Comparison, explain, why_unsupported
+from fxeval.engine.rows import TABLES, WHOLE_LISTS
+from fxeval.errors import (
+    ModelContractError,
+    UnsupportedError,
+)
+from fxeval.functional.randomisation import embedding_spread, randomise, redrawn_share
+from fxeval.hooks.returned import check_explainer
+from fxeval.metrics import CATALOGUE
+from fxeval.metrics.protocol import Evidence, OtherExplainer, Subject
+from fxeval.models.loading import check_loaded, device_of, with_module
+from fxeval.records.schema import Explaining, Network, Row
+from fxeval.redaction import PublicReason, public_counts
+from fxeval.run.cell_engine import CellEngine, NetworkHandle, Redrawing
+from fxeval.run.descriptions import explainer_entry, model_entry, pairs_entry
+from fxeval.seeding import seed_of
+from fxeval.suite.cells import Cell, Use
+from fxeval.verification.claims import entry_of
+from fxeval.verification.measured import Measured, ThresholdModel, measure_list
+
+CALIBRATION_IMAGES = 64  # crops that re-estimate the batch-norm statistics of a re-drawn network
+KEPT_MAPS = 16  # sets of maps kept for later cells
+
+Emit = Callable[[Sequence[Row]], None]
+Progress = Callable[[str, str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Subjects:
+    """What a cell's ids resolved to.
+
+    Attributes:
+        model: The face model.
+        explainer: The explainer.
+        source: The pair list.
+        others: Further models and explainers by name, by the parameter that names them.
+    """
+
+    model: FaceModel
+    explainer: Explainer
+    source: PairSource
+    others: Mapping[str, Mapping[str, FaceModel | Explainer]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A cell that is ready to be measured.
+
+    Attributes:
+        evidence: Of all its rows; ``take`` gives a group's.
+        objection: Why the model is not to be judged on these pairs, or None.
+        explaining: What its maps cost, filled while it is measured.
+    """
+
+    evidence: Evidence
+    objection: str | None
+    explaining: list[Explaining]
+
+
+class Workshop:
+    """Prepares the evidence of cell after cell, doing shared work once.
+
+    Args:
+        batch_size: Most images in one forward pass.
+        emit: Takes finished rows.
+        progress: Takes (cell id, stage, done, total).
+        worker: Number of this process among those of the run; ``auto`` spreads them over the GPUs.
+
+    Attributes:
+        pool: All forward passes.
+        subjects: What is known about models, explainers and pairs, for the record.
+        device: Of the cell measured last.
+        verifying: Forward passes and seconds spent on verification baselines, of no cell's own.
+        emit: Takes finished rows.
+    """
+
+    def __init__(self, *, batch_size: int, emit: Emit, progress: Progress, worker: int = 0) -> None:
+        self.pool = ForwardPool(batch_size=batch_size)
+        self.subjects: dict[str, dict[str, dict[str, Any]]] = {
+            "models": {}, "explainers": {}, "pairs": {},
+        }  # fmt: skip
+        self.device = torch.device("cpu")
+        self.emit = emit
+        self._progress = progress
+        self._worker = worker
+        self._admitted: FaceModel | None = None
+        self.verifying = Cost()
+        self._baselines: dict[tuple[Any, ...], Measured | ModelContractError] = {}
+        self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}
+        self._pairs: dict[tuple[Any, ...], Pairs] = {}
+        self._set_aside: dict[int, Counter[str]] = {}
+        self._maps: dict[tuple[Any, ...], tuple[SaliencyMaps, Cost, list[str]]] = {}
+        self._told: dict[str, None] = {}
+        self._redrawn: dict[str, PooledModel] = {}
+        self._networks: dict[str, Network] = {}
+        self._unpooled_forwards = 0
+
+    def prepare(self, cell: Cell, subjects: Subjects) -> Prepared:
+        """Return everything a protocol may ask for, lazily.
+
+        Raises:
+            ContractError: If the model or the pairs can't be used.
+            UnsupportedError: If the explainer can't explain this kind of model.
+        """
+        for role, use in zip(self.subjects, (cell.model, cell.explainer, cell.pairs), strict=True):
+            self.subjects[role].pop(use.name, None)
+        check_explainer(cell.explainer.name, subjects.explainer)
+        model = self._admit(cell, subjects.model)
+        pairs = self._load(cell, subjects.source, model.crop)
+        self._describe(cell, subjects, pairs)
+        reason = why_unsupported(subjects.explainer, model)
+        if reason is not None:
+            raise UnsupportedError(
+                f"{cell.explainer.name} cannot explain {cell.model.name}: {reason}"
+            )
+        model, objection = self._verified(cell, model, subjects.source)
+        pooled = PooledModel(model, self.pool, _model_key(cell, model))
+        table = TABLES[CATALOGUE[cell.kind].ROWS](pairs)
+        explaining: list[Explaining] = []
+        engine = CellEngine(self, cell, subjects.explainer, subjects.source, explaining)
+        own = engine.subject(
+            cell.model.name,
+            NetworkHandle("trained", pooled.key, lambda: pooled),
+            pairs,
+            table.faces,
+        )
+        evidence = Evidence(
+            rows=table.rows,
+            everyone=table.rows,
+            turned=table.turned,
+            subject=own,
+            engine=engine,
+            seed_of=lambda purpose, row, label: seed_of(cell.seed, purpose, row, label),
+            others={
+                parameter: [self._other(cell, engine, name, one, subjects.source)
+                            for name, one in named.items()]
+                for parameter, named in subjects.others.items()
+            },
+        )  # fmt: skip
+        return Prepared(evidence, objection, explaining)
+
+    def _other(
+        self, cell: Cell, engine: "CellEngine", name: str, other: FaceModel | Explainer,
+        source: PairSource,
+    ) -> Subject | OtherExplainer:  # fmt: skip
+        """Return a further model as a subject in its own crop, or a further explainer."""
+        if not isinstance(other, FaceModel):
+            check_explainer(name, other)
+            return OtherExplainer(name, other)
+        model = self._admit(cell, other)
+        pairs = self._load(cell, source, model.crop)
+        pooled = PooledModel(model, self.pool, _digest("other", name, _model_key(cell, model)))
+        return engine.subject(
+            name, NetworkHandle("trained", pooled.key, lambda: pooled), pairs, pairs.faces()
+        )
+
+    def release(self) -> None:
+        """Let go of networks; what was measured of them stays."""
+        self._admitted = None
+        self._redrawn = {}
+
+    @property
+    def forwards(self) -> int:
+        """Images that passed a network for the cells so far, through the pool or not."""
+        return self.pool.forwards + self._unpooled_forwards - self.verifying.forwards
+
+    def take_notes(self) -> list[str]:
+        """Return what the pool has to say since last asked."""
+        notes, self.pool.halvings = self.pool.halvings, []
+        return notes
+
+    def take_told(self) -> list[str]:
+        """Return what user code said since last asked: for whoever runs, and for no record."""
+        told, self._told = list(self._told), {}
+        return told
+
+    def _admit(self, cell: Cell, model: FaceModel) -> FaceModel:
+        """Move a model to the cell's device and try it once."""
+        self.device = _device(cell.device, self._worker)
+        if model.module is not None:
+            model.module.to(self.device)
+        if model is not self._admitted:
+            with precise(self.device):
+                check_loaded(model)
+            self._admitted = model
+        return model
+
+    def _verified(
+        self, cell: Cell, model: FaceModel, source: PairSource
+    ) -> tuple[FaceModel, str | None]:
+        """Return the model as the suite wants it used, and why it is not to be judged, if so."""
+        asked = cell.verification
+        key = (_model_key(cell, model), _fixture(cell, cell.pairs), asked.flip_fusion, self.device)
+        if key not in self._baselines:
+            try:
+                measured = measure_list(
+                    model,
+                    source,
+                    self.pool,
+                    flip_fusion=asked.flip_fusion,
+                    progress=lambda done, total: self._progress(cell.id, "verifying", done, total),
+                )
+                self.verifying.forwards += measured.forwards
+                self.verifying.seconds += measured.seconds
+                self._baselines[key] = measured
+            except ModelContractError as error:  # at an image that it would come to again
+                self._baselines[key] = error
+        found = self._baselines[key]
+        if isinstance(found, ModelContractError):
+            raise found
+        if found.fault:
+            self._told[found.fault] = None
+        names = (source.name, cell.pairs.id)
+        entry = entry_of(found, model, names, asked)
+        about = {"model": cell.model.name, "pairs": cell.pairs.name}
+        self.subjects["models"][cell.model.name]["verification"] = {**about, **entry}
+        objection = "; ".join(entry["objections"]) or None
+        if asked.operating_threshold == "vendor":
+            return model, objection
+        return ThresholdModel(model, entry["operating_threshold"]["value"]), objection
+
+    def _load(self, cell: Cell, source: PairSource, crop: Crop) -> Pairs:
+        is_whole = CATALOGUE[cell.kind].ROWS in WHOLE_LISTS
+        key = (_fixture(cell, cell.pairs), cell.n, cell.seed, crop, is_whole)
+        if key not in self._pairs:
+            listing = source.listing()
+            aside = Counter(reason for reason in listing.set_aside if reason)
+            if is_whole:
+                rows = whole_rows(listing, cell.n, cell.seed, cell.pairs.id)
+            else:
+                rows = chosen_rows(listing, cell.n, cell.seed, cell.pairs.id)
+            self._pairs[key] = load_pairs(source, listing.take(rows), crop)
+            self._set_aside[id(self._pairs[key])] = aside
+        return self._pairs[key]
+
+    def explained(
+        self, cell: Cell, by: OtherExplainer, network: NetworkHandle, asked: Comparison, name: str
+    ) -> tuple[SaliencyMaps, Explaining]:
+        """Return the maps of some comparisons, made once, and what they cost when they were."""
+        is_own = by.name == cell.explainer.name
+        what: object = _fixture(cell, cell.explainer) if is_own else (by.name, id(by.explainer))
+        about = (what, network.key, id(asked.faces.images), name)
+        key = (*about, cell.seed, self.device)
+        is_new = key not in self._maps
+        if is_new:
+            while len(self._maps) >= KEPT_MAPS:
+                self._maps.pop(next(iter(self._maps)))
+            stage = "explaining" if network.label == "trained" else f"explaining {network.label}"
+            model, pooled = network.get(), self.pool.forwards
+            told: list[str] = []
+            with metered(model.module, self.pool) as cost, precise(self.device):
+                maps = explain(
+                    by.explainer,
+                    model,
+                    asked,
+                    seed=cell.seed,
+                    progress=lambda done, total: self._progress(cell.id, stage, done, total),
+                    tell=told.append,
+                )
+            self._unpooled_forwards += cost.forwards - (self.pool.forwards - pooled)
+            self._maps[key] = maps, cost, told
+        maps, cost, told = self._maps[key]
+        self._told |= dict.fromkeys(told)
+        return maps, Explaining(
+            network=network.label,
+            side=name,
+            n_maps=len(asked),
+            was_shared=not is_new,
+            **asdict(cost),
+        )
+
+    def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> "Redrawing":
+        """Return the re-drawn network and what is known of it; built anew if it was let go."""
+        key = _digest(network.key, cell.seed, index, *pairs.image_digests)
+        label = f"re-drawn network {index + 1}"
+
+        def calibration(model: FaceModel) -> Tensor:
+            return pairs.images[:CALIBRATION_IMAGES].to(device_of(model)).float() / 255.0
+
+        def get() -> PooledModel:
+            if key not in self._redrawn:
+                model = network.get()
+                assert model.module is not None
+                copy = randomise(model.module, calibration(model), cell.seed, index)
+                changed = with_module(model.model, copy, digest=key)
+                self._redrawn = {key: PooledModel(changed, self.pool, key)}  # only the last is kept
+            return self._redrawn[key]
+
+        if key not in self._networks:
+            before, after = network.get(), get()
+            assert before.module is not None
+            assert after.module is not None
+            self._networks[key] = Network(
+                name=label,
+                spread=embedding_spread(after.embed(calibration(before))),
+                redrawn_share=redrawn_share(before.module, after.module),
+            )
+        return Redrawing(NetworkHandle(label, key, get), self._networks[key])
+
+    def _describe(self, cell: Cell, subjects: Subjects, pairs: Pairs) -> None:
+        self.subjects["models"][cell.model.name] = model_entry(subjects.model)
+        self.subjects["explainers"][cell.explainer.name] = explainer_entry(
+            subjects.explainer, cell.explainer.params
+        )
+        self.subjects["pairs"][cell.pairs.name] = {
+            **pairs_entry(pairs),
+            "banner": subjects.source.banner,
+            "excluded": self._quoted(
+                f"pairs '{pairs.name}', excluded", Counter(one.reason for one in pairs.excluded)
+            ),
+            "set_aside": self._quoted(
+                f"pairs '{pairs.name}', never explained", self._set_aside[id(pairs)]
+            ),
+            "card": self._card(cell, subjects.source),
+        }
+
+    def _card(self, cell: Cell, source: PairSource) -> dict[str, Any] | None:
+        """Return what a source says of its data; None if it says nothing."""
+        key = _fixture(cell, cell.pairs)
+        if key not in self._cards:
+            card = getattr(source, "card", None)
+            self._cards[key] = asdict(card()) if card is not None else None
+        found = self._cards[key]
+        if found is None:
+            return None
+        failures = self._quoted(f"pairs '{source.name}', unusable", found["failures"])
+        return {**found, "failures": failures}
+
+    def _quoted(self, about: str, counts: Mapping[str, int]) -> dict[str, int]:
+        """Return how often each reason came, for the record; those it does not quote are told."""
+        for reason, number in counts.items():
+            if not isinstance(reason, PublicReason):
+                self._told[f"{about}: {reason} ({number})"] = None
+        return public_counts(counts)
+
+
+def _fixture(cell: Cell, use: Use) -> tuple[str, str, str]:
+    """Name what decides a subject: the suite file it is seen from, the fixture, the parameters.
+
+    Never its ``repr``, which need not show all that makes it differ.
+    """
+    return cell.where.rsplit(":", 2)[0], use.id, json.dumps(use.params, sort_keys=True)
+
+
+def _model_key(cell: Cell, model: FaceModel) -> str:
+    """Name a model by its fixture, its weights and how it is fed and read."""
+    card = model_traits(model).card
+    how = model.crop, model.similarity, model.operating_threshold, card.digest if card else ""
+    return _digest(*_fixture(cell, cell.model), model.digest, *how)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
+
+
+def _device(name: str, worker: int) -> torch.device:
+    if name == "auto" and torch.cuda.is_available():
+        return torch.device("cuda", worker % torch.cuda.device_count())
+    if name == "auto":
+        return torch.device("cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelContractError(
+            f"device '{name}' asked for, but there is no CUDA device. Set device: auto or cpu."
+        )
+    return torch.device(name)

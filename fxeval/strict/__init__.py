@@ -1,0 +1,1 @@
+"""Strict reading of what people write: YAML with places, forms, parameters, names."""

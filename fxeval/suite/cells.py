@@ -1,0 +1,76 @@
+"""A cell, the unit of evaluation: what a suite asks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fxeval.statistics.limits import Limit
+from fxeval.verification.demands import Verification
+
+
+@dataclass(frozen=True)
+class Use:
+    """A subject as a suite names it.
+
+    Attributes:
+        id: Of the fixture.
+        params: Set in the suite.
+        where: ``file:line:column``.
+        alias: Another name in this suite, so that one fixture can be used with several settings.
+    """
+
+    id: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
+    alias: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name in reports: the alias if there is one."""
+        return self.alias or self.id
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One check x model x explainer x pair list: one pytest test.
+
+    Attributes:
+        id: ``check[model-explainer-pairs]``, unique in the suite.
+        suite: Name of the suite.
+        check: Id of the check in the suite.
+        kind: What is measured, for example ``faithfulness.deletion_insertion``.
+        why: The suite's sentence on why it matters.
+        model: The face model.
+        explainer: The explainer.
+        pairs: The pair list.
+        n: Number of mated pairs to measure; None = all.
+        parameters: The kind's validated parameters object (``fxeval.metrics.<kind>.Parameters``).
+        limits: What must hold.
+        seed: The suite's seed.
+        confidence: Two-sided confidence of the intervals.
+        on_inconclusive: What an undecided interval does to the test: ``fail`` or ``warn``.
+        on_unsupported: What an explainer that cannot explain this kind of model does to the test:
+            ``fail`` or ``skip``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        where: ``file:line:column`` of the check.
+        verification: What is asked of the model before it is explained.
+    """
+
+    id: str
+    suite: str
+    check: str
+    kind: str
+    why: str
+    model: Use
+    explainer: Use
+    pairs: Use
+    n: int | None
+    parameters: Any
+    limits: tuple[Limit, ...]
+    seed: int
+    confidence: float
+    on_inconclusive: Literal["fail", "warn"]
+    on_unsupported: Literal["fail", "skip"]
+    device: str
+    where: str
+    verification: Verification = field(default_factory=Verification)

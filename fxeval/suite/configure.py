@@ -1,0 +1,62 @@
+"""Applies the parameters of a suite to a subject that a fixture made."""
+
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from fxeval.errors import FxevalError, SuiteError, for_a_record
+from fxeval.redaction import of_user_code
+from fxeval.strict.parameters import known_of, typed
+from fxeval.suite.cells import Use
+
+T = TypeVar("T")
+
+
+def configured(subject: T, use: Use, role: str, folder: Path | None = None) -> T:
+    """Return the subject with the suite's parameters, itself if there are none.
+
+    Parameters are fields of a dataclass; a subject that is none takes none. Relative paths start at
+    the suite's folder; those of a subject with a ``root`` start there, and the root at the suite's.
+
+    Args:
+        subject: What the fixture returned.
+        use: Names it and gives the parameters.
+        role: ``model``, ``explainer`` or ``pairs``, for messages.
+        folder: Of the suite; None = the current one.
+
+    Raises:
+        SuiteError: With the place in the suite, if a parameter does not exist or is refused.
+    """
+    if not use.params:
+        return subject
+    if not is_dataclass(subject) or isinstance(subject, type):
+        raise SuiteError(
+            f"{use.where}: error: {role} '{use.id}' takes no parameters, got "
+            f"{', '.join(use.params)}. Make {type(subject).__name__} a dataclass whose fields are "
+            "the parameters, or remove 'params'."
+        )
+    kind, start = type(subject), f"{use.where}: error: {role} '{use.id}'"
+    known = known_of(kind)
+    values, wrong = typed(kind, use.params)
+    for name in use.params:
+        if name not in known:
+            raise SuiteError(f"{start} has no parameter '{name}'. {wrong[name]}")
+    for name, message in wrong.items():
+        raise SuiteError(f"{start}: '{name}' {message}.")
+    suite = folder or Path()
+    starts = {name: suite if name == "root" or "root" not in known else Path() for name in known}
+    try:
+        placed = {
+            name: _placed(value, use.params[name], starts[name]) for name, value in values.items()
+        }
+        return replace(subject, **placed)
+    except (FxevalError, TypeError, ValueError) as error:
+        said = for_a_record(error) if isinstance(error, FxevalError) else of_user_code(error)
+        raise SuiteError(f"{start}: {error}", public=f"{start}: {said}") from error
+
+
+def _placed(value: object, given: object, folder: Path) -> object:
+    """Return a path as it starts at a folder; empty text stays, for the subject to refuse."""
+    if not isinstance(value, Path):
+        return value
+    return folder / value if given else given

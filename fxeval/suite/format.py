@@ -1,0 +1,351 @@
+"""The forms of a suite file: which keys there are, of what type, and in plain words what is wrong.
+
+Every default of the format stands here or in the ``Parameters`` of a kind of check.
+"""
+
+import re
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
+
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic.json_schema import SkipJsonSchema
+
+from fxeval.metrics import CATALOGUE
+from fxeval.results import Severity
+from fxeval.strict.forms import Strict, branch
+from fxeval.verification.figures import QUANTITIES, THRESHOLDS
+
+# They need arguments, or would turn a verdict into something else.
+_REFUSED_MARKS = {"filterwarnings", "parametrize", "skip", "skipif", "usefixtures", "xfail"}
+NAME = "^[A-Za-z][A-Za-z0-9_-]{0,79}$"
+"""Of a suite, a check or a subject."""
+ROLE = "x-fxeval-role"
+"""Marks, in the JSON Schema, where an id of a role stands (``fxeval.suite.schema``)."""
+_DEVICE = "^(auto|cpu|cuda(:[0-9]{1,3})?)$"
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(NAME[1:-1], text):
+        raise ValueError("expected a letter, then letters, digits, '-' and '_', 80 at most")
+    return text
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(_DEVICE[1:-1], text):
+        raise ValueError("expected auto, cpu, cuda or cuda:N")
+    return text
+
+
+def _mark(text: str) -> str:
+    if _name(text) in _REFUSED_MARKS or "-" in text:
+        raise ValueError("expected the plain name of a pytest mark, one that leaves verdicts alone")
+    return text
+
+
+def _once(values: list[Any]) -> list[Any]:
+    if len(set(values)) != len(values):
+        raise ValueError("every entry at most once")
+    return values
+
+
+def _check_id(text: str) -> str:
+    if re.match(r"(setup|teardown|setUp|tearDown|pytest)", text):
+        raise ValueError("expected a name without a meaning of its own for pytest")
+    return text
+
+
+def _pinned(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("expected text or a number")
+    return value if isinstance(value, str) else float(value)
+
+
+def _schema(**keys: Any) -> Any:  # noqa: ANN401  (pydantic's FieldInfo, which it calls Any)
+    """Say more in the JSON Schema than pydantic can read from a type."""
+    return Field(json_schema_extra=keys)
+
+
+_Name = Annotated[str, AfterValidator(_name), _schema(pattern=NAME)]
+_AtLeastZero = Annotated[float, Field(ge=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Pinned = Annotated[Any, AfterValidator(_pinned), _schema(type=["string", "number"])]
+_OneOrMore = Field(min_length=1)
+
+_ModelId = Annotated[_Name, _schema(**{ROLE: "model"})]
+_ExplainerId = Annotated[_Name, _schema(**{ROLE: "explainer"})]
+_PairsId = Annotated[_Name, _schema(**{ROLE: "pairs"})]
+
+
+class Use(Strict):
+    """A subject with parameters, or under another name.
+
+    Attributes:
+        use: Id: what comes with fxeval, or a fixture of your own.
+        params: Parameters: fields of what the fixture returns.
+        name: Its name in this suite, so that one id can be used with several settings.
+    """
+
+    use: _Name
+    params: dict[str, Any] = {}
+    name: Annotated[_Name | None, Field(alias="as")] = None
+
+
+class Model(Use):
+    """A face model with parameters, or under another name."""
+
+    use: _ModelId
+
+
+class Explainer(Use):
+    """An explainer with parameters, or under another name."""
+
+    use: _ExplainerId
+
+
+class Pairs(Use):
+    """A pair list, and how much of it to measure.
+
+    Attributes:
+        n: Number of its mated pairs to measure; all unless given.
+    """
+
+    use: _PairsId
+    n: Annotated[int, Field(ge=1)] | None = None
+
+
+def _name_or_use(entry: object) -> str:
+    return branch("name" if isinstance(entry, str) else "use")
+
+
+_NAME_TAG, _USE_TAG, _EITHER = Tag(branch("name")), Tag(branch("use")), Discriminator(_name_or_use)
+_AModel = Annotated[Annotated[_ModelId, _NAME_TAG] | Annotated[Model, _USE_TAG], _EITHER]
+_AnExplainer = Annotated[
+    Annotated[_ExplainerId, _NAME_TAG] | Annotated[Explainer, _USE_TAG], _EITHER
+]
+_APairList = Annotated[Annotated[_PairsId, _NAME_TAG] | Annotated[Pairs, _USE_TAG], _EITHER]
+
+Models: TypeAlias = Annotated[list[_AModel], _OneOrMore]
+Explainers: TypeAlias = Annotated[list[_AnExplainer], _OneOrMore]
+PairLists: TypeAlias = Annotated[list[_APairList], _OneOrMore]
+
+
+class Margin(Strict):
+    """By how much a control must be beaten: one of the two.
+
+    Attributes:
+        absolute: In the metric's unit.
+        relative: As a fraction of the control's value.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    absolute: _AtLeastZero = 0.0
+    relative: _AtLeastZero = 0.0
+
+
+class Limit(Strict):
+    """What must hold.
+
+    Which keys go together is checked by ``fxeval.suite.rules``.
+
+    Attributes:
+        metric: What is limited.
+        at_most: Passes if the whole interval is at most this.
+        at_least: Passes if the whole interval is at least this.
+        better_than: control.<name>: passes if the improvement over this control is above zero, or
+            above the margin ``by``.
+        by: The margin over the control.
+        under: The conditions it is about, such as {fill: blur}; every one unless given.
+        fill: Short for under: {fill: ...}.
+        severity: critical decides the cell; warning and info are shown.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": [key]} for key in ("at_most", "at_least", "better_than")],
+            "dependentRequired": {"by": ["better_than"]},
+            "not": {"required": ["fill", "under"]},
+        }
+    )
+
+    metric: str
+    at_most: float | None = None
+    at_least: float | None = None
+    better_than: Annotated[str, _schema(pattern=r"^control\.")] | None = None
+    by: Margin | None = None
+    under: Annotated[dict[str, _Pinned], _OneOrMore] | None = None
+    fill: str | None = None
+    severity: Severity = "critical"
+
+
+class Check(Strict):
+    """A check, without the parameters of its kind.
+
+    Attributes:
+        id: Its name, unique in the suite.
+        kind: What is measured.
+        why: Why it matters, for the reader of a scorecard.
+        limits: What must hold.
+        models: The face models it runs on; the suite's unless given.
+        explainers: The explainers it runs on; the suite's unless given.
+        pairs: The pair lists it runs on; the suite's unless given.
+        marks: Names of pytest marks.
+    """
+
+    id: Annotated[_Name, AfterValidator(_check_id)]
+    kind: Literal[tuple(CATALOGUE)]  # type: ignore[valid-type]
+    why: str = ""
+    limits: Annotated[list[Limit], _OneOrMore]
+    models: Models | None = None
+    explainers: Explainers | None = None
+    pairs: PairLists | None = None
+    marks: Annotated[
+        list[
+            Annotated[str, AfterValidator(_mark), _schema(pattern="^[A-Za-z][A-Za-z0-9_]{0,79}$")]
+        ],
+        AfterValidator(_once),
+        _schema(uniqueItems=True),
+    ] = []
+
+
+class CheckOfNoKind(Check):
+    """A check whose kind cannot be told: what any check has is judged all the same."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+def _of_kind(kind: str, protocol: ModuleType) -> type[Check]:
+    """Return the form of the checks of one kind: with its parameters, and limits on its metrics."""
+    name = "".join(word.title() for word in re.findall("[a-z]+", kind.rpartition(".")[2]))
+    metrics = [
+        {"const": metric.name, "title": metric.title, "description": metric.meaning}
+        for metric in protocol.METRICS
+    ]
+    limit = create_model(
+        f"{name}Limit",
+        __base__=Limit,
+        __doc__="What must hold.",
+        metric=(Annotated[str, _schema(oneOf=metrics)], ...),
+    )
+    fields: dict[str, Any] = {
+        "kind": (Literal[kind], ...),
+        "limits": (Annotated[list[limit], _OneOrMore], ...),  # type: ignore[valid-type]
+    }
+    bases = (Check, protocol.Parameters)
+    return create_model(f"{name}Check", __base__=bases, __doc__=protocol.__doc__, **fields)
+
+
+CHECKS: Mapping[str, type[Check]] = {
+    kind: _of_kind(kind, protocol) for kind, protocol in CATALOGUE.items()
+}
+"""The form of a check, by its kind."""
+
+
+def _kind_of(check: object) -> str:
+    kind = check.get("kind") if isinstance(check, dict) else None
+    return branch(kind if isinstance(kind, str) and kind in CHECKS else "")
+
+
+if TYPE_CHECKING:
+    _ACheck: TypeAlias = Check
+else:
+    _FORMS = [Annotated[form, Tag(branch(kind))] for kind, form in CHECKS.items()]
+    _NO_KIND = Annotated[SkipJsonSchema[CheckOfNoKind], Tag(branch(""))]
+    _ACheck = Annotated[Union[(*_FORMS, _NO_KIND)], Discriminator(_kind_of)]
+
+
+class Defaults(Strict):
+    """What holds for every check.
+
+    Attributes:
+        seed: Of everything random.
+        device: auto, cpu, cuda or cuda:N.
+        confidence: Two-sided confidence of the intervals.
+        on_inconclusive: What an undecided interval does to the test.
+        on_unsupported: What an explainer that cannot explain a kind of model does to the test.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 20260101
+    device: Annotated[str, AfterValidator(_device), _schema(pattern=_DEVICE)] = "auto"
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    on_inconclusive: Literal["fail", "warn"] = "fail"
+    on_unsupported: Literal["fail", "skip"] = "fail"
+
+
+class Demand(Strict):
+    """A figure of verification that must hold.
+
+    Which of the two forms goes with a figure is checked by ``fxeval.suite.rules``.
+
+    Attributes:
+        metric: The figure.
+        at_most: For a figure of which lower is better.
+        at_least: For a figure of which higher is better.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["at_most"]}, {"required": ["at_least"]}]}
+    )
+
+    metric: Literal[tuple(QUANTITIES)]  # type: ignore[valid-type]
+    at_most: _Share | None = None
+    at_least: _Share | None = None
+
+
+class Verification(Strict):
+    """What is asked of the models before they are explained.
+
+    Attributes:
+        flip_fusion: Fuse an image's embedding with that of its mirror image.
+        operating_threshold: vendor, the model's own, or the name of one that is measured.
+        limits: Figures that must hold.
+        models: Names of the models it is about; all unless given.
+    """
+
+    flip_fusion: bool = False
+    operating_threshold: Literal[("vendor", *THRESHOLDS)] = "vendor"  # type: ignore[valid-type]
+    limits: Annotated[list[Demand], _OneOrMore] | None = None
+    models: (
+        Annotated[list[_Name], _OneOrMore, AfterValidator(_once), _schema(uniqueItems=True)] | None
+    ) = None
+
+
+class Report(Strict):
+    """What is written after a run.
+
+    Attributes:
+        formats: html is the scorecard, json the record.
+    """
+
+    formats: Annotated[
+        list[Literal["html", "json"]], _OneOrMore, AfterValidator(_once), _schema(uniqueItems=True)
+    ] = ["html", "json"]
+
+
+class Suite(Strict):
+    """A suite of checks on explanations of face-recognition models.
+
+    Attributes:
+        fxeval: Version of the format; the first key.
+        suite: Its name.
+        title: Its name for people.
+        defaults: What holds for every check.
+        models: Face models, for the checks that name none of their own.
+        explainers: Explainers, for the checks that name none of their own.
+        pairs: Pair lists, for the checks that name none of their own.
+        verification: What is asked of the models before they are explained.
+        checks: What is measured, and what must hold.
+        report: What is written after a run.
+    """
+
+    fxeval: Literal[1]
+    suite: _Name
+    title: str = ""
+    defaults: Defaults = Defaults()
+    models: Models | None = None
+    explainers: Explainers | None = None
+    pairs: PairLists | None = None
+    verification: Verification | None = None
+    checks: Annotated[list[_ACheck], _OneOrMore]
+    report: Report = Report()

@@ -1,0 +1,160 @@
+"""From a suite file to a validated suite; every fault of the file at once, with its place.
+
+The format is version 1: ``suites/quickstart.yaml`` shows it. ``fxeval.suite.format`` says which
+keys there are and of what type, ``fxeval.suite.rules`` which go together; here a file without
+faults becomes a plan. No default is filled in later than here, and no name is left unchecked but
+the values of a subject's ``params``, for which the caller may hand in a check of its own.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from fxeval.metrics import CATALOGUE
+from fxeval.statistics.limits import FORMS, Limit
+from fxeval.strict.forms import judged
+from fxeval.strict.yaml_file import Document, Loc, read
+from fxeval.suite import format as forms
+from fxeval.suite.plan import Check, Suite
+from fxeval.suite.rules import (
+    CheckParams,
+    KnownIds,
+    Rules,
+    Subjects,
+    SubjectsOfASuite,
+    check_head,
+    fixture_id,
+)
+from fxeval.verification.demands import Verification
+
+__all__ = ["CheckParams", "KnownIds", "fixture_id", "load"]
+
+
+def load(path: Path, known: KnownIds, *, check_params: CheckParams | None = None) -> Suite:
+    """Read and validate a suite file; no subject is loaded.
+
+    Args:
+        path: Of the YAML file.
+        known: The ids for which a fixture exists.
+        check_params: Called with (role, id, params) of every subject; returns (key, message) for
+            each parameter that is wrong, and the message is shown at that key.
+
+    Returns:
+        The suite with every default filled in.
+
+    Raises:
+        SuiteError: Holding every fault of the file, by line.
+    """
+    document = read(path)
+    check_head(document)
+    form, left = judged(document, forms.Suite, (), document.data, free={"params"})
+    named = SubjectsOfASuite(document, left, known, check_params)
+    subjects = {
+        number: named.of_check(("checks", number), check)
+        for number, check in enumerate(left.get("checks") or ())
+        if check is not None
+    }
+    Rules(document, left).check(subjects)
+    document.raise_faults()
+    assert form is not None, "a form that could not be read has a fault"
+    suite = _Planned(document, subjects).suite(path, form)
+    canonical = json.dumps(
+        {"fxeval": 1, "suite": _plain(suite)}, sort_keys=True, separators=(",", ":")
+    )
+    return replace(suite, digest=hashlib.sha256(canonical.encode()).hexdigest())
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """Makes a plan of the forms of a suite without faults.
+
+    Attributes:
+        document: For places.
+        subjects: Of every check.
+    """
+
+    document: Document
+    subjects: Mapping[int, Subjects]
+
+    def suite(self, path: Path, form: forms.Suite) -> Suite:
+        """Return the suite, without its digest."""
+        return Suite(
+            path=path,
+            name=form.suite,
+            title=_one_line(form.title) or form.suite,
+            **form.defaults.model_dump(),
+            checks=tuple(self._check(number, check) for number, check in enumerate(form.checks)),
+            formats=tuple(form.report.formats),
+            digest="",
+            verification=self._verification(form.verification),
+        )
+
+    def _check(self, number: int, form: forms.Check) -> Check:
+        kind, loc = CATALOGUE[form.kind], ("checks", number)
+        given = form.model_fields_set & set(kind.Parameters.model_fields)
+        return Check(
+            id=form.id,
+            kind=form.kind,
+            why=_one_line(form.why),
+            parameters=kind.Parameters(**{name: getattr(form, name) for name in given}),
+            limits=tuple(
+                self._limit((*loc, "limits", position), limit)
+                for position, limit in enumerate(form.limits)
+            ),
+            **self.subjects[number],
+            marks=tuple(form.marks),
+            where=self.document.where(loc),
+        )
+
+    def _limit(self, loc: Loc, form: forms.Limit) -> Limit:
+        key = next(key for key in FORMS if getattr(form, key) is not None)
+        margin = {} if form.by is None else {"by": form.by.model_dump(exclude_unset=True)}
+        shorthand = {} if form.fill is None else {"fill": form.fill}
+        return FORMS[key](
+            form.metric,
+            under=form.under or shorthand,
+            severity=form.severity,
+            where=self.document.where(loc),
+            **{key: getattr(form, key)},
+            **margin,
+        )
+
+    def _verification(self, form: forms.Verification | None) -> Verification | None:
+        """Return what the suite asks of its models, None if it does not say."""
+        if form is None:
+            return None
+        return Verification(
+            flip_fusion=form.flip_fusion,
+            operating_threshold=form.operating_threshold,
+            limits=tuple(
+                self._demand(("verification", "limits", number), demand)
+                for number, demand in enumerate(form.limits or ())
+            ),
+            models=None if form.models is None else tuple(map(fixture_id, form.models)),
+        )
+
+    def _demand(self, loc: Loc, form: forms.Demand) -> Limit:
+        key = "at_least" if form.at_most is None else "at_most"
+        return FORMS[key](form.metric, where=self.document.where(loc), **{key: getattr(form, key)})
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _plain(value: object) -> object:
+    """Return what decides a suite's digest as plain values: all but the places and the path."""
+    if is_dataclass(value) and not isinstance(value, type):
+        names = {field.name for field in fields(value)} - {"where", "path", "digest"}
+        if isinstance(value, Suite) and value.verification is None:
+            names.remove("verification")  # suites that do not say it keep their digest
+        return {name: _plain(getattr(value, name)) for name in names}
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,152 @@
+"""What a suite asks for, and the cells that follow from it."""
+
+import json
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from fxeval.errors import SuiteError
+from fxeval.statistics.limits import Limit
+from fxeval.suite.cells import Cell, Use
+from fxeval.verification.demands import Verification
+
+MAX_CELLS = 10_000
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A face model, explainer or pair list as a suite lists it.
+
+    Attributes:
+        name: Its name in this suite; the fixture's id unless the suite gave another with ``as``.
+        use: The fixture's id and the parameters for it.
+        n: Number of mated pairs to measure, >= 1; None = all. Pair lists only.
+    """
+
+    name: str
+    use: Use
+    n: int | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of a suite, nothing left to fill in.
+
+    Attributes:
+        id: Unique in the suite.
+        kind: Key of ``fxeval.metrics.CATALOGUE``.
+        why: Why it matters; may be empty.
+        parameters: The kind's ``Parameters`` object.
+        limits: What must hold; at least one.
+        models: The face models it runs on.
+        explainers: The explainers it runs on.
+        pairs: The pair lists it runs on.
+        marks: Names of pytest marks.
+        where: ``file:line:column``.
+    """
+
+    id: str
+    kind: str
+    why: str
+    parameters: Any
+    limits: tuple[Limit, ...]
+    models: tuple[Subject, ...]
+    explainers: tuple[Subject, ...]
+    pairs: tuple[Subject, ...]
+    marks: tuple[str, ...]
+    where: str
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite file, validated, with its defaults filled in.
+
+    Attributes:
+        path: The file, as given.
+        name: Of the suite.
+        title: For people; the name if the file has none.
+        seed: Of everything random, >= 0.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        confidence: Two-sided confidence of the intervals, in [0.5, 1).
+        on_inconclusive: What an undecided interval does to the test.
+        on_unsupported: What an explainer that cannot explain a kind of model does to the test.
+        checks: In the order of the file.
+        formats: Of the report: ``html``, ``json``.
+        digest: SHA-256, as hex, of all of the above but the path, in canonical JSON: files that
+            differ in layout or comments only have one digest.
+        verification: What is asked of the models before they are explained; None = not said.
+    """
+
+    path: Path
+    name: str
+    title: str
+    seed: int
+    device: str
+    confidence: float
+    on_inconclusive: Literal["fail", "warn"]
+    on_unsupported: Literal["fail", "skip"]
+    checks: tuple[Check, ...]
+    formats: tuple[str, ...]
+    digest: str
+    verification: Verification | None = None
+
+
+def cells(suite: Suite) -> tuple[Cell, ...]:
+    """Return every combination the suite asks for, all cells of one model together.
+
+    The models come in the order in which the checks first name them, then checks, explainers and
+    pair lists in the order of the file. A model with other parameters is another model.
+
+    Raises:
+        SuiteError: If there are more than ``MAX_CELLS``.
+    """
+    count = sum(len(c.models) * len(c.explainers) * len(c.pairs) for c in suite.checks)
+    if count > MAX_CELLS:
+        raise SuiteError(
+            f"{suite.checks[0].where}: error: the suite asks for {count} cells, more than "
+            f"{MAX_CELLS}. Split it."
+        )
+    models = dict.fromkeys(_weights(model) for check in suite.checks for model in check.models)
+    return tuple(
+        _cell(suite, check, model, explainer, pairs)
+        for wanted in models
+        for check in suite.checks
+        for model, explainer, pairs in product(check.models, check.explainers, check.pairs)
+        if _weights(model) == wanted
+    )
+
+
+def _weights(model: Subject) -> tuple[str, str]:
+    """Return what decides which model is loaded: the fixture and its parameters."""
+    return model.use.id, json.dumps(model.use.params, sort_keys=True)
+
+
+def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs: Subject) -> Cell:
+    asked = suite.verification or Verification()
+    is_asked = asked.models is None or model.name in asked.models
+    return Cell(
+        id=f"{check.id}[{model.name}-{explainer.name}-{pairs.name}]",
+        suite=suite.name,
+        check=check.id,
+        kind=check.kind,
+        why=check.why,
+        model=_named(model),
+        explainer=_named(explainer),
+        pairs=_named(pairs),
+        n=pairs.n,
+        parameters=check.parameters,
+        limits=check.limits,
+        seed=suite.seed,
+        confidence=suite.confidence,
+        on_inconclusive=suite.on_inconclusive,
+        on_unsupported=suite.on_unsupported,
+        device=suite.device,
+        where=check.where,
+        verification=asked if is_asked else Verification(),
+    )
+
+
+def _named(subject: Subject) -> Use:
+    """Return the use of a subject under the name it has in the suite."""
+    return replace(subject.use, alias=subject.name)

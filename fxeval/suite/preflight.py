@@ -1,0 +1,219 @@
+"""What can be known of a suite's cells before anything is loaded.
+
+Only of shipped subjects and of models with a card: of a fixture of the user's own, a run can tell.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fxeval import datasets, explainers, models
+from fxeval.contracts import traits_of
+from fxeval.errors import FxevalError, ModelContractError, SuiteError
+from fxeval.models.cards import read_card
+from fxeval.models.from_card import CardModel, Preview, preview
+from fxeval.strict.parameters import faults_of, frozen, typed
+from fxeval.suite.cells import Cell
+
+if TYPE_CHECKING:
+    from fxeval.hooks.layers import LayerInfo
+
+Overridden = Mapping[str, frozenset[str]]
+SHIPPED_CARDS: Mapping[str, Path] = {
+    file.stem: file
+    for file in sorted((Path(str(files("fxeval.fixtures"))) / "data" / "cards").glob("*.yaml"))
+}
+"""Cards of the shipped models, by id."""
+
+
+def check_params(role: str, id: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return every fault of a shipped subject's parameters as (key, message); [] if none.
+
+    >>> check_params("explainer", "srise", {"maks": 10})
+    [('maks', "unknown parameter of srise. Did you mean 'masks'?")]
+
+    Args:
+        role: ``model``, ``explainer`` or ``pairs``.
+        id: Of the subject; nothing is known of one that is not shipped.
+        params: Name to value, as a suite file gives them.
+    """
+    if role == "model":
+        return _faults_of_model(id, params)
+    catalogue = {"explainer": explainers, "pairs": datasets}[role]
+    if id not in catalogue.SHIPPED:
+        return []
+    return faults_of(catalogue.shipped(id), id, params)
+
+
+def check_cards_of(cells: Sequence[Cell], overridden: Overridden, folder: Path) -> None:
+    """Read the cards of the user's models, so that their faults come before anything is measured.
+
+    Args:
+        cells: Of a suite.
+        overridden: For each role, the ids for which the user has a fixture.
+        folder: Of the suite.
+
+    Raises:
+        SuiteError: With the faults of every card.
+    """
+    # A suite may have thousands of cells, and few cards.
+    uses = dict.fromkeys(
+        (cell.model.where, cell.model.name, _card_of(cell, overridden, folder))
+        for cell in cells
+        if cell.model.id == "card"
+    )
+    faults = []
+    for where, name, card in uses:
+        if card is not None:
+            try:
+                read_card(card)
+            except ModelContractError as error:
+                faults.append(f"{where}: error: model '{name}': {error}")
+    if faults:
+        raise SuiteError("\n".join(faults))
+
+
+def check_layers_of(cells: Sequence[Cell], overridden: Overridden) -> None:
+    """Refuse layers that a shipped model does not have.
+
+    Args:
+        cells: Of a suite.
+        overridden: For each role, the ids for which the user has a fixture.
+
+    Raises:
+        SuiteError: Naming every such explainer, its model, and the layers there are.
+    """
+    faults: dict[str, None] = {}
+    known: dict[str, Any] = {}
+    for cell in cells:
+        model, explainer = cell.model.id, cell.explainer
+        is_ours = model in models.SHIPPED and model not in overridden["model"]
+        is_ours &= explainer.id in explainers.SHIPPED
+        is_ours &= explainer.id not in overridden["explainer"]
+        if is_ours and "layer" in explainer.params:
+            if model not in known:
+                known[model] = layers_of_shipped(model)
+            fault = check_layers(explainer.id, explainer.params, known[model])
+            if fault is not None:
+                faults[f"{explainer.where}: error: model '{model}': {fault}"] = None
+    if faults:
+        raise SuiteError("\n".join(faults))
+
+
+def unsupported(
+    cells: Sequence[Cell], overridden: Overridden, folder: Path
+) -> Iterator[tuple[str, str]]:
+    """Yield (cell id, reason) where a model's card rules out what its explainer needs.
+
+    Args:
+        cells: Of a suite.
+        overridden: For each role, the ids for which the user has a fixture.
+        folder: Of the suite.
+    """
+    known: dict[Path, Preview | None] = {}
+    for cell in cells:
+        if cell.explainer.id not in explainers.SHIPPED or (
+            cell.explainer.id in overridden["explainer"]
+        ):
+            continue
+        card = _card_of(cell, overridden, folder)
+        if card is None:
+            continue
+        if card not in known:
+            known[card] = _preview(card)
+        offered = known[card]
+        reason = None if offered is None else _reason(_needs(cell), offered)
+        if reason is not None:
+            what = f"{cell.explainer.name} cannot explain {cell.model.name}"
+            yield cell.id, f"{what}: {reason}"
+
+
+def shipped_card(id: str) -> Path:
+    """Return the card of a shipped model.
+
+    Raises:
+        KeyError: If there is no such model.
+    """
+    return SHIPPED_CARDS[id]
+
+
+def check_layers(id: str, params: Mapping[str, Any], layers: Sequence["LayerInfo"]) -> str | None:
+    """Return why a network does not have the layers that the parameters name; None if it does.
+
+    Args:
+        id: A key of ``SHIPPED``.
+        params: Without faults (:func:`check_params`).
+        layers: Of the network.
+    """
+    from fxeval.hooks.layers import resolve
+
+    layer = frozen(params.get("layer"))
+    if layer is None:
+        return None
+    try:
+        resolve(layer, layers, id)
+    except FxevalError as error:
+        return str(error)
+    return None
+
+
+def layers_of_shipped(model: str) -> "list[LayerInfo]":
+    """Return the layers of a shipped model, found without its weights.
+
+    Raises:
+        KeyError: If there is no such model.
+    """
+    import torch
+
+    from fxeval.datasets.faces.alignment import CROPS
+    from fxeval.hooks.layers import layers_of
+
+    name = models.SHIPPED[model]
+    size = CROPS[models.ARCHITECTURES[name].crop].size
+    images = torch.empty((1, 3, *size), device="meta")
+    return layers_of(models.architecture(name), images)
+
+
+def _faults_of_model(id: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if id in SHIPPED_CARDS:
+        return [(key, f"{id} comes with fxeval and takes no parameters.") for key in params]
+    if id != "card":
+        return []
+    faults = faults_of(CardModel, id, params)
+    if not params.get("file") and not any(key == "file" for key, _ in faults):
+        faults.append(("file", "which card? Write: {use: card, params: {file: my-model.yaml}}"))
+    return faults
+
+
+def _card_of(cell: Cell, overridden: Overridden, folder: Path) -> Path | None:
+    if cell.model.id in overridden["model"]:
+        return None
+    if cell.model.id != "card":
+        return SHIPPED_CARDS.get(cell.model.id)
+    file = cell.model.params.get("file")
+    return folder / file if isinstance(file, str) else None
+
+
+def _preview(card: Path) -> Preview | None:
+    try:
+        return preview(read_card(card))
+    except ModelContractError:  # said by every cell that wants the model
+        return None
+
+
+def _needs(cell: Cell) -> frozenset[str]:
+    kind = explainers.shipped(cell.explainer.id)
+    try:
+        explainer = kind(**typed(kind, cell.explainer.params)[0])
+    except (FxevalError, TypeError):  # said where parameters are checked
+        return frozenset()
+    return frozenset(traits_of(explainer).needs)
+
+
+def _reason(needs: frozenset[str], offered: Preview) -> str | None:
+    if "gradients" in needs and not offered.has_gradients:
+        return f"it needs gradients; {offered.reason}"
+    if "layers" in needs and not offered.has_layers:
+        return f"it needs layers; {offered.reason}"
+    return None

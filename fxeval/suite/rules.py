@@ -1,0 +1,278 @@
+"""What the forms of a suite cannot say: which ids, names and keys of a suite go together.
+
+The rules look at what the forms left of the values (``fxeval.strict.forms.judged``): None stands
+for what could not be read, which is noted already and broken by no rule.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from fxeval.metrics import CATALOGUE
+from fxeval.statistics.limits import FORMS
+from fxeval.strict.text import describe, suggestion
+from fxeval.strict.yaml_file import Document, Loc
+from fxeval.suite.cells import Use
+from fxeval.suite.plan import Subject
+from fxeval.verification.figures import QUANTITIES
+
+Role = Literal["model", "explainer", "pairs"]
+CheckParams: TypeAlias = Callable[[Role, str, Mapping[str, Any]], Sequence[tuple[str, str]]]
+Values: TypeAlias = Mapping[str, Any]
+Subjects: TypeAlias = Mapping[str, tuple[Subject, ...]]
+"""Of one check: models, explainers, pairs."""
+
+ROLES: Mapping[str, Role] = {"models": "model", "explainers": "explainer", "pairs": "pairs"}
+_WORDS = {"models": "model", "explainers": "explainer", "pairs": "pair list"}
+
+
+@dataclass(frozen=True)
+class KnownIds:
+    """The ids for which a fixture exists; ``-`` and ``_`` are the same in an id."""
+
+    models: frozenset[str]
+    explainers: frozenset[str]
+    pairs: frozenset[str]
+
+
+def fixture_id(text: str) -> str:
+    """Return an id as fixtures spell it.
+
+    >>> fixture_id("acme-cam")
+    'acme_cam'
+    """
+    return text.replace("-", "_")
+
+
+def check_head(document: Document) -> None:
+    """Refuse a file of another format or version, whose other faults would mean nothing.
+
+    Raises:
+        SuiteError: If it is one.
+    """
+    data = document.data
+    first = next(iter(data), "")
+    if "fxeval" not in data:
+        help = suggestion(first, ["fxeval"])
+        document.fatal(document.key((first,)), "a suite starts with 'fxeval: 1'", help)
+    version = data["fxeval"]
+    if type(version) is not int or version != 1:
+        text = f"expected format version 1, got {describe(version)}"
+        document.fatal(document.value(("fxeval",)), text)
+    if first != "fxeval":
+        document.fault(document.key(("fxeval",)), "'fxeval: 1' must be the first key")
+
+
+class SubjectsOfASuite:
+    """Finds out which subjects a suite and its checks name; notes what is wrong with them."""
+
+    def __init__(
+        self, document: Document, suite: Values, known: KnownIds, check_params: CheckParams | None
+    ) -> None:
+        self._document = document
+        self._suite = suite
+        self._known = {key: sorted(map(fixture_id, getattr(known, key))) for key in ROLES}
+        self._check_params = check_params
+        self._shared: dict[str, dict[str, Subject]] = {}
+        for key in ROLES:
+            self._shared[key] = self._listed(key, (key,), suite.get(key) or ())
+
+    def of_check(self, loc: Loc, check: Values) -> Subjects:
+        """Return the subjects a check names, or else the suite's."""
+        found = {}
+        for key in ROLES:
+            if key in check:
+                found[key] = tuple(self._listed(key, (*loc, key), check[key] or ()).values())
+                continue
+            if key not in self._suite:
+                text = f"no {key}: list them under '{key}' in the suite or in this check"
+                self._document.fault(self._document.value(loc), text)
+            found[key] = tuple(self._shared[key].values())
+        return found
+
+    def _listed(self, key: str, loc: Loc, entries: Iterable[Any]) -> dict[str, Subject]:
+        """Return subjects by name; a bare name may stand for an entry of the suite's own list."""
+        found: dict[str, Subject] = {}
+        shared = self._shared.get(key, {})
+        for number, entry in enumerate(entries):
+            at = (*loc, number)
+            if entry is None:
+                continue
+            if isinstance(entry, str) and fixture_id(entry) in shared:
+                subject = shared[fixture_id(entry)]
+            else:
+                subject = self._subject(
+                    key, at, {"use": entry} if isinstance(entry, str) else entry
+                )
+            if subject.name in found:
+                text = f"'{subject.name}' is listed twice; name one of them otherwise with 'as'"
+                self._document.fault(self._document.value(at), text)
+            found[subject.name] = subject
+        return found
+
+    def _subject(self, key: str, loc: Loc, entry: Values) -> Subject:
+        given = entry.get("use")
+        id = fixture_id(given or f" {loc}")
+        params = entry.get("params", {})
+        if given is not None and id not in self._known[key]:
+            text = f"unknown {_WORDS[key]} '{given}'; known: {listed(self._known[key])}"
+            help = suggestion(id, self._known[key])
+            self._document.fault(self._document.value((*loc, "use")), text, help)
+        elif given is not None and params is not None and self._check_params is not None:
+            for name, message in self._check_params(ROLES[key], id, params):
+                self._document.fault(self._document.key((*loc, "params", name)), message)
+        use = Use(id, params, self._document.where(loc))
+        return Subject(fixture_id(entry.get("as") or id), use, entry.get("n"))
+
+
+class Rules:
+    """Notes what goes together in no suite."""
+
+    def __init__(self, document: Document, suite: Values) -> None:
+        self._document = document
+        self._suite = suite
+
+    def check(self, subjects: Mapping[int, Subjects]) -> None:
+        """Note everything that breaks a rule.
+
+        Args:
+            subjects: Of every check that could be read, by its position.
+        """
+        taken = set()
+        checks: Sequence[Any] = self._suite.get("checks") or ()
+        for number, check in enumerate(checks):
+            if check is None:
+                continue
+            loc: Loc = ("checks", number)
+            if (id := check.get("id")) is not None:
+                if fixture_id(id) in taken:
+                    self._at_value((*loc, "id"), f"the id '{id}' is taken by an earlier check")
+                taken.add(fixture_id(id))
+            measured = None if check.get("kind") is None else _Measured(check)
+            for limit_number, limit in enumerate(check.get("limits") or ()):
+                if limit is not None:
+                    self._limit((*loc, "limits", limit_number), limit, measured)
+        if (asked := self._suite.get("verification")) is not None:
+            models = [model.name for one in subjects.values() for model in one["models"]]
+            self._verification(asked, list(dict.fromkeys(models)))
+
+    def _limit(self, loc: Loc, limit: Values, measured: "_Measured | None") -> None:
+        given = [key for key in FORMS if key in limit]
+        if len(given) != 1:
+            text = f"a limit needs exactly one of {listed(FORMS)}"
+            self._at_value(loc, f"{text}, got {' and '.join(given) or 'none'}")
+        if "fill" in limit and "under" in limit:
+            text = "'fill' is short for 'under: {fill: ...}'; give one of the two"
+            self._at_key((*loc, "fill"), text)
+        self._margin((*loc, "by"), limit, given)
+        if measured is None:
+            return
+        metrics = [metric.name for metric in measured.protocol.METRICS]
+        self._one_of((*loc, "metric"), limit.get("metric"), metrics, measured.kind)
+        self._fill((*loc, "fill"), limit.get("fill"), measured)
+        for axis, value in (limit.get("under") or {}).items():
+            self._condition((*loc, "under", axis), value, measured)
+        self._control((*loc, "better_than"), limit.get("better_than"), measured)
+
+    def _margin(self, loc: Loc, limit: Values, given: list[str]) -> None:
+        by = limit.get("by")
+        if by is None:
+            return
+        if given and given != ["better_than"]:
+            self._at_key(loc, "'by' is a margin over a control; it goes with better_than only")
+        if len(by) != 1:
+            self._at_value(loc, "'by' needs exactly one of absolute, relative")
+
+    def _fill(self, loc: Loc, fill: str | None, measured: "_Measured") -> None:
+        if fill is not None and "fill" not in measured.axes:
+            self._at_key(loc, f"{measured.kind} has no fills; remove 'fill'")
+        elif fill is not None:
+            self._one_of(loc, fill, measured.values_of("fill"), "this check")
+
+    def _condition(self, loc: Loc, value: object, measured: "_Measured") -> None:
+        axis = str(loc[-1])
+        if axis not in measured.axes:
+            known = f"it has: {listed(measured.axes)}"
+            text = f"{measured.kind} has no condition {describe(axis)}; {known}"
+            self._document.fault(self._document.key(loc), text, suggestion(axis, measured.axes))
+        else:
+            self._one_of(loc, value, measured.values_of(axis), "this check")
+
+    def _control(self, loc: Loc, control: str | None, measured: "_Measured") -> None:
+        if control is None:
+            return
+        controls = measured.values("controls")
+        if "controls" not in measured.parameters:
+            why = "better_than compares with a control on the same pairs, and"
+            self._at_key(loc, f"{why} {measured.kind} measures none; use at_most or at_least")
+        elif not control.startswith("control."):
+            known = [f"control.{name}" for name in controls or ()]
+            text = f"'better_than' must be control.<name>, got {describe(control)}"
+            self._at_value(loc, text, suggestion(control, known))
+        else:
+            self._one_of(loc, control.removeprefix("control."), controls, "this check")
+
+    def _verification(self, asked: Values, models: Sequence[str]) -> None:
+        loc: Loc = ("verification",)
+        for number, name in enumerate(asked.get("models") or ()):
+            if name is not None and models and fixture_id(name) not in models:
+                text = f"no check has a model {describe(name)}; there are: {listed(models)}"
+                self._at_value((*loc, "models", number), text, suggestion(name, models))
+        if asked.get("flip_fusion") and asked.get("operating_threshold") not in (None, "vendor"):
+            text = "a threshold of fused embeddings would not fit the cells, which fuse none"
+            self._at_value((*loc, "operating_threshold"), text, "remove 'flip_fusion'")
+        for number, demand in enumerate(asked.get("limits") or ()):
+            if demand is not None and demand.get("metric") is not None:
+                self._demand((*loc, "limits", number), demand)
+
+    def _demand(self, loc: Loc, demand: Values) -> None:
+        better = QUANTITIES[demand["metric"]].better
+        wanted = {"lower": "at_most", "higher": "at_least"}[better]
+        given = [key for key in ("at_most", "at_least") if key in demand]
+        if given != [wanted]:
+            text = f"{demand['metric']}: {better} is better, so exactly {wanted} is needed"
+            self._at_value(loc, f"{text}, got {' and '.join(given) or 'none'}")
+
+    def _one_of(self, loc: Loc, name: object, known: Sequence[object] | None, owner: str) -> None:
+        if name is not None and known is not None and name not in known:
+            what = "control" if loc[-1] == "better_than" else loc[-1]
+            words = [str(one) for one in known]
+            text = f"{owner} has no {what} {describe(name)}; it has: {listed(words)}"
+            self._at_value(loc, text, suggestion(name, words))
+
+    def _at_key(self, loc: Loc, text: str) -> None:
+        self._document.fault(self._document.key(loc), text)
+
+    def _at_value(self, loc: Loc, text: str, help: str = "") -> None:
+        self._document.fault(self._document.value(loc), text, help)
+
+
+class _Measured:
+    """What a check measures, for its limits to name."""
+
+    def __init__(self, check: Values) -> None:
+        self.kind: str = check["kind"]
+        self.protocol = CATALOGUE[self.kind]
+        self.parameters = self.protocol.Parameters.model_fields
+        self.axes: Mapping[str, str] = getattr(self.protocol, "CONDITIONS", {})
+        self._check = check
+
+    def values(self, parameter: str) -> Sequence[object] | None:
+        """Return the entries of a parameter; None if they could not be read."""
+        if parameter not in self.parameters:
+            return ()
+        if parameter in self._check:
+            found = self._check[parameter]
+        else:
+            found = self.parameters[parameter].get_default(call_default_factory=True)
+        entries = found if isinstance(found, list | tuple) else [found]
+        return None if None in entries else entries
+
+    def values_of(self, axis: str) -> Sequence[object] | None:
+        """Return the values there are along an axis of conditions."""
+        return self.values(self.axes[axis])
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for a message."""
+    return ", ".join(names) or "none"

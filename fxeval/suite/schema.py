@@ -1,0 +1,92 @@
+"""The JSON Schema of a suite, by which editors complete and explain one while it is written.
+
+It is made of the forms and their docstrings. It offers what comes with fxeval, and it is no more
+than a help: which ids exist, and which keys go together, is decided when a suite is collected.
+"""
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from fxeval import datasets, explainers
+from fxeval.suite.format import NAME, ROLE, Suite
+from fxeval.suite.preflight import SHIPPED_CARDS
+
+_Schema = dict[str, Any]
+_REFS = {"model": "ModelId", "explainer": "ExplainerId", "pairs": "PairsId"}
+
+
+def suite_schema() -> _Schema:
+    """Return the JSON Schema of a suite."""
+    schema = _with_refs(Suite.model_json_schema(schema_generator=_Generator))
+    schema["$defs"] |= {
+        _REFS["model"]: _offering("card", *SHIPPED_CARDS),
+        _REFS["explainer"]: _offering(*explainers.SHIPPED),
+        _REFS["pairs"]: _offering(*datasets.SHIPPED),
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _offering(*ids: str) -> _Schema:
+    """Offer what comes with fxeval, and take any other id: it may be one of the user's own."""
+    return {"anyOf": [{"enum": sorted(ids)}, {"type": "string", "pattern": NAME}]}
+
+
+class _Generator(GenerateJsonSchema):
+    """Explains fields by the docstrings of their forms; no key of a suite may be null."""
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        """Describe a form and its fields."""
+        found = super().model_schema(schema)
+        form = schema["cls"]
+        summary = inspect.cleandoc(form.__doc__ or "").partition("\n\n")[0]
+        found["description"] = _plain(summary)
+        for base in reversed(form.__mro__):
+            for name, text in _attributes(base).items():
+                field: FieldInfo | None = form.model_fields.get(name)
+                entry = found["properties"].get(field.alias or name) if field else None
+                if entry is not None:
+                    entry["description"] = text
+        return found
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        """Leave null out: a key that is not wanted is not written."""
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        """Leave out the default of what has none."""
+        if schema.get("default", ...) is None:
+            return self.generate_inner(schema["schema"])
+        return super().default_schema(schema)
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ANN401
+        """Leave out titles, which would only be the keys again."""
+        return False
+
+
+def _attributes(form: type) -> Mapping[str, str]:
+    """Return what a class's own docstring says of its attributes."""
+    text = inspect.cleandoc(form.__dict__.get("__doc__") or "").partition("Attributes:\n")[2]
+    entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", text, re.MULTILINE)
+    return {name: _plain(words) for name, words in entries}
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).replace("``", "")
+
+
+def _with_refs(schema: Any) -> Any:  # noqa: ANN401  (JSON)
+    """Return the schema with a reference wherever the forms say that an id of a role stands."""
+    if isinstance(schema, list):
+        return [_with_refs(entry) for entry in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if isinstance(role := schema.get(ROLE), str):
+        kept = {key: value for key, value in schema.items() if key == "description"}
+        return {"$ref": f"#/$defs/{_REFS[role]}", **kept}
+    return {key: _with_refs(value) for key, value in schema.items()}

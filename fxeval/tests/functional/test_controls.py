@@ -1,0 +1,208 @@
+"""Controls against scipy and plain loops; a row's control never depends on its batch."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from torch import Tensor
+
+from fxeval.errors import EvidenceError
+from fxeval.functional.controls import (
+    CONTROLS,
+    ControlInputs,
+    centre,
+    control_maps,
+    edge,
+    inverse,
+    mean_map,
+    random_blobs,
+    random_pixels,
+)
+from fxeval.hooks.returned import check_maps
+from fxeval.seeding import generator_of
+from fxeval.tests.rounding import assert_rounded
+
+SIZE = (20, 16)
+
+
+def probes(n: int, seed: int = 0, size: tuple[int, int] = SIZE) -> Tensor:
+    return torch.rand((n, 3, *size), generator=torch.Generator().manual_seed(seed))
+
+
+def inputs(rows: list[int]) -> ControlInputs:
+    seeds, identities = [31, 5, 77, 12, 9, 4], [0, 0, 1, 2, 2, 3]
+    return ControlInputs(
+        probes(6)[rows], [seeds[row] for row in rows], [identities[row] for row in rows],
+        probes(6, 1)[rows, 0],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_every_control_gives_orderly_maps_of_the_probes_size(name):
+    maps = control_maps(name, inputs([0, 1, 2, 3, 4, 5]))
+    assert maps.dtype == torch.float32
+    assert set(check_maps(name, maps, 6, SIZE).states) == {"ok"}
+
+
+@pytest.mark.parametrize("name", [name for name in CONTROLS if name != "mean_map"])
+def test_a_rows_control_does_not_depend_on_its_batch(name):
+    together = control_maps(name, inputs([0, 1, 2, 3, 4, 5]))
+    apart = control_maps(name, inputs([4, 2]))
+    assert torch.equal(apart, together[[4, 2]])
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_controls_that_do_not_depend_on_the_explainer_need_no_maps(name):
+    given_maps = inputs([0, 2, 3])
+    no_maps = ControlInputs(given_maps.probes, given_maps.row_seeds, given_maps.identities)
+    if CONTROLS[name].depends_on_explainer:
+        with pytest.raises(EvidenceError, match="need the maps"):
+            control_maps(name, no_maps)
+    else:
+        assert torch.equal(control_maps(name, no_maps), control_maps(name, given_maps))
+
+
+def test_the_catalogue_has_the_six_controls():
+    dependent = [name for name, control in CONTROLS.items() if control.depends_on_explainer]
+    assert list(CONTROLS) == [
+        "random_pixels", "random_blobs", "centre", "edge", "mean_map", "inverse",
+    ]  # fmt: skip
+    assert dependent == ["mean_map", "inverse"]
+    with pytest.raises(EvidenceError, match=r"unknown control 'center'.*centre"):
+        control_maps("center", inputs([0]))
+
+
+def test_random_pixels_are_uniform_and_repeat_with_their_seed():
+    maps = random_pixels([1, 2, 1], (112, 112))
+    assert torch.equal(maps[0], maps[2])
+    flat = maps[0].flatten().sort().values.double()
+    uniform = torch.arange(1, len(flat) + 1) / len(flat)
+    assert float((flat - uniform).abs().max()) < 1.63 / math.sqrt(len(flat))  # Kolmogorov, 1 %
+    assert abs(float(torch.corrcoef(maps[:2].flatten(1))[0, 1])) < 0.03
+    # Committed numbers: a release must not change them silently.
+    first = generator_of("random_pixels", 1).random((112, 112))
+    np.testing.assert_array_equal(maps[0].numpy(), first.astype(np.float32))
+
+
+def test_random_pixels_and_blobs_of_one_seed_share_no_draw():
+    noise = generator_of("random_blobs", 1).standard_normal((4, 4))
+    assert not np.array_equal(noise, generator_of("random_pixels", 1).standard_normal((4, 4)))
+
+
+@pytest.mark.parametrize("size", [(112, 112), (50, 30), (20, 3), (9, 1)])
+def test_blobs_are_white_noise_blurred_with_a_tenth_of_the_height(size):
+    sigma = size[0] / 10
+    noise = generator_of("random_blobs", 8).standard_normal(size)
+    radius = math.ceil(3 * sigma)
+    expected = ndimage.gaussian_filter(noise, sigma, mode="mirror", radius=radius)
+    assert_rounded(random_blobs([8], size)[0], expected, terms=1)  # all else is in float64
+
+
+def test_blobs_are_smooth_where_pixels_are_not():
+    def neighbours(map_: Tensor) -> float:
+        pair = torch.stack([map_[:, 1:].flatten(), map_[:, :-1].flatten()])
+        return float(torch.corrcoef(pair)[0, 1])
+
+    assert neighbours(random_blobs([3], (112, 112))[0]) > 0.99
+    assert abs(neighbours(random_pixels([3], (112, 112))[0])) < 0.05
+
+
+@pytest.mark.parametrize("size", [(112, 112), (7, 4), (150, 150)])
+def test_the_centre_is_a_gaussian_around_the_middle(size):
+    map_ = centre(2, size)
+    height, width = size
+    expected = np.zeros(size)
+    for i, j in np.ndindex(size):
+        square = (i - (height - 1) / 2) ** 2 + (j - (width - 1) / 2) ** 2
+        expected[i, j] = math.exp(-square / (2 * (height / 4) ** 2))
+    assert_rounded(map_[1], expected, terms=1)  # all else is in float64
+    assert torch.equal(map_[0], map_[0].flip(0))
+    assert torch.equal(map_[0], map_[0].flip(1))
+
+
+def test_edges_are_the_sobel_magnitude_of_the_luma():
+    batch = probes(3)
+    luma = np.einsum("c,nchw->nhw", [0.299, 0.587, 0.114], batch.double().numpy())
+    for row in range(3):
+        expected = np.hypot(
+            ndimage.sobel(luma[row], 0, mode="mirror"), ndimage.sobel(luma[row], 1, mode="mirror")
+        )
+        assert_rounded(edge(batch)[row], expected, terms=1)  # all else is in float64
+
+
+def test_a_flat_image_has_no_edges_and_a_step_has_its_own():
+    image = torch.full((1, 3, 8, 8), 0.3)
+    assert edge(image).abs().max() == 0
+    image[..., 4:] = 0.8
+    map_ = edge(image)[0]
+    assert map_[:, 3:5].min() > 1.9
+    assert map_[:, :3].abs().max() == map_[:, 5:].abs().max() == 0
+
+
+def slow_mean_map(maps: np.ndarray, identities: list[int]) -> list[np.ndarray | None]:
+    means = []
+    for own in identities:
+        others = []
+        for map_, identity in zip(maps, identities, strict=True):
+            if identity == own or not np.isfinite(map_).all() or map_.max() == map_.min():
+                continue
+            others.append((map_ - map_.min()) / (map_.max() - map_.min()))
+        means.append(np.mean(others, axis=0) if others else None)
+    return means
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(-2, 3), st.sampled_from(["ok", "ok", "nan", "inf", "flat"])),
+             min_size=1, max_size=9),
+    st.integers(0, 99),
+)  # fmt: skip
+def test_the_mean_map_equals_the_slow_one_and_leaves_broken_maps_out(rows, seed):
+    identities = [identity for identity, _ in rows]
+    maps = np.random.default_rng(seed).normal(size=(len(rows), 4, 5)).astype(np.float32)
+    for map_, (_, state) in zip(maps, rows, strict=True):
+        if state == "flat":
+            map_[:] = map_[0, 0]
+        elif state != "ok":
+            map_[2, 3] = np.nan if state == "nan" else -np.inf
+    expected = slow_mean_map(maps.astype(np.float64), identities)
+    missing = sum(mean is None for mean in expected)
+    if missing:
+        with pytest.raises(EvidenceError, match=f"{missing} of {len(rows)} rows"):
+            mean_map(torch.from_numpy(maps), identities)
+    else:
+        ours = mean_map(torch.from_numpy(maps), identities)
+        assert_rounded(ours, np.stack(expected), terms=1)  # all else is in float64
+
+
+def test_the_mean_map_is_exactly_zero_where_all_others_are():
+    maps = torch.rand((9, 6, 6), generator=torch.Generator().manual_seed(0))
+    maps[1:, :3] = 0.0
+    map_ = mean_map(maps, list(range(9)))[0]
+    assert map_[:3].eq(0).all()
+    assert map_[3:].gt(0).all()
+
+
+def test_a_map_does_not_enter_the_mean_map_of_its_own_identity():
+    maps = probes(4)[:, 0]
+    changed = maps.clone()
+    changed[0] = changed[0].flip(0)
+    before, after = mean_map(maps, [5, 5, 6, 7]), mean_map(changed, [5, 5, 6, 7])
+    assert torch.equal(before[:2], after[:2])
+    assert not torch.equal(before[2:], after[2:])
+
+
+def test_the_inverse_removes_last_what_the_map_removes_first():
+    maps = probes(2)[:, 0]
+    assert torch.equal(inverse(maps).flatten(1).argmax(1), maps.flatten(1).argmin(1))
+    assert torch.equal(inverse(inverse(maps)), maps)
+
+
+def test_an_empty_list_has_empty_controls():
+    for name in CONTROLS:
+        nothing = ControlInputs(probes(1)[:0], [], [], probes(1)[:0, 0])
+        assert control_maps(name, nothing).shape == (0, *SIZE)

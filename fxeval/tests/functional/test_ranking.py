@@ -1,0 +1,192 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fxeval.errors import ExplainerContractError
+from fxeval.functional.ranking import count, ranks, step_counts, tie_share
+
+GOLDEN = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0], [5, 5, 5, 5], [0, 0, 0, 9]]).float()
+
+
+def _splitmix64(seed: int, n: int) -> list[int]:
+    outputs, mask = [], (1 << 64) - 1
+    for i in range(1, n + 1):
+        z = (seed + i * 0x9E3779B97F4A7C15) & mask
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        outputs.append(z ^ (z >> 31))
+    return outputs
+
+
+def _slow_ranks(map_: Tensor, seed: int) -> list[int]:
+    values = map_.double().flatten().tolist()
+    low, high = min(values), max(values)
+    constant = high - low <= 1e-12 * max(1.0, abs(high))
+    levels = [0 if constant else round((v - low) / (high - low) * 1e5) for v in values]
+    hashes = _splitmix64(seed, len(values))
+    order = sorted(range(len(values)), key=lambda i: (-levels[i], hashes[i] >> 37, i))
+    return [order.index(i) for i in range(len(values))]
+
+
+def test_the_golden_order_of_the_specification_is_met():
+    order = ranks(GOLDEN[None], None)[0].argsort()
+    assert order.tolist() == [15, 8, 9, 10, 11, 3, 4, 2, 5, 1, 6, 0, 7, 12, 13, 14]
+
+
+def test_the_slow_reference_agrees_and_its_hash_is_the_published_splitmix64():
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    assert _splitmix64(1234567, 3) == published
+    neighbours = torch.arange(16.0).view(4, 4) * 1e-5  # one quantisation level apart
+    neighbours[3, 3] = 1.0
+    narrow = torch.linspace(1, 1.001, 16).view(4, 4)
+    maps = torch.stack([GOLDEN, torch.zeros(4, 4), -GOLDEN.T, narrow, neighbours])
+    seeds = [0, 1234567, 2**63 - 1, 5, 6]
+    expected = [_slow_ranks(map_, seed) for map_, seed in zip(maps, seeds, strict=True)]
+    assert ranks(maps, seeds).tolist() == expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=6, max_size=6), st.integers(0, 2**63 - 1))
+def test_ranks_are_a_permutation_that_sorts_the_map_to_its_resolution(values, seed):
+    map_ = torch.tensor(values).view(1, 2, 3)
+    ranked = ranks(map_, [seed])[0]
+    assert sorted(ranked.tolist()) == list(range(6))
+    ordered = map_.double().flatten()[ranked.argsort()]
+    span = float(ordered.max() - ordered.min())
+    assert bool(
+        (ordered.diff() <= 1.001e-5 * span + 1e-12 * max(1.0, float(ordered.abs().max()))).all()
+    )
+
+
+def test_every_map_is_ranked_on_its_own():
+    maps = torch.rand(5, 7, 9, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    together = ranks(maps, range(5))
+    alone = torch.cat([ranks(maps[i : i + 1], [i]) for i in range(5)])
+    assert torch.equal(together, alone)
+    assert together.dtype == torch.int32
+
+
+def test_noise_below_the_quantisation_moves_no_pixel():
+    levels = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(1)).round(decimals=3)
+    levels[0, 0, :2] = torch.tensor([0.0, 1.0])
+    noisy = levels + 1e-6 * (torch.arange(1024).view(1, 32, 32) % 3 - 1)
+    noisy[0, 0, :2] = torch.tensor([0.0, 1.0])
+    assert torch.equal(ranks(levels, [3]), ranks(noisy, [3]))
+
+
+def test_a_positive_affine_change_of_the_map_changes_no_rank():
+    map_ = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(2)).round(decimals=2)
+    assert torch.equal(ranks(map_, [1]), ranks(map_ * 8.0 - 2.0, [1]))
+
+
+def test_a_constant_map_ranks_as_a_random_order_that_its_seed_decides():
+    flat = torch.full((2, 40, 40), 0.3)
+    one, other = ranks(flat, [1, 2]).double()
+    assert torch.equal(ranks(flat, [1, 2])[0].double(), one)
+    assert not torch.equal(one, other)
+    index = torch.arange(1600.0, dtype=torch.float64)
+    for order, against in ((one, index), (other, index), (one, other), (one, index % 40)):
+        assert abs(float(torch.corrcoef(torch.stack([order, against]))[0, 1])) < 0.1
+
+
+def test_removed_ties_have_no_spatial_bias_over_seeds():
+    flat = torch.zeros(1, 8, 8).expand(4000, 8, 8)
+    first_half = (ranks(flat, range(4000)) < 32).double().mean(0)
+    assert float((first_half - 0.5).abs().max()) < 5 * 0.5 / 4000**0.5
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_map_that_is_not_finite_is_refused_by_number(bad):
+    maps = torch.zeros(3, 4, 4)
+    maps[1, 2, 2] = bad
+    with pytest.raises(ExplainerContractError, match="saliency map 1 of 3"):
+        ranks(maps, [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("maps", "seeds", "message"),
+    [
+        (torch.zeros(4, 4), [1], r"\(N, H, W\)"),
+        (torch.zeros(1, 4, 4, dtype=torch.int64), [1], "floating"),
+        (torch.zeros(2, 4, 4), [1], "one seed per map"),
+        (torch.zeros(1, 0, 4), [1], "pixels"),
+    ],
+)
+def test_wrong_forms_are_refused(maps, seeds, message):
+    with pytest.raises(ValueError, match=message):
+        ranks(maps, seeds)
+
+
+def test_no_maps_give_no_ranks():
+    assert ranks(torch.zeros(0, 4, 4), []).shape == (0, 16)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.05, 0.2])
+@pytest.mark.parametrize("plateau", ["constant", "one pixel", "sparse", "coarse"])
+def test_the_first_k_ranks_are_exactly_k_pixels_whatever_the_map(fraction, plateau):
+    map_ = torch.zeros(1, 112, 112)
+    if plateau == "one pixel":
+        map_[0, 5, 5] = 1.0
+    elif plateau == "sparse":
+        map_[0, :8, :8] = torch.arange(1.0, 65.0).view(8, 8)
+    elif plateau == "coarse":
+        map_ = torch.arange(49.0).view(1, 7, 7).repeat_interleave(16, 1).repeat_interleave(16, 2)
+    k = count(fraction, 112 * 112)
+    assert int((ranks(map_, [9]) < k).sum()) == k
+
+
+def test_tie_share_counts_pixels_whose_value_recurs():
+    assert tie_share(GOLDEN) == 15 / 16
+    assert tie_share(torch.arange(16.0).view(4, 4)) == 0.0
+    assert tie_share(torch.full((4, 4), 2.0)) == 1.0
+
+
+def test_counts_are_those_of_the_specification():
+    assert [count(0.01, n) for n in (12544, 22500, 25600, 10752)] == [125, 225, 256, 108]
+    assert (count(0.0, 100), count(1e-9, 100), count(0.005, 100), count(1.0, 100)) == (0, 1, 1, 100)
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1), st.integers(1, 10**6))
+def test_a_count_is_within_half_a_pixel_and_never_zero_for_a_fraction(fraction, n):
+    k = count(fraction, n)
+    assert (k == 0) == (fraction == 0.0)
+    assert k <= n
+    assert abs(k - fraction * n) <= 0.5 + 1e-6 or k == 1
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5000), st.data())
+def test_step_counts_rise_from_nothing_to_everything(n, data):
+    steps = data.draw(st.integers(1, n))
+    counts = step_counts(n, steps)
+    assert (counts[0], counts[-1], len(counts)) == (0, n, steps + 1)
+    assert all(a < b for a, b in itertools.pairwise(counts))
+    assert all(abs(k * steps - i * n) * 2 <= steps for i, k in enumerate(counts))
+
+
+def test_halves_round_up():
+    assert step_counts(10, 4) == [0, 3, 5, 8, 10]
+
+
+@pytest.mark.parametrize("call", [(count, 1.1, 5), (count, float("nan"), 5), (count, 0.5, 0),
+                                  (step_counts, 5, 0), (step_counts, 5, 6)])  # fmt: skip
+def test_impossible_counts_are_refused(call):
+    function, *arguments = call
+    with pytest.raises(ValueError, match="expected"):
+        function(*arguments)
+
+
+def test_ranking_leaves_the_maps_and_the_global_generators_alone():
+    maps = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(0))
+    before, torch_state = maps.clone(), torch.get_rng_state()
+    numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
+    ranks(maps, [1, 2])
+    assert torch.equal(maps, before)
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert np.array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002

@@ -1,0 +1,190 @@
+"""What every metric of the catalogue keeps to, whatever it measures."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from fxeval.metrics import CATALOGUE
+from fxeval.results import RowState
+from fxeval.run import measure as run
+from fxeval.run import workshop as bench
+from fxeval.tests.protocols import KINDS as TOYS
+from fxeval.tests.toy_world import Occlusion, People, Ramp, measured, model
+
+KINDS = {**CATALOGUE, **TOYS}
+# Small numbers, and everything that a kind can measure at once.
+PARAMETERS = {
+    "faithfulness.deletion_insertion": {
+        "steps": 5, "fills": ("blur", "black"), "side": "both", "crossing_step": 9,
+        "controls": ("random_pixels", "random_blobs", "centre", "edge", "mean_map", "inverse"),
+    },
+    "sanity.model_randomisation": {"redraws": 2},
+    "toy.occlusion": {"evaluators": ("b",)},
+    "toy.agreement": {"others": ("ramp",)},
+}  # fmt: skip
+each = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture(autouse=True)
+def catalogue(monkeypatch):
+    for module in (bench, run):
+        monkeypatch.setattr(module, "CATALOGUE", KINDS)
+
+
+def measure(kind, **more):
+    others = {
+        "toy.occlusion": {"evaluators": {"b": model("b", large=True, seed=1)}},
+        "toy.agreement": {"others": {"ramp": Ramp()}},
+    }.get(kind)
+    parameters = KINDS[kind].Parameters(**PARAMETERS.get(kind, {}))
+    result, rows = measured(kind, parameters, others=others, **more)
+    return result, {row.row: row for row in rows}, rows
+
+
+@each
+def test_it_declares_what_it_measures(kind):
+    protocol = KINDS[kind]
+    assert protocol.ROWS in {"mated pairs", "pairs", "triplets", "identities", "classes"}
+    names = [metric.name for metric in protocol.METRICS]
+    assert len(set(names)) == len(names) > 0
+    for metric in protocol.METRICS:
+        low, high = metric.range
+        assert low < high
+        assert metric.better in {"lower", "higher"}
+        assert metric.statistic in {"mean", "median"}
+        assert all((metric.title, metric.unit, metric.source, metric.meaning))
+
+
+@each
+def test_every_row_has_every_metric_within_its_range(kind):
+    result, rows, _ = measure(kind)
+    ranges = {metric.name: metric.range for metric in KINDS[kind].METRICS}
+    assert len(rows) == result.n_pairs == 20
+    for row in rows.values():
+        found = {metric for one in row.measured for metric in one.values}
+        assert found == set(ranges)
+        for one in row.measured:
+            assert set(one.values) == set(one.states)
+            for metric, value in one.values.items():
+                low, high = ranges[metric]
+                assert value is None or low - 1e-6 <= value <= high + 1e-6
+        assert not any(name in row.row for name in ("-0-", ".jpg"))
+
+
+@dataclass(frozen=True)
+class Turned(People):
+    """The same pairs in another order, and fewer of them if asked."""
+
+    seed: int = 1
+    kept: int = 20
+
+    def listing(self):
+        listing = super().listing()
+        order = np.random.default_rng(self.seed).permutation(len(listing))[: self.kept]
+        return listing.take(order.tolist())
+
+
+def values_of(row):
+    return [(one.map, one.under, one.values, one.states, one.curves) for one in row.measured]
+
+
+def without_numbering(row):
+    """A row but for the numbers that identities have in this list."""
+    return row.model_copy(update={"identities": []})
+
+
+@each
+@pytest.mark.parametrize("size", [1, 3, 7, 64])
+def test_rows_do_not_depend_on_the_group_they_are_measured_in(kind, size, monkeypatch):
+    _, expected, _ = measure(kind)
+    monkeypatch.setattr(run, "ROWS_AT_ONCE", size)
+    _, found, _ = measure(kind)
+    assert found == expected  # to the last bit
+
+
+@each
+def test_rows_do_not_depend_on_the_order_of_the_list(kind):
+    _, expected, _ = measure(kind)
+    for seed in (1, 2):
+        _, found, _ = measure(kind, source=Turned(seed=seed))
+        assert {name: without_numbering(row) for name, row in found.items()} == {
+            name: without_numbering(row) for name, row in expected.items()
+        }
+
+
+ASKS_OTHERS = {"control.mean_map"}  # made of the other people's maps: of the plan, not of the group
+
+
+@each
+def test_rows_do_not_depend_on_their_company(kind):
+    if KINDS[kind].ROWS in {"identities", "classes"}:
+        pytest.skip("its rows are made of all images of a person, and its classes of all people")
+    _, expected, _ = measure(kind)
+    redrawn = kind == "sanity.model_randomisation"  # calibrated on the list: another network
+    _, found, _ = measure(kind, source=Turned(kept=9))
+    assert 0 < len(found) < len(expected)
+    for name, row in found.items():
+        if redrawn:
+            assert row.thumbnail == expected[name].thumbnail
+            continue
+        ours, theirs = (
+            [one for one in values_of(some) if one[0] not in ASKS_OTHERS]
+            for some in (row, expected[name])
+        )
+        assert ours == theirs
+
+
+class Broken(Occlusion):
+    """Every third map is NaN, every fourth is constant, and one image makes it raise."""
+
+    def explain(self, model, probes, references, **more):
+        maps = super().explain(model, probes, references, **more)
+        kind = (probes * 255).round().sum((1, 2, 3)).long() % 12
+        if bool((kind == 1).any()):
+            raise RuntimeError("out of ideas")
+        maps[kind % 3 == 0] = torch.nan
+        maps[kind % 4 == 2] = 0.5
+        return maps
+
+
+@each
+def test_bad_maps_lose_no_row_and_are_never_a_pass(kind):
+    result, rows, _ = measure(kind, explainer=Broken())
+    assert len(rows) == 20
+    states = {row.state for row in rows.values()}
+    assert states >= {RowState.NAN_MAP}
+    assert states & {RowState.EXPLAINER_RAISED, RowState.DEGENERATE_MAP}
+    assert result.verdict.outcome == "fail"
+    for row in rows.values():
+        broken = row.state not in {RowState.OK, RowState.DEGENERATE_MAP}
+        for one in row.measured:
+            if one.map == "explainer":
+                assert all((value is None) == broken for metric, value in one.values.items()
+                           if "fraction_to" not in metric)  # fmt: skip
+            assert all(value is None or math.isfinite(value) for value in one.values.values())
+
+
+@each
+def test_constant_maps_everywhere_fail_and_say_so(kind):
+    class Constant(Occlusion):
+        def explain(self, model, probes, references, **more):
+            return torch.full_like(probes[:, 0], 0.5)
+
+    result, rows, _ = measure(kind, explainer=Constant())
+    assert {row.state for row in rows.values()} == {RowState.DEGENERATE_MAP}
+    assert result.verdict.outcome == "fail"
+    assert "20 of 20 saliency maps are degenerate" in result.verdict.reason
+
+
+@each
+def test_two_runs_are_equal_to_the_last_bit(kind):
+    assert measure(kind)[2] == measure(kind)[2]
+
+
+def test_the_parameters_of_these_tests_are_those_of_the_kinds():
+    for kind, given in PARAMETERS.items():
+        assert KINDS[kind].Parameters(**given)
+    assert replace(People(), n=3).n == 3

@@ -1,0 +1,320 @@
+"""Model cards: what they may say, and every fault in them by place."""
+
+import contextlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import fxeval.fixtures.models
+from fxeval.contracts import Crop
+from fxeval.datasets.faces.alignment import CROPS
+from fxeval.errors import ModelContractError
+from fxeval.fixtures.models import CARDS
+from fxeval.models import ARCHITECTURES, SHIPPED, architecture
+from fxeval.models.cards import SUFFIXES, Claim, Golden, read_card
+from fxeval.models.from_card import CardModel, ShippedModel
+from fxeval.models.preprocessing import Preprocessing
+
+DIGEST = "Ab" * 32
+SHORT = f"""\
+card: 1
+name: acme-net
+weights: acme.safetensors
+sha256: {DIGEST}
+architecture: iresnet50
+"""
+LONG = f"""\
+card: 1
+name: acme-net
+weights: nets/acme.ckpt
+sha256: {DIGEST}
+architecture: acme.nets:make
+state: {{key: state_dict, prefix: model., ignore: [logits.]}}
+crop:
+  name: acme
+  size: [96, 80]
+  template: [[26, 44], [54, 44], [40, 60.5], [29, 78], [51, 78]]
+colour: BGR
+mean: [103.9, 116.8, 123.7]
+std: 128
+similarity: neg_l2
+operating_threshold: -1.1
+threshold_set_by: own calibration set
+claims:
+  - {{pairs: lfw_view2, metric: verification_accuracy, value: 0.994}}
+  - {{pairs: lfw_view2, metric: tmr_at_fmr_1e-3, value: 0.97, within: 0.01}}
+golden: {{file: golden.npz, images: crops, embeddings: emb, at_most: 1e-3, relative: true}}
+licence: proprietary
+source: Acme
+trained_on: Acme's own faces
+notes: none
+"""
+FREE = "crop: arcface112\ncolour: RGB\nmean: 127.5\nstd: 127.5\nsimilarity: cosine\n"
+
+
+@pytest.fixture
+def card(tmp_path: Path):
+    """Returns a function that reads a card's text."""
+
+    def read(text: str):
+        path = tmp_path / "card.yaml"
+        path.write_text(text, "utf-8")
+        return read_card(path)
+
+    return read
+
+
+def faults(card, text: str) -> list[str]:
+    with pytest.raises(ModelContractError) as caught:
+        card(text)
+    pattern = r"^\S*card\.yaml:(\d+):(\d+): error: (.*)$"
+    return [":".join(found) for found in re.findall(pattern, str(caught.value), re.MULTILINE)]
+
+
+def test_a_short_card_takes_the_rest_from_its_architecture(card, tmp_path: Path):
+    read = card(SHORT)
+    assert read.file == tmp_path / "card.yaml"
+    assert (read.name, read.weights, read.sha256) == (
+        "acme-net", "acme.safetensors", DIGEST.lower(),
+    )  # fmt: skip
+    assert (read.format, read.architecture) == ("safetensors", "iresnet50")
+    assert read.crop is CROPS["arcface112"]
+    assert read.preprocessing == Preprocessing()
+    assert (read.similarity, read.operating_threshold) == ("cosine", None)
+    assert (read.key, read.prefix, read.ignore) == (None, "", ())
+    assert (read.claims, read.golden, read.licence, read.trained_on) == ((), None, "", "")
+
+
+def test_a_long_card_says_all_of_it(card):
+    read = card(LONG)
+    assert (read.format, read.architecture) == ("state_dict", "acme.nets:make")
+    assert (read.key, read.prefix, read.ignore) == ("state_dict", "model.", ("logits.",))
+    assert read.crop == Crop(
+        "acme", (96, 80), ((26.0, 44.0), (54.0, 44.0), (40.0, 60.5), (29.0, 78.0), (51.0, 78.0))
+    )
+    assert read.preprocessing == Preprocessing("BGR", (103.9, 116.8, 123.7), (128.0,) * 3)
+    assert (read.similarity, read.operating_threshold) == ("neg_l2", -1.1)
+    assert read.claims == (
+        Claim("lfw_view2", "verification_accuracy", 0.994, 0.003),
+        Claim("lfw_view2", "tmr_at_fmr_1e-3", 0.97, 0.01),
+    )
+    assert read.golden == Golden("golden.npz", "crops", "emb", 1e-3, True)
+    assert (read.licence, read.source, read.notes) == ("proprietary", "Acme", "none")
+
+
+def test_the_card_wins_over_the_architecture(card):
+    read = card(SHORT + "colour: BGR\nmean: 0\ncrop: openvino128\nsimilarity: neg_l2\n")
+    assert read.preprocessing == Preprocessing("BGR", (0.0,) * 3, (127.5,) * 3)
+    assert (read.crop.name, read.similarity) == ("openvino128", "neg_l2")
+
+
+def test_cards_that_say_different_things_have_different_digests(card):
+    assert card(SHORT).digest == card(SHORT.replace("\n", "\r\n")).digest
+    assert card(SHORT).digest != card(SHORT + "colour: BGR\n").digest
+
+
+def test_keys_that_published_weights_have_beside_the_network_are_left_out(card):
+    text = SHORT.replace("iresnet50", "inception_resnet_v1") + "state: {ignore: [head.]}\n"
+    assert card(text).ignore == ("head.", "logits.")
+
+
+def test_no_operating_threshold_is_an_answer(card):
+    assert card(SHORT + "operating_threshold: null\n").operating_threshold is None
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_the_format_follows_from_the_ending(card, suffix: str):
+    format = SUFFIXES[suffix]
+    architecture = {"dlib": "dlib_resnet"}.get(format, "iresnet18")
+    head = SHORT.replace(".safetensors", suffix.upper()).replace("iresnet50", architecture)
+    if format in ("onnx", "torchscript", "torch_export"):
+        head = head.replace(f"architecture: {architecture}\n", FREE)
+    if format == "torch_export":
+        (fault,) = faults(card, head)
+        assert "torch_export is refused: torch.export.load unpickles" in fault
+    else:
+        assert card(head).format == format
+
+
+def test_the_format_may_be_said(card):
+    read = card(SHORT.replace(".safetensors", ".bin") + "format: safetensors\n")
+    assert read.format == "safetensors"
+    (fault,) = faults(card, SHORT.replace(".safetensors", ".bin"))
+    assert fault.startswith("3:10:'weights' has none of the endings .safetensors, .pt")
+
+
+def test_every_fault_is_told_at_once_and_by_place(card):
+    text = (
+        LONG.replace(DIGEST, "ab12")
+        .replace("card: 1", "card: 2")
+        .replace("nets/acme", "../acme")
+        .replace("BGR", "GBR")
+        .replace("std: 128", "std: [1, 2]")
+        .replace("0.994", "99.4")
+        .replace("tmr_at_fmr_1e-3", "tar")
+        .replace("[96, 80]", "[96]")
+        .replace("at_most: 1e-3", "at_most: 3")
+        .replace("notes:", "note:")
+    )
+    assert [":".join(fault.split(":")[:2]) for fault in faults(card, text)] == [
+        "1:7", "3:10", "4:9", "9:9", "11:9", "13:6", "18:62", "19:32", "20:69", "24:1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (("name: acme-net", "name: 4 net"), "2:7:'name': a letter, then letters"),
+        (("name: acme-net\n", ""), "1:1:the key 'name' is missing"),
+        (("iresnet50", "iresnet51"), "5:15:no architecture 'iresnet51', and no module:factory"),
+        (("iresnet50", "os.system('x'):y"), "5:15:no architecture"),
+        (("architecture: iresnet50\n", FREE), "3:10:safetensors holds weights and no network"),
+        (("iresnet50", "acme:make"), "1:1:missing: crop, colour, mean, std, similarity;"),
+        (("iresnet50", "iresnet50\ncrop: arcface"), "6:7:no crop 'arcface'"),
+        (("iresnet50", "iresnet50\ncrop: 112"), "6:7:'crop' must be a name or a mapping, got 112"),
+        (("iresnet50", "iresnet50\nstd: 0"), "6:6:'std': more than 0 expected, got 0"),
+        (
+            ("iresnet50", "iresnet50\nmean: 0.5\nstd: 0.5"),
+            "7:6:'std': 1 or more expected, for pixels of",
+        ),
+        (("iresnet50", "iresnet50\nstd: [1, 0.229, 1]"), "6:6:'std': 1 or more expected"),
+        (("iresnet50", "iresnet50\nstd: [1, 0, 1]"), "6:6:'std': more than 0 expected"),
+        (("iresnet50", "iresnet50\nmean: true"), "6:7:'mean': a number or a list of three"),
+        (("iresnet50", "iresnet50\nmean: [1, a, 2]"), "6:7:'mean': a number or a list of three"),
+        (("iresnet50", "iresnet50\nmean: -3"), "6:7:'mean': numbers for pixels of 0 to 255"),
+        (("iresnet50", "iresnet50\nmean: .nan"), "6:7:a finite number expected"),
+        (("iresnet50", "iresnet50\nlicence: null"), "6:10:'licence' has no value"),
+        (("iresnet50", "iresnet50\nstate: {key: a}"), "6:9:'key' is only for checkpoints"),
+        (("iresnet50", "iresnet50\nruntime: auto"), "6:1:'runtime' is only for the format onnx"),
+        (("iresnet50", "iresnet50\noutput: emb"), "6:1:'output' is only for the format onnx"),
+        (("acme.safetensors", "acme.onnx"), "5:1:'architecture' is only for files of weights"),
+        (("acme.safetensors", "acme.dat"), "5:15:'dlib_resnet' expected for the format dlib"),
+        (("iresnet50", "iresnet50\nname: b"), "6:1:the key 'name' is already given in line 2"),
+        (
+            ("iresnet50", "iresnet50\noperating_threshold: 30\nthreshold_set_by: us"),
+            "6:22:'operating_threshold': -1 to 1 expected for cosine, got 30",
+        ),
+        (
+            ("iresnet50", "dlib_resnet\noperating_threshold: 0.6\nthreshold_set_by: us"),
+            "6:22:'operating_threshold': 0 or less, minus a distance, expected for neg_l2, got 0.6",
+        ),
+        (
+            ("iresnet50", "iresnet50\noperating_threshold: 0.3"),
+            "6:1:'threshold_set_by' is missing: say on which data and by which rule",
+        ),
+    ],
+)
+def test_a_fault_is_named_where_it_is_and_alone(card, change: tuple[str, str], fault: str):
+    (found,) = faults(card, SHORT.replace(*change))
+    assert found.startswith(fault)
+
+
+def test_a_known_crop_is_not_redefined(card):
+    own = LONG.replace("name: acme\n", "name: arcface112\n")
+    (fault,) = faults(card, own)
+    assert fault.startswith("8:9:the crop arcface112 of the catalogue has another size or template")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../x.onnx", "/x.onnx", "a/../../x.onnx", "a//x.onnx", "./x.onnx", "a\\\\x.onnx", "C:x.onnx",
+     "~/x.onnx", "", ".", "..", "x.onnx/", "a\\tx.onnx"],
+)  # fmt: skip
+def test_paths_that_lead_out_of_the_folder_are_refused(card, path: str):
+    (fault,) = faults(card, SHORT.replace("acme.safetensors", f'"{path}"'))
+    assert fault.startswith("3:10:'weights': a file inside the folder of the weights expected")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "card: 1", "card: &a 1", "[" * 100_000, "\0", "a: b"])
+def test_a_file_that_is_no_card_is_refused_by_place(card, text: str):
+    assert faults(card, text)
+
+
+def test_a_missing_card_is_named(tmp_path: Path):
+    with pytest.raises(ModelContractError, match=r"gone\.yaml:1:1: error: the file cannot be read"):
+        read_card(tmp_path / "gone.yaml")
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_a_garbled_card_is_read_or_refused_by_place(card, data):
+    lines = LONG.splitlines()
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(lines) - 1))
+        key = lines[at].partition(":")[0]
+        value = data.draw(
+            st.sampled_from(["null", "[]", "{}", "1", "-1e9", "x", "[1, 2, 3]", "''"])
+        )
+        lines[at] = data.draw(st.sampled_from([f"{key}: {value}", "", lines[at] * 2]))
+    with contextlib.suppress(ModelContractError):
+        card("\n".join(lines))
+
+
+# the catalogue, and the cards that come with fxeval
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_embeds_faces_of_its_crop(name: str):
+    known = ARCHITECTURES[name]
+    network = architecture(name).eval()
+    images = torch.empty(2, 3, *CROPS[known.crop].size, device="meta")
+    embeddings = network(images)
+    assert embeddings.ndim == 2
+    assert len(embeddings) == 2
+    assert {value.device.type for value in network.state_dict().values()} == {"meta"}
+    assert known.summary
+    assert known.source
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_catalogue_normalises_as_the_factory_does(name: str):
+    known = ARCHITECTURES[name]
+    network = architecture(name)
+    if not hasattr(network, "normalisation"):
+        assert name in ("dlib_resnet", "mini_resnet")  # have it written into forward
+        return
+    with torch.random.fork_rng():
+        module, _, factory = known.factory.partition(":")
+        make = getattr(__import__(module, fromlist=[factory]), factory)
+        (default,) = make.__defaults__
+    assert default == Preprocessing(known.colour, known.mean, known.std)
+
+
+def test_every_shipped_model_has_a_card_of_its_name_and_states_its_licence():
+    cards = {path.stem: read_card(path) for path in sorted(CARDS.glob("*.yaml"))}
+    assert len(cards) == 9
+    for id, card in cards.items():
+        assert card.name == id
+        assert card.licence
+        assert card.source
+        assert card.claims
+        assert card.threshold_set_by
+        assert SHIPPED.get(id) == card.architecture
+        if id in SHIPPED:
+            assert card.crop.name == ARCHITECTURES[SHIPPED[id]].crop
+    assert set(SHIPPED) <= set(cards)
+
+
+def test_every_card_is_a_fixture_and_the_package_of_dlib_brings_its_weights(tmp_path, monkeypatch):
+    fixtures = {
+        name.removeprefix("model_"): value.__wrapped__
+        for name, value in vars(fxeval.fixtures.models).items()
+        if name.startswith("model_")
+    }
+    assert fixtures.pop("card")() == CardModel()
+    assert fixtures.keys() == {path.stem for path in CARDS.glob("*.yaml")}
+    monkeypatch.setattr(
+        "fxeval.models.networks.dlib_resnet.installed_folder", lambda: tmp_path / "package"
+    )
+    assert fixtures.pop("dlib_resnet")(None).weights_dir == tmp_path / "package"
+    assert fixtures.pop("mini_resnet")().weights_dir == CARDS
+    for id, fixture in fixtures.items():
+        assert fixture.__doc__
+        assert fixture(tmp_path) == ShippedModel(CARDS / f"{id}.yaml", tmp_path)
+        assert fixture(None).weights_dir is None

@@ -1,0 +1,125 @@
+"""The shipped network on rendered faces."""
+
+import pytest
+import torch
+from torch import nn
+
+from fxeval.datasets.faces.alignment import ARCFACE_112
+from fxeval.datasets.lists.face_pack import BANNER, FacePack
+from fxeval.fixtures.synthetic import evaluate
+from fxeval.fixtures.synthetic.evaluate import DATA, verify
+from fxeval.models.from_card import load_card_model
+from fxeval.models.loading import TorchFaceModel, file_digest
+from fxeval.models.networks.mini_resnet import Block, MiniResNet
+from fxeval.tests.rounding import assert_rounded
+
+CARDS = DATA / "cards"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_card_model(CARDS / "mini_resnet.yaml")
+
+
+@pytest.fixture(scope="module")
+def verification(model):
+    return verify(model, FacePack(DATA / "rendered_faces"))
+
+
+def test_the_card_describes_its_weights(model):
+    card, weights = model.card, CARDS / model.card.weights
+    assert file_digest(weights) == card.sha256 == model.digest
+    assert weights.stat().st_size <= 3_000_000
+    assert sum(parameter.numel() for parameter in model.module.parameters()) <= 1_500_000
+    assert (model.name, model.crop, model.similarity) == ("mini_resnet", ARCFACE_112, "cosine")
+    assert model.operating_threshold == 0.4012
+
+
+def test_verification_of_held_out_identities_is_accurate(verification):
+    assert (verification.n_mated, verification.n_nonmated) == (600, 600)
+    assert verification.accuracy >= 0.96
+    assert verification.auc >= 0.99
+
+
+def test_the_card_states_the_accuracy_that_is_measured(model, verification):
+    claims = {claim.metric: claim for claim in model.card.claims}
+    assert {claim.pairs for claim in claims.values()} == {"rendered"}
+    for name in ("accuracy", "auc"):
+        claim = claims[f"verification_{name}"]
+        assert claim.value == pytest.approx(getattr(verification, name), abs=claim.within)
+
+
+def test_the_operating_threshold_balances_errors_on_other_identities(verification):
+    assert verification.fmr < 0.06
+    assert verification.fnmr < 0.06
+
+
+def test_an_untrained_network_verifies_far_worse(verification):
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        untrained = MiniResNet().eval()
+    model = TorchFaceModel("untrained", ARCFACE_112, untrained, "cosine", 0.0, "")
+    result = verify(model, FacePack(DATA / "rendered_faces"))
+    assert result.accuracy < verification.accuracy - 0.15
+
+
+def test_folds_are_equal_mixtures_that_cover_every_row_once():
+    is_mated = torch.tensor([True] * 30 + [False] * 50).numpy()
+    order = evaluate._folds(is_mated)
+    assert sorted(order) == list(range(80))
+    assert all(is_mated[fold].sum() == 3 for fold in order.reshape(10, 8))
+
+
+def test_the_command_prints_the_figures_and_the_banner(capsys, verification):
+    evaluate.main([])
+    written = capsys.readouterr().out
+    assert f"{verification.accuracy:.4f}" in written
+    assert BANNER in written
+
+
+def test_stages_halve_the_maps_and_the_head_flattens_them(model):
+    shapes = {}
+
+    def keep(name):
+        return lambda _module, _inputs, output: shapes.update({name: tuple(output.shape[1:])})
+
+    names = ("stem", "stage1", "stage2", "stage3", "stage4")
+    hooks = [getattr(model.module, name).register_forward_hook(keep(name)) for name in names]
+    embeddings = model.embed(torch.rand(2, 3, 112, 112))
+    for hook in hooks:
+        hook.remove()
+    assert embeddings.shape == (2, 128)
+    assert shapes == {
+        "stem": (16, 56, 56), "stage1": (24, 56, 56), "stage2": (48, 28, 28),
+        "stage3": (96, 14, 14), "stage4": (128, 7, 7),
+    }  # fmt: skip
+    assert not any(isinstance(m, nn.AdaptiveAvgPool2d) for m in model.module.modules())
+
+
+def test_a_block_adds_its_shortcut_and_applies_nothing_after_the_sum():
+    with torch.random.fork_rng():
+        block = Block(4, 4, 1).eval()
+    last = block.residual[-1]
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    x = torch.randn(1, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(block(x), x)  # negative values included
+
+
+def test_normalisation_is_part_of_the_network():
+    with torch.random.fork_rng():
+        network = MiniResNet().eval()
+    seen = []
+    network.stem.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    image = torch.linspace(0, 1, 3 * 112 * 112).reshape(1, 3, 112, 112)
+    network(image)
+    # Five values or results are rounded, of up to 2, where up to 1 is left.
+    assert_rounded(seen[0], (image.double() * 255 - 127.5) / 127.5, terms=5, scale=2)
+
+
+def test_an_embedding_has_a_gradient_at_every_stage(model):
+    image = torch.rand(1, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+    image.requires_grad_()
+    model.module(image).square().sum().backward()
+    assert bool((image.grad != 0).any())
+    model.module.zero_grad(set_to_none=True)

@@ -1,0 +1,26 @@
+"""The page about formats is made of the formats."""
+
+from pathlib import Path
+
+import pytest
+
+from fxeval.records.documented import PARTS, renewed
+from fxeval.records.form import Form
+
+PAGE = Path(__file__).parents[3] / "docs" / "formats.md"
+
+pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="no docs beside an installed fxeval")
+
+
+def test_the_page_is_up_to_date():
+    page = PAGE.read_text("utf-8")
+    assert renewed(page) == page, "run python -m fxeval.records.documented docs/formats.md"
+
+
+def test_every_part_of_rows_and_records_stands_there():
+    page = PAGE.read_text("utf-8")
+    for part in PARTS:
+        assert f"### {part.__name__}\n" in page
+        for name, field in part.model_fields.items():
+            assert f"`{field.alias or name}`" in page
+    assert all(issubclass(part, Form) for part in PARTS)

@@ -1,0 +1,351 @@
+"""A baseline is measured over the whole list, a few images at a time, and decides who is judged."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from fxeval.contracts import CardFacts, FaceModel, ModelTraits, PairListing
+from fxeval.engine.forward_pool import ForwardPool
+from fxeval.errors import DataContractError, ModelContractError
+from fxeval.functional.similarity import auc, k_fold_accuracy, similarity
+from fxeval.models.cards import Claim
+from fxeval.run.workshop import Subjects, Workshop
+from fxeval.statistics.limits import FORMS, AtLeast
+from fxeval.suite.cells import Use
+from fxeval.tests.run.test_workshop import CELL, Mean
+from fxeval.tests.subjects import CROP, ConvNet, CountingModel
+from fxeval.verification import measured as baseline
+from fxeval.verification.claims import entry_of, model_card
+from fxeval.verification.demands import Verification
+from fxeval.verification.figures import Figure
+from fxeval.verification.measured import ThresholdModel, measure_list
+
+
+@dataclass
+class People:
+    """n people with three images each: two mated pairs and two nonmated ones per person."""
+
+    n: int = 40
+    name: str = "people"
+    banner: str | None = None
+    fold: bool = False
+    missing: tuple[str, ...] = ()
+    most: int = 0
+
+    def listing(self):
+        rows = []
+        for i in range(self.n):
+            j, k = (i + 1) % self.n, (i + 7) % self.n
+            rows += [(f"{i}a", f"{i}b"), (f"{i}a", f"{j}b"), (f"{i}b", f"{i}c"), (f"{i}c", f"{k}c")]
+        one, two = ([row[side][:-1] for row in rows] for side in (0, 1))
+        return PairListing(
+            tuple(row[0] for row in rows), tuple(row[1] for row in rows),
+            tuple(a == b for a, b in zip(one, two, strict=True)), tuple(one), tuple(two),
+            set_aside=tuple("wrong label" if row < 8 else "" for row in range(len(rows))),
+            fold=tuple(row // 4 % 5 for row in range(len(rows))) if self.fold else (),
+        )  # fmt: skip
+
+    def images(self, image_ids, crop):
+        bad = [image_id for image_id in image_ids if image_id in self.missing]
+        if bad:
+            raise DataContractError(f"images cannot be used:\n  {bad}: unreadable.")
+        self.most = max(self.most, len(image_ids))
+        faces = []
+        for image_id in image_ids:
+            who = np.random.default_rng(int(image_id[:-1])).normal(128, 50, (3, *crop.size))
+            noise = np.random.default_rng([int(image_id[:-1]), ord(image_id[-1])])
+            faces.append((who + noise.normal(0, 25, who.shape)).clip(0, 255).astype(np.uint8))
+        return torch.from_numpy(np.stack(faces))
+
+
+def net(**change):
+    return CountingModel(ConvNet().eval(), **change)
+
+
+def by_hand(model, source, embed=None):
+    """Similarities of the listed pairs, one image after the other."""
+    listing = source.listing()
+    embed = embed or model.embed
+    found = [
+        similarity(
+            model.similarity, *(embed(source.images([i], CROP).float() / 255) for i in (one, two))
+        )
+        for one, two in zip(listing.probe, listing.reference, strict=True)
+    ]
+    return torch.cat(found).numpy(), np.array(listing.is_mated)
+
+
+@pytest.fixture
+def pool():
+    return ForwardPool(batch_size=16)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
+@pytest.mark.parametrize("fold", [False, True])
+def test_the_figures_are_those_of_the_pairs_one_by_one(pool, kind, fold):
+    source, model = People(fold=fold), net(similarity=kind, operating_threshold=-0.5)
+    found = measure_list(model, source, pool)
+    values, mated = by_hand(net(similarity=kind), source)
+    folds = np.array(source.listing().fold) if fold else None
+    expected = k_fold_accuracy(kind, values, mated, folds=folds)
+    figures = found.baseline.figures
+    assert figures["verification_accuracy"].value == pytest.approx(expected.mean, abs=1e-9)
+    assert figures["verification_auc"].value == pytest.approx(auc(values, mated), abs=1e-9)
+    assert found.baseline.n_folds == (5 if fold else 10)
+    assert (found.baseline.n_mated, found.baseline.n_nonmated) == (80, 80)
+    assert found.baseline.thresholds["vendor"].fmr.value == (values[~mated] >= -0.5).mean()
+
+
+def test_a_list_of_triplets_is_verified_by_mates_and_the_nonmates_it_names(pool):
+    class Triplets(People):
+        def listing(self):
+            people = [str(i) for i in range(self.n)]
+            others = [str((i + 1) % self.n) for i in range(self.n)]
+            return PairListing(
+                tuple(f"{i}a" for i in people), tuple(f"{i}b" for i in people),
+                (True,) * self.n, tuple(people), tuple(people),
+                contrast=tuple(f"{i}c" for i in others), contrast_identity=tuple(others),
+            )  # fmt: skip
+
+    found = measure_list(CountingModel(ConvNet().eval()), Triplets(), pool)
+    assert found.n_images == 3 * 40
+    assert (found.baseline.n_mated, found.baseline.n_nonmated) == (40, 40)
+
+
+def test_each_image_is_embedded_once_and_a_few_are_in_memory_at_a_time(pool, monkeypatch):
+    monkeypatch.setattr(baseline, "IMAGES_AT_ONCE", 50)
+    source, model, told = People(), net(), []
+    found = measure_list(model, source, pool, progress=lambda *at: told.append(at))
+    assert found.forwards == found.n_images == 120
+    assert sum(model.batches) == 3 * 48 + 16  # batches are filled up
+    assert source.most == 50
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (160, 160)
+    assert 0 < told[0][0] < 160
+
+
+def test_flip_fusion_adds_the_mirror_image_and_is_named(pool):
+    model = net()
+
+    def fused(images):
+        one, two = model.embed(images), model.embed(images.flip(-1))
+        return torch.nn.functional.normalize(one + two, dim=1)
+
+    values, mated = by_hand(model, People(), fused)
+    found = measure_list(model, People(), pool, flip_fusion=True)
+    plain = measure_list(model, People(), pool)
+    assert found.forwards == 240
+    got = found.baseline.figures["verification_auc"].value
+    assert got == pytest.approx(auc(values, mated), abs=1e-9)
+    assert got != plain.baseline.figures["verification_auc"].value
+    assert "mirror" in judged(found, model)["protocol"]
+    assert "no flip fusion" in judged(plain, model)["protocol"]
+    refused = measure_list(net(similarity="neg_l2"), People(), pool, flip_fusion=True)
+    assert refused.reason == "flip fusion is of unit embeddings, and this model compares raw ones"
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "forwards"),
+    [
+        (People(29), "29 identities, at least 30 needed", 0),
+        (People(missing=("3a",)), "the data cannot be used; why is in the output of the run", 0),
+        (
+            People(60, missing=("59c",)),
+            "the data cannot be used; why is in the output of the run",
+            128,
+        ),
+    ],
+)
+def test_what_cannot_be_measured_has_a_reason_and_no_figures(pool, source, words, forwards):
+    found = measure_list(net(), source, pool)
+    assert found.baseline is None
+    assert (found.reason, found.forwards) == (words, forwards)
+    assert ("unreadable" in found.fault) == ("data" in words)
+    entry = judged(found, net())
+    assert not entry["measured"]
+    assert entry["figures"] == entry["thresholds"] == entry["objections"] == []
+
+
+def test_a_model_that_fails_on_an_image_of_the_list_is_at_fault(pool):
+    class Picky(CountingModel):
+        def embed(self, images):
+            found = super().embed(images)
+            return torch.where(images.mean((1, 2, 3))[:, None] > 0.505, torch.nan, found)
+
+    with pytest.raises(ModelContractError, match="NaN"):
+        measure_list(Picky(ConvNet().eval()), People(), pool)
+
+
+def test_a_run_measures_a_model_and_a_list_once_and_counts_it_to_no_cell():
+    bench = Workshop(batch_size=16, emit=lambda *a: None, progress=lambda *a: None)
+    model = net()
+    cell = replace(CELL, pairs=Use("people"))
+    for change in (
+        {}, {"explainer": Use("other")}, {"seed": 2}, {"n": 30},
+        {"verification": Verification(operating_threshold="tau_eer")},
+        {"verification": Verification(limits=(AtLeast("verification_auc", at_least=0.0),))},
+    ):  # fmt: skip
+        bench.prepare(replace(cell, **change), Subjects(model, Mean(), People()))
+        entry = bench.subjects["models"]["tiny"]["verification"]
+        assert (entry["model"], entry["pairs"], entry["pair_list"]) == ("tiny", "people", "people")
+    assert bench.verifying.forwards == 120
+    assert bench.forwards == 0
+    fused = replace(cell, verification=Verification(flip_fusion=True))
+    bench.prepare(fused, Subjects(model, Mean(), People()))
+    assert bench.verifying.forwards == 120 + 240
+    bench.prepare(replace(cell, pairs=Use("more")), Subjects(model, Mean(), People(50)))
+    assert bench.verifying.forwards == 120 + 240 + 150
+
+
+def test_explainers_are_handed_the_threshold_the_suite_chose_and_maps_are_made_anew():
+    bench = Workshop(batch_size=16, emit=lambda *a: None, progress=lambda *a: None)
+    model, seen = net(), []
+
+    class Watching(Mean):
+        def explain(self, model, probes, references, *, contrast=None, generator):
+            seen.append(model.operating_threshold)
+            return probes.mean(1)
+
+    cell = replace(CELL, pairs=Use("people"), n=30)
+    for rule in ("vendor", "tau_eer", "vendor"):
+        asked = replace(cell, verification=Verification(operating_threshold=rule))
+        evidence = bench.prepare(asked, Subjects(model, Watching(), People())).evidence
+        evidence.engine.maps(evidence.everyone, evidence.subject, None)
+        known = bench.subjects["models"]["tiny"]["verification"]["operating_threshold"]["value"]
+        assert evidence.subject.operating_threshold == known
+    tau = seen[-1]
+    assert seen == [0.5, 0.5, tau, tau]  # two groups of pairs, under either threshold once
+    assert tau != 0.5
+
+
+# --- claims and demands
+
+
+def carded(*claims):
+    model = net()
+    card = CardFacts(claims=claims, threshold_set_by="the vendor's own data", licence="none")
+    model.traits = ModelTraits(card=card)
+    return model
+
+
+def judged(measured, model, **asked):
+    return entry_of(measured, model, ("people", "folk"), Verification(**asked))
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return measure_list(net(), People(), ForwardPool(batch_size=16))
+
+
+def claim(metric, value, within=0.003, pairs="people"):
+    return Claim(pairs, metric, value, within)
+
+
+def test_a_claim_is_false_only_if_the_whole_interval_lies_beyond_its_margin(measured):
+    accuracy = measured.baseline.figures["verification_accuracy"]
+    eer = measured.baseline.figures["verification_eer"]
+    assert accuracy.high < 1
+    gap = 1e-9
+    for one, outcome in {
+        claim("verification_accuracy", accuracy.high + 0.01 - gap, 0.01): "pass",
+        claim("verification_accuracy", accuracy.high + 0.01 + gap, 0.01): "invalid",
+        claim("verification_accuracy", 0.0): "pass",  # better than claimed is no breach
+        claim("verification_eer", eer.low - 0.01 + gap, 0.01): "pass",
+        claim("verification_eer", eer.low - 0.01 - gap, 0.01): "invalid",
+        claim("verification_eer", 0.5): "pass",
+        claim("tmr_at_fmr_1e-3", 1.0): "inconclusive",
+        claim("verification_accuracy", 1.0, pairs="others"): "inconclusive",
+        claim("verification_accuracy", 1.0, pairs="folk"): "invalid",
+    }.items():
+        entry = judged(measured, carded(one))
+        verdict = entry["claims"][0]["verdict"]
+        assert verdict["outcome"] == outcome, one
+        assert entry["objections"] == ([verdict["reason"]] if outcome == "invalid" else [])
+
+
+def test_the_reasons_of_claims_hold_the_figures_or_say_why_nothing_was_checked(measured):
+    false = claim("verification_accuracy", 0.999)
+    short = claim("tmr_at_fmr_1e-3", 0.9)
+    elsewhere = claim("verification_auc", 0.9, pairs="lfw_view2")
+    entry = judged(measured, carded(false, short, elsewhere))
+    reasons = [one["verdict"]["reason"] for one in entry["claims"]]
+    accuracy = measured.baseline.figures["verification_accuracy"]
+    assert reasons[0] == (
+        f"model counting on people: verification accuracy {accuracy.value:.4f} "
+        f"[{accuracy.low:.4f}, {accuracy.high:.4f}], its card claims 0.999 within 0.003: the whole "
+        "interval lies below that"
+    )
+    assert reasons[1] == "not checked: too few nonmated pairs: 80, at least 1,000 needed"
+    assert reasons[2] == "not checked: it is about lfw_view2"
+    assert entry["operating_threshold"]["set_by"] == "the vendor's own data"
+    unmeasured = replace(measured, baseline=None, reason="the list has no nonmated pairs")
+    [of_nothing] = judged(unmeasured, carded(false))["claims"]
+    assert of_nothing["verdict"] == {
+        "outcome": "inconclusive", "reason": "not checked: the list has no nonmated pairs",
+    }  # fmt: skip
+
+
+def test_a_demand_must_be_cleared_by_the_whole_interval(measured):
+    accuracy = measured.baseline.figures["verification_accuracy"]
+    eer = measured.baseline.figures["verification_eer"]
+    for metric, form, bound, is_met in (
+        ("verification_accuracy", "at_least", accuracy.low, True),
+        ("verification_accuracy", "at_least", accuracy.value, False),
+        ("verification_eer", "at_most", eer.high, True),
+        ("verification_eer", "at_most", eer.value, False),
+        ("tmr_at_fmr_1e-3", "at_least", 0.0, False),
+    ):
+        limit = FORMS[form](metric, where="s.yaml:3:5", **{form: bound})
+        entry = judged(measured, net(), limits=(limit,))
+        [found] = entry["limits"]
+        assert found["verdict"]["outcome"] == ("pass" if is_met else "invalid"), (metric, bound)
+        assert bool(entry["objections"]) != is_met
+        assert "s.yaml:3:5" in found["verdict"]["reason"]
+    assert "too few nonmated pairs: 80" in entry["objections"][0]
+
+
+def test_a_figure_without_an_interval_meets_no_demand_and_breaks_no_claim(measured):
+    found = measured.baseline
+    of_one_person = Figure(0.99, math.nan, math.nan)
+    figures = {**found.figures, "verification_auc": of_one_person}
+    measured = replace(measured, baseline=replace(found, figures=figures))
+    limit = AtLeast("verification_auc", at_least=0.5, where="s.yaml:3:5")
+    entry = judged(measured, carded(claim("verification_auc", 1.0)), limits=(limit,))
+    assert entry["claims"][0]["verdict"]["outcome"] == "inconclusive"
+    [reason] = entry["objections"]
+    assert reason.endswith(
+        ": it has no finite interval; the suite demands at least 0.5 (s.yaml:3:5)"
+    )
+
+
+def test_the_operating_threshold_is_the_model_s_or_one_that_was_measured(measured):
+    vendor = judged(measured, net())["operating_threshold"]
+    assert (vendor["rule"], vendor["value"], vendor["low"]) == ("vendor", 0.5, None)
+    eer = judged(measured, net(), operating_threshold="tau_eer")["operating_threshold"]
+    known = measured.baseline.thresholds["tau_eer"].similarity
+    assert (eer["value"], eer["low"], eer["high"]) == (known.value, known.low, known.high)
+    entry = judged(measured, net(), operating_threshold="tau_fmr_1e-3")
+    assert entry["objections"] == [
+        "model counting on people: the suite sets the operating threshold by tau_fmr_1e-3, which "
+        "was not measured: too few nonmated pairs: 80, at least 1,000 needed"
+    ]
+
+
+def test_a_model_with_another_threshold_is_the_model_in_all_else():
+    model = net()
+    other = ThresholdModel(model, 0.25)
+    assert isinstance(other, FaceModel)
+    assert other.operating_threshold == 0.25
+    for name in ("name", "crop", "similarity", "digest", "module"):
+        assert getattr(other, name) is getattr(model, name)
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(other.embed(images), model.embed(images))
+
+
+def test_a_report_says_what_a_card_says():
+    assert model_card(net()) is None
+    assert model_card(carded())["licence"] == "none"
+    assert model_card(carded())["golden"] is None

@@ -1,0 +1,1 @@
+"""Models whose true saliency maps are known."""

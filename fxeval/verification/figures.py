@@ -1,0 +1,315 @@
+"""How well a model verifies: accuracy, error rates and thresholds, each with its interval.
+
+Pairs of one person resemble each other, and a nonmated pair belongs to two people at once. So the
+identities are resampled with replacement, not the pairs: in a resample that holds identity i w_i
+times, a mated pair of i counts w_i times and a nonmated pair of i and j w_i * w_j times (the vertex
+bootstrap, which is wide rather than bold). All resamples are valued at once, from the weights.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fxeval.contracts import SimilarityKind
+from fxeval.errors import EvidenceError
+from fxeval.seeding import generator_of
+from fxeval.verification.weighted_pairs import MAX_CELLS, WeightedPairs
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+CONFIDENCE = 0.95
+MIN_IDENTITIES = 30
+"""Identities from which anything is said (certification.md 4.2)."""
+RESAMPLES = 1000
+CONTIGUOUS_FOLDS = 10
+
+_Z = 1.959963984540054  # standard normal quantile of (1 + CONFIDENCE) / 2
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A figure that a claim or a demand may be about.
+
+    Attributes:
+        title: In words.
+        better: Which direction is better.
+    """
+
+    title: str
+    better: Literal["lower", "higher"]
+
+
+RATES: Mapping[str, float] = {"1e-2": 1e-2, "1e-3": 1e-3, "1e-4": 1e-4}
+"""False match rates at which the true match rate is measured."""
+
+QUANTITIES: Mapping[str, Quantity] = {
+    "verification_accuracy": Quantity("verification accuracy", "higher"),
+    "verification_auc": Quantity("area under the ROC curve", "higher"),
+    "verification_eer": Quantity("equal error rate", "lower"),
+    **{
+        f"tmr_at_fmr_{rate}": Quantity(f"true match rate at a false match rate of {rate}", "higher")
+        for rate in RATES
+    },
+}
+
+THRESHOLDS: tuple[str, ...] = ("tau_acc", "tau_eer", *(f"tau_fmr_{rate}" for rate in RATES))
+"""Operating thresholds that are measured; ``vendor`` is the model's own."""
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedPairs:
+    """Clean similarities of all pairs of a list, in its order.
+
+    Attributes:
+        kind: What the similarities are.
+        similarities: (N,) float64, native, larger = more alike.
+        is_mated: (N,) bool.
+        probe_identity: (N,) int64.
+        reference_identity: (N,) int64, in the same numbering.
+        fold: (N,) int64, or None for ten of contiguous pairs (:func:`folds_of`).
+    """
+
+    kind: SimilarityKind
+    similarities: FloatArray
+    is_mated: NDArray[np.bool_]
+    probe_identity: IntArray
+    reference_identity: IntArray
+    fold: IntArray | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value with its two-sided 95 % interval; NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """An operating threshold and what it does on the list.
+
+    Attributes:
+        similarity: Native similarity from which a pair is a match; no interval if it was given.
+        fmr: Achieved false match rate, Wilson's interval over pairs.
+        fnmr: False nonmatch rate, likewise.
+    """
+
+    similarity: Figure
+    fmr: Figure
+    fnmr: Figure
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """How well a model verifies one pair list.
+
+    Attributes:
+        figures: By the names of :data:`QUANTITIES`, those that could be measured.
+        missing: The others, and why not.
+        thresholds: By the names of :data:`THRESHOLDS`, and ``vendor`` if the model has one.
+        accuracy_std: Standard deviation (ddof 0) over the folds.
+        n_folds: Folds.
+        n_mated: Mated pairs.
+        n_nonmated: Nonmated pairs.
+        n_identities: Identities in them.
+        protocol: How it was measured, in words.
+    """
+
+    figures: Mapping[str, Figure]
+    missing: Mapping[str, str]
+    thresholds: Mapping[str, Threshold]
+    accuracy_std: float
+    n_folds: int
+    n_mated: int
+    n_nonmated: int
+    n_identities: int
+    protocol: str
+
+
+def why_unmeasurable(n_mated: int, n_nonmated: int, n_identities: int) -> str | None:
+    """Say why nothing can be said of a list, or None.
+
+    >>> why_unmeasurable(40, 0, 40)
+    'the list has no nonmated pairs'
+    """
+    if not n_mated or not n_nonmated:
+        return f"the list has no {'nonmated' if n_mated else 'mated'} pairs"
+    if n_identities < MIN_IDENTITIES:
+        return f"{n_identities} identities, at least {MIN_IDENTITIES} needed"
+    return None
+
+
+def measure(
+    compared: ComparedPairs, vendor: float | None = None, *, resamples: int = RESAMPLES
+) -> Baseline:
+    """Measure how well similarities tell mated from nonmated pairs.
+
+    The accuracy is that of :func:`fxeval.functional.similarity.k_fold_accuracy`, over the list's
+    own folds if it names at least two; the equal error rate is the mean of FMR and FNMR at
+    ``tau_eer``. A true match rate at a false match rate of x needs 1/x nonmated pairs. A figure
+    that is 1 or 0 in every resample gets Wilson's interval over the identities, as no error yet is
+    not no error ever.
+
+    Args:
+        compared: Of all pairs.
+        vendor: The model's own operating threshold.
+        resamples: Of the identities; which ones depends on their number alone.
+
+    Raises:
+        EvidenceError: If a class of pairs or identities are too few, or a similarity is not finite.
+    """
+    people, group = np.unique(
+        np.stack([compared.probe_identity, compared.reference_identity]), return_inverse=True
+    )
+    first, second = group.reshape(2, -1)
+    n_mated, n = int(compared.is_mated.sum()), len(compared.is_mated)
+    reason = why_unmeasurable(n_mated, n - n_mated, len(people))
+    if not np.isfinite(compared.similarities).all():
+        reason = "similarities are NaN or infinite: check the model's weights"
+    if reason is not None:
+        raise EvidenceError(f"verification: {reason}.")
+    fold, own = folds_of(compared.fold, compared.is_mated)
+    rates = {name: rate for name, rate in RATES.items() if (n - n_mated) * rate >= 1 - 1e-9}
+    pairs = WeightedPairs(compared.kind, compared.similarities, compared.is_mated, fold)
+    point = pairs.statistics(np.ones((1, n)), rates)
+    drawn = [
+        pairs.statistics(_pair_weights(weights, first, second, compared.is_mated), rates)
+        for weights in resampled(len(people), resamples, _at_once(pairs))
+    ]
+    found = {
+        name: _figure(float(value[0]), np.concatenate([part[name] for part in drawn]))
+        for name, value in point.items()
+        if name != "accuracy_std"
+    }
+    found |= {name: _uncertain(found[name], len(people)) for name in QUANTITIES if name in found}
+    thresholds = {name: found[name] for name in THRESHOLDS if name in found}
+    if vendor is not None:
+        thresholds["vendor"] = Figure(vendor, math.nan, math.nan)
+    return Baseline(
+        figures={name: found[name] for name in QUANTITIES if name in found},
+        missing={
+            name: f"too few nonmated pairs: {n - n_mated}, at least "
+            f"{round(1 / RATES[name.removeprefix('tmr_at_fmr_')]):,} needed"
+            for name in QUANTITIES
+            if name not in found
+        },
+        thresholds={name: _achieved(compared, one) for name, one in thresholds.items()},
+        accuracy_std=float(point["accuracy_std"][0]),
+        n_folds=len(np.unique(fold)),
+        n_mated=n_mated,
+        n_nonmated=n - n_mated,
+        n_identities=len(people),
+        protocol=_protocol(compared.kind, len(np.unique(fold)), own, resamples),
+    )
+
+
+def folds_of(fold: IntArray | None, is_mated: NDArray[np.bool_]) -> tuple[IntArray, bool]:
+    """Return the fold of each pair, and whether it is the list's own.
+
+    A list that names no folds, or a single one, gets ten at most: contiguous parts of its mated and
+    of its nonmated pairs. Where every tenth of the list holds as many of either kind, as in LFW's,
+    those are the contiguous tenths of the protocol; where all mated pairs come first, contiguous
+    tenths would be of one kind each, and a model that knows nothing would have an accuracy of 0.
+    """
+    if fold is not None and len(np.unique(fold)) > 1:
+        return np.unique(fold, return_inverse=True)[1].astype(np.int64), True
+    fewest = min(int(is_mated.sum()), int((~is_mated).sum()))
+    n_folds = max(2, min(CONTIGUOUS_FOLDS, fewest))  # both kinds in each, if there are so many
+    found = np.zeros(len(is_mated), np.int64)
+    for kind in (is_mated, ~is_mated):
+        for number, rows in enumerate(np.array_split(np.flatnonzero(kind), n_folds)):
+            found[rows] = number
+    return found, False
+
+
+def resampled(n_identities: int, resamples: int, at_once: int) -> Iterator[FloatArray]:
+    """Yield (R, G) weights, how often each identity is drawn, in parts of at most ``at_once``."""
+    generator = generator_of("verification", "identities", n_identities)
+    for start in range(0, resamples, at_once):
+        rows = min(at_once, resamples - start)
+        drawn = generator.integers(n_identities, size=(rows, n_identities), dtype=np.int64)
+        drawn += n_identities * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * n_identities)
+        yield counts.reshape(rows, n_identities).astype(np.float64)
+
+
+def wilson(hits: int, n: int) -> Figure:
+    """Return a share with Wilson's 95 % interval.
+
+    >>> found = wilson(3, 3000)
+    >>> round(found.low, 5), round(found.high, 5)
+    (0.00034, 0.00294)
+    """
+    share, z2 = hits / n, _Z**2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    # Exactly 0 and 1 at the ends, where rounding would leave 1e-19.
+    low = 0.0 if hits == 0 else middle - half
+    return Figure(share, low, 1.0 if hits == n else middle + half)
+
+
+def _pair_weights(
+    weights: FloatArray, first: IntArray, second: IntArray, is_mated: NDArray[np.bool_]
+) -> FloatArray:
+    return weights[:, first] * np.where(is_mated, 1.0, weights[:, second])
+
+
+def _at_once(pairs: WeightedPairs) -> int:
+    return max(1, MAX_CELLS // pairs.cells)
+
+
+def _figure(value: float, drawn: FloatArray) -> Figure:
+    """Return the percentile interval, widened to the value where it misses it.
+
+    Resamples without mated or without nonmated pairs say nothing; more than one in twenty of them,
+    and there is no interval.
+    """
+    known = drawn[~np.isnan(drawn)]
+    if len(known) < CONFIDENCE * len(drawn) or not len(known):
+        return Figure(value, math.nan, math.nan)
+    ends = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
+    # Observed values only: thresholds may be infinite, and nothing lies between them.
+    low, high = np.quantile(known, ends, method="inverted_cdf")
+    return Figure(value, min(float(low), value), max(float(high), value))
+
+
+def _uncertain(figure: Figure, n_identities: int) -> Figure:
+    """Return a share with an interval, also where no resample differs: Wilson's over identities.
+
+    Without an error among the pairs there is none in any resample; a few people are no proof that
+    there never will be one.
+    """
+    if figure.low == figure.high == figure.value and figure.value in (0.0, 1.0):
+        return wilson(round(figure.value * n_identities), n_identities)
+    return figure
+
+
+def _achieved(compared: ComparedPairs, similarity: Figure) -> Threshold:
+    accepted = compared.similarities >= similarity.value
+    mated = compared.is_mated
+    return Threshold(
+        similarity,
+        wilson(int((accepted & ~mated).sum()), int((~mated).sum())),
+        wilson(int((~accepted & mated).sum()), int(mated.sum())),
+    )
+
+
+def _protocol(kind: SimilarityKind, n_folds: int, own: bool, resamples: int) -> str:
+    candidates = (
+        "distances 2 - 2 cos, first best of 0.00, 0.01 ... 3.99, accepted if below (insightface's "
+        "variant)"
+        if kind == "cosine"
+        else "Euclidean distances, first best of all midpoints, accepted if below"
+    )
+    folds = "folds of the list" if own else "folds of contiguous mated and nonmated pairs"
+    return (
+        f"{n_folds} {folds}, each decided by the threshold best on the others: {candidates}; "
+        f"95 % percentile intervals of {resamples:,} resamples of the identities (vertex bootstrap)"
+    )
