@@ -64,7 +64,7 @@ def _check(
     """Fill the report; return the exit status and why."""
     from fxeval.engine.forward_pool import ForwardPool
     from fxeval.models.cards import read_card
-    from fxeval.models.from_card import inside, load_card_model
+    from fxeval.models.from_card import inside, load_card
     from fxeval.models.loading import read_weights
     from fxeval.scorecard.verifying import golden_text
     from fxeval.verification.claims import entry_of
@@ -90,7 +90,7 @@ def _check(
         )
     read_weights(inside(folder, card.weights, f"model '{card.name}'"), card.sha256)
     passed("digest", f"SHA-256 {card.sha256}")
-    loaded = load_card_model(file, folder)
+    loaded = load_card(file, folder)
     module = loaded.module
     n = f"{sum(p.numel() for p in module.parameters()):,} parameters" if module else "black box"
     passed("finite", "no weight is NaN or infinite")

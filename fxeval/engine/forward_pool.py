@@ -52,6 +52,12 @@ def precise(device: torch.device) -> Iterator[None]:
         cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
 
 
+def fastest_batch_size() -> int:
+    """Return how many images of 112 x 112 pixels a forward pass takes fastest on this machine."""
+    # Activations of more images leave a CPU's cache, and every image gets slower.
+    return 128 if torch.cuda.is_available() else 16
+
+
 class ForwardPool:
     """Embeds images and described perturbations for any number of models and cells.
 

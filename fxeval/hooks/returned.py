@@ -1,19 +1,23 @@
 """Holds what strangers return against the contract."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import cast, get_args
 
 import torch
 from torch import Tensor
 
 from fxeval.contracts import (
     BROKEN_STATES,
+    Crop,
     Embeddings,
     Explainer,
+    FaceModel,
+    PairSource,
     RowState,
     SaliencyMaps,
+    SimilarityKind,
 )
-from fxeval.errors import ExplainerContractError, ModelContractError
+from fxeval.errors import DataContractError, ExplainerContractError, ModelContractError
 from fxeval.traits import check_explainer_traits
 
 
@@ -64,6 +68,54 @@ def check_explainer(name: str, explainer: object) -> Explainer:
         )
     check_explainer_traits(name, explainer)
     return cast(Explainer, explainer)
+
+
+_OF_A_MODEL = ("name", "crop", "similarity", "operating_threshold", "digest", "module", "embed")
+
+
+def check_model(name: str, model: object) -> FaceModel:
+    """Return what a fixture made if it is a face model by its form.
+
+    Raises:
+        ModelContractError: If an attribute is missing, or crop or similarity is of another kind.
+    """
+    missing = [one for one in _OF_A_MODEL if not hasattr(model, one)]
+    if isinstance(model, type) or missing:
+        got = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        without = f" without {', '.join(missing)}" if missing else ""
+        raise ModelContractError(
+            f"model '{name}': expected a face model, got {got}{without}. Wrap a network with "
+            "fxeval.TorchFaceModel, or a function with fxeval.EmbeddingFunction."
+        )
+    found = cast(FaceModel, model)
+    if not isinstance(found.crop, Crop):
+        raise ModelContractError(
+            f"model '{name}': expected a fxeval.Crop as crop, got {type(found.crop).__name__}."
+        )
+    if found.similarity not in get_args(SimilarityKind):
+        kinds = " or ".join(get_args(SimilarityKind))
+        raise ModelContractError(
+            f"model '{name}': expected {kinds} as similarity, got {found.similarity!r:.60}."
+        )
+    return found
+
+
+def check_source(name: str, source: object) -> PairSource:
+    """Return what a fixture made if it is a pair list by its form.
+
+    Raises:
+        DataContractError: If an attribute is missing.
+    """
+    missing = [one for one in ("name", "banner", "listing", "images") if not hasattr(source, one)]
+    if isinstance(source, type) or missing:
+        got = f"the class {source.__name__}" if isinstance(source, type) else type(source).__name__
+        without = f" without {', '.join(missing)}" if missing else ""
+        said = (
+            f"pairs '{name}': expected an object with name, banner, listing() and images(), got "
+            f"{got}{without}."
+        )
+        raise DataContractError(said, public=said)
+    return cast(PairSource, source)
 
 
 def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> SaliencyMaps:

@@ -95,7 +95,7 @@ class CardModel:
             raise ModelContractError(
                 "model 'card': which card? Write: {use: card, params: {file: my-model.yaml}}"
             )
-        return load_card_model(self.file, self.weights_dir)
+        return load_card(self.file, self.weights_dir)
 
 
 class ShippedModel(NamedTuple):
@@ -121,7 +121,7 @@ class ShippedModel(NamedTuple):
                 f"model '{card.name}': no folder of weights is named. Pass --fx-weights DIR or set "
                 f"FXEVAL_WEIGHTS; the folder holds {card.weights} (from {card.source})."
             )
-        return load_card_model(self.file, self.weights_dir)
+        return load_card(self.file, self.weights_dir)
 
 
 class Preview(NamedTuple):
@@ -152,7 +152,7 @@ def preview(card: ModelCard) -> Preview:
     return Preview(True, True, "")
 
 
-def load_card_model(file: Path, weights_dir: Path | None = None) -> CardedModel:
+def load_card(file: str | Path, weights_dir: str | Path | None = None) -> CardedModel:
     """Load the model that a card describes.
 
     Args:
@@ -162,8 +162,8 @@ def load_card_model(file: Path, weights_dir: Path | None = None) -> CardedModel:
     Raises:
         ModelContractError: If the card is wrong, or what it describes cannot be trusted.
     """
-    card = read_card(file)
-    folder = file.parent if weights_dir is None else weights_dir
+    card = read_card(Path(file))
+    folder = Path(file).parent if weights_dir is None else Path(weights_dir)
     path = inside(folder, card.weights, f"model '{card.name}'")
     data = read_weights(path, card.sha256)
     model = _model(data, str(path), card)

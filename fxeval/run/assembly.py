@@ -8,9 +8,57 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from fxeval.records.schema import Record
+    from fxeval.records.schema import CellResult, Record
+    from fxeval.suite.plan import Suite
+
+
+def asked_of(suite: Suite, cells: Sequence[str]) -> dict[str, Any]:
+    """Return what a record says of a suite, the formats it wants, and the ids of its cells."""
+    return {
+        "suite": {
+            "name": suite.name,
+            "title": suite.title,
+            # Outside of the current folder the path is the machine's own.
+            "path": suite.path.name if ".." in suite.path.parts else suite.path.as_posix(),
+            "digest": suite.digest,
+            "seed": suite.seed,
+        },
+        "formats": list(suite.formats),
+        "planned": list(cells),
+    }
+
+
+def finished(
+    cell: CellResult,
+    asked: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    subjects: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return a finished cell as plain data, with all that the record says beside it.
+
+    Args:
+        cell: The cell.
+        asked: As :func:`asked_of` gives it.
+        environment: Of the process that measured.
+        subjects: What the workshop knows of models, explainers and pairs.
+    """
+    from fxeval.records.store import plain
+
+    names = {"models": cell.model, "explainers": cell.explainer, "pairs": cell.pairs}
+    found: dict[str, Any] = plain(
+        {
+            **asked,
+            "cell": cell.model_dump(mode="json", by_alias=True),
+            "environment": environment,
+            "subjects": {
+                role: {names[role]: known[names[role]]} if names[role] in known else {}
+                for role, known in subjects.items()
+            },
+        }
+    )
+    return found
 
 
 class Gatherer:

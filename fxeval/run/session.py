@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fxeval.contracts import ModelFile
+from fxeval.engine.forward_pool import fastest_batch_size
 from fxeval.errors import FxevalError
 from fxeval.records.schema import CellResult
 from fxeval.records.store import RowFile
-from fxeval.records.store import plain as plain_json
+from fxeval.run.assembly import asked_of, finished
 from fxeval.run.environment import describe
 from fxeval.run.workshop import Workshop
 from fxeval.suite.plan import Suite
@@ -39,9 +40,7 @@ class Session:
         name = f"rows-{worker['workerid']}.jsonl" if worker else "rows.jsonl"
         self._rows = RowFile(folder / name)
         self._progress = Progress(config)
-        # Activations of more images than this leave a CPU's cache, and every image gets slower.
-        fastest = 128 if torch.cuda.is_available() else 16
-        self._batch_size = int(config.getoption("--fx-batch-size") or fastest)
+        self._batch_size = int(config.getoption("--fx-batch-size") or fastest_batch_size())
         self.bench = Workshop(
             batch_size=self._batch_size,
             emit=self._rows.append,
@@ -74,36 +73,14 @@ class Session:
 
     def plan(self, path: Path, suite: Suite, cells: Sequence[str]) -> None:
         """Remember what a suite file asks for."""
-        self._suites[path] = {
-            "suite": {
-                "name": suite.name,
-                "title": suite.title,
-                # Outside of the current folder the path is the machine's own.
-                "path": suite.path.name if ".." in suite.path.parts else suite.path.as_posix(),
-                "digest": suite.digest,
-                "seed": suite.seed,
-            },
-            "formats": list(suite.formats),
-            "planned": list(cells),
-        }
+        self._suites[path] = asked_of(suite, cells)
 
     def result(self, node: "pytest.Item", cell: CellResult) -> dict[str, Any]:
         """Return a finished cell as plain data, with all that the record says beside it."""
         self._progress.clear()
-        names = {"models": cell.model, "explainers": cell.explainer, "pairs": cell.pairs}
         named = cell.model_copy(update={"nodeid": node.nodeid})
-        plain: dict[str, Any] = plain_json(
-            {
-                **self._suites[node.path],
-                "cell": named.model_dump(mode="json", by_alias=True),
-                "environment": self._environment(node.path.parent),
-                "subjects": {
-                    role: {names[role]: found[names[role]]} if names[role] in found else {}
-                    for role, found in self.bench.subjects.items()
-                },
-            }
-        )
-        return plain
+        asked, environment = self._suites[node.path], self._environment(node.path.parent)
+        return finished(named, asked, environment, self.bench.subjects)
 
     def _environment(self, folder: Path) -> dict[str, Any]:
         key = folder, self.bench.device

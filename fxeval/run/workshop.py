@@ -29,7 +29,7 @@ from fxeval.errors import (
     UnsupportedError,
 )
 from fxeval.functional.randomisation import embedding_spread, randomise, redrawn_share
-from fxeval.hooks.returned import check_explainer
+from fxeval.hooks.returned import check_explainer, check_model, check_source
 from fxeval.metrics import CATALOGUE
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Subject
 from fxeval.models.loading import check_loaded, device_of, with_module
@@ -128,7 +128,9 @@ class Workshop:
         """
         for role, use in zip(self.subjects, (cell.model, cell.explainer, cell.pairs), strict=True):
             self.subjects[role].pop(use.name, None)
+        check_model(cell.model.name, subjects.model)
         check_explainer(cell.explainer.name, subjects.explainer)
+        check_source(cell.pairs.name, subjects.source)
         model = self._admit(cell, subjects.model)
         pairs = self._load(cell, subjects.source, model.crop)
         self._describe(cell, subjects, pairs)

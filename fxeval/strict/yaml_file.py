@@ -269,13 +269,30 @@ def read(path: Path, kind: Kind = SUITE) -> Document:
         FxevalError: Of the kind, if the file cannot be read as strict YAML; the message holds every
             fault.
     """
-    document = Document(path, kind)
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        document.fatal(Mark(1, 1), f"the file cannot be read: {reason}")
+        Document(path, kind).fatal(Mark(1, 1), f"the file cannot be read: {reason}")
+    return parsed(raw, path, kind)
+
+
+def parsed(raw: bytes, path: Path, kind: Kind = SUITE) -> Document:
+    """Read bytes as a file would be read.
+
+    Args:
+        raw: UTF-8 text in strict YAML.
+        path: What messages call it.
+        kind: What it is meant to be.
+
+    Returns:
+        As :func:`read`.
+
+    Raises:
+        FxevalError: As :func:`read`.
+    """
+    document = Document(path, kind)
     if len(raw) > MAX_BYTES:
         document.fatal(
             Mark(1, 1), f"the file has more than {MAX_BYTES} bytes; {kind.noun} is small"

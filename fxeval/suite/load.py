@@ -31,7 +31,7 @@ from fxeval.suite.rules import (
 )
 from fxeval.verification.demands import Verification
 
-__all__ = ["CheckParams", "KnownIds", "fixture_id", "load"]
+__all__ = ["CheckParams", "KnownIds", "fixture_id", "load", "planned"]
 
 
 def load(path: Path, known: KnownIds, *, check_params: CheckParams | None = None) -> Suite:
@@ -49,7 +49,13 @@ def load(path: Path, known: KnownIds, *, check_params: CheckParams | None = None
     Raises:
         SuiteError: Holding every fault of the file, by line.
     """
-    document = read(path)
+    return planned(read(path), path, known, check_params)
+
+
+def planned(
+    document: Document, path: Path, known: KnownIds, check_params: CheckParams | None = None
+) -> Suite:
+    """Validate a suite that was read; see :func:`load`."""
     check_head(document)
     form, left = judged(document, forms.Suite, (), document.data, free={"params"})
     named = SubjectsOfASuite(document, left, known, check_params)

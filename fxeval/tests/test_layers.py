@@ -20,8 +20,8 @@ models
 explainers
 metrics
 engine
-truth
 verification
+truth
 suite
 scorecard
 run

@@ -25,10 +25,11 @@ from fxeval.contracts import (
     SimilarityKind,
 )  # fmt: skip
 from fxeval.functional.map_similarity import FloatArray, spearman
-from fxeval.functional.similarity import similarity, tau_acc
+from fxeval.functional.similarity import similarity
 from fxeval.hooks.returned import is_constant
 from fxeval.models.loading import TorchFaceModel
 from fxeval.seeding import generator_of
+from fxeval.verification.figures import point_figures
 
 CELLS = 8  # cells along each side
 CELL = 14  # pixels along each side of a cell
@@ -104,7 +105,9 @@ def planted_model(seed: int = 0, kind: SimilarityKind = "cosine") -> TorchFaceMo
         first, second = (module(images) for images in _enrolled(seed, images_each=2).unbind(1))
     mated = similarity(kind, first, second)
     nonmated = similarity(kind, first, second.roll(1, 0))
-    threshold = tau_acc(torch.cat([mated, nonmated]), [True] * ENROLLED + [False] * ENROLLED)
+    is_mated = np.arange(2 * ENROLLED) < ENROLLED
+    values = torch.cat([mated, nonmated]).numpy()
+    threshold = point_figures(kind, values, is_mated)["tau_acc"]
     weights = b"".join(value.numpy().tobytes() for value in module.state_dict().values())
     digest = hashlib.sha256(weights).hexdigest()
     crop = Crop("planted", (SIDE, SIDE), ())

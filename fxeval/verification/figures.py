@@ -151,11 +151,11 @@ def measure(
 ) -> Baseline:
     """Measure how well similarities tell mated from nonmated pairs.
 
-    The accuracy is that of :func:`fxeval.functional.similarity.k_fold_accuracy`, over the list's
-    own folds if it names at least two; the equal error rate is the mean of FMR and FNMR at
-    ``tau_eer``. A true match rate at a false match rate of x needs 1/x nonmated pairs. A figure
-    that is 1 or 0 in every resample gets Wilson's interval over the identities, as no error yet is
-    not no error ever.
+    The accuracy is that of LFW's protocol (each fold decided by the threshold best on all others;
+    Huang et al. 2007), over the list's own folds if it names at least two; the equal error rate is
+    the mean of FMR and FNMR at ``tau_eer``. A true match rate at a false match rate of x needs 1/x
+    nonmated pairs. A figure that is 1 or 0 in every resample gets Wilson's interval over the
+    identities: no error so far does not show that there is none.
 
     Args:
         compared: Of all pairs.
@@ -208,6 +208,43 @@ def measure(
         n_identities=len(people),
         protocol=_protocol(compared.kind, len(np.unique(fold)), own, resamples),
     )
+
+
+def point_figures(
+    kind: SimilarityKind,
+    similarities: FloatArray,
+    is_mated: NDArray[np.bool_],
+    fold: IntArray | None = None,
+) -> Mapping[str, float]:
+    """Return figures and thresholds of a list, of any number of identities, without intervals.
+
+    Args:
+        kind: What the similarities are.
+        similarities: (N,) float64, native, larger = more alike.
+        is_mated: (N,) bool.
+        fold: (N,) int64, or None for ten of contiguous pairs (:func:`folds_of`).
+
+    Returns:
+        By the names of :data:`QUANTITIES` and :data:`THRESHOLDS`, and ``accuracy_std``; rates only
+        if there are enough nonmated pairs.
+
+    Raises:
+        EvidenceError: If a class of pairs is missing, or a similarity is not finite.
+
+    >>> found = point_figures("cosine", np.array([0.9, 0.6, 0.5, 0.1]), np.arange(4) < 2)
+    >>> found["verification_auc"], found["tau_acc"], found["tau_eer"]
+    (1.0, 0.55, 0.6)
+    """
+    n_mated, n = int(is_mated.sum()), len(is_mated)
+    reason = why_unmeasurable(n_mated, n - n_mated, MIN_IDENTITIES)
+    if not np.isfinite(similarities).all():
+        reason = "similarities are NaN or infinite: check the model's weights"
+    if reason is not None:
+        raise EvidenceError(f"verification: {reason}.")
+    pairs = WeightedPairs(kind, similarities, is_mated, folds_of(fold, is_mated)[0])
+    rates = {name: rate for name, rate in RATES.items() if (n - n_mated) * rate >= 1 - 1e-9}
+    found = pairs.statistics(np.ones((1, n)), rates)
+    return {name: float(value[0]) for name, value in found.items()}
 
 
 def folds_of(fold: IntArray | None, is_mated: NDArray[np.bool_]) -> tuple[IntArray, bool]:

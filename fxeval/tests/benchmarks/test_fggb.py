@@ -28,7 +28,7 @@ from torch import Tensor
 from fxeval.contracts import FaceModel
 from fxeval.explainers.xssab_fggb import FGGB
 from fxeval.fixtures.synthetic.evaluate import DATA
-from fxeval.models.from_card import load_card_model
+from fxeval.models.from_card import load_card
 from fxeval.models.networks.dlib_resnet import load_dlib_resnet
 from fxeval.tests.subjects import make_pairs
 
@@ -106,7 +106,7 @@ def dlib() -> FaceModel:
 
 
 def mini() -> FaceModel:
-    return load_card_model(DATA / "cards" / "mini_resnet.yaml")
+    return load_card(DATA / "cards" / "mini_resnet.yaml")
 
 
 @pytest.mark.slow

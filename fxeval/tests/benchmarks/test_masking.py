@@ -28,7 +28,7 @@ from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.explainers.s_rise import SRISE, mask_bank
 from fxeval.fixtures.synthetic.evaluate import DATA
 from fxeval.functional.similarity import similarity
-from fxeval.models.from_card import load_card_model
+from fxeval.models.from_card import load_card
 from fxeval.seeding import generator_of
 from fxeval.tests.subjects import make_pairs
 
@@ -40,7 +40,7 @@ class Work:
     """The model, the triplets, and two ways to their four maps each; (4 * TRIPLETS, H, W)."""
 
     def __init__(self) -> None:
-        self.model = load_card_model(DATA / "cards" / "mini_resnet.yaml")
+        self.model = load_card(DATA / "cards" / "mini_resnet.yaml")
         images = make_pairs(3 * TRIPLETS, crop=self.model.crop).images.float() / 255
         anchor, mate, nonmate = images[: 3 * TRIPLETS].split(TRIPLETS)
         self.lists = [(anchor, mate), (mate, anchor), (anchor, nonmate), (nonmate, anchor)]

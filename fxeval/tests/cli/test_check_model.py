@@ -35,11 +35,11 @@ def measured():
     """The baseline of the bundled network, measured once."""
     from fxeval.cli.check_model import _source
     from fxeval.engine.forward_pool import ForwardPool
-    from fxeval.models.from_card import load_card_model
+    from fxeval.models.from_card import load_card
     from fxeval.verification.measured import measure_list
 
     return measure_list(
-        load_card_model(shipped_card("mini_resnet")), _source("rendered", None), ForwardPool()
+        load_card(shipped_card("mini_resnet")), _source("rendered", None), ForwardPool()
     )
 
 

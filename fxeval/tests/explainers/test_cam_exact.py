@@ -18,7 +18,7 @@ from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers.cam_exact import CAM
 from fxeval.fixtures.synthetic.evaluate import DATA
 from fxeval.hooks.tails import Tail, tail_of
-from fxeval.models.from_card import load_card_model
+from fxeval.models.from_card import load_card
 from fxeval.tests.cam_subjects import exact_model
 from fxeval.tests.rounding import assert_rounded, condition_of, terms_of
 from fxeval.tests.subjects import CountingModel
@@ -238,7 +238,7 @@ def test_each_place_has_the_effect_of_its_activations_alone(head, layer):
 
 @pytest.fixture(scope="module")
 def mini_resnet():
-    return load_card_model(DATA / "cards" / "mini_resnet.yaml")
+    return load_card(DATA / "cards" / "mini_resnet.yaml")
 
 
 @pytest.fixture(scope="module")

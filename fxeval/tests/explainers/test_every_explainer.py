@@ -15,7 +15,7 @@ from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers import shipped
 from fxeval.explainers.map_levels import identity_maps
 from fxeval.hooks.returned import check_explainer
-from fxeval.models.from_card import load_card_model
+from fxeval.models.from_card import load_card
 from fxeval.suite.preflight import check_params
 from fxeval.tests import explained
 from fxeval.tests.explained import (
@@ -319,7 +319,7 @@ def test_a_crop_need_not_be_square(id):
 def larger(name: str) -> Any:
     if name == "planted":
         return planted_model()
-    return load_card_model(CARD)
+    return load_card(CARD)
 
 
 @pytest.mark.parametrize("id", IDS)

@@ -16,7 +16,7 @@ from fxeval.contracts import Fill
 from fxeval.explainers.gradients import Gradient, InputXGradient, IntegratedGradients, SmoothGrad
 from fxeval.fixtures.synthetic.evaluate import DATA
 from fxeval.functional.perturbation import fill_images
-from fxeval.models.from_card import load_card_model
+from fxeval.models.from_card import load_card
 from fxeval.tests.rounding import assert_rounded
 from fxeval.tests.subjects import ConvNet, CountingModel
 
@@ -40,7 +40,7 @@ class Wide(nn.Module):
 
 
 def _subjects() -> dict[str, tuple[nn.Module, int]]:
-    shipped = load_card_model(DATA / "cards" / "mini_resnet.yaml").module
+    shipped = load_card(DATA / "cards" / "mini_resnet.yaml").module
     return {"small": (Wide(ConvNet(seed=3)), 16), "mini_resnet": (Wide(shipped), 112)}
 
 

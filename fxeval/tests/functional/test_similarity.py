@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxeval.errors import EvidenceError
-from fxeval.functional.similarity import auc, k_fold_accuracy, similarity, tau_acc, tau_eer, tau_fmr
+from fxeval.functional.similarity import similarity
 from fxeval.tests.rounding import FLOAT64, assert_rounded
+from fxeval.tests.slow_figures import auc, k_fold_accuracy, tau_acc, tau_eer, tau_fmr
 
 
 @st.composite

@@ -18,7 +18,7 @@ from fxeval.fixtures.models import CARDS
 from fxeval.models.files import conversion
 from fxeval.models.files.conversion import _converted, convert
 from fxeval.models.files.formats import parse_safetensors
-from fxeval.models.from_card import load_card_model
+from fxeval.models.from_card import load_card
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_checkpoint_becomes_safetensors_and_its_card_loads(tmp_path: Path):
     assert "architecture: mini_resnet" in done.output
     card = tmp_path / "card.yaml"
     card.write_text(done.output.partition("A card for it:\n\n")[2])
-    model = load_card_model(card)
+    model = load_card(card)
     assert (model.name, model.digest) == ("a__b", digest)
     assert list(tmp_path.glob(".*.part")) == []
 

@@ -15,12 +15,13 @@ from fxeval.contracts import Embeddings
 from fxeval.datasets.faces.alignment import DLIB_150
 from fxeval.datasets.lists.lfw import LfwPairs
 from fxeval.errors import ModelContractError
-from fxeval.functional.similarity import auc, k_fold_accuracy, similarity
+from fxeval.functional.similarity import similarity
 from fxeval.models.loading import TorchFaceModel
 from fxeval.models.networks import dlib_resnet
 from fxeval.models.networks.dlib_resnet import DlibResNet, load_dlib_resnet, parse_dlib_dat
 from fxeval.tests.published import assert_printed
 from fxeval.tests.rounding import allowance, assert_rounded, terms_of
+from fxeval.tests.slow_figures import auc, k_fold_accuracy
 
 FILE = "dlib_face_recognition_resnet_model_v1.dat"
 HEADER = 400  # bytes: all of the preamble and the first layer's name

@@ -22,7 +22,7 @@ from fxeval.errors import ModelContractError
 from fxeval.fixtures.models import CARDS
 from fxeval.models import ARCHITECTURES
 from fxeval.models.cards import read_card
-from fxeval.models.from_card import CardModel, ShippedModel, fitting, load_card_model, preview
+from fxeval.models.from_card import CardModel, ShippedModel, fitting, load_card, preview
 from fxeval.models.preprocessing import Preprocessed
 from fxeval.tests.rounding import allowance, assert_rounded, terms_of
 
@@ -113,7 +113,7 @@ def as_images(array: np.ndarray) -> torch.Tensor:
 
 
 def test_own_code_gets_the_preprocessing_of_the_card(own_card: Path, net):
-    model = load_card_model(own_card)
+    model = load_card(own_card)
     assert isinstance(model, FaceModel)
     assert isinstance(model.module, Preprocessed)
     images = as_images(pixels())
@@ -134,7 +134,7 @@ def test_own_code_that_takes_the_preprocessing_is_not_wrapped(write, net, own_co
 
     own_code.make = make
     data = safetensors.torch.save(net.state_dict())
-    model = load_card_model(write(data, f"architecture: acme:make\n{FREE}"))
+    model = load_card(write(data, f"architecture: acme:make\n{FREE}"))
     assert type(model.module) is Net
     assert given[-1] == model.card.preprocessing
 
@@ -143,7 +143,7 @@ def test_counters_of_training_steps_may_be_absent(write, net):
     state = {k: v for k, v in net.state_dict().items() if "num_batches_tracked" not in k}
     card = write(safetensors.torch.save(state), f"architecture: acme:make\n{FREE}")
     images = as_images(pixels())
-    assert_rounded(load_card_model(card).embed(images), by_hand(net, images), terms=TERMS)
+    assert_rounded(load_card(card).embed(images), by_hand(net, images), terms=TERMS)
 
 
 def test_a_checkpoint_with_prefix_and_a_classifier_gives_the_same_model(write, net, own_card):
@@ -151,10 +151,10 @@ def test_a_checkpoint_with_prefix_and_a_classifier_gives_the_same_model(write, n
     file = io.BytesIO()
     whole = state | {"model.logits.weight": torch.ones(2, 2), "head.kernel": torch.ones(2)}
     torch.save({"epoch": 3, "state_dict": whole}, file)
-    expected = load_card_model(own_card).embed(as_images(pixels()))
+    expected = load_card(own_card).embed(as_images(pixels()))
     at = "state: {key: state_dict, prefix: model., ignore: [logits.]}\n"
     card = write(file.getvalue(), f"architecture: acme:make\n{at}{FREE}", "acme.ckpt")
-    assert torch.equal(load_card_model(card).embed(as_images(pixels())), expected)
+    assert torch.equal(load_card(card).embed(as_images(pixels())), expected)
 
 
 def test_weights_behind_a_prefix_are_recognised(write, net):
@@ -162,15 +162,15 @@ def test_weights_behind_a_prefix_are_recognised(write, net):
     whole = state | {"module.head.weight": torch.ones(2, 2)}
     card = write(safetensors.torch.save(whole), f"architecture: acme:make\n{FREE}")
     with pytest.raises(ModelContractError, match=r"They fit behind 'module\.net\.': say 'state: "):
-        load_card_model(card)
+        load_card(card)
     at = "state: {prefix: module.net.}\n"
     card = write(safetensors.torch.save(whole), f"architecture: acme:make\n{at}{FREE}")
-    assert load_card_model(card).module is not None
+    assert load_card(card).module is not None
     first = next(iter(state))
     del whole[first]
     card = write(safetensors.torch.save(whole), f"architecture: acme:make\n{FREE}")
     with pytest.raises(ModelContractError, match="is missing") as caught:
-        load_card_model(card)
+        load_card(card)
     assert "They fit" not in str(caught.value)
 
 
@@ -180,7 +180,7 @@ def test_torchscript_is_a_network_with_gradients_and_without_layers(write, net):
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.save(torch.jit.script(net), file)
     card = write(file.getvalue(), FREE, "acme.ts")
-    model = load_card_model(card)
+    model = load_card(card)
     assert not model.traits.has_layers
     images = as_images(pixels())
     assert_rounded(model.embed(images), by_hand(net, images), terms=TERMS)
@@ -191,17 +191,17 @@ def test_torchscript_is_a_network_with_gradients_and_without_layers(write, net):
 
 
 def test_a_model_says_which_code_made_it(own_card: Path, own_code, tmp_path: Path):
-    assert load_card_model(own_card).traits.code is None  # made in memory
+    assert load_card(own_card).traits.code is None  # made in memory
     own_code.__file__ = str(tmp_path / "acme.py")
     (tmp_path / "acme.py").write_bytes(b"code")
-    assert load_card_model(own_card).traits.code == hashlib.sha256(b"code").hexdigest()
-    assert load_card_model(CARDS / "mini_resnet.yaml").traits.code
+    assert load_card(own_card).traits.code == hashlib.sha256(b"code").hexdigest()
+    assert load_card(CARDS / "mini_resnet.yaml").traits.code
 
 
 def test_loading_leaves_the_global_generator_alone(own_card: Path):
     before = torch.get_rng_state()
-    load_card_model(own_card)
-    load_card_model(CARDS / "mini_resnet.yaml")
+    load_card(own_card)
+    load_card(CARDS / "mini_resnet.yaml")
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -215,7 +215,7 @@ def test_a_flipped_bit_is_refused_before_anything_is_parsed(own_card: Path, at: 
     data[at] ^= 16
     weights.write_bytes(data)
     with pytest.raises(ModelContractError, match=r"acme\.safetensors: SHA-256 .* expected, got"):
-        load_card_model(own_card)
+        load_card(own_card)
 
 
 def test_swapped_and_truncated_weights_are_refused_by_digest(own_card: Path):
@@ -223,7 +223,7 @@ def test_swapped_and_truncated_weights_are_refused_by_digest(own_card: Path):
     for data in (weights.read_bytes()[:-4], safetensors.torch.save(Net().state_dict()), b""):
         weights.write_bytes(data)
         with pytest.raises(ModelContractError, match="SHA-256"):
-            load_card_model(own_card)
+            load_card(own_card)
 
 
 def test_nan_in_weights_of_the_right_digest_is_refused(write, net):
@@ -231,14 +231,14 @@ def test_nan_in_weights_of_the_right_digest_is_refused(write, net):
     state["fc.bias"][2] = float("nan")
     card = write(safetensors.torch.save(state), f"architecture: acme:make\n{FREE}")
     with pytest.raises(ModelContractError, match=r"1 of 5 values of 'fc\.bias' are NaN"):
-        load_card_model(card)
+        load_card(card)
 
 
 def test_weights_of_another_architecture_are_refused_with_the_one_they_fit(write):
     weights = (CARDS / "mini_resnet.safetensors").read_bytes()
     card = write(weights, "architecture: iresnet18\n")
     with pytest.raises(ModelContractError) as caught:
-        load_card_model(card)
+        load_card(card)
     message = str(caught.value)
     assert "do not fit IResNet" in message
     assert "'conv1.weight' is missing" in message
@@ -259,9 +259,9 @@ def test_a_normalisation_that_is_written_into_the_network_cannot_be_changed(writ
     for line in ("mean: 0\n", "colour: BGR\n"):
         card = write(weights, f"architecture: mini_resnet\n{line}")
         with pytest.raises(ModelContractError, match="mini_resnet normalises with RGB"):
-            load_card_model(card)
+            load_card(card)
     same = write(weights, "architecture: mini_resnet\nmean: 127.5\ncolour: RGB\n")
-    assert load_card_model(same).name == "acme"
+    assert load_card(same).name == "acme"
 
 
 @pytest.mark.parametrize(
@@ -279,14 +279,14 @@ def test_own_code_that_makes_no_network_is_refused(write, net, factory: str, mes
     data = safetensors.torch.save(net.state_dict())
     card = write(data, f"architecture: {factory}\n{FREE}")
     with pytest.raises(ModelContractError, match=f"architecture '{factory}': {message}"):
-        load_card_model(card)
+        load_card(card)
 
 
 def test_a_network_that_embeds_all_alike_is_refused(write, net):
     state = {k: torch.zeros_like(v) if "fc.weight" in k else v for k, v in net.state_dict().items()}
     card = write(safetensors.torch.save(state), f"architecture: acme:make\n{FREE}")
     with pytest.raises(ModelContractError, match="two different images got the same embedding"):
-        load_card_model(card)
+        load_card(card)
 
 
 def test_a_link_that_leads_out_of_the_folder_is_refused(own_card: Path, tmp_path: Path):
@@ -295,15 +295,15 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(own_card: Path, tmp_path
     inner.mkdir()
     (inner / "acme.safetensors").symlink_to(weights)
     with pytest.raises(ModelContractError, match="is a link that leads out of"):
-        load_card_model(own_card, inner)
+        load_card(own_card, inner)
     (inner / "acme.safetensors").unlink()
     shutil.copy(weights, inner / "real.safetensors")
     (inner / "acme.safetensors").symlink_to("real.safetensors")
-    assert load_card_model(own_card, inner).digest == read_card(own_card).sha256
+    assert load_card(own_card, inner).digest == read_card(own_card).sha256
     (inner / "acme.safetensors").unlink()
     (inner / "acme.safetensors").symlink_to("acme.safetensors")
     with pytest.raises(ModelContractError, match="is a link that leads out of"):
-        load_card_model(own_card, inner)
+        load_card(own_card, inner)
 
 
 # subjects of a suite
@@ -348,7 +348,7 @@ def test_a_shipped_model_gives_its_golden_embeddings(id: str, data_root: Path):
     card = read_card(CARDS / f"{id}.yaml")
     if card.format == "onnx" and not (find_spec("onnx") and find_spec("onnxruntime")):
         pytest.skip("onnx and onnxruntime are not installed")
-    model = load_card_model(CARDS / f"{id}.yaml", data_root / "weights")
+    model = load_card(CARDS / f"{id}.yaml", data_root / "weights")
     assert model.golden.state == "agrees"
     assert model.golden.n_images == 8
     if card.format == "onnx":

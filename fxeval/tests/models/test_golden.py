@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxeval.errors import ModelContractError
-from fxeval.models.from_card import load_card_model
+from fxeval.models.from_card import load_card
 from fxeval.models.golden import MAX_BYTES, read_array
 from fxeval.tests.models.test_from_card import (
     FREE,
@@ -57,7 +57,7 @@ def vendor(tmp_path: Path):
 
 
 def test_agreeing_embeddings_are_counted(vendor):
-    found = load_card_model(vendor()).golden
+    found = load_card(vendor()).golden
     assert (found.state, found.n_images, found.at_most) == ("agrees", 3, 1e-4)
     assert found.largest <= allowance(TERMS) * np.abs(vendor.right).max()
 
@@ -65,32 +65,32 @@ def test_agreeing_embeddings_are_counted(vendor):
 def test_the_difference_is_the_largest_of_any_entry(vendor):
     emb = vendor.right.copy()
     emb[1, 2] += 0.01
-    found = load_card_model(vendor(emb, at_most="0.02")).golden
+    found = load_card(vendor(emb, at_most="0.02")).golden
     scale = np.abs(emb).max()
     assert found.largest == pytest.approx(0.01, abs=allowance(TERMS) * scale)
     relative = vendor(emb, at_most="0.1, relative: true")
-    largest = load_card_model(relative).golden.largest
+    largest = load_card(relative).golden.largest
     assert largest == pytest.approx(0.01 / scale, abs=allowance(TERMS))
     with pytest.raises(ModelContractError, match=r"differ from the golden ones by 0\.01, at most"):
-        load_card_model(vendor(emb, at_most="0.005"))
+        load_card(vendor(emb, at_most="0.005"))
 
 
 def test_without_the_file_nothing_is_checked_and_the_check_says_so(vendor, tmp_path: Path):
     card = vendor()
     (tmp_path / "g.npz").unlink()
-    found = load_card_model(card).golden
+    found = load_card(card).golden
     assert (found.state, found.n_images, found.largest) == ("not_checked", 0, None)
 
 
 def test_a_wrong_colour_order_is_noticed_and_named(vendor):
     with pytest.raises(ModelContractError, match="reversed they agree: correct 'colour'"):
-        load_card_model(vendor(more=FREE.replace("BGR", "RGB")))
+        load_card(vendor(more=FREE.replace("BGR", "RGB")))
 
 
 @pytest.mark.parametrize("wrong", [("std: 128", "std: 127.5"), ("[100, 110,", "[101, 110,")])
 def test_a_slightly_wrong_normalisation_is_noticed(vendor, wrong: tuple[str, str]):
     with pytest.raises(ModelContractError, match="Check colour, mean, std and architecture"):
-        load_card_model(vendor(more=FREE.replace(*wrong)))
+        load_card(vendor(more=FREE.replace(*wrong)))
 
 
 def test_embeddings_of_another_network_are_noticed(vendor):
@@ -98,7 +98,7 @@ def test_embeddings_of_another_network_are_noticed(vendor):
         other = Net().eval()
     emb = by_hand(other, as_images(vendor.images)).numpy()
     with pytest.raises(ModelContractError, match="Check colour, mean, std and architecture"):
-        load_card_model(vendor(emb))
+        load_card(vendor(emb))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -107,7 +107,7 @@ def test_goldens_that_are_not_finite_agree_with_nothing(vendor, value: float):
     emb[0, 0] = value
     for more in ("", ", relative: true"):
         with pytest.raises(ModelContractError, match="differ from the golden ones"):
-            load_card_model(vendor(emb, at_most=f"1e-4{more}"))
+            load_card(vendor(emb, at_most=f"1e-4{more}"))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_goldens_that_are_not_finite_agree_with_nothing(vendor, value: float):
 )
 def test_arrays_of_the_wrong_form_are_refused(vendor, change, message: str):
     with pytest.raises(ModelContractError, match=message):
-        load_card_model(vendor(**change))
+        load_card(vendor(**change))
 
 
 # the file

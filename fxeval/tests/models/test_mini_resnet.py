@@ -8,7 +8,7 @@ from fxeval.datasets.faces.alignment import ARCFACE_112
 from fxeval.datasets.lists.face_pack import BANNER, FacePack
 from fxeval.fixtures.synthetic import evaluate
 from fxeval.fixtures.synthetic.evaluate import DATA, verify
-from fxeval.models.from_card import load_card_model
+from fxeval.models.from_card import load_card
 from fxeval.models.loading import TorchFaceModel, file_digest
 from fxeval.models.networks.mini_resnet import Block, MiniResNet
 from fxeval.tests.rounding import assert_rounded
@@ -18,7 +18,7 @@ CARDS = DATA / "cards"
 
 @pytest.fixture(scope="module")
 def model():
-    return load_card_model(CARDS / "mini_resnet.yaml")
+    return load_card(CARDS / "mini_resnet.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxeval.errors import EvidenceError
-from fxeval.functional.similarity import auc, k_fold_accuracy, tau_acc, tau_eer, tau_fmr
+from fxeval.tests.slow_figures import auc, k_fold_accuracy, tau_acc, tau_eer, tau_fmr
 from fxeval.verification import figures as verification
 from fxeval.verification.figures import (
     QUANTITIES,

@@ -10,12 +10,13 @@ import torch
 from fxeval.contracts import CardFacts, FaceModel, ModelTraits, PairListing
 from fxeval.engine.forward_pool import ForwardPool
 from fxeval.errors import DataContractError, ModelContractError
-from fxeval.functional.similarity import auc, k_fold_accuracy, similarity
+from fxeval.functional.similarity import similarity
 from fxeval.models.cards import Claim
 from fxeval.run.workshop import Subjects, Workshop
 from fxeval.statistics.limits import FORMS, AtLeast
 from fxeval.suite.cells import Use
 from fxeval.tests.run.test_workshop import CELL, Mean
+from fxeval.tests.slow_figures import auc, k_fold_accuracy
 from fxeval.tests.subjects import CROP, ConvNet, CountingModel
 from fxeval.verification import measured as baseline
 from fxeval.verification.claims import entry_of, model_card

@@ -9,7 +9,7 @@ from fxeval.datasets.lists.face_pack import FacePack
 from fxeval.datasets.lists.lfw import LfwPairs
 from fxeval.engine.forward_pool import ForwardPool
 from fxeval.models.cards import read_card
-from fxeval.models.from_card import load_card_model
+from fxeval.models.from_card import load_card
 from fxeval.suite.preflight import shipped_card
 from fxeval.verification.claims import entry_of
 from fxeval.verification.demands import Verification
@@ -29,7 +29,7 @@ def objections(model, source, *names):
 
 
 def test_the_bundled_network_keeps_its_word_and_fed_wrongly_it_does_not():
-    model = load_card_model(shipped_card("mini_resnet"))
+    model = load_card(shipped_card("mini_resnet"))
     rendered = FacePack(shipped_card("mini_resnet").parents[1] / "rendered_faces")
     assert objections(model, rendered, "rendered") == []
     darkened = objections(Darkened(model, model.operating_threshold), rendered, "rendered")
@@ -70,7 +70,7 @@ def test_a_published_network_has_its_published_figures_on_lfw(data_root: Path, n
 def loaded(name: str, data_root: Path):
     if read_card(shipped_card(name)).format == "onnx":
         pytest.importorskip("onnxruntime")
-    return load_card_model(shipped_card(name), data_root / "weights")
+    return load_card(shipped_card(name), data_root / "weights")
 
 
 DEMANDING = """\

@@ -1,0 +1,220 @@
+"""Evaluates one explainer on one model and one pair list, in Python: a suite of a single cell."""
+
+import importlib
+import inspect
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fxeval.contracts import Explainer, FaceModel, ModelFile, PairSource
+from fxeval.engine.forward_pool import fastest_batch_size
+from fxeval.errors import SuiteError
+from fxeval.metrics import CATALOGUE
+from fxeval.records.schema import Record, Row
+from fxeval.records.store import RowFile
+from fxeval.run.assembly import Gatherer, asked_of, finished
+from fxeval.run.environment import describe
+from fxeval.run.measure import measure_cell
+from fxeval.run.workshop import Subjects, Workshop
+from fxeval.strict.text import hint
+from fxeval.strict.yaml_file import parsed
+from fxeval.suite.cells import Cell
+from fxeval.suite.configure import configured
+from fxeval.suite.load import KnownIds, fixture_id, planned
+from fxeval.suite.plan import Suite, cells
+from fxeval.suite.preflight import check_params
+from fxeval.suite.rules import Role
+
+Shipped: TypeAlias = str | Mapping[str, Any]
+"""An id of what comes with fxeval, or ``{"use": id, "params": {...}}`` as in a suite."""
+
+NAME = Path("evaluate")
+"""What messages and the record call the suite."""
+
+_ROLES = ("model", "explainer", "pairs")
+_OURS = frozenset({"id", "kind", "why", "limits", "models", "explainers", "pairs", "marks"})
+
+
+def evaluate(
+    model: FaceModel | ModelFile | Shipped,
+    explainer: Explainer | Shipped,
+    pairs: PairSource | Shipped,
+    *,
+    check: str = "faithfulness.deletion_insertion",
+    n: int | None = None,
+    limits: Sequence[Mapping[str, Any]] = (),
+    seed: int = 0,
+    device: str = "auto",
+    reports: str | Path | None = None,
+    **parameters: object,
+) -> Record:
+    """Measure and judge an explainer, as a suite with one cell would.
+
+    Args:
+        model: A face model, or the id of a shipped one. Weights of shipped models and faces of
+            shipped pair lists are found through ``FXEVAL_WEIGHTS`` and ``FXEVAL_DATA``.
+        explainer: An explainer, or the id of a shipped one.
+        pairs: A pair list, or the id of a shipped one.
+        check: What is measured, a kind of check.
+        n: Number of mated pairs to measure, >= 1; None = all.
+        limits: What must hold, each with the keys of a limit in a suite. Without any, the verdict
+            is inconclusive: nothing was asked for.
+        seed: Of everything random, >= 0.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        reports: Folder for the record, its rows and the scorecard, as of a run of pytest; None =
+            nothing is written.
+        parameters: Of the check, with the names that a suite has.
+
+    Returns:
+        The record: verdict, estimates with intervals, subjects, environment.
+
+    Raises:
+        SuiteError: If an argument is not what a suite could say.
+        FxevalError: If the model or the data cannot be used, or the explainer cannot explain this
+            kind of model. What an explainer does to single rows is a state of these rows.
+
+    Example:
+        >>> record = evaluate("mini_resnet", "gradcam", "rendered", n=2, fills=["blur"], steps=4)
+        >>> record.verdict.outcome.value, record.cells[0].n_pairs
+        ('inconclusive', 2)
+    """
+    reserved = sorted(_OURS & parameters.keys())
+    if reserved:
+        raise SuiteError(f"evaluate: expected parameters of {check}, got {', '.join(reserved)}.")
+    given = {
+        role: _Given.of(role, one)
+        for role, one in zip(_ROLES, (model, explainer, pairs), strict=True)
+    }
+    document = {
+        "fxeval": 1,
+        "suite": "evaluate",
+        "defaults": {"seed": seed, "device": device},
+        "models": [given["model"].entry],
+        "explainers": [given["explainer"].entry],
+        "pairs": [{**given["pairs"].entry, **({} if n is None else {"n": n})}],
+        "checks": [
+            {"id": "check", "kind": check, **parameters, "limits": _limits(check, limits)}
+        ],
+    }  # fmt: skip
+    suite = _suite(document, given)
+    if not limits:
+        suite = replace(suite, checks=(replace(suite.checks[0], limits=()),))
+    (cell,) = cells(suite)
+    subjects = Subjects(
+        *(
+            configured(given[role].subject, use, role)
+            for role, use in zip(_ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
+        )
+    )
+    return _measured(suite, cell, subjects, None if reports is None else Path(reports))
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """A subject as it was given.
+
+    Attributes:
+        subject: The subject itself.
+        entry: What a suite would say.
+        is_shipped: It came as an id.
+    """
+
+    subject: Any
+    entry: dict[str, Any]
+    is_shipped: bool
+
+    @staticmethod
+    def of(role: str, given: object) -> "_Given":
+        """Return the subject that an id names, or the given one under its own name."""
+        if isinstance(given, str | Mapping):
+            entry = {"use": given} if isinstance(given, str) else dict(given)
+            return _Given(_shipped(role, entry.get("use")), entry, True)
+        name = getattr(given, "name", None)
+        text = name if isinstance(name, str) else type(given).__name__
+        spelt = re.sub(r"[^A-Za-z0-9_-]+", "_", text)[:79]
+        return _Given(given, {"use": spelt if spelt[:1].isalpha() else f"a{spelt}"}, False)
+
+
+def _suite(document: Mapping[str, Any], given: Mapping[str, _Given]) -> Suite:
+    """Return the suite, judged by the rules of a file: JSON is YAML, so the reader is the same."""
+    try:
+        text = json.dumps(document, indent=1)
+    except TypeError as error:
+        raise SuiteError(f"evaluate: expected plain values as in a suite: {error}.") from error
+    known = KnownIds(
+        *(frozenset({fixture_id(str(given[role].entry.get("use")))}) for role in _ROLES)
+    )
+
+    def faults(role: Role, id: str, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+        return check_params(role, id, params) if given[role].is_shipped else ()
+
+    return planned(parsed(text.encode(), NAME), NAME, known, faults)
+
+
+def _limits(check: str, limits: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the limits, or one for the form's sake: a check in a suite file has at least one."""
+    if limits:
+        return list(limits)
+    metric = CATALOGUE[check].METRICS[0].name if check in CATALOGUE else "any"
+    return [{"metric": metric, "at_least": 0, "severity": "info"}]
+
+
+def _shipped(role: str, id: object) -> object:
+    """Return what the fixture of a shipped subject returns.
+
+    Raises:
+        SuiteError: If there is no such subject.
+    """
+    modules = [
+        importlib.import_module(f"fxeval.fixtures.{name}")
+        for name in ("models", "explainers", "pairs")
+    ]
+    fixtures = {name: one for module in modules for name, one in vars(module).items()}
+    data, weights = (os.environ.get(name) for name in ("FXEVAL_DATA", "FXEVAL_WEIGHTS"))
+    folder = Path(data) if data else None
+    of_weights = Path(weights) if weights else folder and folder / "weights"
+    known: dict[str, object] = {"fx_data": folder, "fx_weights": of_weights}
+
+    def value(name: str) -> object:
+        if name not in known:
+            function = inspect.unwrap(fixtures[name])  # what pytest's decorator was given
+            known[name] = function(*map(value, inspect.signature(function).parameters))
+        return known[name]
+
+    name = f"{role}_{fixture_id(str(id))}"
+    if name not in fixtures:
+        ids = [one.removeprefix(f"{role}_") for one in fixtures if one.startswith(f"{role}_")]
+        raise SuiteError(f"evaluate: unknown {role} '{id}'. {hint(str(id), ids)}")
+    return value(name)
+
+
+def _measured(suite: Suite, cell: Cell, subjects: Subjects, reports: Path | None) -> Record:
+    started = datetime.now(UTC)
+    run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    folder = (reports or Path()) / run_id
+    rows = RowFile(folder / "rows.jsonl")
+
+    def emit(found: Sequence[Row]) -> None:
+        if reports is not None:
+            rows.append(found)
+
+    model = subjects.model
+    if isinstance(model, ModelFile) and not isinstance(model, FaceModel):
+        subjects = replace(subjects, model=model.load())
+    batch_size = fastest_batch_size()
+    workshop = Workshop(batch_size=batch_size, emit=emit, progress=lambda *_: None)
+    result = measure_cell(cell, subjects, workshop)
+    environment = describe(workshop.device, batch_size, Path())
+    gatherer = Gatherer(folder, run_id, started, "fxeval.evaluate")
+    asked = asked_of(suite, [cell.id])
+    gatherer.add(finished(result, asked, environment, workshop.subjects))
+    if reports is not None:
+        gatherer.write()
+    (record,) = gatherer.records()
+    return record
