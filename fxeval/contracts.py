@@ -372,7 +372,7 @@ class Perturbations:
         ranking: (R,) int64, row of ``ranks``.
         first: (R,) int64.
         last: (R,) int64.
-        fill: Name of the fill.
+        fill: Name of the fill (``fxeval.functional.fills.fills``).
     """
 
     image: Tensor
@@ -380,7 +380,7 @@ class Perturbations:
     ranking: Tensor
     first: Tensor
     last: Tensor
-    fill: Fill
+    fill: str
 
     def __len__(self) -> int:
         return len(self.image)

@@ -26,7 +26,7 @@ from fxeval.contracts import (
 )
 from fxeval.errors import ModelContractError
 from fxeval.explainers.mask_banks import masker
-from fxeval.functional.perturbation import fill_images, remove
+from fxeval.functional.fills import applied, fills, removed_pixels
 from fxeval.hooks.returned import check_embeddings
 from fxeval.models.loading import ModelAround, device_of
 from fxeval.redaction import of_user_code
@@ -164,11 +164,14 @@ class ForwardPool:
         content = hashlib.sha256(image.cpu().contiguous().numpy().tobytes()).hexdigest()
         return self._remembered(_key(model, (content,), "masked", bank.digest, fill), compute)
 
-    def _filled(self, model: FaceModel, faces: Faces, used: Tensor, fill: Fill) -> Embeddings:
+    def _filled(self, model: FaceModel, faces: Faces, used: Tensor, fill: str) -> Embeddings:
         digests = tuple(faces.image_digests[i] for i in used.tolist())
 
         def make(start: int, stop: int) -> Images:
-            return fill_images(_float(faces.images[used[start:stop]], model), fill)
+            images = _float(faces.images[used[start:stop]], model)
+            everything = torch.ones_like(images[:, 0], dtype=torch.bool)
+            function = fills()[fill]
+            return applied(fill, function, images, function.prepare(images), everything)
 
         return self._remembered(
             _key(model, digests, "filled", fill), lambda: self._batches(model, len(used), make)
@@ -191,14 +194,17 @@ class ForwardPool:
         def compute() -> Embeddings:
             device = device_of(model)
             images = _float(faces.images[used], model)
-            fillers = fill_images(images, wanted.fill)
+            function = fills()[wanted.fill]
+            prepared = function.prepare(images)
             ranks = wanted.ranks[rankings].to(device)
             rows, orders, bounds = image.to(device), ranking.to(device), distinct[:, 2:].to(device)
 
             def make(start: int, stop: int) -> Images:
                 row, order = rows[start:stop], orders[start:stop]
                 first, last = bounds[start:stop].unbind(1)
-                return remove(images[row], fillers[row], ranks[order], first, last)
+                size = (images.shape[2], images.shape[3])
+                removed = removed_pixels(ranks[order], first, last, size)
+                return applied(wanted.fill, function, images[row], prepared[row], removed)
 
             return self._batches(model, len(distinct), make)
 

@@ -1,4 +1,4 @@
-"""Taking pixels away: what they are replaced with, and the replacing itself.
+"""Images without information, of which the shipped fills are made.
 
 Everything here happens on images in [0, 1], before any model's own normalisation.
 """
@@ -9,7 +9,6 @@ from typing import get_args
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fxeval.contracts import Fill, Images
 
@@ -43,49 +42,6 @@ def fill_images(images: Images, fill: Fill) -> Images:
     if fill == "black":
         return torch.zeros_like(images)
     raise ValueError(f"fill_images: one of {get_args(Fill)} expected, got {fill!r}.")
-
-
-def remove(images: Images, fillers: Images, ranks: Tensor, first: Tensor, last: Tensor) -> Images:
-    """Replace the pixels whose rank lies in [first, last) with the filler's.
-
-    Deletion of the k most salient pixels is [0, k), their insertion into the filler [k, n),
-    retention likewise. Every row has its own image, order and counts, so one batch can mix pairs,
-    steps and maps. Pixels are copied bit for bit.
-
-    Args:
-        images: (B, 3, H, W) floating, finite.
-        fillers: (B, 3, H, W), same dtype and device.
-        ranks: (B, H * W) integer, from :func:`fxeval.functional.ranking.ranks`, on the same device.
-        first: (B,) integer, first rank to remove, on the same device.
-        last: (B,) integer, the rank after the last one to remove, on the same device.
-
-    Returns:
-        (B, 3, H, W), a new tensor.
-
-    Raises:
-        ValueError: If the shapes or dtypes do not fit.
-    """
-    _check_images("remove", images)
-    rows, _, height, width = images.shape
-    if fillers.shape != images.shape or fillers.dtype != images.dtype:
-        raise ValueError(
-            f"remove: fillers like the images expected, {tuple(images.shape)} {images.dtype}, got "
-            f"{tuple(fillers.shape)} {fillers.dtype}."
-        )
-    if ranks.shape != (rows, height * width) or first.shape != (rows,) or last.shape != (rows,):
-        raise ValueError(
-            f"remove: ranks ({rows}, {height * width}), first and last ({rows},) expected, got "
-            f"{tuple(ranks.shape)}, {tuple(first.shape)} and {tuple(last.shape)}."
-        )
-    if any(part.dtype.is_floating_point for part in (ranks, first, last)):
-        raise ValueError("remove: ranks, first and last must be integers.")
-    # Bounds of another integer type would make every comparison promote all ranks.
-    low, high = first.to(ranks.dtype)[:, None], last.to(ranks.dtype)[:, None]
-    removed = (ranks >= low).logical_and_(ranks < high)
-    weight = removed.view(rows, 1, height, width).to(images.dtype)
-    # lerp returns its end points exactly at weights 0 and 1, and on a CPU it takes a quarter of the
-    # time of torch.where, whose loop branches on every pixel of an order without pattern.
-    return torch.lerp(images, fillers, weight)
 
 
 def _blurred(images: Images) -> Images:

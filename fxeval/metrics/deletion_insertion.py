@@ -6,8 +6,8 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from fxeval.contracts import Fill
 from fxeval.errors import EvidenceError
+from fxeval.functional.fills import FillName
 from fxeval.metrics.orders import Control, Order, orders
 from fxeval.metrics.protocol import Evidence, FloatArray, Ledger, Side, worst
 from fxeval.metrics.removal_curves import Removal, area, crossings, trace
@@ -38,7 +38,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: Annotated[int, Field(ge=1, le=1000, strict=True)] = 50
-    fills: Annotated[tuple[Fill, ...], Field(min_length=1), AfterValidator(_unique)] = ("blur",)
+    fills: Annotated[tuple[FillName, ...], Field(min_length=1), AfterValidator(_unique)] = ("blur",)
     side: Literal["probe", "reference", "both"] = "probe"
     controls: Annotated[tuple[Control, ...], AfterValidator(_unique)] = ()
     crossing_step: Annotated[int, Field(ge=1, strict=True)] | None = None
@@ -161,7 +161,7 @@ def _followed(removal: Removal, parameters: Parameters) -> _Followed:
     return _Followed(values, states, curves)
 
 
-def _enter(ledger: Ledger, map_: str, fill: Fill, sides: Sequence[_Followed]) -> None:
+def _enter(ledger: Ledger, map_: str, fill: str, sides: Sequence[_Followed]) -> None:
     """Enter the mean over the sides, and the worst state."""
     values = np.mean([side.values for side in sides], axis=0)
     curves = np.mean([side.curves for side in sides], axis=0)

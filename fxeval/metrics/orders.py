@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fxeval.contracts import Fill, Maps, Perturbations, SaliencyMaps
+from fxeval.contracts import Maps, Perturbations, SaliencyMaps
 from fxeval.errors import EvidenceError
 from fxeval.functional.controls import ControlInputs, control_maps, mean_map
 from fxeval.functional.ranking import count, ranks
@@ -61,7 +61,7 @@ def orders(
 
 
 def answers(
-    evidence: Evidence, on: Subject, order: Order, fraction: float, fill: Fill,
+    evidence: Evidence, on: Subject, order: Order, fraction: float, fill: str,
     *, retains: bool = False,
 ) -> FloatArray:  # fmt: skip
     """Ask the rows' question once their most salient fraction is gone, or only it is left.

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fxeval.contracts import Fill, Perturbations
+from fxeval.contracts import Perturbations
 from fxeval.functional.ranking import step_counts
 from fxeval.metrics.orders import Order
 from fxeval.metrics.protocol import Evidence, FloatArray, Subject
@@ -23,7 +23,7 @@ class Removal:
     evidence: Evidence
     on: Subject
     order: Order
-    fill: Fill
+    fill: str
 
     def ask(self, row: Tensor, first: Tensor, last: Tensor) -> tuple[FloatArray, FloatArray]:
         """Return answers and margins, (R,), with the pixels ranked [first, last) gone.

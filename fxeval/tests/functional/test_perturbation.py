@@ -2,11 +2,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from fxeval.functional.perturbation import fill_images, remove
-from fxeval.functional.ranking import ranks as rank_maps
+from fxeval.functional.perturbation import fill_images
 from fxeval.tests.rounding import assert_rounded
 
 
@@ -76,65 +73,3 @@ def test_the_fill_of_an_image_does_not_depend_on_its_neighbours():
 def test_bad_fills_are_refused(images, fill, message):
     with pytest.raises(ValueError, match=message):
         fill_images(images, fill)
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 6), st.data())
-def test_removal_agrees_with_a_loop_over_pixels(seed, height, width, data):
-    n = height * width
-    images, fillers = _images(2, height, width, seed), _images(2, height, width, seed + 1)
-    ranks = rank_maps(torch.zeros(2, height, width), [seed, seed + 1])
-    first = torch.tensor(data.draw(st.lists(st.integers(0, n), min_size=2, max_size=2)))
-    last = torch.tensor(data.draw(st.lists(st.integers(0, n), min_size=2, max_size=2)))
-    expected = images.clone()
-    for row in range(2):
-        for pixel in range(n):
-            if int(first[row]) <= int(ranks[row, pixel]) < int(last[row]):
-                y, x = divmod(pixel, width)
-                expected[row, :, y, x] = fillers[row, :, y, x]
-    assert torch.equal(remove(images, fillers, ranks, first, last), expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64])
-def test_removing_nothing_is_the_image_and_everything_the_filler_bit_for_bit(dtype):
-    images, fillers = _images(3, 13, 11), _images(3, 13, 11, seed=1)
-    ranks = rank_maps(images[:, 0], [1, 2, 3]).to(dtype)
-    none, all_ = torch.zeros(3, dtype=torch.int64), torch.full((3,), 143)
-    assert torch.equal(remove(images, fillers, ranks, none, none), images)
-    assert torch.equal(remove(images, fillers, ranks, none, all_), fillers)
-    assert torch.equal(remove(images, fillers, ranks, all_, all_), images)
-
-
-def test_deletion_and_insertion_of_k_pixels_are_complements():
-    images, fillers = _images(1, 8, 8), _images(1, 8, 8, seed=1)
-    ranks = rank_maps(images[:, 0], [0])
-    zero, k, n = (torch.tensor([value]) for value in (0, 20, 64))
-    deleted = remove(images, fillers, ranks, zero, k)
-    inserted = remove(images, fillers, ranks, k, n)
-    assert int((deleted != images).any(1).sum()) == 20
-    assert int((inserted != fillers).any(1).sum()) == 20
-    assert torch.equal(torch.where(deleted == images, fillers, images), inserted)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"fillers": torch.zeros(2, 3, 4, 5)}, "fillers like the images"),
-        ({"fillers": torch.zeros(2, 3, 4, 4).double()}, "fillers like the images"),
-        ({"ranks": torch.zeros(2, 15, dtype=torch.int32)}, "ranks"),
-        ({"ranks": torch.zeros(2, 16)}, "integers"),
-        ({"first": torch.zeros(1, dtype=torch.int64)}, "first and last"),
-        ({"last": torch.zeros(2)}, "integers"),
-        ({"images": torch.zeros(2, 16)}, r"\(N, 3, H, W\)"),
-    ],
-)
-def test_bad_removals_are_refused(change, message):
-    arguments = {
-        "images": torch.zeros(2, 3, 4, 4),
-        "fillers": torch.zeros(2, 3, 4, 4),
-        "ranks": torch.zeros(2, 16, dtype=torch.int32),
-        "first": torch.zeros(2, dtype=torch.int64),
-        "last": torch.zeros(2, dtype=torch.int64),
-    }
-    with pytest.raises(ValueError, match=message):
-        remove(**(arguments | change))

@@ -1,0 +1,176 @@
+"""What removed pixels are replaced with: the fills that come with fxeval, and those of plug-ins."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Protocol
+
+import torch
+from pydantic import AfterValidator, WithJsonSchema
+from pydantic_core import PydanticKnownError
+from torch import Tensor
+
+from fxeval.contracts import Fill, Images
+from fxeval.errors import FxevalError
+from fxeval.functional.perturbation import fill_images
+
+
+class FillFunction(Protocol):
+    """Replaces removed pixels, from the image alone or from what is left of it.
+
+    Example:
+        >>> class MeanOfTheRest:
+        ...     def prepare(self, images):
+        ...         return images
+        ...
+        ...     def apply(self, images, prepared, removed):
+        ...         kept = (~removed)[:, None]
+        ...         count = kept.sum(dim=(2, 3), keepdim=True).clamp_min(1)
+        ...         mean = (images * kept).sum(dim=(2, 3), keepdim=True) / count
+        ...         return torch.where(kept, images, mean)
+        >>> images, removed = torch.tensor([0.2, 0.6]).expand(1, 3, 1, 2), torch.tensor([[[1, 0]]])
+        >>> MeanOfTheRest().apply(images, images, removed.bool())[0, 0]
+        tensor([[0.6000, 0.6000]])
+    """
+
+    def prepare(self, images: Images) -> Tensor:
+        """Compute, once an image, what does not depend on the pixels that are removed.
+
+        Args:
+            images: (N, 3, H, W) floating in [0, 1].
+
+        Returns:
+            (N, ...), a row for each image.
+        """
+
+    def apply(self, images: Images, prepared: Tensor, removed: Tensor) -> Images:
+        """Return the images without their removed pixels.
+
+        A row depends on nothing but the same row of the arguments, and kept pixels stay bit for
+        bit as they are.
+
+        Args:
+            images: (B, 3, H, W) floating in [0, 1].
+            prepared: (B, ...), their rows of what ``prepare`` returned.
+            removed: (B, H, W) bool.
+
+        Returns:
+            (B, 3, H, W), a new tensor of the images' dtype.
+        """
+
+
+@dataclass(frozen=True)
+class _OfTheImage:
+    """A fill that depends on the image alone (:func:`fill_images`)."""
+
+    name: Fill
+
+    def prepare(self, images: Images) -> Tensor:
+        return fill_images(images, self.name)
+
+    def apply(self, images: Images, prepared: Tensor, removed: Tensor) -> Images:
+        # lerp returns its end points exactly at weights 0 and 1, and on a CPU it takes a quarter of
+        # the time of torch.where, whose loop branches on every pixel of an order without pattern.
+        return torch.lerp(images, prepared, removed[:, None].to(images.dtype))
+
+
+SHIPPED_FILLS: Mapping[str, FillFunction] = MappingProxyType(
+    {"blur": _OfTheImage("blur"), "mean": _OfTheImage("mean"), "black": _OfTheImage("black")}
+)
+
+_added: dict[str, FillFunction] = {}
+
+
+def fills() -> Mapping[str, FillFunction]:
+    """Return all fills by name."""
+    return {**SHIPPED_FILLS, **_added}
+
+
+def add_fills(more: Mapping[str, FillFunction]) -> None:
+    """Make the fills of a plug-in known, in place of those that were added before.
+
+    Raises:
+        FxevalError: If a name is taken, or is no name, or the object is no fill.
+    """
+    for name, fill in more.items():
+        if name in SHIPPED_FILLS:
+            raise FxevalError(f"fill '{name}': expected a new name, got that of a shipped fill.")
+        if not isinstance(name, str) or not name.isidentifier():
+            raise FxevalError(f"fill {name!r:.60}: expected a name of letters, digits and '_'.")
+        methods = (getattr(fill, one, None) for one in ("prepare", "apply"))
+        if isinstance(fill, type) or not all(map(callable, methods)):
+            raise FxevalError(
+                f"fill '{name}': expected an object with prepare(images) and apply(images, "
+                f"prepared, removed), got {type(fill).__name__}."
+            )
+    _added.clear()
+    _added.update(more)
+
+
+def applied(
+    name: str, fill: FillFunction, images: Images, prepared: Tensor, removed: Tensor
+) -> Images:
+    """Return the images without their removed pixels, refusing what is not a fill of them.
+
+    Raises:
+        FxevalError: If the fill of a plug-in returns another shape or dtype, values that are not
+            finite, or changes a pixel that is kept.
+    """
+    found = fill.apply(images, prepared, removed)
+    if isinstance(fill, _OfTheImage):
+        return found
+    if not isinstance(found, Tensor) or (found.shape, found.dtype) != (images.shape, images.dtype):
+        got = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, Tensor) else type(found)
+        raise FxevalError(
+            f"fill '{name}': expected {tuple(images.shape)} {images.dtype} from apply, got {got}."
+        )
+    if not bool(found.isfinite().all()):
+        raise FxevalError(f"fill '{name}': expected finite values, got NaN or infinity.")
+    if not bool(((found == images) | removed[:, None]).all()):
+        raise FxevalError(f"fill '{name}': expected kept pixels as they were, got others.")
+    return found
+
+
+def removed_pixels(ranks: Tensor, first: Tensor, last: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return which pixels have a rank in [first, last).
+
+    Deletion of the k most salient pixels is [0, k), their insertion into the filled image [k, n),
+    retention likewise. Every row has its own order and counts, so one batch can mix pairs, steps
+    and maps.
+
+    Args:
+        ranks: (B, H * W) integer, from :func:`fxeval.functional.ranking.ranks`.
+        first: (B,) integer, first rank to remove.
+        last: (B,) integer, the rank after the last one to remove.
+        size: (H, W).
+
+    Returns:
+        (B, H, W) bool.
+
+    Raises:
+        ValueError: If the shapes or dtypes do not fit.
+    """
+    rows = len(ranks)
+    if ranks.shape != (rows, size[0] * size[1]) or {first.shape, last.shape} != {(rows,)}:
+        raise ValueError(
+            f"removed_pixels: expected ranks ({rows}, {size[0] * size[1]}), first and last "
+            f"({rows},), got {tuple(ranks.shape)}, {tuple(first.shape)} and {tuple(last.shape)}."
+        )
+    if any(part.dtype.is_floating_point for part in (ranks, first, last)):
+        raise ValueError("removed_pixels: expected integer ranks, first and last.")
+    # Bounds of another integer type would make every comparison promote all ranks.
+    low, high = first.to(ranks.dtype)[:, None], last.to(ranks.dtype)[:, None]
+    return (ranks >= low).logical_and_(ranks < high).view(rows, *size)
+
+
+def _known(name: str) -> str:
+    names = [f"'{one}'" for one in fills()]
+    if name not in fills():
+        expected = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+        raise PydanticKnownError("literal_error", {"expected": expected})
+    return name
+
+
+_SCHEMA: dict[str, Any] = {"enum": list(SHIPPED_FILLS), "type": "string"}
+FillName = Annotated[str, AfterValidator(_known), WithJsonSchema(_SCHEMA)]
+"""The name of a fill, as a field of a check's parameters."""
