@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fxeval.functional.map_similarity import spearman
-from fxeval.functional.perturbation import remove
+from fxeval.functional.fills import SHIPPED_FILLS, removed_pixels
 from fxeval.functional.ranking import ranks
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,13 @@ def test_speed_of_removal(benchmark):
     images, fillers = random(64, 3, 150, 150), random(64, 3, 150, 150, seed=1)
     order = ranks(images[:, 0], list(range(64)))
     first, last = torch.zeros(64, dtype=torch.int64), torch.full((64,), 7000)
-    benchmark(remove, images, fillers, order, first, last)
+    size = (images.shape[2], images.shape[3])
+
+    def remove():
+        removed = removed_pixels(order, first, last, size)
+        return SHIPPED_FILLS["blur"].apply(images, fillers, removed)
+
+    benchmark(remove)
 
 
 def test_speed_of_spearman(benchmark):

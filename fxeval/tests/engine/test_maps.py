@@ -197,7 +197,7 @@ def refuse(model, maps, row):
         (
             raises,
             RowState.EXPLAINER_RAISED,
-            f"KeyError (test_explain.py:{raises.__code__.co_firstlineno + 1})",
+            f"KeyError (test_maps.py:{raises.__code__.co_firstlineno + 1})",
         ),
         (train, RowState.MODEL_CHANGED, "training and evaluation"),
         (hook, RowState.MODEL_CHANGED, "hooks were left"),

@@ -266,7 +266,7 @@ CONFTEST = """
 
 @pytest.fixture(scope="session")
 def model_exported():
-    from fxeval.models.files.onnx_model import load_onnx
+    from fxeval.models.files.onnx_loading import load_onnx
     from fxeval.tests.onnx_subjects import exported, facts
     data = exported(ConvNet(), CROP.size)
     return load_onnx(data, "tiny.onnx", facts(crop=CROP, operating_threshold=0.5))
