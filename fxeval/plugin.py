@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fxeval.run.assembly import Gatherer
+from fxeval.run.reporter import Reporter
 
 if TYPE_CHECKING:
-    from fxeval.records.schema import Record
     from fxeval.run.session import Session
     from fxeval.run.workshop import Subjects
     from fxeval.suite.cells import Cell
@@ -38,7 +38,15 @@ _SESSION: pytest.StashKey[Session] = pytest.StashKey()
 _RESULT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 _RUN_ID: pytest.StashKey[str] = pytest.StashKey()
 _UNSUPPORTED: pytest.StashKey[str] = pytest.StashKey()
+_HAS_ADDITIONS: pytest.StashKey[bool] = pytest.StashKey()
 _ROLES = ("model", "explainer", "pairs")
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Make the hooks of fxeval known."""
+    from fxeval import hookspec
+
+    pluginmanager.add_hookspecs(hookspec)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -123,9 +131,13 @@ class SuiteFile(pytest.Module):
 
     def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
         """Read the suite and return one item per cell."""
-        from fxeval.errors import SuiteError
+        from fxeval.errors import FxevalError, SuiteError
         from fxeval.suite import load, plan, preflight
 
+        try:
+            _take_additions(self.config)
+        except FxevalError as error:
+            raise self.CollectError(str(error)) from None
         known = fixture_ids(self.config, self.path)
         overridden = fixture_ids(self.config, self.path, conftests_only=True)
 
@@ -152,6 +164,36 @@ class SuiteFile(pytest.Module):
 
     def _shown_path(self) -> Path:
         return Path(os.path.relpath(self.path, self.config.invocation_params.dir))
+
+
+def _take_additions(config: pytest.Config) -> None:
+    """Make known what plug-ins add, once, before the first suite of the run is read.
+
+    Raises:
+        FxevalError: If two plug-ins give one name, or one gives what cannot be used.
+    """
+    from fxeval.functional.fills import add_fills
+    from fxeval.metrics import add_metrics
+
+    if config.stash.get(_HAS_ADDITIONS, False):
+        return
+    add_metrics(_merged("pytest_fxeval_metrics", config.hook.pytest_fxeval_metrics()))
+    add_fills(_merged("pytest_fxeval_fills", config.hook.pytest_fxeval_fills()))
+    config.stash[_HAS_ADDITIONS] = True
+
+
+def _merged(hook: str, given: Sequence[Any]) -> dict[str, Any]:
+    """Return what all plug-ins returned from a hook as one mapping."""
+    from fxeval.errors import FxevalError
+
+    found: dict[str, Any] = {}
+    for one in given:
+        if not isinstance(one, Mapping):
+            raise FxevalError(f"{hook}: expected a mapping by name, got {type(one).__name__}.")
+        if twice := sorted(map(str, one.keys() & found.keys())):
+            raise FxevalError(f"{hook}: expected each name once, got {', '.join(twice)} twice.")
+        found |= one
+    return found
 
 
 def fixture_ids(
@@ -310,7 +352,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = config.invocation_params.dir / config.getoption("--fx-reports")
     command = " ".join(["pytest", *map(_portable, config.invocation_params.args)])
     gatherer = Gatherer(folder / config.stash[_RUN_ID], config.stash[_RUN_ID], now, command)
-    config.pluginmanager.register(_Results(gatherer), "fxeval.results")
+    config.pluginmanager.register(Reporter(gatherer), "fxeval.results")
 
 
 def _portable(argument: object) -> str:
@@ -323,73 +365,3 @@ def _portable(argument: object) -> str:
 def pytest_configure_node(node: Any) -> None:  # noqa: ANN401  (xdist's own type)
     """Tell a worker which run it belongs to."""
     node.workerinput["fx_run"] = node.config.stash[_RUN_ID]
-
-
-class _Results:
-    """Gathers the results of all processes; silent unless there are any."""
-
-    def __init__(self, gatherer: Gatherer) -> None:
-        self._gatherer = gatherer
-        self._error = ""
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the result of a finished cell."""
-        result = getattr(report, "fxeval", None)
-        if result is not None:
-            self._gatherer.add(result)
-            self._gatherer.tell(result["cell"]["id"], report.fxeval_told)
-        elif report.failed and hasattr(report, "fxeval_fault"):
-            self._gatherer.spoil(report.nodeid, report.fxeval_fault)
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Close the records and write the scorecards."""
-        if not self._gatherer.results:
-            return
-        from fxeval.errors import StoreError
-
-        if self._gatherer.unmeasured() and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        try:
-            self._gatherer.write()
-        except StoreError as error:
-            self._error = str(error)
-            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Show a short table and where the scorecard is."""
-        if not self._gatherer.results:
-            return
-        from fxeval.records.store import dumped
-        from fxeval.scorecard import terminal_summary
-
-        writer = terminalreporter
-        for record in self._records():
-            title = "".join(c for c in record.suite.title if c.isprintable())
-            writer.section(f"fxeval: {title}")
-            width = writer.config.get_terminal_writer().fullwidth
-            colour = writer.config.get_terminal_writer().hasmarkup
-            for line in terminal_summary(dumped(record), width=width, colour=colour):
-                writer.write_line(line)
-        if self._gatherer.told:
-            writer.section("fxeval: what user code says, which no record quotes", sep="-")
-            for line in self._gatherer.told_lines():
-                writer.write_line(line)
-        for check in self._gatherer.unmeasured():
-            writer.write_line(
-                f"error: check '{check}' measured nothing: all its cells are unsupported",
-                red=True,
-            )
-        for path in self._gatherer.written:
-            writer.write_line(f"wrote {os.path.relpath(path)}")
-        if self._error:
-            writer.write_line(f"error: {self._error}", red=True)
-
-    def _records(self) -> list[Record]:
-        from fxeval.errors import StoreError
-
-        try:
-            return self._gatherer.records()
-        except StoreError as error:  # told below
-            self._error = str(error)
-            return []

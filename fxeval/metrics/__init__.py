@@ -1,12 +1,15 @@
 """The catalogue of metrics: every kind of check in one visible list, one module per protocol.
 
 A protocol whose values come under conditions says so with ``CONDITIONS``: for each axis, the
-parameter that lists its values. A limit may name these (``under``).
+parameter that lists its values. A limit may name these (``under``). Plug-ins add kinds of their own
+(:func:`add_metrics`).
 """
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 
+from fxeval.errors import FxevalError
 from fxeval.metrics import deletion_insertion, model_randomisation
 
 CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
@@ -15,3 +18,37 @@ CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
         "faithfulness.deletion_insertion": deletion_insertion,
     }
 )
+"""The kinds of check that come with fxeval."""
+
+_added: dict[str, ModuleType] = {}
+_PARTS = ("ROWS", "METRICS", "Parameters", "measure")
+
+
+def kinds() -> Mapping[str, ModuleType]:
+    """Return all kinds of check by name, those of plug-ins last."""
+    return {**CATALOGUE, **_added}
+
+
+def add_metrics(more: Mapping[str, ModuleType]) -> None:
+    """Make the protocols of a plug-in known, in place of those that were added before.
+
+    Args:
+        more: By kind, ``family.name``: modules with the parts of :mod:`fxeval.metrics.protocol`.
+
+    Raises:
+        FxevalError: If a kind is taken or is no name, or the module is no protocol.
+    """
+    for kind, protocol in more.items():
+        if kind in CATALOGUE:
+            raise FxevalError(f"metric '{kind}': expected a new kind, got that of a shipped one.")
+        if not isinstance(kind, str) or not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", kind):
+            raise FxevalError(f"metric {kind!r:.60}: expected a kind such as 'acme.stability'.")
+        missing = [part for part in _PARTS if not hasattr(protocol, part)]
+        if missing:
+            raise FxevalError(
+                f"metric '{kind}': expected a module with {', '.join(_PARTS)}, got "
+                f"{getattr(protocol, '__name__', type(protocol).__name__)} without "
+                f"{', '.join(missing)}."
+            )
+    _added.clear()
+    _added.update(more)

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from fxeval.contracts import Explainer, FaceModel, ModelFile, PairSource
 from fxeval.engine.forward_pool import fastest_batch_size
 from fxeval.errors import SuiteError
-from fxeval.metrics import CATALOGUE
+from fxeval.metrics import kinds
 from fxeval.records.schema import Record, Row
 from fxeval.records.store import RowFile
 from fxeval.run.assembly import Gatherer, asked_of, finished
@@ -161,7 +161,7 @@ def _limits(check: str, limits: Sequence[Mapping[str, Any]]) -> list[Mapping[str
     """Return the limits, or one for the form's sake: a check in a suite file has at least one."""
     if limits:
         return list(limits)
-    metric = CATALOGUE[check].METRICS[0].name if check in CATALOGUE else "any"
+    metric = kinds()[check].METRICS[0].name if check in kinds() else "any"
     return [{"metric": metric, "at_least": 0, "severity": "info"}]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fxeval.engine.maps import ROWS_AT_ONCE
-from fxeval.metrics import CATALOGUE
+from fxeval.metrics import kinds
 from fxeval.metrics.protocol import Ledger
 from fxeval.records.form import VerdictEntry
 from fxeval.records.schema import (
@@ -60,7 +60,7 @@ def measure_cell(cell: Cell, subjects: Subjects, bench: Workshop) -> CellResult:
     places = torch.arange(len(prepared.evidence.everyone))
     for group in torch.split(places, rows_at_once(prepared.evidence.subject.size)):
         group_evidence = prepared.evidence.take(group)
-        ledgers.append(CATALOGUE[cell.kind].measure(group_evidence, cell.parameters))
+        ledgers.append(kinds()[cell.kind].measure(group_evidence, cell.parameters))
         finished = [
             row.model_copy(update={"reason": without_paths(row.reason)})
             for row in ledgers[-1].rows(cell.id)
@@ -111,7 +111,7 @@ def plan_of(cell: Cell) -> CellPlan:
         parameters=cell.parameters.model_dump(mode="json"),
         confidence=cell.confidence,
         on_inconclusive=cell.on_inconclusive,
-        metrics=[MetricEntry(**asdict(metric)) for metric in CATALOGUE[cell.kind].METRICS],
+        metrics=[MetricEntry(**asdict(metric)) for metric in kinds()[cell.kind].METRICS],
         asked=[
             LimitEntry(
                 metric=limit.metric,

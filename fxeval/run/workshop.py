@@ -30,7 +30,7 @@ from fxeval.errors import (
 )
 from fxeval.functional.randomisation import embedding_spread, randomise, redrawn_share
 from fxeval.hooks.returned import check_explainer, check_model, check_source
-from fxeval.metrics import CATALOGUE
+from fxeval.metrics import kinds
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Subject
 from fxeval.models.loading import check_loaded, device_of, with_module
 from fxeval.records.schema import Explaining, Network, Row
@@ -141,7 +141,7 @@ class Workshop:
             )
         model, objection = self._verified(cell, model, subjects.source)
         pooled = PooledModel(model, self.pool, _model_key(cell, model))
-        table = TABLES[CATALOGUE[cell.kind].ROWS](pairs)
+        table = TABLES[kinds()[cell.kind].ROWS](pairs)
         explaining: list[Explaining] = []
         engine = CellEngine(self, cell, subjects.explainer, subjects.source, explaining)
         own = engine.subject(
@@ -246,7 +246,7 @@ class Workshop:
         return ThresholdModel(model, entry["operating_threshold"]["value"]), objection
 
     def _load(self, cell: Cell, source: PairSource, crop: Crop) -> Pairs:
-        is_whole = CATALOGUE[cell.kind].ROWS in WHOLE_LISTS
+        is_whole = kinds()[cell.kind].ROWS in WHOLE_LISTS
         key = (_fixture(cell, cell.pairs), cell.n, cell.seed, crop, is_whole)
         if key not in self._pairs:
             listing = source.listing()

@@ -5,13 +5,15 @@ Every default of the format stands here or in the ``Parameters`` of a kind of ch
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
+from typing import Annotated, Any, Literal, TypeAlias, Union
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, create_model
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticKnownError
 
-from fxeval.metrics import CATALOGUE
+from fxeval.metrics import kinds
 from fxeval.results import Severity
 from fxeval.strict.forms import Strict, branch
 from fxeval.verification.figures import QUANTITIES, THRESHOLDS
@@ -47,6 +49,14 @@ def _once(values: list[Any]) -> list[Any]:
     if len(set(values)) != len(values):
         raise ValueError("every entry at most once")
     return values
+
+
+def _kind(text: str) -> str:
+    if text not in kinds():
+        names = [f"'{name}'" for name in kinds()]
+        expected = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+        raise PydanticKnownError("literal_error", {"expected": expected})
+    return text
 
 
 def _check_id(text: str) -> str:
@@ -194,7 +204,7 @@ class Check(Strict):
     """
 
     id: Annotated[_Name, AfterValidator(_check_id)]
-    kind: Literal[tuple(CATALOGUE)]  # type: ignore[valid-type]
+    kind: Annotated[str, AfterValidator(_kind)]
     why: str = ""
     limits: Annotated[list[Limit], _OneOrMore]
     models: Models | None = None
@@ -236,23 +246,19 @@ def _of_kind(kind: str, protocol: ModuleType) -> type[Check]:
     return create_model(f"{name}Check", __base__=bases, __doc__=protocol.__doc__, **fields)
 
 
-CHECKS: Mapping[str, type[Check]] = {
-    kind: _of_kind(kind, protocol) for kind, protocol in CATALOGUE.items()
-}
-"""The form of a check, by its kind."""
+def check_forms() -> Mapping[str, type[Check]]:
+    """Return the form of a check by its kind, for all kinds that are known by now."""
+    return _check_forms(tuple(kinds().items()))
+
+
+@cache
+def _check_forms(known: tuple[tuple[str, ModuleType], ...]) -> Mapping[str, type[Check]]:
+    return {kind: _of_kind(kind, protocol) for kind, protocol in known}
 
 
 def _kind_of(check: object) -> str:
     kind = check.get("kind") if isinstance(check, dict) else None
-    return branch(kind if isinstance(kind, str) and kind in CHECKS else "")
-
-
-if TYPE_CHECKING:
-    _ACheck: TypeAlias = Check
-else:
-    _FORMS = [Annotated[form, Tag(branch(kind))] for kind, form in CHECKS.items()]
-    _NO_KIND = Annotated[SkipJsonSchema[CheckOfNoKind], Tag(branch(""))]
-    _ACheck = Annotated[Union[(*_FORMS, _NO_KIND)], Discriminator(_kind_of)]
+    return branch(kind if isinstance(kind, str) and kind in kinds() else "")
 
 
 class Defaults(Strict):
@@ -347,5 +353,19 @@ class Suite(Strict):
     explainers: Explainers | None = None
     pairs: PairLists | None = None
     verification: Verification | None = None
-    checks: Annotated[list[_ACheck], _OneOrMore]
+    checks: Annotated[list[Check], _OneOrMore]
     report: Report = Report()
+
+
+def suite_form() -> type[Suite]:
+    """Return the form of a suite whose checks are of the kinds that are known by now."""
+    return _suite_form(tuple(kinds().items()))
+
+
+@cache
+def _suite_form(known: tuple[tuple[str, ModuleType], ...]) -> type[Suite]:
+    forms: list[Any] = [Annotated[form, Tag(branch(kind))] for kind, form in check_forms().items()]
+    no_kind = Annotated[SkipJsonSchema[CheckOfNoKind], Tag(branch(""))]
+    a_check: Any = Annotated[Union[(*forms, no_kind)], Discriminator(_kind_of)]
+    checks: Any = (Annotated[list[a_check], _OneOrMore], ...)
+    return create_model("Suite", __base__=Suite, __doc__=Suite.__doc__, checks=checks)

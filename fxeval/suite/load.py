@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from fxeval.metrics import CATALOGUE
+from fxeval.metrics import kinds
 from fxeval.statistics.limits import FORMS, Limit
 from fxeval.strict.forms import judged
 from fxeval.strict.yaml_file import Document, Loc, read
@@ -57,7 +57,7 @@ def planned(
 ) -> Suite:
     """Validate a suite that was read; see :func:`load`."""
     check_head(document)
-    form, left = judged(document, forms.Suite, (), document.data, free={"params"})
+    form, left = judged(document, forms.suite_form(), (), document.data, free={"params"})
     named = SubjectsOfASuite(document, left, known, check_params)
     subjects = {
         number: named.of_check(("checks", number), check)
@@ -100,7 +100,7 @@ class _Planned:
         )
 
     def _check(self, number: int, form: forms.Check) -> Check:
-        kind, loc = CATALOGUE[form.kind], ("checks", number)
+        kind, loc = kinds()[form.kind], ("checks", number)
         given = form.model_fields_set & set(kind.Parameters.model_fields)
         return Check(
             id=form.id,

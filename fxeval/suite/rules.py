@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from fxeval.metrics import CATALOGUE
+from fxeval.metrics import kinds
 from fxeval.statistics.limits import FORMS
 from fxeval.strict.text import describe, suggestion
 from fxeval.strict.yaml_file import Document, Loc
@@ -252,7 +252,7 @@ class _Measured:
 
     def __init__(self, check: Values) -> None:
         self.kind: str = check["kind"]
-        self.protocol = CATALOGUE[self.kind]
+        self.protocol = kinds()[self.kind]
         self.parameters = self.protocol.Parameters.model_fields
         self.axes: Mapping[str, str] = getattr(self.protocol, "CONDITIONS", {})
         self._check = check

@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from fxeval import datasets, explainers
-from fxeval.suite.format import NAME, ROLE, Suite
+from fxeval.suite.format import NAME, ROLE, suite_form
 from fxeval.suite.preflight import SHIPPED_CARDS
 
 _Schema = dict[str, Any]
@@ -23,7 +23,7 @@ _REFS = {"model": "ModelId", "explainer": "ExplainerId", "pairs": "PairsId"}
 
 def suite_schema() -> _Schema:
     """Return the JSON Schema of a suite."""
-    schema = _with_refs(Suite.model_json_schema(schema_generator=_Generator))
+    schema = _with_refs(suite_form().model_json_schema(schema_generator=_Generator))
     schema["$defs"] |= {
         _REFS["model"]: _offering("card", *SHIPPED_CARDS),
         _REFS["explainer"]: _offering(*explainers.SHIPPED),

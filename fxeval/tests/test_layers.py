@@ -25,7 +25,7 @@ truth
 suite
 scorecard
 run
-plugin
+plugin hookspec
 cli
 __main__
 """.strip().splitlines()
@@ -36,7 +36,7 @@ HOMES = {
     "click": {"cli"},
     "yaml": {"strict"},
     "jinja2": {"scorecard"},
-    "pytest": {"plugin", "run"},
+    "pytest": {"plugin", "hookspec", "run"},
     "cv2": {"datasets"},
     "scipy": set[str](),
 }

@@ -8,8 +8,8 @@ Absolute times of this machine: believe them beside each other, within one run.
 import pytest
 import torch
 
-from fxeval.functional.map_similarity import spearman
 from fxeval.functional.fills import SHIPPED_FILLS, removed_pixels
+from fxeval.functional.map_similarity import spearman
 from fxeval.functional.ranking import ranks
 
 pytestmark = pytest.mark.slow

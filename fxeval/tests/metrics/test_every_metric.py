@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from fxeval.metrics import CATALOGUE
+from fxeval.metrics import CATALOGUE, add_metrics
 from fxeval.results import RowState
-from fxeval.run import measure as run
-from fxeval.run import workshop as bench
+from fxeval.run import measure as measuring
 from fxeval.tests.protocols import KINDS as TOYS
 from fxeval.tests.toy_world import Occlusion, People, Ramp, measured, model
 
@@ -29,9 +28,10 @@ each = pytest.mark.parametrize("kind", KINDS)
 
 
 @pytest.fixture(autouse=True)
-def catalogue(monkeypatch):
-    for module in (bench, run):
-        monkeypatch.setattr(module, "CATALOGUE", KINDS)
+def catalogue():
+    add_metrics(TOYS)
+    yield
+    add_metrics({})
 
 
 def measure(kind, **more):
@@ -100,7 +100,7 @@ def without_numbering(row):
 @pytest.mark.parametrize("size", [1, 3, 7, 64])
 def test_rows_do_not_depend_on_the_group_they_are_measured_in(kind, size, monkeypatch):
     _, expected, _ = measure(kind)
-    monkeypatch.setattr(run, "ROWS_AT_ONCE", size)
+    monkeypatch.setattr(measuring, "ROWS_AT_ONCE", size)
     _, found, _ = measure(kind)
     assert found == expected  # to the last bit
 

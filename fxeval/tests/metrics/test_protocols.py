@@ -4,19 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from fxeval.metrics import CATALOGUE
+from fxeval.metrics import add_metrics
 from fxeval.results import Outcome, RowState
-from fxeval.run import measure as run
-from fxeval.run import workshop as bench
 from fxeval.statistics.limits import AtLeast, BetterThan
 from fxeval.tests.protocols import KINDS, agreement, occlusion, regions, retention
 from fxeval.tests.toy_world import PARTS, Occlusion, People, Ramp, measured, model
 
 
 @pytest.fixture(autouse=True)
-def catalogue(monkeypatch):
-    for module in (bench, run):
-        monkeypatch.setattr(module, "CATALOGUE", {**CATALOGUE, **KINDS})
+def catalogue():
+    add_metrics(KINDS)
+    yield
+    add_metrics({})
 
 
 def values(rows, metric, map_="explainer", **under):

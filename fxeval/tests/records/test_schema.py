@@ -11,7 +11,7 @@ from fxeval import cli, datasets, explainers
 from fxeval.metrics import CATALOGUE
 from fxeval.statistics.limits import FORMS
 from fxeval.strict.yaml_file import read
-from fxeval.suite.format import CHECKS, Limit, Suite
+from fxeval.suite.format import Limit, Suite, check_forms
 from fxeval.suite.preflight import SHIPPED_CARDS
 from fxeval.suite.schema import suite_schema
 from fxeval.tests.suite.test_load import GOOD, write
@@ -134,4 +134,4 @@ def test_every_form_of_limit_is_a_key_of_a_limit():
     forms = {key for one in suite_schema()["$defs"]["ModelRandomisationLimit"]["oneOf"]
              for key in one["required"]}  # fmt: skip
     assert forms == set(FORMS)
-    assert set(CHECKS) == set(CATALOGUE)
+    assert set(check_forms()) == set(CATALOGUE)

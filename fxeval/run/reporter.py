@@ -1,0 +1,82 @@
+"""Where results come together: closes the records and tells whoever runs what came out."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from fxeval.records.schema import Record
+    from fxeval.run.assembly import Gatherer
+
+
+class Reporter:
+    """Gathers the results of all processes; silent unless there are any."""
+
+    def __init__(self, gatherer: Gatherer) -> None:
+        self._gatherer = gatherer
+        self._error = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the result of a finished cell."""
+        result = getattr(report, "fxeval", None)
+        if result is not None:
+            self._gatherer.add(result)
+            self._gatherer.tell(result["cell"]["id"], report.fxeval_told)
+        elif report.failed and hasattr(report, "fxeval_fault"):
+            self._gatherer.spoil(report.nodeid, report.fxeval_fault)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Close the records and write the scorecards."""
+        if not self._gatherer.results:
+            return
+        from fxeval.errors import StoreError
+
+        if self._gatherer.unmeasured() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        try:
+            self._gatherer.write()
+        except StoreError as error:
+            self._error = str(error)
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show a short table and where the scorecard is."""
+        if not self._gatherer.results:
+            return
+        from fxeval.records.store import dumped
+        from fxeval.scorecard import terminal_summary
+
+        writer = terminalreporter
+        for record in self._records():
+            title = "".join(c for c in record.suite.title if c.isprintable())
+            writer.section(f"fxeval: {title}")
+            width = writer.config.get_terminal_writer().fullwidth
+            colour = writer.config.get_terminal_writer().hasmarkup
+            for line in terminal_summary(dumped(record), width=width, colour=colour):
+                writer.write_line(line)
+        if self._gatherer.told:
+            writer.section("fxeval: what user code says, which no record quotes", sep="-")
+            for line in self._gatherer.told_lines():
+                writer.write_line(line)
+        for check in self._gatherer.unmeasured():
+            writer.write_line(
+                f"error: check '{check}' measured nothing: all its cells are unsupported",
+                red=True,
+            )
+        for path in self._gatherer.written:
+            writer.write_line(f"wrote {os.path.relpath(path)}")
+        if self._error:
+            writer.write_line(f"error: {self._error}", red=True)
+
+    def _records(self) -> list[Record]:
+        from fxeval.errors import StoreError
+
+        try:
+            return self._gatherer.records()
+        except StoreError as error:  # told below
+            self._error = str(error)
+            return []

@@ -1,0 +1,137 @@
+"""What plug-ins add: kinds of check and fills."""
+
+import json
+
+import pytest
+
+from fxeval.errors import FxevalError
+from fxeval.functional.fills import SHIPPED_FILLS, add_fills, fills
+from fxeval.metrics import CATALOGUE, add_metrics, kinds
+from fxeval.tests.protocols import retention
+from fxeval.tests.world import CONFTEST
+
+HOOKS = """
+
+class Rest:
+    def prepare(self, images):
+        return images
+
+    def apply(self, images, prepared, removed):
+        kept = (~removed)[:, None]
+        count = kept.sum(dim=(2, 3), keepdim=True).clamp_min(1)
+        return torch.where(kept, images, (images * kept).sum(dim=(2, 3), keepdim=True) / count)
+
+
+def pytest_fxeval_fills():
+    return {"rest": Rest()}
+
+
+def pytest_fxeval_metrics():
+    from fxeval.tests.protocols import retention_of_pairs
+
+    return {"acme.retention": retention_of_pairs}
+"""
+SUITE = """
+fxeval: 1
+suite: own
+models: [tiny]
+explainers: [occlusion]
+pairs: [{use: memory, n: 4}]
+checks:
+  - id: removal
+    kind: faithfulness.deletion_insertion
+    fills: [rest, blur]
+    steps: 4
+    limits: [{metric: deletion_auc, at_most: 2, fill: rest}]
+  - id: retention
+    kind: acme.retention
+    limits: [{metric: METRIC, at_least: -9}]
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_added():
+    yield
+    add_fills({})
+    add_metrics({})
+
+
+def run(pytester, hooks=HOOKS, change=("", "")):
+    metric = retention.METRICS[0].name
+    pytester.makeconftest(CONFTEST + hooks)
+    (pytester.path / "suites").mkdir(exist_ok=True)
+    text = SUITE.replace("METRIC", metric).replace(*change)
+    (pytester.path / "suites" / "own.yaml").write_text(text)
+    return pytester.runpytest("suites/own.yaml", "--fx-threads=1")
+
+
+def test_a_suite_uses_the_kinds_and_fills_of_a_plug_in(pytester):
+    run(pytester)
+    (path,) = pytester.path.glob("reports/*/own.json")
+    removal, own = json.loads(path.read_text())["cells"]
+    assert {one["under"]["fill"] for one in removal["estimates"]} == {"rest", "blur"}
+    values = {
+        one["under"]["fill"]: one["value"]
+        for one in removal["estimates"]
+        if (one["metric"], one["map"]) == ("deletion_auc", "explainer")
+    }
+    assert values["rest"] != values["blur"]
+    assert own["kind"] == "acme.retention"
+    assert own["n_pairs"] == removal["n_pairs"] == 4
+    assert own["estimates"]
+    assert (path.parent / "own.html").is_file()
+
+
+def test_what_is_not_there_is_suggested_from_all_there_is(pytester):
+    result = run(pytester, change=("kind: acme.retention", "kind: acme.retntion"))
+    result.stdout.fnmatch_lines(["*did you mean 'acme.retention'*"])
+    result = run(pytester, change=("[rest, blur]", "[rst, blur]"))
+    result.stdout.fnmatch_lines(["*'blur', 'mean', 'black' or 'rest', got 'rst'*"])
+
+
+def test_without_hooks_the_additions_of_an_earlier_run_are_gone(pytester):
+    run(pytester)
+    assert "rest" in fills()
+    assert "acme.retention" in kinds()
+    result = run(pytester, hooks="")
+    result.stdout.fnmatch_lines(["*'kind' must be *got 'acme.retention'*"])
+    assert kinds() == CATALOGUE
+    assert fills() == SHIPPED_FILLS
+
+
+@pytest.mark.parametrize(
+    ("hooks", "words"),
+    [
+        ("def pytest_fxeval_fills():\n    return [3]", "pytest_fxeval_fills: expected a mapping"),
+        ("def pytest_fxeval_fills():\n    return {'blur': 3}", "fill 'blur': expected a new name"),
+        ("def pytest_fxeval_metrics():\n    return {'acme.x': 3}", "got int without ROWS"),
+    ],
+)
+def test_what_a_plug_in_gives_is_checked_before_the_suite_is_read(pytester, hooks, words):
+    result = run(pytester, hooks=f"\n\n{hooks}\n")
+    result.stdout.fnmatch_lines([f"*{words}*"])
+    assert result.ret == 2
+    assert not (pytester.path / "reports").exists()
+
+
+def test_two_plug_ins_may_not_give_one_name(pytester):
+    pytester.makepyfile(
+        one="def pytest_fxeval_fills():\n    return {'rest': 1}",
+        two="def pytest_fxeval_fills():\n    return {'rest': 2}",
+    )
+    pytester.syspathinsert()
+    pytester.makeconftest(CONFTEST)
+    (pytester.path / "suites").mkdir()
+    (pytester.path / "suites" / "own.yaml").write_text(SUITE)
+    result = pytester.runpytest("suites/own.yaml", "-p", "one", "-p", "two")
+    result.stdout.fnmatch_lines(["*expected each name once, got rest twice*"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("sanity.model_randomisation", "new kind"), ("Own", "a kind such as"), ("own", "a kind such")],
+)
+def test_a_kind_has_a_name_of_its_own(kind, words):
+    with pytest.raises(FxevalError, match=words):
+        add_metrics({kind: retention})
+    assert kinds() == CATALOGUE
