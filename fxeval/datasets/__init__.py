@@ -1,4 +1,4 @@
-"""Readers of faces and pair lists, and their alignment; the visible catalogue of the pair lists."""
+"""Readers of faces and pair lists, face alignment, and the catalogue of the shipped pair lists."""
 
 import importlib
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
-"""Faults of data in two versions: all that there is to say, and what a record may say of it.
+"""Data errors with two messages: the full one for the user and a public one for records.
 
-A record may name a list, a manifest or a table by its bare name and line, count, and say what was
-expected. What comes out of a file, and the names of images and of folders, may be people's names.
+The public message may name a list, manifest or table by its bare name and line, give counts and say
+what was expected. It contains no text from a file and no name of an image or folder, because any of
+these may be a person's name.
 """
 
 from pathlib import Path
@@ -12,7 +13,7 @@ _LONGEST = 100
 
 
 def bare(where: str | Path) -> str:
-    """Return the name and the line of a list without its folder, fit for a record.
+    """Return the name and line of a list without its folder, for a record.
 
     >>> bare("/srv/Ann Lee/lfw.txt:7"), bare("/srv/faces/manifest.json: images[3]")
     ('lfw.txt:7', 'manifest.json: images[3]')
@@ -23,13 +24,13 @@ def bare(where: str | Path) -> str:
 
 
 def of_list(where: str | Path, said: str, private: str = "", then: str = "") -> DataContractError:
-    """Return a fault of a list, a manifest or a table.
+    """Return the error for a fault in a list, manifest or table.
 
     Args:
-        where: Its path, and the line or the entry.
-        said: What is wrong, for everyone: of counts and expectations alone.
-        private: What comes after that for whoever runs, such as the line itself.
-        then: What is to be done, for whoever runs.
+        where: Path, and the line or entry.
+        said: The fault, in words that may be published: expectations and counts only.
+        private: Continuation for the user only, such as the line itself.
+        then: Advice to the user.
 
     >>> fault = of_list("/srv/lfw.txt:7", "expected 'name i j'", ", got 'Ann,1'", "Correct it.")
     >>> fault.detail
@@ -44,17 +45,17 @@ def of_image(
     where: str | Path, said: str, then: str = "",
     kind: type[DataContractError] = DataContractError,
 ) -> DataContractError:  # fmt: skip
-    """Return a fault of an image, whose name no record holds; arguments as of :func:`of_list`."""
+    """Return the error for a fault in an image, which a record never names; see :func:`of_list`."""
     return _fault(where, "an image", (said, "", then), kind)
 
 
 def of_folder(where: str | Path, said: str, private: str = "", then: str = "") -> DataContractError:
-    """Return a fault of a folder, whose name no record holds; arguments as of :func:`of_list`."""
+    """Return the error for a fault of a folder, which no record names; see :func:`of_list`."""
     return _fault(where, "the folder", (said, private, then))
 
 
 def of_all(said: str, private: str = "", then: str = "") -> DataContractError:
-    """Return a fault that no file alone has; arguments as of :func:`of_list`."""
+    """Return the error for a fault that belongs to no single file; see :func:`of_list`."""
     advice = f" {then}" if then else ""
     return DataContractError(f"{said}{private}.{advice}", public=said)
 

@@ -1,4 +1,4 @@
-"""Text of others: read within bounds, split into lines, and fit for a message."""
+"""Reads user-supplied text files within limits and splits them into lines."""
 
 import re
 from pathlib import Path
@@ -14,8 +14,8 @@ MAX_LINE = 4000
 MAX_LINES = 1_000_000
 """Most lines of a list."""
 
-# Control characters but tab and line feed, line breaks that editors do not count, characters that
-# reverse the reading direction, lone surrogates, noncharacters.
+# Control characters except tab and line feed, line breaks that editors do not count, characters
+# that reverse the reading direction, lone surrogates, and noncharacters.
 _UNFIT = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
@@ -25,22 +25,22 @@ def read_text(path: Path) -> str:
     """Return a file's text without its byte order mark.
 
     Raises:
-        DataContractError: If it is missing, no regular file, larger than ``MAX_BYTES`` or not
+        DataContractError: If it is missing, not a regular file, larger than ``MAX_BYTES`` or not
             UTF-8.
     """
     try:
         if path.exists() and not path.is_file():  # a pipe would never end
-            raise of_list(path, "expected a text file, it is no regular file")
+            raise of_list(path, "expected a text file, got a folder or a special file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise of_list(path, "expected UTF-8 text", f" ({error})", "Save it so.") from error
+        raise of_list(path, "expected UTF-8 text", f" ({error})", "Save it as UTF-8.") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise of_list(path, "cannot be read", f" ({reason})") from error
     if len(data) > MAX_BYTES:
-        raise of_list(path, f"expected at most {MAX_BYTES} bytes, it has more", then="Split it.")
+        raise of_list(path, f"expected at most {MAX_BYTES} bytes, got more", then="Split it.")
     return text
 
 
@@ -48,12 +48,12 @@ def lines_of(text: str, where: str) -> list[str]:
     r"""Split text into lines, without line ends and without blank lines at its end.
 
     Args:
-        text: With line ends ``\n`` or ``\r\n``.
+        text: The file's text, with line ends ``\n`` or ``\r\n``.
         where: Its path, for messages.
 
     Raises:
-        DataContractError: With ``file:line``, if a line is very long or holds a control character,
-            or if there are more than ``MAX_LINES``.
+        DataContractError: With ``file:line``, if a line is too long or contains a control
+            character, or if there are more than ``MAX_LINES``.
 
     >>> lines_of("Ann 1 2\r\nBob 1 2\n\n", "x")
     ['Ann 1 2', 'Bob 1 2']
@@ -64,6 +64,7 @@ def lines_of(text: str, where: str) -> list[str]:
         raise of_list(
             where, f"expected at most {MAX_LINES} lines, got {len(lines)}", then="Split it."
         )
+    # One search over the whole text; only a text with a fault is searched again line by line.
     if max(map(len, lines)) <= MAX_LINE and not _UNFIT.search(text):
         return lines
     for number, line in enumerate(lines, start=1):
@@ -74,7 +75,7 @@ def lines_of(text: str, where: str) -> list[str]:
         if unfit := _UNFIT.search(line):
             raise of_list(
                 f"{where}:{number}",
-                f"expected plain text, got the character U+{ord(unfit.group()):04X} in column "
+                f"expected plain text, got character U+{ord(unfit.group()):04X} in column "
                 f"{unfit.start() + 1}",
                 then="Remove it.",
             )

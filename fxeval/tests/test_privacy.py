@@ -632,7 +632,7 @@ def test_images_and_manifests_and_cards_that_cannot_be_used_are_not_recorded_by_
     found = run(range(61, 65), models=f"tiny, {card}", pairs=", ".join(pairs))
     assert reasons(found)[:6] == [
         "1 of 4 images cannot be used",
-        "1 of 1 pairs have an image that is missing; the first is gone.csv:2",
+        "1 of 1 pairs have a missing image; the first is gone.csv:2",
         "other.json: images[0]: expected an object",
         "no.bin: expected a pickle of (list of encoded images, list of truth values), got "
         "something else",

@@ -1,1 +1,1 @@
-"""Images of faces: folders, manifests, alignment to a crop, maps between crops."""
+"""Images of faces: folders, manifests, alignment to a crop, and maps moved between crops."""

@@ -1,4 +1,4 @@
-"""Face crops: an image file read safely, and a face moved to where a model expects it.
+"""Face crops: reads image files safely and moves a face to where a model expects it.
 
 Landmarks are five (x, y) points in pixels: eye at the image's left, eye at the image's right, nose
 tip, mouth corner at the image's left, mouth corner at the image's right.
@@ -18,17 +18,17 @@ from fxeval.errors import DataContractError
 from fxeval.strict.text import brief, hint
 
 MAX_PIXELS = 16_000_000
-"""Largest image read; a PNG of some kilobytes can otherwise ask for gigabytes."""
+"""Largest image read; without a limit a PNG of a few kilobytes can ask for gigabytes."""
 
 MAX_BYTES = 64 << 20
 """Largest image file read."""
 
 MAX_SCANS = 64
-"""Most scans of a JPEG; a file of some megabytes can otherwise keep a decoder busy for hours."""
+"""Most scans of a JPEG; without a limit a file of a few megabytes can take hours to decode."""
 
 
 class ImageTooLargeError(DataContractError):
-    """An image file of too many bytes, pixels or scans; nothing of it was decoded."""
+    """An image file has too many bytes, pixels or scans; nothing of it was decoded."""
 
 
 ARCFACE_112 = Crop(
@@ -49,30 +49,30 @@ DLIB_150 = Crop(
     (150, 150),
     ((44.08, 43.99), (101.34, 45.34), (71.99, 75.01), (47.25, 100.67), (94.97, 101.71)),
 )
-"""The 150-pixel chip of dlib (padding 0.25): median place of the five landmarks in such chips."""
+"""The 150-pixel chip of dlib (padding 0.25), with the median landmarks of such chips."""
 
 
 def arcface_crop(size: int) -> Crop:
-    """Return the square ArcFace crop of a size (insightface, ``face_align.py``).
+    """Return the square ArcFace crop of the given size (insightface, ``face_align.py``).
 
-    Sizes that are multiples of 112 show what the 112 crop shows; multiples of 128 show 8/112 more
-    at the left and at the right and 16/112 more below.
+    Multiples of 112 show the same part of the face as the 112 crop; multiples of 128 show 8/112
+    more on the left, 8/112 more on the right and 16/112 more below.
 
     Raises:
-        DataContractError: If the size is no multiple of either.
+        DataContractError: If the size is a multiple of neither.
 
     >>> arcface_crop(128).template[0]
     (46.2946, 51.6963)
     """
     if size < 112 or (size % 112 and size % 128):
-        raise of_all(f"ArcFace crop: expected a multiple of 112 or of 128 as its size, got {size}")
+        raise of_all(f"ArcFace crop: expected a size that is a multiple of 112 or 128, got {size}")
     unit, shift = (112, 0) if size % 112 == 0 else (128, 8)
     template = tuple(((x + shift) * size / unit, y * size / unit) for x, y in ARCFACE_112.template)
     return Crop(f"arcface{size}", (size, size), template)
 
 
 def _scaled(crop: Crop, name: str, size: int) -> Crop:
-    """Return a square crop scaled as an image is: about its corner, not its first pixel."""
+    """Return a square crop scaled as images are, about the corner and not the first pixel."""
     ratio = size / crop.size[0]
     moved = tuple(((x + 0.5) * ratio - 0.5, (y + 0.5) * ratio - 0.5) for x, y in crop.template)
     return Crop(name, (size, size), moved)
@@ -97,7 +97,7 @@ OPENVINO_128 = Crop(
         (83.6399, 105.5606),
     ),
 )
-"""The crop of ``face-reidentification-retail-0095`` (Open Model Zoo, its page)."""
+"""The crop of ``face-reidentification-retail-0095`` (documentation in Open Model Zoo)."""
 
 HSE_224 = Crop(
     "hse224",
@@ -125,8 +125,8 @@ def crop_named(name: str, parameter: str) -> Crop:
     """Return a named crop.
 
     Args:
-        name: Of the crop.
-        parameter: That holds the name, for the message.
+        name: Name of the crop.
+        parameter: Parameter that holds the name, for the message.
 
     Raises:
         DataContractError: If there is no such crop.
@@ -139,8 +139,8 @@ def crop_named(name: str, parameter: str) -> Crop:
 def similarity_transform(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     """Return the rotation, scale and shift that best move source points onto target points.
 
-    Least squares, never a reflection (Umeyama, PAMI 1991, for two dimensions). With points as
-    complex numbers the transform is w = a·z + b, and both are closed forms.
+    The fit is least squares and never a reflection (Umeyama, TPAMI 1991, in two dimensions). With
+    points as complex numbers the transform is w = a·z + b, and a and b have closed forms.
 
     Args:
         source: (P, 2) points (x, y), P >= 2, not all equal.
@@ -159,7 +159,7 @@ def similarity_transform(source: ArrayLike, target: ArrayLike) -> NDArray[np.flo
     points, targets = np.asarray(source, np.float64), np.asarray(target, np.float64)
     if points.ndim != 2 or points.shape != targets.shape or points.shape[1] != 2:
         raise of_all(
-            f"landmarks: expected two (P, 2) sets of points, got {points.shape} and "
+            f"landmarks: expected two arrays (P, 2) of points, got {points.shape} and "
             f"{targets.shape}",
             then="Give the five (x, y) points of each face.",
         )
@@ -182,12 +182,12 @@ def similarity_transform(source: ArrayLike, target: ArrayLike) -> NDArray[np.flo
 def align(image: NDArray[np.uint8], landmarks: ArrayLike, crop: Crop) -> NDArray[np.uint8]:
     """Cut a face out so that its landmarks lie on the crop's template.
 
-    Bilinear, black where the image does not reach. An image that is already aligned (its size is
-    the crop's and its landmarks are the template) comes back untouched.
+    Interpolation is bilinear; the crop is black where the image does not reach. An image that is
+    already aligned (its size is the crop's and its landmarks are the template) is returned as is.
 
     Args:
         image: (h, w, 3) uint8 RGB.
-        landmarks: (5, 2) pixels of the image.
+        landmarks: (5, 2) positions in pixels of the image.
         crop: Size and template.
 
     Returns:
@@ -209,20 +209,20 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def image_bytes(path: Path) -> bytes:
-    """Read a file that is to be an image.
+    """Read the bytes of an image file.
 
     Raises:
-        DataContractError: If it is missing, no regular file, or larger than ``MAX_BYTES``.
+        DataContractError: If it is missing, not a regular file, or larger than ``MAX_BYTES``.
     """
     try:
         if path.exists() and not path.is_file():  # a pipe would never end
-            raise of_image(path, "expected an image file, it is no regular file")
+            raise of_image(path, "expected an image file, got a folder or a special file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise of_image(path, f"cannot be read ({error.strerror})") from error
     if len(data) > MAX_BYTES:
-        said = f"expected at most {MAX_BYTES} bytes, it is larger"
+        said = f"expected at most {MAX_BYTES} bytes, got more"
         raise of_image(path, said, "Save it smaller.", ImageTooLargeError)
     return data
 
@@ -238,22 +238,23 @@ def decode_image(data: bytes, where: str) -> NDArray[np.uint8]:
         (H, W, 3) uint8 RGB; grey images get three equal channels.
 
     Raises:
-        DataContractError: If it is no JPEG or PNG, truncated, damaged, or of more than
+        DataContractError: If it is not a JPEG or PNG, is truncated or damaged, or has more than
             ``MAX_PIXELS`` (known from its header, before anything is decoded).
     """
     size = _size_in_header(data)
     if size is None:
         raise of_image(where, "expected a whole JPEG or PNG, got neither", "Replace it.")
     if size[0] * size[1] > MAX_PIXELS:
-        said = f"expected at most {MAX_PIXELS} pixels, its header says {size[0]} x {size[1]}"
+        said = f"expected at most {MAX_PIXELS} pixels, got {size[0]} x {size[1]} in its header"
         raise of_image(where, said, "Scale it down.", ImageTooLargeError)
     is_png = data.startswith(_PNG)
-    # Decoders fill what is missing of a truncated picture with grey, so the end is asked for.
+    # Decoders fill the missing part of a truncated image with grey and report no error, so the
+    # end marker must be there.
     if (b"IEND" if is_png else b"\xff\xd9") not in data[-1024:]:
         raise of_image(where, "is truncated (no end marker in its last kilobyte)", "Replace it.")
     if not is_png and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
         said = f"expected at most {MAX_SCANS} scans, got {scans}"
-        raise of_image(where, said, "Save it anew.", ImageTooLargeError)
+        raise of_image(where, said, "Save it again.", ImageTooLargeError)
     try:
         pixels = cv2.imdecode(
             np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -274,6 +275,7 @@ def _size_in_header(data: bytes) -> tuple[int, int] | None:
     if data.startswith(_PNG) and data[12:16] == b"IHDR" and len(data) >= 24:
         width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
         return height, width
+    # A JPEG is a chain of segments, each a marker and a length; the frame segment holds the size.
     at = len(_JPEG) if data.startswith(_JPEG) else len(data)
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]

@@ -1,8 +1,8 @@
-"""Saliency maps carried from one crop to another, so that models with different crops compare.
+"""Moves saliency maps from one crop to another, so that models with different crops compare.
 
-What connects two crops is a similarity transform between their templates. Where one template is
-no scaled copy of the other the true connection differs from face to face: between ``arcface112``
-and ``dlib150`` it was 0.33 of the 150 pixels away on average over 4,274 real faces (95 %: 0.68).
+Two crops are connected by a similarity transform between their templates. Where one template is
+not a scaled copy of the other, the true transform differs from face to face: from ``arcface112``
+to ``dlib150`` it was off by 0.33 pixels (of 150) on average over 4,274 real faces (95 %: 0.68).
 """
 
 from functools import lru_cache
@@ -22,10 +22,11 @@ DLIB_CHIP = Crop(
     (150, 150),
     ((110.957, 46.350), (89.606, 47.897), (37.058, 46.373), (58.409, 47.906), (74.011, 87.780)),
 )
-"""The frame of ``dlib150`` for faces whose five points come from dlib's own predictor.
+"""The crop ``dlib150`` for faces whose five points come from dlib's own predictor.
 
-In its order: outer and inner corner of the eye at the image's right, outer and inner corner of the
-eye at its left, base of the nose (``get_face_chip_details`` with size 150 and padding 0.25).
+The points are in that predictor's order: outer and inner corner of the eye at the image's right,
+outer and inner corner of the eye at its left, base of the nose (``get_face_chip_details`` with
+size 150 and padding 0.25).
 """
 
 
@@ -33,8 +34,8 @@ class MovedMaps(NamedTuple):
     """Maps in another crop.
 
     Attributes:
-        maps: (N, H, W), of the dtype and on the device they came with; 0 where not covered.
-        covered: (H, W) bool, whether the centre of a pixel lies in the crop they came from.
+        maps: (N, H, W), same dtype and device as the given maps; 0 where not covered.
+        covered: (H, W) bool, whether the centre of a pixel lies in the source crop.
     """
 
     maps: Maps
@@ -42,55 +43,56 @@ class MovedMaps(NamedTuple):
 
 
 def move_maps(maps: Maps, source: Crop, target: Crop) -> MovedMaps:
-    """Carry maps over to another crop.
+    """Move maps to another crop.
 
-    Where the target is as fine as the source or finer: bilinear, with half-pixel centres and the
-    border pixels going on to the border. Where it is coarser: the mean over the area that a target
-    pixel has in the source, exactly and also under rotation. A constant stays that constant.
+    If the target is at least as fine as the source, interpolation is bilinear, with half-pixel
+    centres and border pixels extended to the border. If it is coarser, each target pixel gets the
+    exact mean over its area in the source, also under rotation. A constant map stays constant.
 
     Args:
         maps: (N, h, w) in the source crop.
-        source: The crop they are in.
-        target: The crop they are wanted in.
+        source: The crop of the given maps.
+        target: The crop of the returned maps.
 
     Raises:
-        ExplainerContractError: If the maps are not of the source crop's size.
+        ExplainerContractError: If the maps do not have the size of the source crop.
     """
     if maps.ndim != 3 or tuple(maps.shape[1:]) != source.size:
         raise ExplainerContractError(
-            f"maps: (N, {source.size[0]}, {source.size[1]}) expected in crop '{source.name}', got "
+            f"maps: expected (N, {source.size[0]}, {source.size[1]}) in crop '{source.name}', got "
             f"{tuple(maps.shape)}. Resize them to the crop they were made in."
         )
     if (source.size, source.template) == (target.size, target.template):
         return MovedMaps(maps, torch.ones(target.size, dtype=torch.bool, device=maps.device))
     taps = _taps(source, target)
     place, weight = taps.place.to(maps.device), taps.weight.to(maps.device)
-    # One map at a time, as each pixel is read once per tap.
+    # One map at a time, because gathering needs the memory of one map per tap.
     moved = [(one.reshape(-1).double()[place] * weight).sum(dim=1) for one in maps]
     stacked = torch.stack(moved) if moved else maps.new_zeros((0, len(place)))
     return MovedMaps(stacked.to(maps.dtype).reshape(-1, *target.size), taps.covered.to(maps.device))
 
 
 def between(source: Crop, target: Crop) -> NDArray[np.float64]:
-    """Return the (2, 3) similarity transform from crop to crop; its inverse leads back.
+    """Return the (2, 3) similarity transform between two crops; swapping them gives its inverse.
 
-    Rotation of least squares, but the ratio of the templates' spreads as scale: that of least
-    squares is too small by how far the templates differ, there as well as back.
+    The rotation is that of least squares, but the scale is the ratio of the templates' spreads:
+    where the templates differ in shape, least squares gives too small a scale in both directions.
     """
     there, back = (
         similarity_transform(one.template, two.template)
         for one, two in ((source, target), (target, source))
     )
+    # Dividing by the geometric mean of both scales cancels the shrinkage of least squares.
     turn = there[:, :2] / np.sqrt(np.hypot(*there[:, 0]) * np.hypot(*back[:, 0]))
     middle, its_place = (np.mean(crop.template, axis=0) for crop in (source, target))
     return np.column_stack([turn, its_place - turn @ middle])
 
 
 class _Taps(NamedTuple):
-    """Which source pixels a target pixel is made of.
+    """The source pixels that each target pixel is a weighted sum of.
 
     Attributes:
-        place: (H*W, T) int64, index of each source pixel in its flattened map.
+        place: (H*W, T) int64, index of each source pixel in the flattened map.
         weight: (H*W, T) float64, sums to 1, or to 0 where not covered.
         covered: (H, W) bool.
     """
@@ -107,7 +109,7 @@ def _taps(source: Crop, target: Crop) -> _Taps:
     ys, xs = np.mgrid[:height, :width].astype(np.float64)
     centres = np.stack([xs.ravel(), ys.ravel()], axis=1) @ matrix[:, :2].T + matrix[:, 2]
     limit = np.array(source.size[::-1])
-    # A millionth of a pixel is rounding: templates have four decimals.
+    # A millionth of a pixel is rounding error: templates have only four decimals.
     covered = np.all((centres >= -0.5 - 1e-6) & (centres <= limit - 0.5 + 1e-6), axis=1)
     is_finer = float(np.hypot(*matrix[:, 0])) <= 1 + 1e-6
     place, weight = (_bilinear if is_finer else _area)(centres, matrix[:, :2], limit)
@@ -139,12 +141,12 @@ def _bilinear(centres: _Points, _axes: _Points, limit: NDArray[np.int64]) -> _Ta
 
 
 def _area(centres: _Points, axes: _Points, limit: NDArray[np.int64]) -> _TapArrays:
-    """Return the pixels under each target pixel, which is a turned square, and the areas shared."""
+    """Return the pixels under each target pixel, a rotated square, and the areas they share."""
     square = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]) @ axes.T
     reach = np.abs(square).max(axis=0)
     first = np.floor(centres - reach + 0.5).astype(np.int64)
     n_x, n_y = (np.ceil(2 * reach).astype(np.int64) + 1).tolist()
-    # Shared with cell (i, j): the second difference of the area left of and above a corner.
+    # The area shared with cell (i, j) is the second difference of the areas above left of corners.
     edges_x = first[:, :1] + np.arange(n_x + 1) - 0.5 - centres[:, :1]
     edges_y = first[:, 1:] + np.arange(n_y + 1) - 0.5 - centres[:, 1:]
     below = _area_up_to(square, edges_x[:, None, :], edges_y[:, :, None])
@@ -160,20 +162,20 @@ def _area(centres: _Points, axes: _Points, limit: NDArray[np.int64]) -> _TapArra
 def _area_up_to(polygon: _Points, x: _Points, y: _Points) -> _Points:
     """Return the area of a convex polygon left of x and above y (y points down).
 
-    At each X a vertical line cuts ``min(lower edge, y) - min(upper edge, y)`` out of it; the
-    integral over X is a sum over the edges, each the integral of the least of a line and a
-    constant.
+    At each X the polygon covers ``min(lower edge, y) - min(upper edge, y)`` of a vertical line. Its
+    integral over X is a signed sum over the edges of the integrals of min(edge, y).
     """
     area = np.zeros(np.broadcast_shapes(x.shape, y.shape))
     for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        if abs(x1 - x0) < 1e-12:
+        if abs(x1 - x0) < 1e-12:  # a vertical edge covers no X
             continue
         sign = 1.0 if x1 > x0 else -1.0
         (left, at_left), (right, at_right) = sorted([(x0, y0), (x1, y1)])
         slope = (at_right - at_left) / (right - left)
         length = np.clip(x, left, right) - left
         above_0, above_1 = y - at_left, y - at_left - slope * length
-        # The integral of max(y - line, 0), then of min(line, y) = y - max(y - line, 0).
+        # The mean of max(y - line, 0) first; min(line, y) = y - max(y - line, 0). For a flat line
+        # the closed form is 0 / 0.
         gap = above_0 - above_1
         is_flat = np.abs(gap) < 1e-12
         ramp = np.maximum(above_0, 0) ** 2 - np.maximum(above_1, 0) ** 2

@@ -1,6 +1,6 @@
-"""Folders of faces: images that a manifest describes, or that are all aligned already.
+"""Folders of faces, either described by a manifest or with all images aligned already.
 
-Names of people stay in the folder and in messages about it; images are called by digests.
+Names of people appear only in the folder and in messages about it; images are named by digests.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ MAX_FILES = 1_000_000
 """Most images in a folder without manifest."""
 
 ImageKey: TypeAlias = str | tuple[str, int]
-"""How a list calls an image: by its file, or by identity and number."""
+"""How a list names an image: by file, or by identity and number."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,16 @@ class FaceFolder:
 
     @property
     def crop(self) -> Crop | None:
-        """What all images are aligned to, or None."""
+        """The crop that all images are aligned to, or None."""
         return self._content.crop
 
     @property
     def described_in(self) -> str:
-        """The path that says which images there are, for messages."""
+        """The path of whatever lists the images (folder or manifest), for messages."""
         return str(self.root if self.aligned_to else self.root / self.manifest_file)
 
     def find(self, key: ImageKey) -> Face | None:
-        """Return the image that a list names, None if there is none.
+        """Return the image with this key, or None.
 
         Raises:
             DataContractError: If two files have this identity and number.
@@ -78,7 +78,7 @@ class FaceFolder:
         if key in self._ambiguous:
             raise of_folder(
                 self.root,
-                "expected one file for an identity and a number, got several",
+                "expected one file for each identity and number, got several",
                 f" for image {key[1]} of '{brief(key[0])}'",
                 "Remove all but one.",
             )
@@ -88,12 +88,12 @@ class FaceFolder:
         """Return (M, 3, H, W) uint8 RGB faces aligned to the crop, in the order of the ids.
 
         Args:
-            image_ids: ``Face.id`` of each.
+            image_ids: ``Face.id`` of each image.
             crop: Size and template.
 
         Raises:
-            DataContractError: Naming every file that is missing, unreadable or not the one the
-                manifest describes.
+            DataContractError: If files are missing, unreadable or not those that the manifest
+                describes; the message names them all.
         """
         pixels = np.empty((len(image_ids), *crop.size, 3), np.uint8)
         faults = []
@@ -115,12 +115,12 @@ class FaceFolder:
     def card(self, used: Collection[str] | None = None) -> DataCard:
         r"""Describe the folder.
 
-        The root digest is the SHA-256 of one line ``<sha256>  <file>\n`` per image, the lines
-        sorted by their bytes; in the folder: ``sha256sum FILES | LC_ALL=C sort | sha256sum``. The
-        digests are the manifest's. Without a manifest the files are hashed.
+        The root digest is the SHA-256 of one line ``<sha256>  <file>\n`` per image, sorted by
+        bytes. To compute it in the folder: ``sha256sum FILES | LC_ALL=C sort | sha256sum``. The
+        digests are taken from the manifest; without a manifest the files are hashed.
 
         Args:
-            used: Ids of the images that count where there is no manifest; None = all.
+            used: Ids of the images to count if there is no manifest; None = all.
 
         Raises:
             DataContractError: If the manifest or a file cannot be read.
@@ -154,8 +154,7 @@ class FaceFolder:
             (high, wide), (height, width) = self.crop.size, pixels.shape[:2]
             raise of_image(
                 path,
-                f"expected {wide} x {high} pixels (aligned to {self.crop.name}), got "
-                f"{width} x {height}",
+                f"expected {wide} x {high} pixels (crop {self.crop.name}), got {width} x {height}",
                 "Align the image again.",
             )
         return pixels
@@ -189,18 +188,18 @@ def _sha256(data: bytes) -> str:
 
 
 def _inside(root: Path, face: Face) -> Path:
-    """Return the path of an image, refusing any way out of the folder."""
+    """Return the path of an image; a path that leads out of the folder is an error."""
     path = root / face.file
     try:
         is_inside = path.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError):  # a name too long, or links in a circle
+    except (OSError, RuntimeError):  # a name that is too long, or a cycle of links
         is_inside = False
     if not is_inside:
         raise of_list(
             face.where,
             "expected a relative path inside the folder, got a link that leads out",
             f" of {root}: '{face.file}'",
-            "Put the file itself there.",
+            "Replace the link by the file.",
         )
     return path
 
@@ -210,8 +209,9 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def _aligned_faces(root: Path, crop: Crop) -> tuple[Face, ...]:
-    """Return the images in a folder and its subfolders, hidden files left out, by path."""
+    """Return the images in a folder and its subfolders, without hidden files, sorted by path."""
 
+    # os.walk skips a folder that it cannot read unless it is told what to do.
     def refuse(error: OSError) -> None:
         raise of_folder(error.filename, "cannot be read", f" ({error.strerror})") from error
 

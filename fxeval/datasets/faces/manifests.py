@@ -1,14 +1,14 @@
-"""The manifest of a folder of faces: which images it holds, of whom, and where the landmarks are.
+"""The manifest of a folder of faces: its images, their identities and their landmarks.
 
-A manifest is a JSON object; all keys but ``images`` may be absent, unknown ones are ignored:
+A manifest is a JSON object. All keys but ``images`` are optional; unknown keys are ignored:
 
 * ``fxeval_manifest``: 1.
-* ``licence``: text or null; ``may_show``: whether the pictures may be shown, false if absent.
-* ``crop``: what all images are aligned to, as an object of ``name``, ``size`` (height, width) and
-  ``template`` (five points) or as the name of a known crop; null = they are not aligned.
-* ``images``: objects of ``file`` (relative to the folder), ``sha256``, ``identity``, ``number``
-  (may be absent) and ``landmarks5`` (five points; may be absent if there is a crop).
-* ``failures``: objects of ``file`` and ``reason``: images in which no face could be used.
+* ``licence``: text or null; ``may_show``: whether the images may be shown, false if absent.
+* ``crop``: the crop that all images are aligned to: an object with ``name``, ``size`` (height,
+  width) and ``template`` (five points), or the name of a known crop; null = not aligned.
+* ``images``: objects with ``file`` (relative to the folder), ``sha256``, ``identity``, ``number``
+  (optional) and ``landmarks5`` (five points; optional if there is a crop).
+* ``failures``: objects with ``file`` and ``reason``: images without a usable face.
 """
 
 import hashlib
@@ -39,9 +39,9 @@ KNOWN_FAILURES = frozenset(
         "several faces, none the largest one by far", "too large", "unreadable",
     }
 )  # fmt: skip
-"""Reasons of failures that ``fxeval data prepare`` gives; others may name people."""
+"""Reasons that ``fxeval data prepare`` gives; any other reason may contain a person's name."""
 MAX_REASONS = 50
-"""Most reasons of failures that are told apart."""
+"""Most reasons counted separately; the rarer ones are counted together."""
 
 Points: TypeAlias = tuple[tuple[float, float], ...]
 
@@ -52,11 +52,11 @@ class Face:
 
     Attributes:
         file: Path relative to the folder.
-        sha256: Of the file, as hex; None if nobody noted it.
-        identity: Who is in it; None if its name does not say.
-        number: Which image of the identity it is, or None.
+        sha256: SHA-256 of the file, as hex; None if not known.
+        identity: Person in the image; None if the file's name does not say.
+        number: Number of the image among those of the identity, or None.
         landmarks: Five (x, y) points in pixels of the image.
-        where: Where it is described, for messages.
+        where: Place that describes the image, for messages.
     """
 
     file: str
@@ -68,19 +68,19 @@ class Face:
 
     @property
     def id(self) -> str:
-        """The first 16 digits of the file's SHA-256, or of its path's if that is not known."""
+        """The first 16 digits of the SHA-256 of the file, or of its path if that is not known."""
         return self.sha256[:16] if self.sha256 else digest_of(self.file)
 
     @property
     def key(self) -> tuple[str, int] | None:
-        """Identity and number, None if one of them is not known."""
+        """Identity and number; None if either is not known."""
         if self.identity is None or self.number is None:
             return None
         return self.identity, self.number
 
 
 def digest_of(name: str) -> str:
-    """Return 16 hexadecimal digits that stand for a name (SHA-256), so that it stays unsaid."""
+    """Return 16 hexadecimal digits (of the SHA-256) that replace a name in public output."""
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -91,11 +91,11 @@ PATH_FAULTS = (
     "a part of more than 255 bytes, or more than 1000 characters",
     "characters not in the form NFC",
 )
-"""What can be wrong with a path that a file names."""
+"""Possible faults of a path in a list or manifest."""
 
 
 def path_fault(file: str) -> str:
-    """Say what is wrong with a path that a file names, "" if it is a plain path inside a folder.
+    """Return the fault of a path in a list or manifest; "" for a plain path inside the folder.
 
     >>> path_fault("Ann/0001.jpg"), path_fault("../0001.jpg")
     ('', "'.', '..' or an empty part")
@@ -113,14 +113,14 @@ def path_fault(file: str) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder holds.
+    """The content of a folder.
 
     Attributes:
-        faces: In the order of the file.
-        crop: What all images are aligned to, or None.
-        licence: Of the images; None if nobody stated it.
-        may_show: Whether the pictures may be shown.
-        failures: Reason to number of images that could not be used.
+        faces: Usable images in the order of the file.
+        crop: The crop that all images are aligned to, or None.
+        licence: Licence of the images; None if not stated.
+        may_show: Whether the images may be shown.
+        failures: Number of unusable images by reason.
     """
 
     faces: tuple[Face, ...]
@@ -134,21 +134,19 @@ def read_manifest(path: Path) -> Manifest:
     """Read a manifest.
 
     Raises:
-        DataContractError: With the path and the entry, if it cannot be read or breaks the form.
+        DataContractError: If it cannot be read or is malformed; the message names path and entry.
     """
     content = _json(path)
     if content.get("fxeval_manifest", 1) != 1 or not isinstance(content.get("images"), list):
-        raise of_list(
-            path, "expected JSON with a list 'images', and 'fxeval_manifest' 1 if it is given"
-        )
+        raise of_list(path, "expected a list 'images' and, if it is given, 'fxeval_manifest' of 1")
     crop, licence = _crop(content.get("crop"), str(path)), content.get("licence")
     may_show, failures = content.get("may_show", False), content.get("failures", [])
     if not isinstance(licence, str | None) or not isinstance(may_show, bool):
-        raise of_list(path, "expected 'licence' as text and 'may_show' as a bool")
+        raise of_list(path, "expected 'licence' to be text and 'may_show' to be true or false")
     if not isinstance(failures, list) or not all(
         isinstance(failure, dict) and isinstance(failure.get("reason"), str) for failure in failures
     ):
-        raise of_list(path, "expected 'failures' as a list with a 'reason' each")
+        raise of_list(path, "expected 'failures' to be a list of objects with a 'reason'")
     faces = tuple(
         _face(entry, f"{path}: images[{row}]", crop) for row, entry in enumerate(content["images"])
     )
@@ -171,7 +169,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(text, object_pairs_hook=_object)
         if not isinstance(content, dict):
-            raise ValueError("another value")
+            raise ValueError("another type of value")
     except (ValueError, RecursionError) as error:
         reason = printable(brief(str(error)))
         raise of_list(
@@ -182,8 +180,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("an object with a key twice")
+    if len(values) != len(pairs):  # the json module would silently keep the last of them
+        raise ValueError("an object with a repeated key")
     return values
 
 
@@ -201,8 +199,8 @@ def _crop(value: object, where: str) -> Crop | None:
     if not sound or not _is_name(crop.name) or CROPS.get(crop.name, crop) != crop:
         raise of_list(
             where,
-            "expected 'crop' with 'name', 'size' (height, width) and 'template' (five points), or "
-            f"the name of a known one ({', '.join(CROPS)})",
+            "expected 'crop' to have 'name', 'size' (height, width) and 'template' (five points), "
+            f"or to be the name of a known crop ({', '.join(CROPS)})",
         )
     return crop
 
@@ -215,8 +213,7 @@ def points_of(value: Any) -> Points:  # noqa: ANN401  (as JSON gave it)
     """Return five points.
 
     Raises:
-        TypeError, ValueError, OverflowError: If it is anything else than five pairs of finite
-            numbers.
+        TypeError, ValueError, OverflowError: If the value is not five pairs of finite numbers.
     """
     points = tuple((float(x), float(y)) for x, y in value)
     if len(points) != 5 or not np.isfinite(points).all():
@@ -233,18 +230,18 @@ def _face(entry: object, where: str, crop: Crop | None) -> Face:
         reason = f" ({fault})" if isinstance(file, str) else ""
         raise of_list(
             where,
-            "expected 'file', a relative path inside the folder",
+            "expected 'file' to be a relative path inside the folder",
             f", got {printable(brief(repr(file)))}{reason}",
             "Correct the manifest.",
         )
     if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise of_list(where, "expected 'sha256' of 64 hexadecimal digits")
+        raise of_list(where, "expected 'sha256' to be 64 hexadecimal digits")
     if type(identity) is int:
         identity = str(identity)
     if not _is_name(identity):
-        raise of_list(where, "expected 'identity' as printable text or a number")
+        raise of_list(where, "expected 'identity' to be printable text or a whole number")
     if type(number) is not int or not 0 <= number < 10**9:
-        raise of_list(where, "expected 'number' as a whole number")
+        raise of_list(where, "expected 'number' to be a whole number from 0")
     try:
         landmarks = (
             crop.template if crop and "landmarks5" not in entry else points_of(entry["landmarks5"])
@@ -252,7 +249,7 @@ def _face(entry: object, where: str, crop: Crop | None) -> Face:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise of_list(
             where,
-            "expected 'landmarks5' of five finite points (x, y)",
+            "expected 'landmarks5' to be five finite points (x, y)",
             then="Detect the face again.",
         ) from error
     return Face(file, sha256, identity, number if "number" in entry else None, landmarks, where)
@@ -263,15 +260,15 @@ def _refuse_repetitions(faces: tuple[Face, ...], path: Path) -> None:
     if len({face.file for face in faces}) < len(faces) or len(set(numbers)) < len(numbers):
         raise of_list(
             path,
-            f"expected {len(faces)} different images, but some share the file, or identity and "
-            "number",
-            then="Remove the repetitions.",
+            f"expected {len(faces)} different images, got some with the same file or with the same "
+            "identity and number",
+            then="Remove the duplicates.",
         )
     landmarks = {face.id: face.landmarks for face in faces}
     for face in faces:
         if face.landmarks != landmarks[face.id]:
             raise of_list(
                 face.where,
-                "expected one set of landmarks, got another for the same content",
-                then="Remove the repetition.",
+                "expected one set of landmarks for images of the same content, got two",
+                then="Remove the duplicate.",
             )

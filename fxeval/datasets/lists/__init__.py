@@ -1,1 +1,1 @@
-"""Pair lists: one module a format."""
+"""Pair lists, one module per format."""

@@ -1,7 +1,7 @@
-"""Pairs drawn from images whose identities are known, by a seed.
+"""Draws pairs, by a seed, from images whose identities are known.
 
-The order of a list is made so that its start is worth most: the first pairs are of as many
-identities as possible, mated pairs come before nonmated ones.
+The most useful pairs come first, so that a list can be cut: mated pairs come before nonmated ones,
+and the first pairs cover as many identities as possible.
 """
 
 from bisect import bisect_left
@@ -19,7 +19,7 @@ from fxeval.seeding import generator_of
 MAX_PAIRS = 1_000_000
 """Longest list drawn."""
 
-_BATCHES = 64
+_BATCHES = 64  # of random pairs, before all pairs are numbered instead
 
 Rows = list[tuple[int, int]]
 """Pairs of rows of a list of images, the smaller row first."""
@@ -33,18 +33,18 @@ def drawn_pairs(
     nonmated: int | None = None,
     folds: int | None = None,
 ) -> PairListing:
-    """Draw pairs, none of them twice; the order of the images in the listing does not matter.
+    """Draw pairs without repetition; the order of the images in the listing does not matter.
 
-    All mated pairs come in the order of :func:`every_mated`, a number of them in that of
-    :func:`some_mated`. With folds, identities are dealt out to them, so that no identity is in two
-    folds; each fold gets its share of the pairs, and the folds take turns in the list.
+    If all mated pairs are wanted, they come in the order of :func:`every_mated`, otherwise in that
+    of :func:`some_mated`. With folds, each identity belongs to exactly one fold, each fold gets its
+    share of the pairs, and the list takes a pair from each fold in turn.
 
     Args:
-        listing: Images with identities; its splits are not looked at.
-        seed: Of the draw.
+        listing: Images with identities; its splits are ignored.
+        seed: Seed of the draw.
         mated: Number of mated pairs; None = all.
-        nonmated: Number of nonmated pairs; None = as many as mated ones, as far as there are.
-        folds: Number of folds, at least 2; None = the list has no folds of its own.
+        nonmated: Number of nonmated pairs; None = as many as mated ones, or as many as exist.
+        folds: Number of folds, at least 2; None = the list has no folds.
 
     Raises:
         DataContractError: If there are fewer pairs than asked for (in a fold: than its share), none
@@ -52,7 +52,7 @@ def drawn_pairs(
     """
     for name, value, least in (("mated", mated, 0), ("nonmated", nonmated, 0), ("folds", folds, 2)):
         if value is not None and value < least:
-            raise of_all(f"pairs: '{name}' must be at least {least}, got {value}")
+            raise of_all(f"pairs: expected '{name}' of at least {least}, got {value}")
     images = sorted(zip(listing.identity, listing.image, strict=True))
     people = [list(own) for _, own in groupby(images, key=lambda image: image[0])]
     parts = [people] if folds is None else _dealt(people, folds, seed)
@@ -80,10 +80,10 @@ def drawn_pairs(
 
 
 def every_mated(sizes: Sequence[int]) -> Rows:
-    """Return one mated pair of each identity, then the others, identity by identity.
+    """Return one mated pair of each identity, then the remaining ones identity by identity.
 
     Args:
-        sizes: Number of images of each identity, whose rows follow each other.
+        sizes: Number of images of each identity; its rows are consecutive.
 
     >>> every_mated([3, 1, 2])
     [(0, 1), (4, 5), (0, 2), (1, 2)]
@@ -100,17 +100,17 @@ def every_mated(sizes: Sequence[int]) -> Rows:
 
 
 def some_mated(sizes: Sequence[int], wanted: int, generator: np.random.Generator) -> Rows:
-    """Draw mated pairs in rounds, each of one new pair of every identity that has one left.
+    """Draw mated pairs in rounds; a round adds one new pair of every identity that has one left.
 
-    The last round is cut; which identities it reaches is drawn, too. No more pairs are made than
-    are wanted and one for each identity.
+    The last round is cut, and the identities that it reaches are drawn as well.
 
     Args:
         sizes: As for :func:`every_mated`.
-        wanted: Number of pairs, at most as many as there are.
-        generator: Of the draw.
+        wanted: Number of pairs, at most as many as exist.
+        generator: Generator of the draw.
     """
     counts = np.array([size * (size - 1) // 2 for size in sizes], np.int64)
+    # The fewest rounds that give enough pairs; listing every pair could fill the memory.
     rounds = bisect_left(
         range(int(counts.max(initial=0)) + 1),
         wanted,
@@ -124,7 +124,8 @@ def some_mated(sizes: Sequence[int], wanted: int, generator: np.random.Generator
         drawn += [(number, turn, identity, int(rank)) for number, rank in enumerate(ranks)]
     pairs = []
     for _, _, identity, rank in sorted(drawn)[:wanted]:
-        two = (1 + isqrt(1 + 8 * rank)) // 2  # pairs (one, two), one < two, counted by two
+        # Pairs (one, two) with one < two are numbered by two, then one; isqrt inverts that.
+        two = (1 + isqrt(1 + 8 * rank)) // 2
         start = int(starts[identity])
         pairs.append((start + rank - two * (two - 1) // 2, start + two))
     return pairs
@@ -136,11 +137,11 @@ def some_nonmated(sizes: Sequence[int], wanted: int, generator: np.random.Genera
     Args:
         sizes: As for :func:`every_mated`.
         wanted: Number of pairs.
-        generator: Of the draw.
+        generator: Generator of the draw.
     """
     n_images = sum(sizes)
     end = np.repeat(np.cumsum(sizes, dtype=np.int64), sizes)  # of each image's identity
-    later = n_images - end  # images of other identities further down
+    later = n_images - end  # images of other identities that come later
     possible = int(later.sum())
     wanted = min(wanted, possible)
     drawn: dict[tuple[int, int], None] = {}
@@ -150,7 +151,9 @@ def some_nonmated(sizes: Sequence[int], wanted: int, generator: np.random.Genera
         drawn.update(dict.fromkeys(zip(*pairs.T.tolist(), strict=True)))
         if len(drawn) >= wanted:
             break
-    else:  # few are left, or one identity has nearly all images: chance would take forever
+    # Nearly all pairs are wanted, or one identity has nearly all images: random draws would rarely
+    # find a new pair, so every pair gets a number and the numbers are drawn.
+    else:
         ranks = generator.choice(possible, wanted, replace=False)
         last = np.cumsum(later)
         one = np.searchsorted(last, ranks, side="right")
@@ -165,7 +168,7 @@ def _rows(
     address: tuple[int, ...],
     place: str,
 ) -> tuple[Rows, Rows]:
-    """Return the mated and the nonmated pairs of one fold, or of the list if it has none."""
+    """Return the mated and nonmated pairs of one fold, or of the whole list if it has no folds."""
     n_mated = sum(size * (size - 1) // 2 for size in sizes)
     n_nonmated = (sum(sizes) ** 2 - sum(size**2 for size in sizes)) // 2
     for kind, number, there in zip(
@@ -191,7 +194,7 @@ def _rows(
 def _dealt(
     people: Sequence[list[tuple[str, str]]], folds: int, seed: int
 ) -> list[list[list[tuple[str, str]]]]:
-    """Deal identities out to folds: first those with mated pairs, so that every fold has some."""
+    """Deal identities to folds, those with mated pairs first, so that every fold gets some."""
     order = generator_of("folds", seed).permutation(len(people)).tolist()
     order.sort(key=lambda identity: len(people[identity]) < 2)
     return [[people[identity] for identity in order[fold::folds]] for fold in range(folds)]

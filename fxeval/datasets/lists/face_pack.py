@@ -26,14 +26,14 @@ BANNER = (
 class FacePack:
     """A folder of rendered faces; implements ``PairSource``.
 
-    ``manifest.json`` (``datasets/manifests.py``) has ``arcface112`` as its crop, and in each image
-    ``identity`` and ``number`` are whole numbers.
+    The crop in ``manifest.json`` (``datasets/faces/manifests.py``) is ``arcface112``, and each
+    image's ``identity`` and ``number`` are whole numbers.
 
     Attributes:
         root: The folder.
-        seed: Of the draw of nonmated pairs.
+        seed: Seed of the draw of nonmated pairs.
         name: Id shown in reports.
-        banner: What every report on these faces must say.
+        banner: Warning that every report on these faces must show.
     """
 
     root: Path
@@ -44,7 +44,7 @@ class FacePack:
     def listing(self) -> PairListing:
         """Return one mated pair of each identity, the other mated pairs, then as many nonmated.
 
-        The first n pairs therefore are of n identities, as far as there are so many.
+        The first n pairs are therefore of n identities, as long as there are that many.
 
         Raises:
             DataContractError: If the manifest cannot be used.
@@ -67,8 +67,8 @@ class FacePack:
         """Return (M, 3, H, W) uint8 RGB faces aligned to the crop, in the order of the ids.
 
         Raises:
-            DataContractError: Naming every file that is missing, unreadable or not the one the
-                manifest describes.
+            DataContractError: If files are missing, unreadable or not those that the manifest
+                describes; the message names them all.
         """
         found = [(image_id, self._folder.find(image_id)) for image_id in image_ids]
         return self._folder.images([face.id if face else name for name, face in found], crop)
@@ -86,12 +86,12 @@ class FacePack:
         path = self._folder.described_in
         if self._folder.crop != ARCFACE_112:
             raise of_list(
-                path, f"expected the crop '{ARCFACE_112.name}'", then="Render the pack again."
+                path, f"expected 'crop' to be '{ARCFACE_112.name}'", then="Render the pack again."
             )
         for face in self._folder.faces:
             for key, value in (("identity", face.identity), ("number", face.number)):
                 if not str(value).isdecimal():
-                    raise of_list(face.where, f"expected '{key}' as a whole number")
+                    raise of_list(face.where, f"expected '{key}' to be a whole number")
         return sorted(
             self._folder.faces, key=lambda face: (int(face.identity or 0), face.number or 0)
         )

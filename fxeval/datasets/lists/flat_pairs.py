@@ -26,7 +26,7 @@ N_FOLDS = 10
 class FlatPairs(PairList):
     """The pair list of CALFW or CPLFW over its folder of images.
 
-    Identities come from the files' names, ``Ann_0001.jpg`` or ``Ann_1.jpg`` being an image of Ann.
+    Identities come from file names: ``Ann_0001.jpg`` and ``Ann_1.jpg`` are images of Ann.
 
     Attributes:
         n_folds: Folds of the verification protocol.
@@ -43,9 +43,9 @@ class FlatPairs(PairList):
 class PatchPairs(PairList):
     """A Patch-LFW list over its folder of images.
 
-    The list does not say who is in an image. Either a table does, or images that the list calls
-    mated, directly or through others, are taken to be of one identity, and all others of different
-    ones. Identities are then too many: an image that is in no mated pair stands alone.
+    The list does not name identities. They come from a table or, without one, from the mated pairs:
+    images linked by mated pairs are treated as one person. That gives too many identities, because
+    an image in no mated pair is treated as a person of its own.
 
     Attributes:
         identities_file: CSV with ``img`` and ``identity``; a relative path starts at the root; None
@@ -66,20 +66,20 @@ _NAME = re.compile(r"(?P<identity>.+)_[0-9]+\.[A-Za-z]+")
 def parse_flat(text: str, where: str, n_folds: int = N_FOLDS) -> list[PairLine]:
     r"""Parse a list in the format of CALFW and CPLFW.
 
-    No header; lines ``file label``, two lines a pair, the label on both: 0 nonmated, else mated
-    (CALFW writes the number of a fold). All mated pairs come first, then as many nonmated ones.
-    Format: ``test_protocol/lfw/pairs_parser.py`` of JDAI-CV/FaceX-Zoo.
+    There is no header. A pair is two lines ``file label``, both with the same label: 0 if it is
+    nonmated, otherwise mated (CALFW writes the number of a fold). All mated pairs come first, then
+    as many nonmated ones. Format: ``test_protocol/lfw/pairs_parser.py`` of JDAI-CV/FaceX-Zoo.
 
     Args:
         text: The file's text.
         where: Its path, for messages.
-        n_folds: Folds to make.
+        n_folds: Number of folds to make.
 
     Returns:
-        The pairs fold by fold: each has the same number of mated pairs, then of nonmated ones.
+        The pairs fold by fold; each fold has some mated pairs, then as many nonmated ones.
 
     Raises:
-        DataContractError: With ``file:line``, expected and found.
+        DataContractError: With ``file:line``, what was expected and what was found.
 
     >>> text = "Ann_1.jpg 1\nAnn_2.jpg 1\nAnn_1.jpg 0\nBob_1.jpg 0"
     >>> [(line.is_mated, line.fold) for line in parse_flat(text, "x", 1)]
@@ -89,9 +89,9 @@ def parse_flat(text: str, where: str, n_folds: int = N_FOLDS) -> list[PairLine]:
     if n_folds < 1 or len(entries) % (4 * n_folds):
         raise of_list(
             where,
-            f"expected two lines a pair and in each of {n_folds} folds as many mated as nonmated "
-            f"pairs, got {len(entries)} lines",
-            then="The list is cut or 'n_folds' wrong.",
+            "expected two lines per pair, and as many mated as nonmated pairs in each of "
+            f"{n_folds} folds, got {len(entries)} lines",
+            then="The list is truncated or 'n_folds' is wrong.",
         )
     pairs = list(zip(entries[::2], entries[1::2], strict=True))
     half = len(pairs) // 2
@@ -102,14 +102,14 @@ def parse_flat(text: str, where: str, n_folds: int = N_FOLDS) -> list[PairLine]:
             raise of_list(
                 place,
                 f"expected the same label on both lines of a pair, got {label} and {label_again}",
-                then="A line is missing or its label wrong.",
+                then="A line is missing or a label is wrong.",
             )
         if bool(label) != (row < half):
-            kind = "a mated pair (label 1 or more)" if row < half else "a nonmated pair (label 0)"
+            kind = "a mated pair (label from 1)" if row < half else "a nonmated pair (label 0)"
             raise of_list(
                 place,
                 f"expected {kind}, got label {label}",
-                then=f"The first {half} pairs are mated, all others nonmated.",
+                then=f"The first {half} pairs must be mated, all others nonmated.",
             )
         lines.append(
             PairLine(
@@ -120,14 +120,14 @@ def parse_flat(text: str, where: str, n_folds: int = N_FOLDS) -> list[PairLine]:
     check_labels(lines, [row < half for row in range(len(lines))])
     for line in lines:
         check_distinct([line])
-    return sorted(lines, key=lambda line: line.fold or 0)  # stable: mated ones stay in front
+    return sorted(lines, key=lambda line: line.fold or 0)  # stable: mated pairs stay in front
 
 
 def _entry(line: str, where: str) -> tuple[str, int]:
     fields = line.split()
     if len(fields) != 2 or not re.fullmatch("[0-9]{1,3}", fields[1], re.ASCII):
         raise of_list(
-            where, "expected 'file label' with a label of 0, 1, 2 ...", f", got '{brief(line)}'"
+            where, "expected 'file label' with a label of 0, 1, 2, ...", f", got '{brief(line)}'"
         )
     return image_path(fields[0], where), int(fields[1])
 
@@ -137,7 +137,7 @@ def _identity(file: str, where: str) -> str:
     if not named:
         raise of_list(
             where,
-            "expected a file such as 'Ann_0001.jpg', an identity and a number",
+            "expected a file named by identity and number, such as 'Ann_0001.jpg'",
             f", got '{brief(file)}'",
         )
     return named["identity"]
@@ -153,13 +153,13 @@ def parse_patch(
     Args:
         text: The file's text.
         where: Its path, for messages.
-        identities: Who is in each image; None = see :func:`inferred`.
+        identities: Person in each image; None = see :func:`inferred`.
 
     Returns:
         The pairs in the order of the file.
 
     Raises:
-        DataContractError: With ``file:line``, expected and found.
+        DataContractError: With ``file:line``, what was expected and what was found.
 
     >>> [line.is_mated for line in parse_patch("1.jpg 2.jpg 1\n3.jpg 1.jpg -1", "x")]
     [True, False]

@@ -1,8 +1,8 @@
-"""A folder for each identity, as face data sets usually come: ``root/<identity>/<image>``.
+"""One folder per identity, the usual form of face data sets: ``root/<identity>/<image>``.
 
-The images are aligned, or a manifest beside them gives their landmarks. The folder is a list of
-identities, in parts for closed-set classification if that is wanted, and of drawn pairs. Names of
-folders and files stay inside: images and identities are called by digests.
+The images are aligned, or a manifest beside them gives their landmarks. The folder serves as a list
+of identities, divided into parts for closed-set classification on request, and as a source of drawn
+pairs. Names of folders and files are not passed on: images and identities are named by digests.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ from fxeval.strict.text import hint, printable
 SPLITS = ("train", "validation", "test")
 """Names of the parts, in the order of their fractions."""
 MAX_FILES = 1_000_000
-"""Most files and folders looked at."""
+"""Most files and folders examined."""
 
 _CLAIMED = PublicReason("two identities claim the same image")
 _SAME = PublicReason("another file holds the same image")
@@ -42,25 +42,25 @@ _MAGIC = (b"\xff\xd8", b"\x89PNG\r\n\x1a\n")
 
 @dataclass(frozen=True)
 class IdentityFolders:
-    """A folder for each identity; implements ``IdentitySource`` and, by drawing, ``PairSource``.
+    """One folder per identity; implements ``IdentitySource`` and, by drawing, ``PairSource``.
 
     Attributes:
-        root: The folder of the folders.
-        manifest_file: Manifest with landmarks (``datasets/manifests.py``), which then says who is
-            in an image; a relative path starts at the root; None = all images are aligned.
+        root: The folder that contains one folder per identity.
+        manifest_file: Manifest with landmarks (``datasets/faces/manifests.py``), which also gives
+            the identities; a relative path starts at the root; None = all images are aligned.
         crop: Name of the crop that images without manifest have.
         min_images: Identities with fewer usable images are left out, and so are those with fewer
             images than there are parts.
-        fractions: Of each identity's images, for train, validation and test; they sum to 1; () = no
-            parts. Every identity is in every part of a fraction above 0.
+        fractions: Fractions of each identity's images for train, validation and test, which sum to
+            1; () = no parts. Every identity is in every part whose fraction is above 0.
         splits_file: Table ``img,identity,split`` that gives the parts instead.
         split: The part that pairs are drawn from; None = all images.
         mated: Number of mated pairs; None = all.
         nonmated: Number of nonmated pairs; None = as many as mated ones.
         folds: Number of folds, with no identity in two of them; None = no folds.
-        seed: Of the draw of parts and of pairs.
+        seed: Seed of the draw of parts and of pairs.
         name: Id shown in reports.
-        banner: What every report on these faces must say.
+        banner: Warning that every report on these faces must show.
     """
 
     root: Path
@@ -84,27 +84,27 @@ class IdentityFolders:
             len(self.fractions) <= len(SPLITS) and min(self.fractions) >= 0 and abs(one - 1) < 1e-9
         ):
             raise of_all(
-                "'fractions': expected up to three numbers from 0 that sum to 1, those of "
-                f"{', '.join(SPLITS)}, got {self.fractions}"
+                f"'fractions': expected up to three numbers from 0 ({', '.join(SPLITS)}) that sum "
+                f"to 1, got {self.fractions}"
             )
         if self.fractions and self.splits_file is not None:
             raise of_all("expected 'fractions' or 'splits_file', got both", then="Remove one.")
 
     def identities(self) -> IdentityListing:
-        """Return all usable images in the order of their paths; see the exclusions for the others.
+        """Return all usable images in the order of their paths, and the others as exclusions.
 
-        Without manifest every image is decoded once, to know that it can be used.
+        Without manifest every image is decoded once, to find out whether it can be used.
 
         Raises:
-            DataContractError: If the folder, manifest or table cannot be used, or no image can.
+            DataContractError: If the folder, manifest or table is unusable, or every image is.
         """
         return self._listing
 
     def listing(self) -> PairListing:
-        """Draw pairs of the chosen part; see :func:`fxeval.datasets.lists.drawing.drawn_pairs`.
+        """Draw pairs from the chosen part; see :func:`fxeval.datasets.lists.drawing.drawn_pairs`.
 
         Raises:
-            DataContractError: As ``identities``, and if there are not enough pairs.
+            DataContractError: As for ``identities``, and if there are not enough pairs.
         """
         people = self.identities()
         if self.split is not None:
@@ -123,12 +123,12 @@ class IdentityFolders:
         """Return (M, 3, H, W) uint8 RGB faces aligned to the crop, in the order of the ids.
 
         Raises:
-            DataContractError: Naming every file that is missing, unreadable or has changed.
+            DataContractError: If files are missing, unreadable or changed; the message names them.
         """
         return self._folder.images(image_ids, crop)
 
     def card(self) -> DataCard:
-        """Describe the folder; the failures are the manifest's and all exclusions."""
+        """Describe the folder; its failures are those of the manifest and all exclusions."""
         card = self._folder.card()
         failures = Counter() if self.manifest_file is None else Counter(card.failures)
         failures.update(exclusion.reason for exclusion in self.identities().excluded)
@@ -154,12 +154,12 @@ class IdentityFolders:
         faces = _without(faces, excluded, f"its identity has fewer than {least} images", enough)
         if not faces:
             reasons = Counter(exclusion.reason for exclusion in excluded)
-            most = public_counts(dict(reasons.most_common(5)))  # all of them are public
+            most = public_counts(dict(reasons.most_common(5)))  # all reasons here are public
             counted = "; ".join(f"{reason}: {number}" for reason, number in most.items())
             shown = counted or "the folder is empty"
             raise of_folder(
                 self.root,
-                f"expected images in folders of identities, got none that can be used ({shown})",
+                f"expected usable images in one folder per identity, got none ({shown})",
             )
         if self.splits_file is not None:
             self._check_closed(faces, parts)
@@ -173,7 +173,7 @@ class IdentityFolders:
         )
 
     def _dealt(self, faces: Sequence[Face]) -> dict[str, str]:
-        """Draw the part of each image; that of an identity does not depend on other identities."""
+        """Draw the part of each image, for each identity independently of all others."""
         own: dict[str, list[str]] = defaultdict(list)
         for face in faces:
             own[digest_of(str(face.identity))].append(face.id)
@@ -197,12 +197,12 @@ class IdentityFolders:
             if not row.split:
                 raise of_list(f"{path}:1", "expected the columns img,identity,split")
             if face is None and digest_of(row.image) not in known:
-                raise of_list(row.where, "the folder has no such image", then="Remove it.")
+                raise of_list(row.where, "the folder has no such image", then="Remove the row.")
             if face is not None and face.identity != row.identity:
                 raise of_list(
                     row.where,
-                    "expected the identity of the image's folder or manifest, got another",
-                    then="Correct it.",
+                    "expected the identity given by the folder or manifest, got another",
+                    then="Correct the row.",
                 )
             if face is not None:
                 parts[face.id] = row.split
@@ -217,18 +217,18 @@ class IdentityFolders:
         if lacking:
             raise of_list(
                 self.root / str(self.splits_file),
-                f"expected every identity in each of {len(names)} parts, as its class is learned "
-                f"and tested; {len(lacking)} of {len(own)} are missing in one",
-                then="Move images.",
+                f"expected every identity in each of {len(names)} parts, because its class must be "
+                f"both learned and tested, got {len(lacking)} of {len(own)} that lack a part",
+                then="Move images between the parts.",
             )
 
 
 class _AlignedFolders(FaceFolder):
-    """Aligned images in folders of identities, each looked at once."""
+    """Aligned images in one folder per identity; each image is examined once."""
 
     @property
     def excluded(self) -> tuple[Exclusion, ...]:
-        """What is in the folder and cannot be used."""
+        """Files that are in the folder but cannot be used."""
         return tuple(
             Exclusion(digest_of(file), PublicReason(reason)) for file, reason in self._found[1]
         )
@@ -255,11 +255,11 @@ class _AlignedFolders(FaceFolder):
 
 
 def shares_of(n_images: int, fractions: Sequence[float]) -> list[int]:
-    """Share out images: at least one for each fraction above 0, the rest by largest remainder.
+    """Divide images among parts by largest remainder, with at least one for each fraction above 0.
 
     Args:
         n_images: At least as many as there are fractions above 0.
-        fractions: They sum to 1.
+        fractions: Fractions that sum to 1.
 
     >>> shares_of(10, (0.8, 0.1, 0.1)), shares_of(4, (0.8, 0.1, 0.1))
     ([8, 1, 1], [2, 1, 1])
@@ -269,6 +269,7 @@ def shares_of(n_images: int, fractions: Sequence[float]) -> list[int]:
     for part in np.argsort(-np.array(rest), kind="stable")[: n_images - sum(shares)]:
         shares[part] += 1
     for part, fraction in enumerate(fractions):
+        # A part that rounding left empty takes an image from the largest one.
         if fraction > 0 and not shares[part]:
             shares[shares.index(max(shares))] -= 1
             shares[part] = 1
@@ -276,7 +277,7 @@ def shares_of(n_images: int, fractions: Sequence[float]) -> list[int]:
 
 
 def _distinct(faces: Sequence[Face], excluded: list[Exclusion]) -> list[Face]:
-    """Return the faces with each content once, and none of those that two identities claim."""
+    """Return the faces without duplicate content and without content that two identities claim."""
     owners: dict[str, set[str | None]] = defaultdict(set)
     for face in faces:
         owners[face.id].add(face.identity)
@@ -298,7 +299,7 @@ def _without(
 
 
 def _files(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield the path of everything that lies where images do, and why it is none, or ""."""
+    """Yield the path of everything at the places of images, and its fault or ""."""
     for folder in _entries(root):
         no_folder = "" if folder.is_dir(follow_symlinks=False) else "not in an identity's folder"
         if reason := _fault(folder, no_folder):
@@ -327,7 +328,7 @@ def _fault(entry: "os.DirEntry[str]", otherwise: str) -> str:
 
 
 def _looked_at(path: Path, crop: Crop) -> tuple[str, str]:
-    """Return an image's SHA-256, and why it cannot be used or ""."""
+    """Return an image's SHA-256, and the reason why it cannot be used or ""."""
     try:
         data = image_bytes(path)
     except DataContractError:

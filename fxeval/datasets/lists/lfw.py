@@ -1,12 +1,12 @@
-"""Pairs of real faces in the form of Labeled Faces in the Wild.
+"""Pairs of real faces in the format of Labeled Faces in the Wild.
 
-A folder of images and a pair list in the format of LFW's ``pairs.txt`` (View 2, ten folds) or of
-``pairsDevTrain.txt`` and ``pairsDevTest.txt`` (View 1). LFW is a benchmark for research: its
-authors say that performance on it must not be used to conclude that an algorithm is fit for any
-commercial purpose.
+The data are a folder of images and a pair list in the format of LFW's ``pairs.txt`` (View 2, ten
+folds) or of ``pairsDevTrain.txt`` and ``pairsDevTest.txt`` (View 1). LFW is a benchmark for
+research: its authors say that performance on it must not be used to conclude that an algorithm is
+suitable for any commercial purpose.
 
-People's names stay in the folder and in error messages about it: images and identities are called
-by digests.
+Names of people appear only in the folder and in error messages about it: images and identities are
+named by digests.
 """
 
 import re
@@ -29,21 +29,21 @@ from fxeval.strict.text import brief
 
 @dataclass(frozen=True)
 class LfwPairs:
-    """An LFW pair list on a folder of images; implements ``PairSource``.
+    """An LFW pair list over a folder of images; implements ``PairSource``.
 
     Attributes:
         root: The folder.
         pairs_file: The pair list; a relative path starts at the root.
-        errata_file: Pair lines without header, ``#`` comments allowed: pairs known to be labelled
-            wrongly. They stay in the verification protocol and are never explained; None = none.
-        manifest_file: Manifest of the folder (``datasets/manifests.py``) with ``number``.
-        title: What the list is called in reports, and in the claims of model cards; None = its
-            file's name.
+        errata_file: List of pairs known to be labelled wrongly: pair lines without header, ``#``
+            comments allowed. Such pairs stay in the verification protocol but are never explained.
+            None = no such list.
+        manifest_file: Manifest of the folder (``datasets/faces/manifests.py``) with ``number``.
+        title: Name of the list in reports and in the claims of model cards; None = its file's name.
         banner: None: real faces need no warning.
         aligned_to: Name of the crop that all images have (files such as ``Ann/Ann_0001.jpg``); the
             manifest is then not read. None = as the manifest says.
-        on_missing: What becomes of a pair with an image that the folder does not have: ``error``,
-            or ``exclude``.
+        on_missing: Treatment of a pair with an image that is not in the folder: ``error`` or
+            ``exclude``.
     """
 
     root: Path
@@ -86,13 +86,13 @@ class LfwPairs:
         """Return (M, 3, H, W) uint8 RGB faces aligned to the crop, in the order of the ids.
 
         Raises:
-            DataContractError: Naming every file that is missing, unreadable or not the one the
-                manifest describes.
+            DataContractError: If files are missing, unreadable or not those that the manifest
+                describes; the message names them all.
         """
         return self._folder.images(image_ids, crop)
 
     def card(self) -> DataCard:
-        """Describe the folder; without manifest, those of its images that the list uses."""
+        """Describe the folder or, without manifest, the images in it that the list uses."""
         listing = self.listing()
         return self._folder.card({*listing.probe, *listing.reference})
 
@@ -120,7 +120,7 @@ def parse_pairs(text: str, where: str) -> list[PairLine]:
         folds·2n pairs in the order of the file, with their folds.
 
     Raises:
-        DataContractError: With ``file:line``, expected and found.
+        DataContractError: With ``file:line``, what was expected and what was found.
 
     >>> [line.is_mated for line in parse_pairs("1\t1\nAnn\t1\t2\nAnn\t1\tBob\t1", "x")]
     [True, False]
@@ -139,7 +139,7 @@ def parse_pairs(text: str, where: str) -> list[PairLine]:
             where,
             f"expected {2 * n_folds * n} pairs (the header says {n_folds} folds of {n} mated and "
             f"{n} nonmated), got {len(lines)} lines",
-            then="The list is cut or its header wrong.",
+            then="The list is truncated or its header is wrong.",
         )
     pairs = []
     for index, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Lines of a pair list: two images or three, who is in them, and what must not be among them."""
+"""Lines of a pair list: two or three images, their identities, and checks of both."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,11 +15,11 @@ class PairLine:
     """One pair of a list, or one triplet.
 
     Attributes:
-        images: The probe, the reference and, of a triplet, the nonmate.
-        identities: Who is in each of them.
+        images: The probe, the reference and, in a triplet, the nonmate.
+        identities: Person in each of them.
         where: ``file:line``.
-        fold: Number of its fold from 0, None if the list has none.
-        set_aside: Why the pair is never explained, or "".
+        fold: Number of its fold, from 0; None if the list has no folds.
+        set_aside: Reason why the pair is never explained, or "".
     """
 
     images: tuple[ImageKey, ...]
@@ -35,14 +35,14 @@ class PairLine:
 
 
 def called(key: ImageKey) -> str:
-    """Return a few words for an image, for messages."""
+    """Return a short description of an image, for messages."""
     if isinstance(key, str):
         return f"the image '{brief(key)}'"
     return f"image {key[1]} of '{brief(key[0])}'"
 
 
 def image_path(file: str, where: str) -> str:
-    """Return a path that a list names.
+    """Return a path from a list after checking it.
 
     Raises:
         DataContractError: With ``file:line``, if it is not a plain path inside a folder.
@@ -55,7 +55,7 @@ def image_path(file: str, where: str) -> str:
 
 
 def check_labels(lines: Iterable[PairLine], labels: Iterable[bool]) -> None:
-    """Hold the label of each pair against its identities.
+    """Compare the label of each pair with its identities.
 
     Raises:
         DataContractError: With ``file:line``, if they contradict each other.
@@ -73,10 +73,10 @@ def check_labels(lines: Iterable[PairLine], labels: Iterable[bool]) -> None:
 
 
 def check_distinct(lines: Iterable[PairLine]) -> None:
-    """Hold the lines against each other.
+    """Compare the lines with each other.
 
     Raises:
-        DataContractError: With ``file:line``, if an image is twice in a line, a line repeats
+        DataContractError: With ``file:line``, if a line contains an image twice, a line repeats
             another, or an image has two identities.
     """
     known: dict[tuple[ImageKey, ...], str] = {}
@@ -88,7 +88,7 @@ def check_distinct(lines: Iterable[PairLine]) -> None:
                 line.where, "expected different images", f", got {called(key)} {count} times"
             )
         if (first := known.setdefault(line.images, line.where)) != line.where:
-            raise of_list(line.where, f"repeats {bare(first)}", then="Remove one of the two.")
+            raise of_list(line.where, f"repeats {bare(first)}", then="Remove one of them.")
         for key, identity in zip(line.images, line.identities, strict=True):
             owner, place = owners.setdefault(key, (identity, line.where))
             if owner != identity:
@@ -96,21 +96,21 @@ def check_distinct(lines: Iterable[PairLine]) -> None:
                     line.where,
                     f"expected one identity for each image, as in {bare(place)}",
                     f", got '{brief(identity)}' here and '{brief(owner)}' there for {called(key)}",
-                    "Correct one.",
+                    "Correct one of them.",
                 )
 
 
 def inferred(
     pairs: Iterable[tuple[str, str, bool, str]], identities: Mapping[str, str] | None = None
 ) -> list[PairLine]:
-    """Give the images of a list identities.
+    """Assign identities to the images of a list.
 
-    Without a table, images that are called mated, directly or through others, are of one identity;
-    it is called by the first of its images in the order of their names.
+    Without a table, images linked by mated pairs are treated as one person, named by the first of
+    these images in alphabetical order.
 
     Args:
-        pairs: (image, image, is mated, where) of each.
-        identities: Who is in each image, or None.
+        pairs: (image, image, is mated, where) of each pair.
+        identities: Person in each image, or None.
 
     Raises:
         DataContractError: With ``file:line``, if an image is not in the table, or labels contradict
@@ -127,7 +127,7 @@ def inferred(
         for image in (one, two):
             if image not in owner:
                 raise of_list(
-                    where, "the table of identities has no such image", f": '{brief(image)}'",
+                    where, "the table of identities lacks an image", f": '{brief(image)}'",
                     "Add it.",
                 )  # fmt: skip
         lines.append(PairLine((one, two), (owner[one], owner[two]), where))
@@ -137,16 +137,16 @@ def inferred(
 
 
 def joined(images: Iterable[str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the least of the images that each image is connected with, itself if with none.
+    """Return for each image the first in alphabetical order of all images connected with it.
 
     Args:
-        images: Their names.
-        pairs: Those that belong together; all are among the images.
+        images: Names of the images.
+        pairs: Pairs of images that belong together.
 
     >>> joined("abcd", [("c", "b"), ("d", "c")])
     {'a': 'a', 'b': 'b', 'c': 'b', 'd': 'b'}
     """
-    parent = {image: image for image in images}
+    parent = {image: image for image in images}  # union-find
 
     def root(image: str) -> str:
         while parent[image] != image:

@@ -1,4 +1,4 @@
-"""What all lists of pairs have in common: their lines become a listing over a folder of faces."""
+"""Common parts of all pair lists: their lines become a listing over a folder of faces."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -31,19 +31,20 @@ def listing_of(
 ) -> PairListing:
     """Find the images of a list in a folder.
 
-    Identities are called by digests. A pair of two files with the same content is set aside.
+    Identities are named by digests. A pair of two files with the same content is set aside.
 
     Args:
-        lines: Either all pairs, or all triplets.
-        folder: Where the images are.
-        on_missing: What becomes of a pair with an image that the folder does not have: an error,
-            or an exclusion of the listing.
+        lines: Either all pairs or all triplets.
+        folder: Folder of the images.
+        on_missing: Treatment of a pair with an image that is not in the folder: an error, or an
+            exclusion in the listing.
 
     Returns:
         The pairs in the order of the lines.
 
     Raises:
-        DataContractError: Naming every line with a missing image, or if no pair is left.
+        DataContractError: If images are missing (the message names every such line), or no pair is
+            left.
     """
     kept: list[tuple[PairLine, list[Face]]] = []
     excluded, faults, places = [], [], []
@@ -64,11 +65,12 @@ def listing_of(
         ]
         excluded.append(Exclusion("-".join(ids), PublicReason("an image is not in the folder")))
     if faults and (on_missing == "error" or not kept):
-        counted = f"{len(excluded)} of {len(lines)} pairs have an image that is missing"
+        counted = f"{len(excluded)} of {len(lines)} pairs have a missing image"
         raise DataContractError(
             f"{counted}:\n"
             + "\n".join(f"  {fault}" for fault in faults)
-            + "\nCorrect the lines or add the images; on_missing 'exclude' leaves such pairs out.",
+            + "\nCorrect the lines, add the images, or leave such pairs out by "
+            "'on_missing: exclude'.",
             public=f"{counted}; the first is {places[0]}",
         )
     return _listing([line for line, _ in kept], [faces for _, faces in kept], tuple(excluded))
@@ -101,15 +103,15 @@ def _listing(
 
 
 def subset_rows(listing: PairListing, n: int, seed: int) -> list[int]:
-    """Choose n pairs: as many mated ones as their share, and of as many identities as possible.
+    """Choose n pairs with the list's share of mated ones and with as many identities as possible.
 
     Args:
         listing: At least n pairs.
         n: At least 1.
-        seed: Of the choice, which depends on nothing else but the ids.
+        seed: Seed of the choice, which otherwise depends on the image ids alone.
 
     Returns:
-        Rows in rising order.
+        Rows in ascending order.
     """
     order = sorted(
         range(len(listing)),
@@ -128,12 +130,12 @@ def subset_rows(listing: PairListing, n: int, seed: int) -> list[int]:
 def by_turns(
     rows: Sequence[int], identities: Sequence[str], already: Iterable[str] = ()
 ) -> list[int]:
-    """Reorder rows: first one of each identity, then the second of each, and so on.
+    """Reorder rows: the first row of each identity, then the second of each, and so on.
 
     Args:
-        rows: In the order that decides within a turn.
-        identities: Who is in each.
-        already: Identities that had their turns before.
+        rows: Rows in the order to keep within a turn.
+        identities: Identity of each row.
+        already: Identities of rows that were chosen before, one for each row.
 
     >>> by_turns([0, 1, 2], ["Ann", "Ann", "Bob"])
     [0, 2, 1]
@@ -153,14 +155,14 @@ class ImageList:
     Attributes:
         root: The folder.
         file: The list; a relative path starts at the root.
-        manifest_file: Manifest of the folder (``datasets/manifests.py``), a relative path starts at
-            the root; None = ``manifest.json``.
+        manifest_file: Manifest of the folder (``datasets/faces/manifests.py``); a relative path
+            starts at the root; None = ``manifest.json``.
         aligned_to: Name of the crop that all images have, in a folder without manifest.
-        on_missing: What becomes of an entry whose image is not in the folder: ``error``, or
+        on_missing: Treatment of an entry whose image is not in the folder: ``error`` or
             ``exclude``.
-        subset: How many entries to use, of as many identities as possible; None = all.
-        seed: Of the choice of a subset.
-        title: What the list is called in reports; None = its file's name.
+        subset: Number of entries to use, of as many identities as possible; None = all.
+        seed: Seed of the choice of a subset.
+        title: Name of the list in reports; None = its file's name.
     """
 
     root: Path
@@ -176,7 +178,7 @@ class ImageList:
     def __post_init__(self) -> None:
         if self.aligned_to is not None and self.manifest_file is not None:
             raise of_all(
-                "'aligned_to' is for a folder without manifest, got both",
+                "expected 'aligned_to' (a folder without manifest) or 'manifest_file', got both",
                 then="Remove one of the two.",
             )
         check_on_missing(self.on_missing)
@@ -186,7 +188,7 @@ class ImageList:
 
     @property
     def name(self) -> str:
-        """Id shown in reports; of a subset with its size, and its seed if that is not 0."""
+        """Id shown in reports; for a subset with its size, and with its seed if that is not 0."""
         name = self.title or Path(self.file).stem
         if self.subset is None:
             return name
@@ -196,31 +198,31 @@ class ImageList:
         """Return (M, 3, H, W) uint8 RGB faces aligned to the crop, in the order of the ids.
 
         Raises:
-            DataContractError: Naming every file that cannot be used.
+            DataContractError: If files cannot be used; the message names them all.
         """
         return self.folder.images(image_ids, crop)
 
     @cached_property
     def folder(self) -> FaceFolder:
-        """Where the images are."""
+        """The folder of the images."""
         crop = aligned_crop(self.aligned_to)
         return FaceFolder(self.root, self.manifest_file or Path("manifest.json"), crop)
 
     @property
     def path(self) -> Path:
-        """Of the list."""
+        """The path of the list."""
         return self.root / self.file
 
     def check_size(self, n: int) -> None:
-        """Refuse a subset of more entries than there are.
+        """Check that the list has enough entries for the subset.
 
         Raises:
-            DataContractError: If it is one.
+            DataContractError: If it has fewer.
         """
         if self.subset is not None and self.subset > n:
             raise of_list(
                 self.path,
-                f"expected a 'subset' of at most {n}, as many as the list has, got {self.subset}",
+                f"expected a 'subset' of at most {n} (the length of the list), got {self.subset}",
             )
 
 
@@ -233,7 +235,7 @@ class PairList(ImageList, ABC):
         """Parse the list.
 
         Raises:
-            DataContractError: With ``file:line``, if it breaks its form.
+            DataContractError: With ``file:line``, if it is malformed.
         """
 
     def listing(self) -> PairListing:
@@ -249,16 +251,16 @@ class PairList(ImageList, ABC):
         return listing.take(subset_rows(listing, self.subset, self.seed))
 
     def card(self) -> DataCard:
-        """Describe the folder; without manifest, those of its images that the list uses."""
+        """Describe the folder or, without manifest, the images in it that the list uses."""
         listing = self.listing()
         return self.folder.card({*listing.probe, *listing.reference, *listing.contrast})
 
 
 def check_on_missing(on_missing: str) -> None:
-    """Refuse what is no :data:`OnMissing`.
+    """Check a value of :data:`OnMissing`.
 
     Raises:
-        DataContractError: If it is none.
+        DataContractError: If it is another value.
     """
     if on_missing not in get_args(OnMissing):
         raise of_all(

@@ -1,4 +1,4 @@
-"""Lists with spaces or tabs between ``identity/number`` and labels, over a folder of faces."""
+"""Lists of images ``identity/number`` and labels, separated by spaces or tabs."""
 
 import re
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from fxeval.strict.text import brief
 
 @dataclass(frozen=True)
 class ListedPairs(PairList):
-    """Pairs as lines ``Ann/0001 Ann/0002 1``: two images, 1 (mated) or 0; then notes.
+    """Pairs as lines ``Ann/0001 Ann/0002 1``: two images, then 1 (mated) or 0, then notes.
 
-    An image is called by identity and number; lines that start with ``#`` are comments.
+    An image is named by identity and number; lines that start with ``#`` are comments.
     """
 
     def lines(self) -> list[PairLine]:
@@ -43,7 +43,7 @@ def parse_listed_pairs(text: str, where: str) -> list[PairLine]:
         The pairs in the order of the list.
 
     Raises:
-        DataContractError: With ``file:line``, expected and found.
+        DataContractError: With ``file:line``, what was expected and what was found.
 
     >>> [line.is_mated for line in parse_listed_pairs("Ann/1 Ann/2 1\nAnn/1 Bob/1 0", "x")]
     [True, False]
@@ -64,7 +64,7 @@ def parse_listed_pairs(text: str, where: str) -> list[PairLine]:
 
 
 def parse_listed_triplets(text: str, where: str) -> list[PairLine]:
-    """Parse a list of triplets; as :func:`parse_listed_pairs`."""
+    """Parse a list of triplets; see :func:`parse_listed_pairs`."""
     lines = [_line(fields[:3], place) for fields, place in _fields(text, where)]
     check_distinct(lines)
     check_triplets(lines)
@@ -72,7 +72,7 @@ def parse_listed_triplets(text: str, where: str) -> list[PairLine]:
 
 
 def _fields(text: str, where: str) -> list[tuple[list[str], str]]:
-    """Return the columns of each line, at least three and everywhere as many, and its place."""
+    """Return the columns and the place of each line; all have the same number, at least three."""
     rows = [
         (line.split(), f"{where}:{number}")
         for number, line in enumerate(lines_of(text, where), start=1)

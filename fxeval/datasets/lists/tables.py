@@ -1,7 +1,8 @@
 """Pairs, triplets and identities as comma-separated tables over a folder of faces.
 
-UTF-8, the column names in the first line exactly as given here, in any order; one row a line, no
-empty lines; images are paths relative to the folder. Cells that start like a formula are only text.
+The tables are UTF-8 with one row per line and no empty lines. The first line holds the column names
+exactly as given here, in any order. Images are paths relative to the folder. A cell that starts
+like a formula is plain text.
 """
 
 import csv
@@ -61,15 +62,15 @@ class CsvTriplets(PairList):
 
 @dataclass(frozen=True)
 class GalleryProbePairs(PairList):
-    """A protocol table of FAME: ``G,P,T``, gallery image, probe image, 1 (genuine) or 0.
+    """A protocol table of FAME: ``G,P,T``, that is gallery image, probe image, 1 (mated) or 0.
 
-    Format: ``fame/data/pairs.py`` of AIML-IfI/fame, whose crops lie in HDF5 files; here they are
-    images at the paths that the table names. It does not say who is in an image; either another
-    table does, or identities follow from the genuine pairs (``pair_lines.inferred``).
+    Format: ``fame/data/pairs.py`` of AIML-IfI/fame, whose crops are in HDF5 files; here they are
+    images at the paths in the table. The table does not name identities. They come from another
+    table or, without one, from the mated pairs (``pair_lines.inferred``).
 
     Attributes:
         identities_file: CSV with ``img`` and ``identity``; a relative path starts at the root; None
-            = identities follow from the genuine pairs.
+            = identities follow from the mated pairs.
     """
 
     identities_file: Path | None = None
@@ -95,7 +96,7 @@ class CsvIdentities(ImageList):
     def identities(self) -> IdentityListing:
         """Return all images, or those of the subset, in the order of the table.
 
-        Of two files with the same content the second is excluded.
+        If two files have the same content, the second is excluded.
 
         Raises:
             DataContractError: With ``file:line``, if a row is wrong or its image is missing.
@@ -113,9 +114,9 @@ class CsvIdentities(ImageList):
                 if kept[face.id].identity != row.identity:
                     raise of_list(
                         row.where,
-                        f"expected one identity for an image, but {bare(kept[face.id].where)} "
-                        "gives the same content another",
-                        then="Correct one.",
+                        "expected one identity for images of the same content, got another in "
+                        f"{bare(kept[face.id].where)}",
+                        then="Correct one of the two.",
                     )
                 excluded.append(Exclusion(face.id, _SAME))
         if faults and (self.on_missing == "error" or not kept):
@@ -134,7 +135,7 @@ class CsvIdentities(ImageList):
         )
 
     def card(self) -> DataCard:
-        """Describe the folder; without manifest, those of its images that the table names."""
+        """Describe the folder or, without manifest, the images in it that the table names."""
         return self.folder.card(set(self.identities().image))
 
     def _chosen(self, kept: "Mapping[str, IdentityRow]") -> list[str]:
@@ -166,7 +167,7 @@ def parse_csv_pairs(text: str, where: str) -> list[PairLine]:
         The pairs in the order of the table.
 
     Raises:
-        DataContractError: With ``file:line``, expected and found.
+        DataContractError: With ``file:line``, what was expected and what was found.
     """
     rows = _rows(text, where, ("img1", "img2", "label", "id1", "id2"), ("fold",))
     labels = [_label(row["label"], place) for row, place in rows]
@@ -188,7 +189,7 @@ def parse_csv_pairs(text: str, where: str) -> list[PairLine]:
 
 
 def parse_csv_triplets(text: str, where: str) -> list[PairLine]:
-    """Parse a table of triplets; arguments, result and errors as of :func:`parse_csv_pairs`."""
+    """Parse a table of triplets; see :func:`parse_csv_pairs`."""
     kinds = ("anchor", "mate", "nonmate")
     lines = [
         PairLine(
@@ -204,7 +205,7 @@ def parse_csv_triplets(text: str, where: str) -> list[PairLine]:
 
 
 def check_triplets(lines: list[PairLine]) -> None:
-    """Hold the identities of each triplet against each other.
+    """Compare the identities within each triplet.
 
     Raises:
         DataContractError: With ``file:line``, if anchor and mate differ or the nonmate is a mate.
@@ -215,26 +216,26 @@ def check_triplets(lines: list[PairLine]) -> None:
             raise of_list(
                 line.where,
                 "expected a nonmate of another identity",
-                f", got '{brief(line.identities[2])}', who is the anchor",
-                "Name somebody else.",
+                f", got '{brief(line.identities[2])}', the identity of the anchor",
+                "Give an image of another person.",
             )
 
 
 def parse_gallery_probe(
     text: str, where: str, identities: Mapping[str, str] | None = None
 ) -> list[PairLine]:
-    """Parse a ``G,P,T`` table: the probe is explained, the gallery image its reference.
+    """Parse a ``G,P,T`` table: the probe is explained, the gallery image is its reference.
 
     Args:
         text: The file's text.
         where: Its path, for messages.
-        identities: Who is in each image; None = see ``pair_lines.inferred``.
+        identities: Person in each image; None = see ``pair_lines.inferred``.
 
     Returns:
         The pairs in the order of the table.
 
     Raises:
-        DataContractError: With ``file:line``, expected and found.
+        DataContractError: With ``file:line``, what was expected and what was found.
     """
     return inferred(
         [
@@ -262,7 +263,7 @@ def parse_identities(text: str, where: str, shared_identities: bool = True) -> l
         The rows in the order of the table.
 
     Raises:
-        DataContractError: With ``file:line``, expected and found.
+        DataContractError: With ``file:line``, what was expected and what was found.
     """
     images: dict[str, str] = {}
     splits: dict[str, IdentityRow] = {}
@@ -273,24 +274,23 @@ def parse_identities(text: str, where: str, shared_identities: bool = True) -> l
         )
         if (first := images.setdefault(row.image, place)) != place:
             raise of_list(
-                place, f"expected each image once, not as in {bare(first)}",
-                f", got {called(row.image)}",
+                place, f"repeats the image in {bare(first)}", f" ('{brief(row.image)}')",
+                "Remove one of the two rows.",
             )  # fmt: skip
         other = splits.setdefault(row.identity, row)
         if other.split != row.split and not shared_identities:
             raise of_list(
                 place,
-                f"expected an identity in one split, that of {bare(other.where)}",
-                f", got '{brief(row.identity)}' in '{brief(row.split)}' here and in "
-                f"'{brief(other.split)}' there",
-                "Move its images, or set 'shared_identities'.",
+                f"expected each identity in one split, got two (here and in {bare(other.where)})",
+                f": '{brief(row.identity)}' in '{brief(row.split)}' and '{brief(other.split)}'",
+                "Move its images, or set 'shared_identities: true'.",
             )
         found.append(row)
     return found
 
 
 def identities_of(root: Path, file: Path | None) -> dict[str, str] | None:
-    """Return who is in each image, None without a table; errors as of :func:`parse_identities`."""
+    """Return the person in each image; None without a table. See :func:`parse_identities`."""
     if file is None:
         return None
     path = root / file
@@ -307,14 +307,14 @@ def _label(cell: str, where: str) -> bool:
 
 def _fold(cell: str, where: str) -> int:
     if not re.fullmatch("[0-9]{1,6}", cell, re.ASCII):
-        raise of_list(where, "expected a fold's number", f", got '{brief(cell)}'")
+        raise of_list(where, "expected the number of a fold", f", got '{brief(cell)}'")
     return int(cell)
 
 
 def _rows(
     text: str, where: str, needed: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> list[tuple[dict[str, str], str]]:
-    """Return the cells of each row by column, and its place; at least one row."""
+    """Return the cells by column and the place of each row; there is at least one row."""
     header, *lines = lines_of(text, where)
     columns = _cells(header, f"{where}:1")
     unknown = [name for name in columns if name not in (*needed, *optional)]
@@ -323,13 +323,13 @@ def _rows(
         known = f"{','.join(needed)}{''.join(f'[,{name}]' for name in optional)}"
         faults = [
             f"{word} {', '.join(repr(brief(name)) for name in names[:MAX_COLUMNS])}"
-            for word, names in (("without", missing), ("unknown", unknown))
+            for word, names in (("missing", missing), ("unknown", unknown))
             if names
         ]
         raise of_list(
             f"{where}:1",
             f"expected the columns {known}, each once, separated by commas",
-            f", got '{brief(header)}' ({'; '.join(faults) or 'a column twice'})",
+            f", got '{brief(header)}' ({'; '.join(faults) or 'a repeated column'})",
         )
     if not lines:
         raise of_list(where, "expected at least one row after the header, got none")
@@ -340,8 +340,8 @@ def _rows(
         if len(cells) != len(columns) or not all(cell and cell == cell.strip() for cell in cells):
             raise of_list(
                 place,
-                f"expected {len(columns)} cells ({','.join(columns)}), none empty or with spaces "
-                "around it",
+                f"expected {len(columns)} cells ({','.join(columns)}), none of them empty or with "
+                "spaces around it",
                 f", got '{brief(line)}'",
             )
         rows.append((dict(zip(columns, cells, strict=True)), place))

@@ -1,6 +1,7 @@
-"""Where the faces in an image are: by a detector whose file the user brings, or from a list.
+"""Finds the faces in an image with a user-supplied detector, or reads their landmarks from a list.
 
-Landmarks are five (x, y) points in pixels of the image, in the order of ``datasets/alignment.py``.
+Landmarks are five (x, y) points in pixels of the image, in the order of
+``datasets/faces/alignment.py``.
 """
 
 import csv
@@ -34,16 +35,16 @@ KNOWN_YUNETS: Mapping[str, str] = MappingProxyType(
         "ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0": "2026may",
     }
 )
-"""SHA-256 of the files of YuNet that need no digest given (OpenCV Zoo; its latest is 2026may)."""
+"""SHA-256 of the YuNet files that are accepted without a digest (OpenCV Zoo; latest: 2026may)."""
 MAX_POSITION = 100_000
-"""No landmark can lie further from the image's corner, in pixels."""
+"""Greatest coordinate of a landmark, in pixels."""
 
 
 class UnusableImageError(DataContractError):
-    """An image in which no face can be used.
+    """An image has no usable face.
 
     Attributes:
-        reason: Why, in a few words that many images share.
+        reason: Short reason, the same for many images.
     """
 
     def __init__(self, reason: str) -> None:
@@ -57,7 +58,7 @@ class Picture:
 
     Attributes:
         file: Path relative to its folder.
-        sha256: Of the file, as hex.
+        sha256: SHA-256 of the file, as hex.
         pixels: (H, W, 3) uint8 RGB.
     """
 
@@ -68,12 +69,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Detection:
-    """A face that was found.
+    """A detected face.
 
     Attributes:
-        box: Left, top, width, height in pixels; may reach out of the image.
+        box: Left, top, width, height in pixels; may extend beyond the image.
         landmarks: Five (x, y) points in pixels.
-        confidence: In [0, 1], higher = surer.
+        confidence: In [0, 1], higher = more certain.
     """
 
     box: tuple[float, float, float, float]
@@ -82,44 +83,44 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Anything that finds faces."""
+    """A face detector."""
 
     def detect(self, image: NDArray[np.uint8]) -> tuple[Detection, ...]:
-        """Return the faces of a (H, W, 3) uint8 RGB image, in any order."""
+        """Return the faces in a (H, W, 3) uint8 RGB image, in any order."""
 
     def settings(self) -> Mapping[str, Any]:
-        """Return what the result depends on, for the manifest; no paths."""
+        """Return everything that the result depends on, for the manifest, without paths."""
 
 
 class LandmarkSource(Protocol):
-    """Anything that knows the landmarks of an image's one face."""
+    """A source of the landmarks of the face that an image is about."""
 
     def landmarks(self, picture: Picture) -> Points:
         """Return five points.
 
         Raises:
-            UnusableImageError: If there is no face, or no telling which one is meant.
+            UnusableImageError: If there is no face, or it is unclear which of several is meant.
         """
 
     def settings(self) -> Mapping[str, Any]:
-        """Return what the result depends on, for the manifest; no paths."""
+        """Return everything that the result depends on, for the manifest, without paths."""
 
 
 @dataclass(frozen=True)
 class YuNet:
-    """The face detector YuNet as OpenCV runs it; implements ``Detector``.
+    """The face detector YuNet, run by OpenCV; implements ``Detector``.
 
-    OpenCV parses the file in this process, and a damaged one can end the process. So only files
-    are parsed that are known or whose digest is given.
+    OpenCV parses the file in this process, and a damaged file can crash the process. Only known
+    files and files whose digest is given are therefore parsed.
 
     Attributes:
         file: ``face_detection_yunet_*.onnx`` of the OpenCV Zoo.
-        sha256: What the file must be; None = one of ``KNOWN_YUNETS``.
+        sha256: Expected digest of the file; None = one of ``KNOWN_YUNETS``.
         confidence: Least confidence of a face.
         nms: Boxes that overlap more than this are one face.
-        top: Most candidates.
-        longest: Images with a longer side are scaled down to it first, as YuNet finds faces of
-            some 10 to 300 pixels.
+        top: Greatest number of candidates.
+        longest: Images with a longer side are first scaled down to this length, because YuNet finds
+            faces of about 10 to 300 pixels.
     """
 
     file: Path
@@ -132,15 +133,15 @@ class YuNet:
     def __post_init__(self) -> None:
         if not (0 < self.confidence < 1 and 0 < self.nms < 1 and self.top > 0 < self.longest):
             raise of_all(
-                "detector 'yunet': expected confidence and nms in (0, 1), top and longest of at "
-                f"least 1, got {self.confidence}, {self.nms}, {self.top} and {self.longest}"
+                "detector 'yunet': expected confidence and nms in (0, 1), top and longest from 1, "
+                f"got {self.confidence}, {self.nms}, {self.top} and {self.longest}"
             )
 
     def detect(self, image: NDArray[np.uint8]) -> tuple[Detection, ...]:
-        """Return the faces of a (H, W, 3) uint8 RGB image, surest first.
+        """Return the faces in a (H, W, 3) uint8 RGB image, the most certain first.
 
         Raises:
-            DataContractError: If the file is missing, not the expected one, or no YuNet.
+            DataContractError: If the file is missing, not the expected one, or not YuNet.
         """
         _, network = self._loaded
         height, width = image.shape[:2]
@@ -149,7 +150,7 @@ class YuNet:
         if ratio < 1:
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         rows = _run(network, image)
-        # Back as images are scaled: about the corner of the first pixel, not its centre.
+        # Scale back as images are scaled: about the corner of the first pixel, not its centre.
         scale = np.array([width / size[0], height / size[1]])
         points = (rows[:, 4:14].reshape(-1, 5, 2) + 0.5) * scale - 0.5
         boxes = rows[:, :4] * np.tile(scale, 2)
@@ -185,8 +186,8 @@ class YuNet:
             raise of_list(
                 self.file,
                 f"expected SHA-256 {expected}, got {digest}",
-                then="Fetch face_detection_yunet_2026may.onnx, or give the digest of a file that "
-                "you trust.",
+                then="Download face_detection_yunet_2026may.onnx, or give the digest of a file "
+                "that you trust.",
             )
         try:
             network = _quietly(
@@ -204,9 +205,9 @@ class YuNet:
         except (cv2.error, DataContractError) as error:
             raise of_list(
                 self.file,
-                "expected the detector YuNet as an ONNX file, OpenCV "
-                f"{cv2.__version__} cannot run it",
-                then="Fetch face_detection_yunet_2026may.onnx.",
+                "expected the detector YuNet as an ONNX file, got one that OpenCV "
+                f"{cv2.__version__} cannot run",
+                then="Download face_detection_yunet_2026may.onnx.",
             ) from error
         return digest, network
 
@@ -214,19 +215,19 @@ class YuNet:
 def _run(network: Any, image: NDArray[np.uint8]) -> NDArray[np.float64]:  # noqa: ANN401
     """Return (F, 15) rows: box, five points, confidence.
 
-    YuNet calls the points right eye, left eye, nose, right and left mouth corner, the person's own
-    right, which is the image's left: our order.
+    YuNet's points are right eye, left eye, nose, right and left mouth corner. Right is the person's
+    own, which is the image's left, so this is the order used here.
     """
     network.setInputSize((image.shape[1], image.shape[0]))
     _, rows = network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     found = np.zeros((0, 15)) if rows is None else np.asarray(rows, np.float64)
     if found.ndim != 2 or found.shape[1] != 15:
-        raise of_all(f"detector: expected (F, 15) rows, got {found.shape}")
+        raise of_all(f"detector: expected rows (F, 15), got {found.shape}")
     return found[np.isfinite(found).all(axis=1)]
 
 
 def _quietly(call: Callable[[], Any]) -> Any:  # noqa: ANN401
-    """Call OpenCV without the warnings it prints about every network."""
+    """Call a function without the warnings that OpenCV prints about every network."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -239,17 +240,17 @@ def choose(faces: Sequence[Detection], size: tuple[int, int], rule: Rule = "cent
     """Return the face that an image is about.
 
     Args:
-        faces: All that were found.
+        faces: All detected faces.
         size: (height, width) of the image.
-        rule: ``central``: the box whose centre is next to the image's, as in LFW; ``largest``: the
-            box of the largest area.
+        rule: ``central``: the box whose centre is closest to the image's, as in LFW; ``largest``:
+            the box with the largest area.
 
     Raises:
         UnusableImageError: If there is none, or if the second best is nearly as good: less than
-            5 % of the image's diagonal further out, or at least 80 % as large.
+            5 % of the image's diagonal further from the centre, or at least 80 % as large.
     """
     if rule not in RULES:
-        raise ValueError(f"a rule of {RULES} expected, got {rule!r}")
+        raise ValueError(f"expected a rule of {RULES}, got {rule!r}")
     if not faces:
         raise UnusableImageError("no face found")
     height, width = size
@@ -279,25 +280,25 @@ class DetectedLandmarks:
 
     Attributes:
         detector: Finds the faces.
-        rule: Which one is meant.
+        rule: Selects one of them.
     """
 
     detector: Detector
     rule: Rule = "central"
 
     def landmarks(self, picture: Picture) -> Points:
-        """Return those of the chosen face."""
+        """Return the landmarks of the chosen face."""
         faces = self.detector.detect(picture.pixels)
         return choose(faces, picture.pixels.shape[:2], self.rule).landmarks
 
     def settings(self) -> Mapping[str, Any]:
-        """Return those of the detector, and the rule."""
+        """Return the detector's settings and the rule."""
         return {**self.detector.settings(), "rule": self.rule}
 
 
 @dataclass(frozen=True)
 class LandmarkFile:
-    """Landmarks that somebody else found; implements ``LandmarkSource``.
+    """Landmarks from a file; implements ``LandmarkSource``.
 
     Attributes:
         file: A CSV file with the header ``file,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5``, or a manifest
@@ -307,11 +308,11 @@ class LandmarkFile:
     file: Path
 
     def landmarks(self, picture: Picture) -> Points:
-        """Return what the file says.
+        """Return the landmarks that the file gives for the image.
 
         Raises:
-            DataContractError: If the file cannot be read or breaks the form.
-            UnusableImageError: If it does not list the image, or lists another of this name.
+            DataContractError: If the file cannot be read or is malformed.
+            UnusableImageError: If it does not list the image, or lists another image of this name.
         """
         known = self._content[1].get(picture.file)
         if known is None:
@@ -338,7 +339,7 @@ class LandmarkFile:
             if np.abs(points).max() > MAX_POSITION:
                 raise of_list(
                     self.file,
-                    f"expected landmarks within {MAX_POSITION} pixels, some are further out",
+                    f"expected landmarks within {MAX_POSITION} pixels, got some further out",
                     f": those of '{printable(brief(file))}'",
                     "Give them in pixels of the image.",
                 )
@@ -372,9 +373,9 @@ def _csv(data: bytes, where: str) -> dict[str, Points]:
         if row[0] in found:
             raise of_list(
                 f"{where}:{line}",
-                "expected each file once, this one is listed twice",
+                "expected each file once, got one of them twice",
                 f": '{printable(brief(row[0]))}'",
-                "Remove one.",
+                "Remove one of the two.",
             )
         found[row[0]] = tuple(zip(values[::2], values[1::2], strict=True))
     return found
@@ -383,11 +384,11 @@ def _csv(data: bytes, where: str) -> dict[str, Points]:
 def _read(path: Path, limit: int) -> bytes:
     try:
         if path.exists() and not path.is_file():
-            raise of_list(path, "expected a regular file")
+            raise of_list(path, "expected a file, got a folder or a special file")
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
         raise of_list(path, "cannot be read", f" ({error.strerror})") from error
     if len(data) > limit:
-        raise of_list(path, f"expected at most {limit} bytes, it is larger")
+        raise of_list(path, f"expected at most {limit} bytes, got more")
     return data

@@ -1,4 +1,4 @@
-"""What a long preparation has done so far, so that it can be broken off and go on."""
+"""The journal of a long preparation, which lets an interrupted run continue."""
 
 import errno
 import fcntl
@@ -17,20 +17,20 @@ from fxeval.errors import StoreError
 from fxeval.strict.text import brief, printable
 
 BATCH = 64
-"""Entries that a loss of power may cost."""
+"""Greatest number of entries lost in a power failure."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of one image.
+    """The result for one image.
 
     Attributes:
-        source: Path relative to the folder it is in.
-        source_sha256: Of that file, as hex.
+        source: Path relative to the source folder.
+        source_sha256: SHA-256 of that file, as hex.
         landmarks: Five points in pixels of that image; None after a failure.
-        file: What was written, relative to the folder prepared; None if nothing was.
-        sha256: Of what was written.
-        reason: Why the image can't be used; None if it can.
+        file: File written, relative to the target folder; None if nothing was written.
+        sha256: SHA-256 of the file written.
+        reason: Reason why the image can't be used; None if it can.
     """
 
     source: str
@@ -42,25 +42,24 @@ class Entry:
 
 
 class Journal:
-    """Appends entries to a file, one JSON object a line; one process at a time may hold it.
+    """Appends entries to a file, one JSON object per line; one process at a time may use it.
 
-    A line that was cut off when a run ended, or is damaged, is as if it had not been written. Used
-    as a context.
+    A line that is truncated or damaged is ignored. Use it as a context manager.
 
     Attributes:
-        entries: The last one of each source.
+        entries: Last entry of each source.
         outputs: SHA-256 of each file ever written.
     """
 
     def __init__(self, path: Path, parameters: Mapping[str, Any]) -> None:
-        """Open or begin a journal.
+        """Open or create a journal.
 
         Args:
-            path: Of the file.
-            parameters: What all entries depend on; JSON-ready.
+            path: Path of the file.
+            parameters: Everything that the entries depend on; JSON-serialisable.
 
         Raises:
-            DataContractError: If another process holds it, or it was begun with other parameters.
+            DataContractError: If another process uses it, or it was created with other parameters.
             StoreError: If it can't be read or written.
         """
         self.entries: dict[str, Entry] = {}
@@ -72,12 +71,13 @@ class Journal:
             raise _unwritable(path, error) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Through JSON, so that tuples compare equal to the lists that were read.
             self._read(json.loads(json.dumps(parameters)))
         except BaseException as error:
             self._file.close()
             if isinstance(error, BlockingIOError):
                 raise of_folder(
-                    path.parent, "is being prepared by another run", then="Wait for its end."
+                    path.parent, "is being prepared by another run", then="Wait until it ends."
                 ) from error
             if isinstance(error, OSError):
                 raise _unwritable(path, error) from error
@@ -101,7 +101,7 @@ class Journal:
             self._file.close()
 
     def add(self, entry: Entry) -> None:
-        """Note an entry; every ``BATCH`` of them are brought to disk.
+        """Add an entry; entries are written to disk in batches of ``BATCH``.
 
         Raises:
             StoreError: If the file can't be written.
@@ -112,7 +112,7 @@ class Journal:
             self.flush()
 
     def flush(self) -> None:
-        """Bring all entries to disk.
+        """Write all entries to disk.
 
         Raises:
             StoreError: If the file can't be written.
@@ -149,13 +149,13 @@ class Journal:
                     self._path.parent,
                     "was begun with other settings",
                     f" ({_difference(begun, parameters)})",
-                    "Take the same ones, or an empty folder.",
+                    "Use the same settings, or an empty folder.",
                 )
             for line in lines:
                 entry = _entry(_object(line))
                 if entry is not None:
                     self._keep(entry)
-        if not line.endswith(b"\n"):
+        if not line.endswith(b"\n"):  # end a truncated line, or the next entry would be lost too
             self._append([""])
 
 
@@ -172,7 +172,7 @@ def _check(value: Mapping[str, Any]) -> int:
 
 
 def _entry(value: dict[str, Any]) -> Entry | None:
-    """Return the entry, or None if it is no whole one: the image is then done again."""
+    """Return the entry; None if it is incomplete, so that the image is processed again."""
     if value.pop("check", None) != _check(value):
         return None
     texts = {key: value.get(key) for key in ("file", "sha256", "reason")}
@@ -192,7 +192,7 @@ def _entry(value: dict[str, Any]) -> Entry | None:
 
 
 def _difference(begun: object, wanted: Mapping[str, Any]) -> str:
-    """Name the parameters that differ."""
+    """Return the names and values of the parameters that differ, as text."""
     if not isinstance(begun, dict):
         return "they can't be read"
     old, new = _flat(begun), _flat(wanted)
@@ -213,6 +213,6 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"{path}: can't be written ({error.strerror}). Make room or correct the rights, and run "
-        "again: it goes on where it stopped."
+        f"{path}: can't be written ({error.strerror}). Free disk space or correct the permissions, "
+        "then run again: it continues where it stopped."
     )

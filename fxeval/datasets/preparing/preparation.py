@@ -1,7 +1,7 @@
-"""From a folder of photographs to a folder of aligned faces with a manifest.
+"""Turns a folder of photographs into a folder of aligned faces with a manifest.
 
-The result depends on the photographs and the settings alone: a run that was broken off and goes on
-ends with the same bytes as one that was not.
+The result depends only on the photographs and the settings: an interrupted and resumed run gives
+the same bytes as an uninterrupted one.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ MAX_FILES = 1_000_000
 READ = (".jpg", ".jpeg", ".png")
 """Suffixes of the images that are read."""
 NOT_READ = (".bmp", ".gif", ".heic", ".jp2", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
-"""Suffixes of images that count as failures; all other files are ignored."""
+"""Suffixes of images that are not read and count as failures; all other files are ignored."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Settings:
     """How faces are prepared.
 
     Attributes:
-        crop: What they are aligned to; None = only a manifest with their landmarks is written, for
-            the folder they are in.
-        identity: ``folder``: the innermost folder is the identity, or what stands before the number
-            in names such as ``Ann_0001.jpg`` that are in no folder; ``none``: every image is an
+        crop: The crop that faces are aligned to; None = only a manifest with landmarks is written,
+            for use with the source folder.
+        identity: ``folder``: the innermost folder names the identity; for an image in no folder,
+            such as ``Ann_0001.jpg``, the text before the number does. ``none``: every image is an
             identity of its own.
-        licence: Of the images, as their owner states it.
-        source: Where they are from.
-        may_show: Whether reports may show them.
+        licence: Licence of the images, as their owner states it.
+        source: Origin of the images.
+        may_show: Whether reports may show the images.
     """
 
     crop: Crop | None = ARCFACE_112
@@ -67,14 +67,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a run has done.
+    """The result of a run.
 
     Attributes:
         manifest: The file written.
-        n_images: Images that can be used.
-        failures: File and reason of each that can't.
-        n_ignored: Files that are no images, hidden ones, and links to folders.
-        n_kept: Images that an earlier run had done.
+        n_images: Number of usable images.
+        failures: File and reason of each unusable image.
+        n_ignored: Number of other files, hidden files and folders, and links to folders.
+        n_kept: Number of images that an earlier run had processed.
     """
 
     manifest: Path
@@ -85,7 +85,7 @@ class Preparation:
 
 
 Progress: TypeAlias = Callable[[int, int, int], None]
-"""Called with the images done, all images, and the failures among those done."""
+"""Called with the numbers of images done, of all images, and of failures so far."""
 
 
 def prepare(
@@ -95,19 +95,20 @@ def prepare(
     settings: Settings,
     progress: Progress = lambda done, total, failed: None,
 ) -> Preparation:
-    """Align all faces of a folder, and write a manifest; goes on where an earlier run stopped.
+    """Align all faces in a folder and write a manifest; continues where an earlier run stopped.
 
-    Images that changed since are done again, those that are gone are removed from the target too.
+    Images that have changed since then are processed again; the results for images that no longer
+    exist are removed from the target.
 
     Args:
         source: A folder with JPEG and PNG files; links out of it are not followed.
-        target: A folder that is empty, new or of an earlier run with the same settings.
-        landmarks: Where each image's face is.
-        settings: What is written.
+        target: A folder that is new, empty, or from an earlier run with the same settings.
+        landmarks: Landmarks of each image's face.
+        settings: How faces are prepared.
         progress: Called after each image.
 
     Raises:
-        DataContractError: If a folder can't be used, or another run is at work.
+        DataContractError: If a folder can't be used, or another run is using the target.
         StoreError: If something can't be written.
     """
     _check_folders(source, target)
@@ -126,7 +127,7 @@ def prepare(
         for done, (file, to) in enumerate(files.items(), start=1):
             step = _Step(source, target, file, to, settings.crop)
             entry, is_kept = step.run(journal.entries.get(file), landmarks)
-            if not is_kept and entry.source_sha256:
+            if not is_kept and entry.source_sha256:  # without a digest, every run tries again
                 journal.add(entry)
             n_kept += is_kept
             if entry.reason is None:
@@ -144,7 +145,7 @@ def prepare(
 
 @dataclass(frozen=True)
 class _Step:
-    """One image."""
+    """The preparation of one image."""
 
     source: Path
     target: Path
@@ -153,7 +154,7 @@ class _Step:
     crop: Crop | None
 
     def run(self, before: Entry | None, landmarks: LandmarkSource) -> tuple[Entry, bool]:
-        """Return what became of the image, and whether that was known already."""
+        """Return the result for the image, and whether an earlier run's result was kept."""
         path = self.source / self.file
         try:
             if not path.resolve().is_relative_to(self.source.resolve()):
@@ -161,7 +162,7 @@ class _Step:
             data = image_bytes(path)
         except ImageTooLargeError:
             return Entry(self.file, "", reason="too large"), False
-        except (DataContractError, OSError, RuntimeError):  # RuntimeError: links in a circle
+        except (DataContractError, OSError, RuntimeError):  # RuntimeError: a cycle of links
             return Entry(self.file, "", reason="unreadable"), False
         digest = hashlib.sha256(data).hexdigest()
         if before is not None and before.source_sha256 == digest and self._is_there(before):
@@ -172,7 +173,7 @@ class _Step:
             return Entry(self.file, digest, reason=error.reason), False
 
     def _is_there(self, before: Entry) -> bool:
-        """Whether what an earlier run wrote is what this one would write."""
+        """Say whether an earlier run has already written what this run would write."""
         if before.reason is not None:
             return True
         if self.crop is None:
@@ -192,7 +193,7 @@ class _Step:
         except DataContractError as error:
             raise UnusableImageError("unreadable") from error
         found = landmarks.landmarks(Picture(self.file, digest, pixels))
-        # Four decimals, so that aligning from the manifest gives these very pixels.
+        # Four decimals, as in the manifest, so that aligning from the manifest gives these pixels.
         points = tuple((round(x, 4), round(y, 4)) for x, y in found)
         try:
             similarity_transform(points, ARCFACE_112.template)
@@ -214,26 +215,27 @@ def _check_folders(source: Path, target: Path) -> None:
     if one.is_relative_to(two) or two.is_relative_to(one):
         raise of_folder(
             target,
-            "expected a folder beside that of the images, one is inside the other",
+            "expected a target that neither contains the folder of the images nor is inside it",
             f": {source}",
-            "Give another.",
+            "Give another folder.",
         )
     try:
         target.mkdir(parents=True, exist_ok=True)
         has_content = any(target.iterdir())
     except OSError as error:
-        raise StoreError(f"{target}: can't be made ({error.strerror}).") from error
+        raise StoreError(f"{target}: can't be created ({error.strerror}).") from error
     if has_content and not (target / JOURNAL).is_file():
         raise of_folder(
             target,
-            "expected an empty folder or one of an earlier run, it holds something else",
-            then="Give a new one.",
+            "expected an empty folder or one from an earlier run, got one with other content",
+            then="Give a new folder.",
         )
 
 
 def _walk(source: Path) -> tuple[list[str], dict[str, str], int]:
-    """Return the images by path, those of formats that are not read, and the number ignored."""
+    """Return the images by path, those in formats that are not read, and the number ignored."""
 
+    # os.walk skips a folder that it cannot read unless it is told what to do.
     def refuse(error: OSError) -> None:
         raise of_folder(error.filename, "can't be read", f" ({error.strerror})") from error
 
@@ -256,7 +258,7 @@ def _walk(source: Path) -> tuple[list[str], dict[str, str], int]:
 
 
 def _named(files: list[str], settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
-    """Return what each image is called in the manifest, and why others can't be called anything."""
+    """Return the name of each image in the manifest, and the fault of each that can't have one."""
     names = dict(zip(files, _names(files, settings.crop is None), strict=True))
     written = Counter(names.values())
     failures = {}
@@ -271,9 +273,10 @@ def _named(files: list[str], settings: Settings) -> tuple[dict[str, str], dict[s
 
 
 def _names(files: Iterable[str], is_source: bool) -> Iterator[str]:
-    """Return what each image is called in the manifest.
+    """Yield the name of each image in the manifest.
 
-    ``Ann/0001.jpg`` becomes ``Ann/0001.png``; where two would become one, ``Ann/0001.jpg.png``.
+    ``Ann/0001.jpg`` becomes ``Ann/0001.png``, or ``Ann/0001.jpg.png`` in a folder in which two
+    images would otherwise get the same name.
     """
     if is_source:
         yield from files
@@ -291,7 +294,7 @@ _NUMBER = re.compile(r"(?<![0-9])[0-9]{1,9}\Z")
 
 
 def _identity(file: str) -> str | None:
-    """Return the identity that a path names."""
+    """Return the identity that a path names, or None."""
     path = PurePosixPath(file)
     if len(path.parts) > 1:
         return unicodedata.normalize("NFC", path.parts[-2])
@@ -302,12 +305,12 @@ def _identity(file: str) -> str | None:
 def _manifest(
     used: dict[str, Entry], failures: dict[str, str], settings: Settings, detector: dict[str, Any]
 ) -> str:
-    """Return the manifest, one image a line."""
+    """Return the manifest, with one image per line."""
     images = [_image(file, entry, settings) for file, entry in sorted(used.items())]
     counts = Counter((image["identity"], image.get("number")) for image in images)
     for image in images:
         if counts[image["identity"], image.get("number")] > 1:
-            image.pop("number", None)  # a list could not tell which one it means
+            image.pop("number", None)  # an ambiguous number cannot name an image
     head = {
         "fxeval_manifest": 1,
         "licence": settings.licence,
@@ -349,7 +352,7 @@ def _described(crop: Crop) -> dict[str, Any]:
 
 
 def _remove_leftovers(target: Path, journal: Journal, used: dict[str, Entry]) -> None:
-    """Remove what earlier runs wrote for images that are gone: nobody may look at them again."""
+    """Remove files from earlier runs whose source is gone, so that no face outlives its photo."""
     for file, digest in journal.outputs.items():
         path = target / file
         if file in used or path_fault(file) or not path.resolve().is_relative_to(target.resolve()):
@@ -364,7 +367,7 @@ def _remove_leftovers(target: Path, journal: Journal, used: dict[str, Entry]) ->
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file in one step."""
+    """Write a file atomically."""
     beside = path.with_name(f".{path.name[:200]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -373,6 +376,6 @@ def _write(path: Path, data: bytes) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise StoreError(
-            f"{path}: can't be written ({error.strerror}). Make room or correct the rights, and "
-            "run again: it goes on where it stopped."
+            f"{path}: can't be written ({error.strerror}). Free disk space or correct the "
+            "permissions, then run again: it continues where it stopped."
         ) from error

@@ -38,13 +38,13 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def clouds(sigma: float) -> np.ndarray:
-    """A smooth picture of 250 x 250 that uses the whole range."""
+    """A smooth image of 250 x 250 pixels that uses the whole range."""
     blurred = cv2.GaussianBlur(noise(250, 250).astype(np.float64), (0, 0), sigma)
     return (255 * (blurred - blurred.min()) / np.ptp(blurred)).astype(np.uint8)
 
 
 def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The transform by singular value decomposition, as the paper has it."""
+    """The transform by singular value decomposition, as in the paper."""
     source_mean, target_mean = source.mean(0), target.mean(0)
     a, b = source - source_mean, target - target_mean
     u, d, vt = np.linalg.svd(b.T @ a / len(a))
@@ -62,7 +62,7 @@ def test_the_transform_is_umeyamas(landmarks):
     for crop in (ARCFACE_112, DLIB_150):
         template = np.array(crop.template)
         found, expected = similarity_transform(landmarks, template), umeyama(landmarks, template)
-        # The shift takes off the landmarks' middle, as large as the transform may make it.
+        # The shift subtracts the centre of the landmarks, which the transform may enlarge.
         scale = template.max() * (1 + np.abs(landmarks).max() / np.ptp(landmarks, axis=0).max())
         assert_rounded(found, expected, terms=40, scale=scale, unit=FLOAT64)
 
@@ -72,7 +72,7 @@ def test_the_transform_is_umeyamas(landmarks):
 def test_the_transform_recovers_scale_rotation_and_shift(scale, angle, dx, dy):
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     found = similarity_transform(FACE, FACE @ turn.T + (dx, dy))
-    # The shift is what is left of the middles of the faces, up to 5 * 180 pixels away.
+    # The shift is a difference of the faces' centres, which are up to 5 * 180 pixels away.
     expected = np.column_stack([turn, (dx, dy)])
     assert_rounded(found, expected, terms=40, scale=1000, unit=FLOAT64)
 
@@ -87,8 +87,8 @@ def test_a_mirrored_face_is_never_reflected():
     [
         (np.full((5, 2), 7.0), "distinct points"),
         (np.full((5, 2), np.nan), "finite"),
-        (FACE[:4], "two \\(P, 2\\) sets"),
-        (FACE.ravel(), "two \\(P, 2\\) sets"),
+        (FACE[:4], "two arrays \\(P, 2\\)"),
+        (FACE.ravel(), "two arrays \\(P, 2\\)"),
     ],
 )
 def test_landmarks_that_fix_no_transform_are_refused(landmarks, message):
@@ -272,7 +272,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path):
 
 def test_what_would_never_end_is_not_read(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(DataContractError, match=r"pipe\.jpg: .*no regular file"):
+    with pytest.raises(DataContractError, match=r"pipe\.jpg: .*got a folder or a special file"):
         read_image(tmp_path / "pipe.jpg")
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(MAX_BYTES + 1)

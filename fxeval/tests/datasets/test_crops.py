@@ -1,4 +1,4 @@
-"""Maps carried from crop to crop, and dlib's chip."""
+"""Maps moved between crops, and dlib's chip."""
 
 import cv2
 import numpy as np
@@ -31,14 +31,14 @@ def smooth(crop: Crop, seed: int = 0, sigma: float = 6.0) -> torch.Tensor:
 
 
 def scaled(crop: Crop, size: int) -> Crop:
-    """The crop as an image of another size shows it."""
+    """The same crop as an image of another size."""
     ratio = size / crop.size[0]
     template = tuple(((x + 0.5) * ratio - 0.5, (y + 0.5) * ratio - 0.5) for x, y in crop.template)
     return Crop(f"{crop.name}@{size}", (size, size), template)
 
 
 def turned(crop: Crop, size: int, scale: float, angle: float) -> Crop:
-    """A square crop of another size, scale and angle, about the same middle."""
+    """A square crop of another size, scale and angle, with the same centre."""
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centred = np.array(crop.template) - (np.array(crop.size[::-1]) - 1) / 2
     points = centred @ turn.T + (size - 1) / 2
@@ -46,7 +46,7 @@ def turned(crop: Crop, size: int, scale: float, angle: float) -> Crop:
 
 
 def by_samples(maps: torch.Tensor, source: Crop, target: Crop, n: int = 60) -> np.ndarray:
-    """Area means the slow way: the pixel under each of n x n points of a target pixel."""
+    """Slow area means: average the source pixels under n x n points of a target pixel."""
     matrix = between(target, source)
     height, width = target.size
     moved = np.zeros(target.size)
@@ -63,7 +63,7 @@ def by_samples(maps: torch.Tensor, source: Crop, target: Crop, n: int = 60) -> n
 
 
 def bilinear(maps: torch.Tensor, source: Crop, target: Crop) -> np.ndarray:
-    """Bilinear values the slow way, border pixels going on; 0 where a centre lies outside."""
+    """Slow bilinear values with extended border pixels; 0 where a centre lies outside."""
     matrix = between(target, source)
     height, width = source.size
     values, moved = maps[0].double().numpy(), np.zeros(target.size)
@@ -178,11 +178,11 @@ def test_what_lies_on_a_landmark_lands_where_the_landmark_goes(crop):
         rows, columns = np.mgrid[: crop.size[0], : crop.size[1]]
         centre = np.array([(columns * moved).sum(), (rows * moved).sum()]) / moved.sum()
         assert np.abs(centre - matrix @ (x, y, 1)).max() <= 0.05
-        assert np.hypot(*(centre - (to_x, to_y))) < 3.5  # templates are no copies of each other
+        assert np.hypot(*(centre - (to_x, to_y))) < 3.5  # neither template is a copy of the other
 
 
 def test_maps_move_as_images_do():
-    """The geometry is that of the alignment: a picture that is aligned to either crop agrees."""
+    """The geometry is that of the alignment: one image aligned to either crop agrees."""
     picture = (smooth(Crop("scene", (250, 250), ()), sigma=5.0)[0].numpy() * 255).astype(np.uint8)
     scene = np.repeat(picture[..., None], 3, axis=2)
     landmarks = np.array(ARCFACE_112.template) * 1.2 + 60
@@ -192,7 +192,7 @@ def test_maps_move_as_images_do():
     crop = Crop("dlib, by the same five points", (150, 150), tuple(map(tuple, by_arcface)))
     moved = move_maps(torch.from_numpy(narrow).float(), ARCFACE_112, crop)
     direct = align(scene, landmarks, crop)[..., 0].astype(float)
-    # The last pixels of a crop go on to its border, where the scene goes on changing.
+    # Maps extend the last pixels of a crop to its border, but the scene changes there.
     inner = cv2.erode(moved.covered.numpy().astype(np.uint8), np.ones((5, 5))) > 0
     assert np.abs(moved.maps[0].numpy() - direct)[inner].max() < 2
 
@@ -215,7 +215,7 @@ def test_maps_of_another_size_are_refused(shape):
 
 
 def test_dlibs_own_five_points_go_to_its_own_targets():
-    """The mean face of dlib's chips, as its source has it, with padding 0.25 and 150 pixels."""
+    """The mean face of dlib's chips, from its source code, with padding 0.25 and 150 pixels."""
     mean_face = np.array(
         [
             (0.8595674595992, 0.2134981538014),
@@ -245,6 +245,6 @@ def test_the_chip_covers_the_known_part_of_the_arcface_crop():
     assert shift == pytest.approx([-9.374, -29.816], abs=2e-3)
     assert (0 - shift) / scale == pytest.approx([6.29, 19.99], abs=0.005)
     assert (150 - shift) / scale == pytest.approx([106.87, 120.58], abs=0.005)
-    # Our own landmarks put the chip at nearly the same place.
+    # The landmarks used here put the chip at nearly the same place.
     ours = similarity_transform(ARCFACE_112.template, DLIB_150.template)
     assert np.hypot(*ours[:, 0]) == pytest.approx(scale, rel=0.01)

@@ -1,4 +1,4 @@
-"""Faces found by YuNet, or listed in a file, and the one that an image is about."""
+"""Faces detected by YuNet or listed in a file, and the choice of one of them."""
 
 import contextlib
 import csv
@@ -76,7 +76,7 @@ def test_a_large_picture_is_scaled_down_for_the_detector_and_its_landmarks_back(
         expected = (in_small + 0.5) * 1500 / 640 - 0.5
         assert_rounded(found, expected, terms=4, unit=FLOAT64)
         errors.append(landmark_error((found + 0.5) / 6 - 0.5, entry["landmarks5"]))
-    # YuNet's points move by some 3 of these pixels with the size and the place of a face.
+    # YuNet's points move by about 3 of these pixels with the size and position of a face.
     assert np.median(errors) < 6
 
 
@@ -223,7 +223,7 @@ def test_landmarks_can_be_given_by_a_manifest_that_knows_the_image(tmp_path):
     [
         ("", "a.csv:1: expected the header"),
         ("file,x1\n", "a.csv:1: expected the header"),
-        (HEADER + LINE + "\n" + LINE, "a.csv:3: .* listed twice: 'Ann/0001.jpg'"),
+        (HEADER + LINE + "\n" + LINE, "a.csv:3: .* got one of them twice: 'Ann/0001.jpg'"),
         (HEADER + "Ann/0001.jpg,1,2,3", "a.csv:2: expected a file and ten finite numbers"),
         (HEADER + LINE.replace("30", "nan"), "a.csv:2: expected a file and ten"),
         (HEADER + LINE.replace("30", "1e400"), "a.csv:2: expected a file and ten"),

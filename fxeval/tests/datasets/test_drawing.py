@@ -45,7 +45,7 @@ def pairs_of(listing) -> list[frozenset]:
 
 
 def one_by_one(sizes, wanted: int, draws: np.random.Generator) -> list[tuple[int, int]]:
-    """Nonmated pairs by one draw after the other, as the first packs were drawn."""
+    """Nonmated pairs drawn one at a time, as for the first packs."""
     who = np.repeat(np.arange(len(sizes)), sizes)
     drawn: dict[tuple[int, int], None] = {}
     while len(drawn) < min(wanted, nonmated_in(sizes)):
@@ -116,7 +116,7 @@ def test_some_mated_pairs_are_shared_out_evenly_among_identities(sizes, data, se
     rows = some_mated(sizes, wanted, generator(seed))
     assert len(rows) == len(set(rows)) == wanted
     assert all(one < two and who[one] == who[two] for one, two in rows)
-    for first in range(wanted + 1):  # any start of the list is even, not only the whole
+    for first in range(wanted + 1):  # every start of the list is balanced, not only the whole list
         got = np.bincount([who[one] for one, _ in rows[:first]], minlength=len(sizes))
         for person, size in enumerate(sizes):
             assert got[person] >= min(got.max() - 1, size * (size - 1) // 2)
@@ -268,9 +268,9 @@ def test_what_was_excluded_stays_in_the_listing():
         ([], {}, "expected some mated pairs"),
         ([3, 2], {"mated": 5}, "expected 5 mated pairs, got 4"),
         ([3, 2], {"nonmated": 7}, "expected 7 nonmated pairs, got 6"),
-        ([3, 2], {"mated": -1}, "'mated' must be at least 0, got -1"),
-        ([3, 2], {"nonmated": -1}, "'nonmated' must be at least 0"),
-        ([3, 2], {"folds": 1}, "'folds' must be at least 2, got 1"),
+        ([3, 2], {"mated": -1}, "expected 'mated' of at least 0, got -1"),
+        ([3, 2], {"nonmated": -1}, "expected 'nonmated' of at least 0"),
+        ([3, 2], {"folds": 1}, "expected 'folds' of at least 2, got 1"),
         ([2, 2, 1, 1, 1, 1], {"folds": 3}, "expected some mated pairs in fold 2 of 3"),
         ([2, 2, 2], {"folds": 2}, "expected some nonmated pairs in fold 1 of 2"),
         ([2000, 2], {}, "expected at most 1000000, got 2003001"),

@@ -80,7 +80,7 @@ def replaced(row: int, line: str) -> str:
     ("text", "message"),
     [
         ("", r"x:1: expected 'file label'"),
-        (CPLFW.partition("\n")[2], r"x: expected two lines a pair .* got 15 lines"),
+        (CPLFW.partition("\n")[2], r"x: expected two lines per pair, .* got 15 lines"),
         (CPLFW + "Eve_1.jpg 1\nEve_2.jpg 1\n", r"x: .* got 18 lines"),
         (replaced(2, "Ann_0002.png 0"), r"x:1: expected the same label .* got 1 and 0"),
         (replaced(4, "Bob_0002.png 2"), r"x:3: expected the same label .* got 1 and 2"),
@@ -95,7 +95,7 @@ def replaced(row: int, line: str) -> str:
         ),
         (replaced(10, "Ann_0002.png 0"), r"x:9: expected a nonmated pair of two identities"),
         (replaced(2, "Ann_0001.png 1"), r"x:1: expected different images"),
-        (replaced(3, "Bob.png 1"), r"x:3: expected a file such as 'Ann_0001.jpg'"),
+        (replaced(3, "Bob.png 1"), r"x:3: expected a file named by identity and number"),
         (replaced(3, "Bob_0001.png -1"), r"x:3: expected 'file label'"),
         (replaced(3, "Bob_0001.png one"), r"x:3: expected 'file label'"),
         (replaced(3, "Bob_0001.png ١"), r"x:3: expected 'file label'"),

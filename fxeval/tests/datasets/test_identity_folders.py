@@ -1,4 +1,4 @@
-"""Folders of identities: what is used, its parts, and the pairs drawn from it."""
+"""Folders of identities: usable images, parts, and drawn pairs."""
 
 import hashlib
 import json
@@ -58,7 +58,7 @@ def test_it_is_a_source_of_identities_and_of_pairs(root):
     assert isinstance(source, IdentitySource)
     assert isinstance(source, PairSource)
     assert source.banner is None
-    IdentityFolders(root / "not there")  # made without a look at the disk
+    IdentityFolders(root / "not there")  # creating it does not read the disk
 
 
 def test_images_and_identities_are_called_by_digests_in_the_order_of_their_paths(root):
@@ -282,13 +282,13 @@ def test_a_table_may_name_a_file_that_repeats_another(root):
     ("rows", "message"),
     [
         ([*ROWS, "Ann/7.png,Ann,a"], r"parts.csv:7: the folder has no such image"),
-        ([*ROWS, "Bob/0.png,Ann,a"], r"parts.csv:7: expected the identity of the image's folder"),
+        ([*ROWS, "Bob/0.png,Ann,a"], r"parts.csv:7: expected the identity given by the folder"),
         (
             [*ROWS, "Bob/0.png,Bob,a", "Bob/1.png,Bob,a"],
-            r"in each of 2 parts, .*1 of 3 are missing",
+            r"in each of 2 parts, .*1 of 3 that lack a part",
         ),
         ([*ROWS, "../x.png,Ann,a"], r"parts.csv:7: expected a relative path"),
-        ([*ROWS, ROWS[0]], r"parts.csv:7: expected each image once"),
+        ([*ROWS, ROWS[0]], r"parts.csv:7: repeats the image in parts.csv:2"),
         ([], "at least one row"),
     ],
 )
@@ -336,10 +336,10 @@ def test_folders_that_cannot_be_used_are_named(root, tmp_path, monkeypatch):
     with pytest.raises(DataContractError, match=r"none: cannot be read \(No such file"):
         IdentityFolders(tmp_path / "none").identities()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataContractError, match=r"none that can be used \(the folder is empty\)"):
+    with pytest.raises(DataContractError, match=r"usable .* got none \(the folder is empty\)"):
         IdentityFolders(tmp_path / "empty").identities()
     with pytest.raises(
-        DataContractError, match=r"none that can be used \(not of 150 x 150 pixels: 13"
+        DataContractError, match=r"usable images .* got none \(not of 150 x 150 pixels: 13"
     ):
         IdentityFolders(root, crop="dlib150").identities()
     with pytest.raises(DataContractError, match=r"unknown crop 'dlib15'. Did you mean 'dlib150'"):

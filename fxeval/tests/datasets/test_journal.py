@@ -1,4 +1,4 @@
-"""Journals that are odd and yet have their checksums."""
+"""Journals with odd content but valid checksums."""
 
 import json
 import zlib
@@ -12,7 +12,7 @@ POINTS = ((1.0, 2.0), (3.0, 4.0), (5.0, 6.0), (7.0, 8.0), (9.0, 10.0))
 
 
 def entries(path: Path, landmarks: object) -> dict[str, Entry]:
-    """What a journal makes of one entry with these landmarks."""
+    """The entries that a journal reads if one has these landmarks."""
     value = {"source": "1.jpg", "source_sha256": "a" * 64, "landmarks": landmarks, "file": "1.png",
              "sha256": "b" * 64, "reason": None}  # fmt: skip
     line = json.dumps({**value, "check": zlib.crc32(json.dumps(value).encode())})

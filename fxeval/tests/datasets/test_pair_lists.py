@@ -1,4 +1,4 @@
-"""What all lists over folders of faces have in common."""
+"""Common behaviour of all lists over folders of faces."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -189,9 +189,7 @@ def test_labels_that_contradict_each_other_are_refused():
         inferred(rows)
     with pytest.raises(DataContractError, match="x:2: expected a mated pair of one identity"):
         inferred(rows, {"a": "Ann", "b": "Ann", "c": "Bob"})
-    with pytest.raises(
-        DataContractError, match="x:2: the table of identities has no such image: 'c'"
-    ):
+    with pytest.raises(DataContractError, match="x:2: the table of identities lacks an image: 'c'"):
         inferred(rows, {"a": "Ann", "b": "Ann"})
 
 
@@ -256,8 +254,8 @@ def test_a_huge_file_is_refused_without_being_read(tmp_path: Path):
 def test_text_that_is_not_utf8_or_no_file_is_refused(tmp_path: Path):
     (tmp_path / "list.txt").write_bytes(b"B\xf6b")
     for path, message in (
-        (tmp_path / "list.txt", "UTF-8"), (tmp_path, "no regular file"),
-        (Path("/dev/zero"), "no regular file"), (tmp_path / "a\0b", "cannot be read"),
+        (tmp_path / "list.txt", "UTF-8"), (tmp_path, "a folder or a special file"),
+        (Path("/dev/zero"), "a folder or a special file"), (tmp_path / "a\0b", "cannot be read"),
     ):  # fmt: skip
         with pytest.raises(DataContractError, match=message):
             read_text(path)

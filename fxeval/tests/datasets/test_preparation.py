@@ -1,4 +1,4 @@
-"""Folders of photographs made into folders of aligned faces, in one go or in several."""
+"""Folders of photographs turned into folders of aligned faces, in one run or several."""
 
 import hashlib
 import json
@@ -128,7 +128,7 @@ def test_no_two_images_become_one(source):
     faces = read_manifest(done.manifest).faces
     assert (done.n_images, done.failures) == (7, ())
     assert len({face.file for face in faces}) == 7
-    # Three are the first of Ann: a list could not tell them apart.
+    # Three images have Ann's number 1, so that no list could tell them apart.
     assert {face.number for face in faces if face.file.startswith("Ann/0001")} == {None}
     assert ("Ann", 2) in {face.key for face in faces}
     assert {"Ann/0001.jpg.png", "Ann/0001.png.png", "Bob/img7.png"} <= {face.file for face in faces}
@@ -150,21 +150,21 @@ def test_images_without_identities_are_each_their_own(source):
 
 def test_folders_that_would_mix_are_refused(source, tmp_path):
     for target in (source, source / "out", source.parent):
-        with pytest.raises(DataContractError, match="inside the other"):
+        with pytest.raises(DataContractError, match="nor is inside it"):
             prepare(source, target, Given(), Settings())
     (tmp_path / "link").symlink_to(source, target_is_directory=True)
-    with pytest.raises(DataContractError, match="inside the other"):
+    with pytest.raises(DataContractError, match="nor is inside it"):
         prepare(source, tmp_path / "link" / "out", Given(), Settings())
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    with pytest.raises(DataContractError, match="it holds something else"):
+    with pytest.raises(DataContractError, match="got one with other content"):
         run(source, to="full")
     with pytest.raises(DataContractError, match="expected a folder of images"):
         run(tmp_path / "missing")
 
 
 def prepared_error(data_root: Path, target: Path, done: Preparation) -> np.ndarray:
-    """Mean distance of each image's landmarks to those of the manifest, in pixels."""
+    """Mean distance of each image's landmarks from those in the manifest, in pixels."""
     listed = json.loads((data_root / "faces_manifest.json").read_text())["images"]
     known = {entry["sha256"]: entry["landmarks5"] for entry in listed}
     images = json.loads(done.manifest.read_text())["images"]

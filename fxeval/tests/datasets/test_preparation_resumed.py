@@ -1,4 +1,4 @@
-"""A preparation that is broken off, or started again after something changed."""
+"""A preparation that is interrupted, or started again after something changed."""
 
 import errno
 import os
@@ -179,7 +179,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(source, monkeypatch, meth
         return original(path, *args)
 
     monkeypatch.setattr(Path, method, full)
-    with pytest.raises(StoreError, match=r"No space left.*goes on where it stopped"):
+    with pytest.raises(StoreError, match=r"No space left.*continues where it stopped"):
         run(source)
     assert not list((source.parent / "target").rglob("*.part"))
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Lists with spaces; and what holds for the parser of every list."""
+"""Lists separated by spaces, and common behaviour of all list parsers."""
 
 import contextlib
 import csv

@@ -1,4 +1,4 @@
-"""The rendered-face world: kit, identities, nuisances, renderer, training."""
+"""Rendered faces: kit, identities, nuisances, renderer, training."""
 
 import gzip
 import hashlib
@@ -58,7 +58,7 @@ def test_the_kit_is_the_one_its_provenance_describes():
 
 @pytest.fixture
 def small_source(tmp_path):
-    """A square of the body at the height of the head, one at the feet, and targets of both."""
+    """Squares of the body at the height of the head and at the feet, with targets for both."""
     (tmp_path / "3dobjs").mkdir()
     corners = [(0, 6), (1, 6), (1, 7), (0, 7), (0, 0), (1, 0), (1, 1), (0, 1)]
     lines = [f"v {x} {y} 0" for x, y in corners] + ["vt 0 0", "vt 1 0", "vt 1 1", "vt 0 1"]
@@ -179,7 +179,7 @@ def test_mild_nuisances_are_nearly_frontal_and_wild_ones_are_not():
 
 
 def slow_raster(points, depth, triangles, size):
-    """One pixel and one triangle at a time."""
+    """Rasterise one pixel and one triangle at a time."""
     nearest = np.full(size * size, -np.inf)
     shown = np.full(size * size, -1)
     for number, corners in enumerate(triangles):
@@ -209,7 +209,7 @@ def test_the_raster_agrees_with_a_slow_one():
     assert (fast == shown).mean() > 0.98  # pixels on an edge may belong to either side
     same = (fast == shown) & (shown >= 0)
     assert same.sum() > 50
-    # Some 12 roundings; the products of sides are up to 8 times as large as the area they leave.
+    # About 12 roundings; the products of sides are up to 8 times their difference, the area.
     assert_rounded(cover.depth[same[cover.pixels]], nearest[same], terms=12, condition=8)
 
 
@@ -297,14 +297,14 @@ def test_two_processes_render_the_same_bytes():
 
 
 def test_the_generator_still_renders_the_frozen_pack():
-    """Not to the byte: other versions of NumPy and OpenCV move pixels at edges."""
+    """Images need not match to the byte: versions of NumPy and OpenCV differ at edges."""
     entries = json.loads((FOLDER / "manifest.json").read_text())["images"]
     for entry in entries[::48]:
         frozen = cv2.imread(str(FOLDER / entry["file"]))[:, :, ::-1].astype(int)
         seed, number = entry["identity"], entry["number"]
         drawn = render(sample_identity(seed), sample_nuisance(seed, number)).image
         difference = np.abs(frozen - drawn)
-        assert difference.mean() < 4  # JPEG of noisy pictures
+        assert difference.mean() < 4  # JPEG of noisy images
         assert np.abs(cv2.blur((frozen - drawn).astype(np.float32), (5, 5))).max() < 20
 
 
@@ -327,7 +327,7 @@ def test_identities_to_train_calibrate_and_evaluate_on_are_disjoint():
 def test_cosface_of_a_known_case():
     embeddings, centers = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 5.0]])
     right = cosface(embeddings, centers, torch.tensor([0]), 0.9)
-    # Its logits, 24 times a cosine and a margin, are rounded.
+    # The logits, 24 times a cosine less a margin, are rounded.
     assert_rounded(right, np.log1p(np.exp(-24 * 0.1)), terms=4, scale=24)
     wrong = cosface(embeddings, centers, torch.tensor([1]), 0.3)
     assert_rounded(wrong, 24 * 1.3, terms=4)
@@ -346,7 +346,7 @@ def test_twenty_steps_of_training_lower_the_loss_and_repeat_themselves(few_faces
     assert not network.training
     assert torch.equal(torch.random.get_rng_state(), state)
     _, again = train(few_faces, replace(recipe, epochs=1))
-    # A loss after some steps of training is no bounded sum: rounding grows from step to step.
+    # After several training steps no sum bounds the error: rounding grows from step to step.
     assert again[0] == pytest.approx(train(few_faces, replace(recipe, epochs=1))[1][0], rel=1e-3)
 
 
