@@ -1,4 +1,4 @@
-"""Face-recognition networks: the architectures that a model card may name, and the shipped models.
+"""Face-recognition networks: architectures that a model card may name, and the shipped models.
 
 Importing this loads no torch.
 """
@@ -23,18 +23,18 @@ _IMAGENET_STD: _Three = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network without weights, and how its published weights want their faces.
+    """A network without weights, and the input that its published weights expect.
 
     Attributes:
-        factory: ``module:callable``; without arguments or taking ``preprocessing``.
-        crop: A name of ``fxeval.datasets.faces.alignment.CROPS``.
-        summary: What it is.
+        factory: ``module:callable``, which takes no argument or ``preprocessing``.
+        crop: A name in ``fxeval.datasets.faces.alignment.CROPS``.
+        summary: Short description.
         source: Paper and code that it follows.
         colour: Order of the channels that the network sees.
         mean: Per channel in that order, in 0 to 255.
         std: Per channel in that order, in 0 to 255.
         similarity: ``cosine`` or ``neg_l2``.
-        ignore: Beginnings of keys in published weights that are no part of the embedding.
+        ignore: Prefixes of keys in published weights that do not belong to the embedding.
     """
 
     factory: str
@@ -123,7 +123,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         ),
     }
 )
-"""What a model card may name."""
+"""Architectures that a model card may name."""
 
 SHIPPED: Mapping[str, str] = MappingProxyType(
     {
@@ -134,15 +134,15 @@ SHIPPED: Mapping[str, str] = MappingProxyType(
         "mobilefacenet_ms1m": "mobilefacenet_ms1m",
     }
 )
-"""Architectures of the shipped models whose layers are known without their weights."""
+"""Architecture of each shipped model whose layers are known without its weights."""
 
 
 def build(factory: str, preprocessing: "Preprocessing | None" = None) -> "nn.Module":
-    """Return a network with whatever weights its constructor draws, leaving the generator alone.
+    """Return a network with the weights that its constructor draws; keeps the global RNG state.
 
     Args:
         factory: ``module:callable``.
-        preprocessing: Handed to a factory that takes it; None = the factory's own.
+        preprocessing: Passed to a factory that takes it; None = the factory's own.
     """
     import torch
 
@@ -158,12 +158,12 @@ def takes_preprocessing(factory: object) -> bool:
     """Say whether a factory has a parameter ``preprocessing``."""
     try:
         return callable(factory) and "preprocessing" in inspect.signature(factory).parameters
-    except ValueError:  # of some callables nothing is known
+    except ValueError:  # some built-in callables have no signature
         return False
 
 
 def architecture(name: str) -> "nn.Module":
-    """Return a network of the catalogue without weights, on the ``meta`` device.
+    """Return a network from the catalogue without weights, on the ``meta`` device.
 
     Raises:
         KeyError: If there is no such architecture.

@@ -1,4 +1,4 @@
-"""A face model that is a function: a vendor's library, a service, anything that embeds images."""
+"""A face model given as a function, such as a vendor's library or a service."""
 
 import hashlib
 from collections.abc import Callable
@@ -18,18 +18,18 @@ from fxeval.strict.text import brief
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingFunction:
-    """A black box: images in, embeddings out, nothing else known.
+    """A black box: images in, embeddings out, nothing else is known.
 
     Attributes:
         name: Id shown in reports.
         crop: The crop that the function expects.
         function: (N, 3, H, W) float32 RGB in [0, 1] on the CPU -> (N, D) tensor or NumPy array.
-            The images are its own: it may write to them.
+            It gets a copy of the images and may overwrite it.
         similarity: ``cosine`` or ``neg_l2``.
-        version: What tells this function from any that embeds otherwise, such as the version of
-            the library and of its weights; the model's digest is made of it and the name.
+        version: Text that changes whenever the embeddings do, such as the versions of the library
+            and of its weights; the model's digest is computed from the name and this text.
         operating_threshold: Native similarity from which the model says match, or None.
-        batch_size: Most images it is given at once; None = as many as there are.
+        batch_size: Most images passed at once; None = no limit.
     """
 
     name: str
@@ -43,20 +43,21 @@ class EmbeddingFunction:
     def __post_init__(self) -> None:
         if not self.version.strip():
             raise ModelContractError(
-                f"model '{self.name}': a version expected that changes whenever its embeddings do."
+                f"model '{self.name}': expected a version that changes whenever its embeddings do, "
+                "got none."
             )
         if not callable(self.function):
             raise ModelContractError(
-                f"model '{self.name}': a function expected, got {type(self.function).__name__}."
+                f"model '{self.name}': expected a function, got {type(self.function).__name__}."
             )
         if self.batch_size is not None and self.batch_size < 1:
             raise ModelContractError(
-                f"model '{self.name}': a batch size of 1 or more expected, got {self.batch_size}."
+                f"model '{self.name}': expected a batch size of at least 1, got {self.batch_size}."
             )
 
     @property
     def digest(self) -> str:
-        """SHA-256 of name and version: what a function computes cannot be hashed."""
+        """SHA-256 of name and version, because the function itself cannot be hashed."""
         return hashlib.sha256(f"{self.name}\n{self.version}".encode()).hexdigest()
 
     @property
@@ -68,7 +69,7 @@ class EmbeddingFunction:
         """Embed (N, 3, H, W) images in [0, 1]; returns (N, D) float32 on the CPU.
 
         Raises:
-            ModelContractError: If the function raises or returns something else than embeddings.
+            ModelContractError: If the function raises or does not return embeddings.
         """
         n = self.batch_size or max(len(images), 1)
         starts = range(0, max(len(images), 1), n)

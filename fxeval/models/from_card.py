@@ -1,7 +1,8 @@
-"""From a model card to a face model that can be trusted.
+"""Loads the face model that a model card describes, and checks it.
 
-The order is fixed: read once, compare the digest, only then parse; look for NaN, compare with the
-architecture, embed two images, compare with the vendor's own embeddings.
+The order matters: the weights are read once, and parsed only after their digest was compared. Then
+follow the checks for NaN, against the architecture, on the embeddings of two images, and against
+the vendor's own embeddings.
 """
 
 import hashlib
@@ -41,11 +42,11 @@ from fxeval.strict.text import brief
 
 @dataclass(frozen=True, eq=False)
 class CardedModel(ModelAround):
-    """A face model with the card it was loaded from; in all else the model itself.
+    """A face model with the card it was loaded from; otherwise it behaves like the model itself.
 
     Attributes:
-        card: What its vendor says.
-        golden: Whether it agrees with the vendor's own embeddings.
+        card: The vendor's description.
+        golden: Result of the comparison with the vendor's own embeddings.
     """
 
     card: ModelCard
@@ -53,7 +54,7 @@ class CardedModel(ModelAround):
 
     @cached_property
     def traits(self) -> ModelTraits:
-        """What the card says, how the comparison went, and what computes; read once."""
+        """Facts from the card, the result of the comparison, and the runtime; computed once."""
         traits, card = super().traits, self.card
         factory = card.architecture
         return replace(
@@ -75,11 +76,11 @@ class CardedModel(ModelAround):
 
 @dataclass(frozen=True)
 class CardModel:
-    """A model of the user's, by its card: what the fixture ``model_card`` returns.
+    """A user's model, given by its card; returned by the fixture ``model_card``.
 
     Attributes:
         file: The card.
-        weights_dir: Folder of the weights; None = that of the card.
+        weights_dir: Folder of the weights; None = the folder of the card.
     """
 
     file: Path | None = None
@@ -93,13 +94,14 @@ class CardModel:
         """
         if self.file is None:
             raise ModelContractError(
-                "model 'card': which card? Write: {use: card, params: {file: my-model.yaml}}"
+                "model 'card': expected the file of a card, got none. Write: "
+                "{use: card, params: {file: my-model.yaml}}"
             )
         return load_card(self.file, self.weights_dir)
 
 
 class ShippedModel(NamedTuple):
-    """A model whose card comes with fxeval; a suite sets nothing of it.
+    """A model whose card comes with fxeval; it has no parameters for a suite to set.
 
     Attributes:
         file: The card.
@@ -113,7 +115,7 @@ class ShippedModel(NamedTuple):
         """Read, check and return the model.
 
         Raises:
-            ModelContractError: If no folder of weights is named, or what is in it is not trusted.
+            ModelContractError: If no folder of weights is named, or its content cannot be trusted.
         """
         if self.weights_dir is None:
             card = read_card(self.file)
@@ -125,12 +127,12 @@ class ShippedModel(NamedTuple):
 
 
 class Preview(NamedTuple):
-    """What explainers may ask of a model, known from its card alone.
+    """The capabilities of a model that explainers may need, as known from its card alone.
 
     Attributes:
         has_gradients: Embeddings can be differentiated.
         has_layers: Hooks see what the layers compute.
-        reason: Why not both; empty if both.
+        reason: Reason why one of them is missing; empty if both are there.
     """
 
     has_gradients: bool
@@ -139,7 +141,7 @@ class Preview(NamedTuple):
 
 
 def preview(card: ModelCard) -> Preview:
-    """Say what the card's model will offer, without opening its weights."""
+    """Return the capabilities of the card's model without opening its weights."""
     if card.format == "torchscript":
         return Preview(True, False, "TorchScript: PyTorch calls no hooks inside it")
     if card.format != "onnx":
@@ -157,10 +159,10 @@ def load_card(file: str | Path, weights_dir: str | Path | None = None) -> Carded
 
     Args:
         file: The card.
-        weights_dir: Folder of the weights; None = that of the card.
+        weights_dir: Folder of the weights; None = the folder of the card.
 
     Raises:
-        ModelContractError: If the card is wrong, or what it describes cannot be trusted.
+        ModelContractError: If the card is wrong, or the model cannot be trusted.
     """
     card = read_card(Path(file))
     folder = Path(file).parent if weights_dir is None else Path(weights_dir)
@@ -173,20 +175,20 @@ def load_card(file: str | Path, weights_dir: str | Path | None = None) -> Carded
 
 
 def inside(folder: Path, name: str, whose: str) -> Path:
-    """Return the path of a file in a folder, refusing what leads out of it.
+    """Return the path of a file in a folder; a path that leads out of the folder is an error.
 
     Raises:
-        ModelContractError: If the file is somewhere else behind a link.
+        ModelContractError: If a link leads out of the folder.
     """
     path = folder / name
     try:
         real = path.resolve()
         stays = real.is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # a loop of links
+    except (OSError, RuntimeError):  # a cycle of links
         stays = False
     if not stays:
         raise ModelContractError(
-            f"{whose}: {path} is a link that leads out of {folder}. Put the file itself there."
+            f"{whose}: {path} is a link that leads out of {folder}. Replace the link by the file."
         )
     return path
 
@@ -196,30 +198,30 @@ def network_of(factory: str, preprocessing: Preprocessing | None) -> nn.Module:
 
     Args:
         factory: A key of ``ARCHITECTURES``, or ``module:callable``.
-        preprocessing: Handed to a factory that takes it; None = the factory's own.
+        preprocessing: Passed to a factory that takes it; None = the factory's own.
 
     Raises:
-        ModelContractError: If it cannot be made.
+        ModelContractError: If it cannot be built.
     """
     try:
         network = build(_place(factory), preprocessing)
     except (Exception, SystemExit) as error:  # user code may raise anything
-        said = f"architecture '{brief(factory)}': cannot be made"
+        said = f"architecture '{brief(factory)}': cannot be built"
         raise ModelContractError(
-            f"{said}: {type(error).__name__}: {brief(str(error))}. A module that can be imported "
-            "and a callable in it expected, without arguments or taking 'preprocessing'.",
+            f"{said}: {type(error).__name__}: {brief(str(error))}. Name an importable module and a "
+            "callable in it that takes no argument or 'preprocessing'.",
             public=f"{said}: {of_user_code(error)}",
         ) from error
     if not isinstance(network, nn.Module):
         raise ModelContractError(
-            f"architecture '{brief(factory)}': a torch.nn.Module expected, got "
+            f"architecture '{brief(factory)}': expected a torch.nn.Module, got "
             f"{type(network).__name__}."
         )
     return network
 
 
 def fitting(state: dict[str, Tensor]) -> list[str]:
-    """Return the architectures of the catalogue that a state dict fits, found without computing."""
+    """Return the architectures of the catalogue that a state dict fits, by names and shapes."""
     names = []
     for name in ARCHITECTURES:
         try:
@@ -259,8 +261,8 @@ def _filled(data: bytes, where: str, card: ModelCard) -> nn.Module:
         known = ARCHITECTURES[factory]
         if card.preprocessing != Preprocessing(known.colour, known.mean, known.std):  # type: ignore[arg-type]
             raise ModelContractError(
-                f"{card.file}: {factory} normalises with {known.colour}, mean {known.mean} and std "
-                f"{known.std}, which cannot be changed. Remove colour, mean and std from the card."
+                f"{card.file}: {factory} always normalises with {known.colour}, mean {known.mean} "
+                f"and std {known.std}. Remove colour, mean and std from the card."
             )
     if card.format == "dlib":
         from fxeval.models.networks.dlib_resnet import filled
@@ -273,7 +275,7 @@ def _filled(data: bytes, where: str, card: ModelCard) -> nn.Module:
     state = selected(state, card.prefix, card.ignore, where)
     network = network_of(factory, card.preprocessing)
     own = network.state_dict()
-    # Counters of training steps, which evaluation never reads and exports often drop.
+    # Batch norm's counters of training steps: evaluation never reads them, exports often drop them.
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
     try:
         fill_module(network, counters | state, where)
@@ -282,15 +284,18 @@ def _filled(data: bytes, where: str, card: ModelCard) -> nn.Module:
         hint = f" They fit {near[0]}: is that the architecture?" if len(near) == 1 else ""
         found = _prefix(state, own.keys() - counters.keys())
         if found:
-            hint = f" They fit behind '{brief(found)}': say 'state: {{prefix: ...}}' in the card."
+            hint = (
+                f" They fit without the prefix '{brief(found)}': set 'state: {{prefix: ...}}' in "
+                "the card."
+            )
         raise ModelContractError(f"{error}{hint}", public=f"{error.public}{hint}") from error
     is_ours = factory in ARCHITECTURES or _takes(factory)
     return network if is_ours else Preprocessed(network, card.preprocessing)
 
 
 def _prefix(state: Mapping[str, Tensor], needed: Collection[str]) -> str:
-    """Return what stands before the name of every needed tensor; nothing if that is nothing."""
-    one = max(needed, key=len, default="")
+    """Return the prefix that all needed names share in the state dict, or "" if there is none."""
+    one = max(needed, key=len, default="")  # any name would do; the longest has fewest matches
     fronts = (name.removesuffix(one) for name in state if one and name.endswith(one))
     return next((front for front in fronts if all(front + key in state for key in needed)), "")
 
@@ -312,7 +317,7 @@ def _takes(factory: str) -> bool:
     module, _, name = _place(factory).partition(":")
     try:
         return takes_preprocessing(getattr(importlib.import_module(module), name))
-    except (Exception, SystemExit):  # what is wrong is said when the network is made
+    except (Exception, SystemExit):  # reported when the network is built
         return False
 
 

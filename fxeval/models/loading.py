@@ -1,8 +1,8 @@
-"""From a weight file to a face model that can be trusted.
+"""Turns a weight file into a face model, and checks it.
 
-The order is fixed: read once, compare the digest, only then parse, look for NaN, compare with the
-architecture, embed two images. One flipped bit in a weight file loads without complaint in PyTorch
-and gives another network; a digest is the only thing that notices.
+The order matters: the file is read once and parsed only after its digest was compared. Then follow
+the checks for NaN, against the architecture, and on the embeddings of two images. PyTorch loads a
+weight file with a flipped bit without complaint, as a different network; only a digest detects it.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class TorchFaceModel:
         similarity: ``cosine`` or ``neg_l2``.
         operating_threshold: Native similarity from which the model says match, or None.
         digest: SHA-256 of the weights as hex.
-        traits: What else is known of it.
+        traits: What else is known about the model.
     """
 
     name: str
@@ -68,10 +68,10 @@ class TorchFaceModel:
 
 @dataclass(frozen=True, eq=False)
 class ModelAround:
-    """A face model around another one: what a subclass does not override is the other one's.
+    """A face model that wraps another and delegates to it whatever a subclass does not override.
 
     Attributes:
-        model: The other one.
+        model: The wrapped model.
     """
 
     model: FaceModel
@@ -108,7 +108,7 @@ class ModelAround:
 
     @property
     def traits(self) -> ModelTraits:
-        """What else is known of it; there are no layers without a module."""
+        """What else is known about the model; without a module there are no layers."""
         traits = model_traits(self.model)
         return replace(traits, has_layers=traits.has_layers and self.module is not None)
 
@@ -123,7 +123,7 @@ def with_module(model: FaceModel, module: nn.Module, *, digest: str) -> TorchFac
     Args:
         model: Gives name, crop, similarity and operating threshold.
         module: The other module.
-        digest: What tells its weights from the first ones.
+        digest: Digest of the other module's weights.
     """
     return TorchFaceModel(
         model.name,
@@ -142,7 +142,7 @@ def file_digest(path: Path) -> str:
 
 
 def read_weights(path: Path, expected_digest: str | None = None) -> bytes:
-    """Read a weight file whole and compare its SHA-256, so that what is parsed is what was hashed.
+    """Read a whole weight file and compare its SHA-256; parse the returned bytes, not the file.
 
     Raises:
         ModelContractError: If it cannot be read or has another digest.
@@ -151,8 +151,8 @@ def read_weights(path: Path, expected_digest: str | None = None) -> bytes:
         info = path.stat()
         if not S_ISREG(info.st_mode) or info.st_size > MAX_WEIGHT_BYTES:
             raise ModelContractError(
-                f"{path}: a file of at most {MAX_WEIGHT_BYTES} bytes expected, got {info.st_size} "
-                "bytes or no plain file. Check the path."
+                f"{path}: expected a regular file of at most {MAX_WEIGHT_BYTES} bytes, got "
+                f"{info.st_size} bytes or another kind of file. Check the path."
             )
         data = path.read_bytes()
     except OSError as error:
@@ -162,17 +162,17 @@ def read_weights(path: Path, expected_digest: str | None = None) -> bytes:
     digest = hashlib.sha256(data).hexdigest()
     if expected_digest is not None and digest != expected_digest.lower():
         raise ModelContractError(
-            f"{path}: SHA-256 {expected_digest.lower()} expected, got {digest} ({len(data)} "
-            "bytes). The file is damaged or not the one the card describes: fetch it again."
+            f"{path}: expected SHA-256 {expected_digest.lower()}, got {digest} ({len(data)} "
+            "bytes). The file is damaged or not the one in the card: download it again."
         )
     return data
 
 
 def fill_module(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Put a state dict into a module, strictly.
+    """Load a state dict into a module; names, shapes and types must match exactly.
 
     Raises:
-        ModelContractError: Naming the first keys and shapes that differ.
+        ModelContractError: If they differ; the message names the first differences.
     """
     own = module.state_dict()
     faults = [f"'{key}' is missing" for key in own if key not in state]
@@ -192,7 +192,7 @@ def fill_module(module: nn.Module, state: Mapping[str, Tensor], where: str) -> N
 
 
 def _kind(value: Tensor) -> str:
-    """Return the shape as text, with the type unless it is floating."""
+    """Return the shape as text, with the dtype unless it is floating-point."""
     shape = str(tuple(value.shape))
     return shape if value.is_floating_point() else f"{shape} of {value.dtype}"
 
@@ -206,12 +206,12 @@ def device_of(model: FaceModel) -> torch.device:
 
 
 def check_loaded(model: FaceModel) -> None:
-    """Embed two different noise images and refuse a model that is certainly not usable.
+    """Embed two different noise images and check that the model is usable at all.
 
     Raises:
-        ModelContractError: If an embedding is not finite or zero, the two are equal, an image's
-            embedding depends on its batch, ``module`` and ``embed`` disagree, or a trait would be
-            read by nobody.
+        ModelContractError: If an embedding is zero or not finite, the two are equal, an image's
+            embedding depends on its batch, ``module`` and ``embed`` disagree, or a trait is wrong
+            or misspelt.
     """
     check_model_traits(model.name, model)
     generator = torch.Generator().manual_seed(0)
@@ -231,18 +231,18 @@ def check_loaded(model: FaceModel) -> None:
     norms = embeddings.norm(dim=1)
     if not bool((norms > 0).all()):
         raise ModelContractError(
-            f"model '{model.name}': embeddings with length > 0 expected, got lengths "
+            f"model '{model.name}': expected embeddings with length > 0, got lengths "
             f"{norms.tolist()}. The weights or the input range are wrong."
         )
     scale = float(norms.max())
     if float((embeddings[0] - embeddings[1]).norm()) <= 1e-6 * scale:
         raise ModelContractError(
-            f"model '{model.name}': two different images got the same embedding. The weights or "
-            "the input range are wrong."
+            f"model '{model.name}': expected different embeddings of two different images, got the "
+            "same. The weights or the input range are wrong."
         )
     if float((alone - embeddings[:1]).abs().max()) > 1e-3 * scale:
         raise ModelContractError(
-            f"model '{model.name}': the embedding of an image must not depend on the others in its "
+            f"model '{model.name}': the embedding of an image depends on the other images in its "
             "batch. Switch the network to evaluation mode: network.eval()."
         )
     if model.module is None:
@@ -251,6 +251,7 @@ def check_loaded(model: FaceModel) -> None:
         direct = model.module(images).detach().cpu().float()
     if direct.shape != embeddings.shape or float((direct - embeddings).abs().max()) > 1e-3 * scale:
         raise ModelContractError(
-            f"model '{model.name}': embed(images) and module(images) must agree, so that gradient "
-            "explainers explain what is measured. Put the normalisation inside the module."
+            f"model '{model.name}': embed(images) and module(images) differ, so that gradient "
+            "explainers would not explain what is measured. Put the normalisation inside the "
+            "module."
         )

@@ -1,4 +1,4 @@
-"""From the images of fxeval, RGB in [0, 1], to what a network was trained on."""
+"""Converts fxeval's images, RGB in [0, 1], into the input that a network was trained on."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from fxeval.errors import ModelContractError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network wants its pixels: x = (255 * image - mean) / std, channels in its own order.
+    """The input of a network: x = (255 * image - mean) / std, channels in its own order.
 
     Attributes:
         colour: Order of the channels that the network sees.
@@ -26,21 +26,21 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.colour not in ("RGB", "BGR"):
-            raise ModelContractError(f"colour RGB or BGR expected, got {self.colour!r}.")
+            raise ModelContractError(f"expected colour RGB or BGR, got {self.colour!r}.")
         values = (*self.mean, *self.std)
         if len(self.mean) != 3 or len(self.std) != 3 or not all(map(math.isfinite, values)):
             raise ModelContractError(
-                f"mean and std of three finite numbers in 0 to 255 expected, got {self.mean} and "
+                f"expected mean and std of three finite numbers in 0 to 255, got {self.mean} and "
                 f"{self.std}."
             )
         if min(self.std) <= 0:
-            raise ModelContractError(f"std of more than 0 expected, got {self.std}.")
+            raise ModelContractError(f"expected std above 0, got {self.std}.")
 
 
 class InputNormalisation(nn.Module):
-    """(N, 3, H, W) RGB in [0, 1] -> the same shape, as a network wants it; no parameters.
+    """(N, 3, H, W) RGB in [0, 1] -> the same shape, as a network expects it; no parameters.
 
-    Its buffers are in no state dict: the keys of published weights stay what they are.
+    Its buffers are not persistent, so that the keys of published weights stay unchanged.
     """
 
     scale: Tensor
@@ -62,9 +62,9 @@ class InputNormalisation(nn.Module):
 
 
 class Preprocessed(nn.Module):
-    """A network that knows nothing of fxeval, with its preprocessing in front: ``network.`` is it.
+    """User code's network, as ``network``, with its preprocessing in front.
 
-    A network that returns several things (AdaFace: embedding and norm) gives the first.
+    If the network returns several tensors (AdaFace: embedding and norm), the first is used.
     """
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:

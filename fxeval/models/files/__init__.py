@@ -1,1 +1,1 @@
-"""Files of weights (safetensors, checkpoints, TorchScript, ONNX), read without running code."""
+"""Weight files (safetensors, checkpoints, TorchScript, ONNX), read without running their code."""

@@ -1,9 +1,9 @@
-"""Files of weights that strangers made: bytes -> state dict or module, without running their code.
+"""Untrusted weight files: bytes -> state dict or module, without running code from the file.
 
-Everything works on bytes that are in memory and hashed already. Pickles are read by PyTorch's
-restricted unpickler only, of a version without known holes, and never by the other one. Archives
-are unpacked by one reader, measured before that, and packed anew for PyTorch, so that no second
-reader can find something else in them.
+All functions take bytes that are already in memory and hashed. Pickles are read only by PyTorch's
+restricted unpickler, in a version without known vulnerabilities, and never by the ordinary one. The
+size of an archive is checked before it is unpacked. It is then repacked for PyTorch, because a
+second ZIP reader might interpret the original archive differently.
 """
 
 import io
@@ -32,14 +32,15 @@ MAX_PICKLE_BYTES = 16 << 20
 """Longest pickle in an archive; that of 1,000 tensors has about 100 kB."""
 
 MAX_GROWTH = 4
-"""Times its size that an archive may unpack to; weights hardly compress."""
+"""Largest ratio of an archive's unpacked size to its size; weights hardly compress."""
 
 _OLDEST_TORCH = (2, 10)  # CVE-2025-32434, CVE-2026-24747
 _PICKLE_HELP = (
     "Give a plain state dict: torch.save(network.state_dict(), ...) or, better, "
     "safetensors.torch.save_file(network.state_dict(), ...)."
 )
-# What a TorchScript program could touch beside its tensors: files, other machines, C++ objects.
+# Names by which a TorchScript program could reach more than its tensors: files, other machines, C++
+# objects.
 _FORBIDDEN = re.compile(r"\b(save|from_file|classes|rpc_sync|rpc_async|rpc_remote)\b")
 _NAMESPACE = re.compile(r"\bops\s*\.\s*(?!(?:aten|prim|quantized)\b)(\w+)")
 _HIDDEN_NAME = re.compile(r"getattr\s*\([^)]*\\")
@@ -56,19 +57,19 @@ def parse_safetensors(data: bytes, where: str) -> dict[str, Tensor]:
         Tensors by name; floating ones in float32.
 
     Raises:
-        ModelContractError: If it is damaged, none, or holds NaN.
+        ModelContractError: If it is damaged, not a safetensors file, or contains NaN.
     """
     header = int.from_bytes(data[:8], "little")
     if len(data) < 8 or header > min(MAX_HEADER_BYTES, len(data) - 8):
         raise ModelContractError(
-            f"{where}: a whole safetensors file expected, got {len(data)} bytes that announce a "
-            f"header of {header}. Fetch it again."
+            f"{where}: expected a complete safetensors file, got {len(data)} bytes with a header "
+            f"of {header}. Download it again."
         )
     try:
         raw = safetensors.torch.load(data)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ModelContractError(
-            f"{where}: a safetensors file expected ({_shown(error)}). Fetch it again."
+            f"{where}: expected a safetensors file ({_shown(error)}). Download it again."
         ) from error
     return as_float32(raw, where)
 
@@ -79,15 +80,15 @@ def parse_checkpoint(data: bytes, where: str, key: str | None = None) -> dict[st
     Args:
         data: The whole file.
         where: Its path, for messages.
-        key: Entry of the checkpoint that holds the state dict, dots leading into entries of an
-            entry; None = the checkpoint is one.
+        key: Entry of the checkpoint that holds the state dict, with dots between the names of
+            nested entries; None = the checkpoint is itself the state dict.
 
     Returns:
         Tensors by name; floating ones in float32.
 
     Raises:
-        ModelContractError: If it holds anything else than tensors, is damaged, or torch is so old
-            that a pickle could run code.
+        ModelContractError: If it contains anything but tensors, is damaged, or torch is so old that
+            a pickle could run code.
     """
     content = load_pickle(data, where)
     if key is not None:
@@ -96,14 +97,14 @@ def parse_checkpoint(data: bytes, where: str, key: str | None = None) -> dict[st
             names = list(content)[:5] if isinstance(content, Mapping) else []
             there = ", ".join(f"'{brief(str(name))}'" for name in names) or "none"
             raise ModelContractError(
-                f"{where}: no entry '{brief(key)}' in it; it holds {there}. {_PICKLE_HELP}"
+                f"{where}: expected an entry '{brief(key)}', got {there}. {_PICKLE_HELP}"
             )
         content = found
     return tensors_of(content, where, key)
 
 
 def _entry(content: object, key: str) -> object:
-    """Return an entry, or one of an entry: ``model.state_dict``; None if it is not there."""
+    """Return an entry, or a nested one such as ``model.state_dict``; None if there is none."""
     rest = key
     while isinstance(content, Mapping):
         if rest in content:
@@ -114,57 +115,59 @@ def _entry(content: object, key: str) -> object:
 
 
 def load_pickle(data: bytes, where: str) -> object:
-    """Return what ``torch.save`` wrote, read by the restricted unpickler.
+    """Return the object that ``torch.save`` wrote, read by the restricted unpickler.
 
     Raises:
-        ModelContractError: If the file is damaged or holds what that unpickler refuses.
+        ModelContractError: If the file is damaged or that unpickler refuses its content.
     """
     version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
     if version < _OLDEST_TORCH:
         raise ModelContractError(
-            f"{where}: reading a pickled file needs torch 2.10 or later (CVE-2026-24747), got "
+            f"{where}: expected torch 2.10 or later to read a pickled file (CVE-2026-24747), got "
             f"{torch.__version__}. Update torch, or give a .safetensors file."
         )
     if data.startswith(b"PK"):
         data, names = repacked(data, where)
         if any(name.endswith("/constants.pkl") for name in names):
             raise ModelContractError(
-                f"{where}: weights expected, got a TorchScript program. Say 'format: torchscript' "
+                f"{where}: expected weights, got a TorchScript program. Set 'format: torchscript' "
                 "in the card and remove 'architecture'."
             )
     try:
         with warnings.catch_warnings():
-            # Of the pickle's version: the vendor's choice, and no news to who runs the suite.
+            # Warnings about the pickle's version concern the vendor, not the user who runs a suite.
             warnings.simplefilter("ignore")
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged pickle leads to
+    except Exception as error:  # a damaged pickle can raise anything
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it asks for {brief(found[1])}" if found else _shown(error)
         if "DefaultCPUAllocator" in str(error) or isinstance(error, MemoryError):
             reason = "it asks for more memory than there is"
         raise ModelContractError(
-            f"{where}: a file of plain tensors expected; PyTorch's restricted unpickler refuses "
-            f"it: {reason}. {_PICKLE_HELP}"
+            f"{where}: expected a file of plain tensors, got one that PyTorch's restricted "
+            f"unpickler refuses: {reason}. {_PICKLE_HELP}"
         ) from error
 
 
 def tensors_of(content: object, where: str, key: str | None = None) -> dict[str, Tensor]:
-    """Return a state dict if it is one: text to plain tensors, each no larger than its storage.
+    """Return a checked state dict: plain tensors by name, each no larger than its storage.
 
     Args:
-        content: What may be one.
+        content: The object to check.
         where: The file's path, for messages.
-        key: Entry of the file that it is from, likewise.
+        key: Entry of the file that contains the object, for messages.
 
     Raises:
-        ModelContractError: Naming the first values that are something else.
+        ModelContractError: If it is something else; the message names the first wrong values.
     """
     if not isinstance(content, Mapping) or not content:
         raise ModelContractError(
-            f"{where}: a state dict expected, got {type(content).__name__}. {_PICKLE_HELP}"
+            f"{where}: expected a state dict, got {type(content).__name__}. {_PICKLE_HELP}"
         )
     if len(content) > MAX_ENTRIES:
-        raise ModelContractError(f"{where}: at most {MAX_ENTRIES} tensors expected.")
+        raise ModelContractError(
+            f"{where}: expected at most {MAX_ENTRIES} tensors, got {len(content)}."
+        )
     wrong = [
         f"'{brief(str(name))}' is {fault}"
         for name, value in content.items()
@@ -173,10 +176,10 @@ def tensors_of(content: object, where: str, key: str | None = None) -> dict[str,
     if wrong:
         inner = [str(name) for name, value in content.items() if isinstance(value, Mapping)]
         entry = brief(f"{key}.{inner[0]}" if key else inner[0]) if inner else ""
-        help = f"Is it in the entry '{entry}'? Say so with 'key'." if entry else ""
+        help = f"If it is the entry '{entry}', set 'key' to it." if entry else ""
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ModelContractError(
-            f"{where}: a state dict of plain tensors expected: {'; '.join(wrong[:3])}{more}. "
+            f"{where}: expected a state dict of plain tensors: {'; '.join(wrong[:3])}{more}. "
             f"{help or _PICKLE_HELP}"
         )
     return as_float32({str(name): value.detach() for name, value in content.items()}, where)
@@ -186,7 +189,7 @@ def as_float32(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Return the state dict with floating tensors in float32, all of them finite.
 
     Raises:
-        ModelContractError: Naming the first tensor that holds NaN or infinity.
+        ModelContractError: If a tensor contains NaN or infinity; the message names the first.
     """
     whole = {k: v.to(torch.float32) if v.is_floating_point() else v for k, v in state.items()}
     refuse_nonfinite(whole, where)
@@ -196,7 +199,7 @@ def as_float32(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
 def selected(
     state: Mapping[str, Tensor], prefix: str, ignore: Iterable[str], where: str
 ) -> dict[str, Tensor]:
-    """Return the tensors whose names start with the prefix, without it, less those to be ignored.
+    """Return the tensors with the prefix, under names without it, except those to be ignored.
 
     Raises:
         ModelContractError: If none is left.
@@ -210,13 +213,14 @@ def selected(
     if not found:
         names = ", ".join(f"'{brief(name)}'" for name in list(state)[:3])
         raise ModelContractError(
-            f"{where}: no tensor is left with the prefix '{brief(prefix)}'. It holds {names}, ..."
+            f"{where}: no tensor is left with the prefix '{brief(prefix)}'. The first names in the "
+            f"file are {names}."
         )
     return found
 
 
 def refuse_nonfinite(state: Mapping[str, Tensor], where: str) -> None:
-    """Raise ModelContractError if a weight is NaN or infinite; PyTorch would load it happily."""
+    """Raise ModelContractError if a weight is NaN or infinite; PyTorch loads such weights."""
     for name, value in state.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             bad = int((~torch.isfinite(value)).sum())
@@ -229,26 +233,28 @@ def refuse_nonfinite(state: Mapping[str, Tensor], where: str) -> None:
 def parse_torchscript(data: bytes, where: str) -> nn.Module:
     """Return the network in a TorchScript file, on the CPU and in evaluation mode.
 
-    TorchScript is a program that PyTorch interprets. It cannot call Python; programs that name
-    what reaches files or other machines are refused. How long it runs cannot be known.
+    TorchScript is a program that PyTorch interprets. It cannot call Python, and a program that
+    names an operator with access to files or other machines is refused. Its run time is unbounded.
 
     Raises:
-        ModelContractError: If it is none, is damaged, holds NaN, or is refused.
+        ModelContractError: If it is not TorchScript, is damaged, contains NaN, or is refused.
     """
     data, names = repacked(data, where)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if not any("/code/" in name for name in names):
-            raise ModelContractError(f"{where}: a TorchScript file expected: it has no 'code'.")
+            raise ModelContractError(
+                f"{where}: expected a TorchScript file, got an archive without 'code'."
+            )
         for name in names:
             if "/code/" in name and not name.endswith(".debug_pkl"):
                 _check_code(archive.read(name).decode("utf-8", "replace"), where)
         check_storages(archive, names, where)
     try:
         with warnings.catch_warnings():
-            # The vendor's choice, and no news to who runs the suite.
+            # The format is the vendor's choice; the user who runs a suite cannot change it.
             warnings.filterwarnings("ignore", "`torch.jit.load` is", DeprecationWarning)
             module: nn.Module = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
-    except Exception as error:  # whatever a damaged program leads to
+    except Exception as error:  # a damaged program can raise anything
         raise ModelContractError(
             f"{where}: TorchScript cannot be loaded: {_shown(error)}. Export it again."
         ) from error
@@ -257,10 +263,10 @@ def parse_torchscript(data: bytes, where: str) -> nn.Module:
 
 
 def repacked(data: bytes, where: str) -> tuple[bytes, list[str]]:
-    """Return a ZIP archive anew, uncompressed, and the names in it.
+    """Return a ZIP archive repacked without compression, and the names in it.
 
     Raises:
-        ModelContractError: If it is damaged, unpacks to much more than its size, or names a file
+        ModelContractError: If it is damaged, unpacks to much more than its size, or contains a name
             twice.
     """
     packed = io.BytesIO()
@@ -273,7 +279,7 @@ def repacked(data: bytes, where: str) -> tuple[bytes, list[str]]:
                     anew.writestr(zipfile.ZipInfo(info.filename), archive.read(info))
     except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError) as error:
         raise ModelContractError(
-            f"{where}: a whole ZIP archive expected ({_shown(error)}). Fetch it again."
+            f"{where}: expected a complete ZIP archive ({_shown(error)}). Download it again."
         ) from error
     return packed.getvalue(), [info.filename for info in infos]
 
@@ -284,11 +290,11 @@ def _check_archive(infos: list[zipfile.ZipInfo], size: int, where: str) -> None:
     pickles = [info.file_size for info in infos if info.filename.endswith(".pkl")]
     fault = ""
     if len(names) > MAX_ENTRIES or len(set(names)) != len(names):
-        fault = f"at most {MAX_ENTRIES} files expected, each name once; it lists {len(names)}"
+        fault = f"expected at most {MAX_ENTRIES} files, each name once, got {len(names)} names"
     elif total > MAX_GROWTH * size + (1 << 20):
-        fault = f"it would unpack from {size} to {total} bytes, which no weights do"
+        fault = f"it would unpack from {size} to {total} bytes, which weights never do"
     elif max(pickles, default=0) > MAX_PICKLE_BYTES:
-        fault = f"a pickle of {max(pickles)} bytes; at most {MAX_PICKLE_BYTES} expected"
+        fault = f"expected a pickle of at most {MAX_PICKLE_BYTES} bytes, got {max(pickles)}"
     if fault:
         raise ModelContractError(f"{where}: {fault}. {_PICKLE_HELP}")
 
@@ -303,16 +309,16 @@ def _check_code(code: str, where: str) -> None:
 
 
 def _fault(name: object, value: object) -> str:
-    """Say what is wrong with an entry of a state dict; nothing if it is a plain tensor."""
+    """Return the fault of an entry of a state dict; "" if it is a plain tensor."""
     if not isinstance(name, str):
         return f"a key of type {type(name).__name__}"
     if type(value) not in (Tensor, nn.Parameter):
         return f"of type {type(value).__name__}"
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":  # type: ignore[attr-defined]
         return "sparse, quantised or without values"
-    # A few bytes can claim to be 10^12 numbers that are all the same one.
+    # With a stride of 0 a few bytes can claim to be 10^12 equal numbers.
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # type: ignore[attr-defined]
-        return "larger than what is stored of it"
+        return "larger than its storage"
     return ""
 
 

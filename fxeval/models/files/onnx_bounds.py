@@ -1,4 +1,4 @@
-"""What an ONNX file may hold and cost, found out without running anything."""
+"""Limits on the content and cost of an ONNX file, checked without running anything."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -10,49 +10,49 @@ from fxeval.errors import ModelContractError
 from fxeval.strict.text import brief
 
 Library: TypeAlias = Any
-"""``onnx`` and its like, imported when an ONNX file is met."""
+"""A module such as ``onnx``, which is imported only when an ONNX file is read."""
 
 Proto: TypeAlias = Any
-"""A message of onnx's, or a list of them."""
+"""A message of the library ``onnx``, or a list of messages."""
 
 MAX_BYTES = 1 << 30
 """Largest file read; the largest face networks, IResNet-200, have 450 MB."""
 
 MAX_FIELDS = 500_000
-"""Most protobuf fields of a file; a network of 1,000 nodes has about 20,000."""
+"""Most protobuf fields in a file; a network of 1,000 nodes has about 20,000."""
 
 MAX_LOOSE_BYTES = 64 << 20
 """Most bytes in fields that are neither messages nor the plain values of tensors."""
 
 MAX_NODES = 100_000
-"""Most nodes of a graph with its functions written out."""
+"""Most nodes in a graph after its functions are inlined."""
 
 MAX_ELEMENTS = 1 << 29
-"""Most numbers in all tensors that one image leaves on its way; 2 GiB in float32."""
+"""Most numbers in all intermediate tensors of one image; 2 GiB in float32."""
 
 STANDARD = frozenset({"", "ai.onnx"})
 
 
 def reason(error: BaseException) -> str:
-    """Return the first lines of a library's message, cut and fit for a terminal."""
+    """Return a library's error message, shortened and safe for a terminal."""
     return f"{type(error).__name__}: {printable(str(error)[:2000], 300)}"
 
 
 def printable(text: str, length: int = 60) -> str:
-    """Return a text from a file on one line, cut, without control characters."""
+    """Return text from a file on one line, shortened, without control characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())
     return brief(line) if length == 60 else line[:length]
 
 
 def shape_of(dims: list[int | None]) -> str:
-    """Write a shape, ``?`` for what is open."""
+    """Return a shape as text, with ``?`` for unknown sizes."""
     return f"({', '.join('?' if dim is None else str(dim) for dim in dims[:8])})"
 
 
 def scan(data: memoryview, descriptor: Proto, where: str) -> None:
-    """Count what a parser would have to make, along the tags alone.
+    """Count the objects that a parser would create, by following the protobuf tags alone.
 
-    An empty message has two bytes in a file and hundreds in memory, so this comes before parsing.
+    An empty message takes two bytes in a file but hundreds in memory, so this must precede parsing.
     """
     schemas: dict[str, dict[int, tuple[str, Proto]]] = {}
     fields, loose, ahead = 0, 0, [(0, len(data), descriptor)]
@@ -67,6 +67,7 @@ def scan(data: memoryview, descriptor: Proto, where: str) -> None:
         while at < end:
             tag, at = _varint(data, at, end)
             fields += 1
+            # Wire types: 0 varint, 1 and 5 fixed 8 and 4 bytes, 2 length-delimited.
             wire, (name, inner) = tag & 7, schema.get(tag >> 3, ("", None))
             length = {1: 8, 5: 4}.get(wire, 0)
             if wire in (0, 2):
@@ -76,6 +77,7 @@ def scan(data: memoryview, descriptor: Proto, where: str) -> None:
                 raise _no_onnx(where, f"wire type {wire} at byte {at}")
             if length > end - at:
                 raise _no_onnx(where, f"truncated or damaged at byte {at}")
+            # A stack instead of recursion, which a file could nest too deep.
             if wire == 2 and inner is not None and length:
                 ahead.append((at, at + length, inner))
             elif name not in ("raw_data", "float_data"):
@@ -83,8 +85,8 @@ def scan(data: memoryview, descriptor: Proto, where: str) -> None:
             at += length
             if fields > MAX_FIELDS or loose > MAX_LOOSE_BYTES:
                 raise ModelContractError(
-                    f"{where}: an ONNX file with at most {MAX_FIELDS} fields, and "
-                    f"{MAX_LOOSE_BYTES} bytes beside its tensors, expected, got more."
+                    f"{where}: expected an ONNX file with at most {MAX_FIELDS} fields and "
+                    f"{MAX_LOOSE_BYTES} bytes besides its tensors, got more."
                 )
 
 
@@ -102,11 +104,11 @@ def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
 
 
 def _no_onnx(where: str, fault: str) -> ModelContractError:
-    return ModelContractError(f"{where}: an ONNX file expected ({fault}). Fetch it again.")
+    return ModelContractError(f"{where}: expected an ONNX file ({fault}). Download it again.")
 
 
 def messages(message: Proto) -> Iterator[Proto]:
-    """Yield a message and all messages in it, graphs in attributes and functions too."""
+    """Yield a message and all messages in it, including graphs in attributes and functions."""
     ahead = [message]
     while ahead:
         one = ahead.pop()
@@ -117,29 +119,29 @@ def messages(message: Proto) -> Iterator[Proto]:
 
 
 def check_tensors(proto: Proto, where: str, onnx: Library) -> None:
-    """Refuse tensors that are not in the file, are sparse, or are not finite."""
+    """Refuse tensors that are stored outside the file, sparse, or not finite."""
     for one in messages(proto):
         kind = one.DESCRIPTOR.name
         if kind == "SparseTensorProto":
             raise ModelContractError(
-                f"{where}: dense tensors expected, got a sparse one, '{printable(one.values.name)}'"
-                ", whose size on the way is not that in the file. Export it dense."
+                f"{where}: expected dense tensors, got the sparse '{printable(one.values.name)}', "
+                "which can be much larger in memory than in the file. Export it as dense."
             )
         if kind != "TensorProto":
             continue
         name = printable(one.name) or "(no name)"
         if one.data_location == onnx.TensorProto.EXTERNAL or one.external_data:
             raise ModelContractError(
-                f"{where}: tensor '{name}' is kept in another file, which is not read. Save the "
-                "model in one file: onnx.save(model, path, save_as_external_data=False)."
+                f"{where}: tensor '{name}' is stored in another file, which is not read. Save the "
+                "model as one file: onnx.save(model, path, save_as_external_data=False)."
             )
         values = onnx.numpy_helper.to_array(one)
         if values.dtype.kind in "iubOSU":
             continue
-        # Small floats of less than two bytes and the like are strangers to numpy.
+        # bfloat16, float8 and the like are not NumPy types of their own; float32 holds them all.
         numbers = values if values.dtype.kind in "fc" else values.astype(np.float32)
         bad = int((~np.isfinite(numbers)).sum())
-        is_bound = numbers.size == 1 and not np.isnan(numbers).any()  # Clip's may be infinite
+        is_bound = numbers.size == 1 and not np.isnan(numbers).any()  # Clip's bound may be infinite
         if bad and not is_bound:
             raise ModelContractError(
                 f"{where}: {bad} of {numbers.size} values of tensor '{name}' are NaN or "
@@ -148,45 +150,49 @@ def check_tensors(proto: Proto, where: str, onnx: Library) -> None:
 
 
 def check_operators(proto: Proto, where: str) -> None:
-    """Refuse operators that are not ONNX's own, loops, and graphs that grow beyond bounds."""
+    """Refuse operators outside the ONNX standard, loops, and graphs that become too large."""
     versions = [one.version for one in proto.opset_import if one.domain in STANDARD]
     if len(versions) != 1:
         raise ModelContractError(
-            f"{where}: one version of ONNX's operators (opset) expected, got {versions}. "
+            f"{where}: expected one version of the ONNX operators (opset), got {versions}. "
             "Export the network again."
         )
-    for one in proto.opset_import:
+    for one in proto.opset_import:  # "" and "ai.onnx" both name the standard domain
         one.domain = "" if one.domain in STANDARD else one.domain
     functions = {_key(one, one.name): one.node for one in proto.functions}
     for one in messages(proto):
         if one.DESCRIPTOR.name != "NodeProto" or _key(one, one.op_type) in functions:
             continue
         if one.domain == "ai.onnx":
-            one.domain = ""  # two spellings of one thing
+            one.domain = ""
         if one.domain:
             raise ModelContractError(
-                f"{where}: ONNX's own operators expected, got '{printable(one.op_type)}' of "
+                f"{where}: expected standard ONNX operators, got '{printable(one.op_type)}' of "
                 f"'{printable(one.domain)}'. Export without custom operators."
             )
         if one.op_type in ("Loop", "Scan", "SequenceMap"):
             raise ModelContractError(
-                f"{where}: a graph that certainly ends expected, got the operator "
-                f"'{one.op_type}'. Export it unrolled."
+                f"{where}: expected a graph without loops, got the operator '{one.op_type}'. "
+                "Export it unrolled."
             )
     if _written_out(proto.graph.node, functions, where) > MAX_NODES:
-        raise ModelContractError(f"{where}: at most {MAX_NODES} nodes expected, got more.")
+        raise ModelContractError(f"{where}: expected at most {MAX_NODES} nodes, got more.")
 
 
 _Key: TypeAlias = tuple[str, str, str]
 
 
 def _key(one: Proto, name: str) -> _Key:
-    """Return what tells functions apart: domain, name, overload."""
+    """Return what identifies a function: domain, name, overload."""
     return one.domain, name, one.overload
 
 
 def _written_out(graph: Proto, functions: Mapping[_Key, Proto], where: str) -> int:
-    """Count nodes with every call of a function replaced by its body."""
+    """Count the nodes after every function call is replaced by the function's body.
+
+    Functions that call each other can multiply to more nodes than any memory holds, so their sizes
+    are computed and not the graph itself.
+    """
     sizes: dict[_Key, int] = {}
     open_: list[_Key] = []
 
@@ -219,10 +225,11 @@ def _written_out(graph: Proto, functions: Mapping[_Key, Proto], where: str) -> i
 def check_sizes(proto: Proto, input: str, size: tuple[int, int], where: str, onnx: Library) -> None:
     """Infer the shapes for one image, and refuse a graph that would fill the memory.
 
-    What follows from computed values stays unknown: propagating values is itself a way to fill it.
+    Shapes that depend on computed values stay unknown, because propagating values could itself fill
+    the memory.
     """
     graph = proto.graph
-    graph.ClearField("value_info")  # annotations; a stranger's may lie
+    graph.ClearField("value_info")  # shapes that the file claims, which may be wrong
     shape = next(one for one in graph.input if one.name == input).type.tensor_type.shape
     declared = type(shape)()
     declared.CopyFrom(shape)
@@ -238,6 +245,6 @@ def check_sizes(proto: Proto, input: str, size: tuple[int, int], where: str, onn
         total += math.prod(dims)
         if total > MAX_ELEMENTS:
             raise ModelContractError(
-                f"{where}: at most {MAX_ELEMENTS} numbers on the way of one image expected, got "
-                f"more at '{printable(value.name)}' {shape_of(list(dims))}."
+                f"{where}: expected at most {MAX_ELEMENTS} numbers in the intermediate tensors of "
+                f"one image, got more at '{printable(value.name)}' {shape_of(list(dims))}."
             )

@@ -1,4 +1,4 @@
-"""Gradients through ONNX networks: onnx2torch's translation, held against ONNX Runtime."""
+"""Gradients through ONNX networks: a translation by onnx2torch, compared with ONNX Runtime."""
 
 import importlib
 import re
@@ -20,21 +20,22 @@ from fxeval.models.loading import TorchFaceModel, check_loaded
 from fxeval.models.preprocessing import InputNormalisation, Preprocessing
 
 AGREEMENT = 1e-4
-"""Largest difference from ONNX Runtime, of the largest embedding's length."""
+"""Largest difference from ONNX Runtime, as a fraction of the length of the longest embedding."""
 
 _INSTALL = "pip install onnx2torch torchvision, or ask for the black box with runtime: onnxruntime"
 
 
 @dataclass(frozen=True, eq=False)
 class ConvertedFaceModel(TorchFaceModel):
-    """A face model whose module was translated from ONNX; its traits say by what."""
+    """A face model whose module was translated from ONNX; its traits name the translator."""
 
 
 class ConvertedNetwork(nn.Module):
     """A translated graph, ``network``, with its preprocessing in front.
 
-    Layers are called after the graph's nodes: ``network.<node>``, without slashes around it and
-    with ``_`` for what is no ASCII letter or digit; ``<operator>_<place>`` if a node has no name.
+    Layers are named after the graph's nodes: ``network.<node>``, with outer slashes removed and
+    anything but ASCII letters and digits replaced by ``_``. The layer of a node without name is
+    ``<operator>_<place>``.
     """
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing, takes_one: bool) -> None:
@@ -66,30 +67,31 @@ def unknown_operators(file: OnnxFile) -> list[str]:
 def converted(
     file: OnnxFile, where: str, facts: OnnxFacts, box: OnnxFaceModel
 ) -> ConvertedFaceModel:
-    """Translate a graph into a PyTorch module and hold its embeddings against ONNX Runtime's.
+    """Translate a graph into a PyTorch module and compare its embeddings with ONNX Runtime's.
 
     Raises:
-        ModelContractError: If onnx2torch is missing, does not know an operator, or translates into
-            another network.
+        ModelContractError: If onnx2torch is missing, does not know an operator, or gives a network
+            with other embeddings.
     """
     unknown = unknown_operators(file)
     if unknown:
         raise ModelContractError(
-            f"{where}: onnx2torch does not know {', '.join(unknown[:5])}. Ask for the black box "
-            "with runtime: onnxruntime."
+            f"{where}: onnx2torch does not know {', '.join(unknown[:5])}. Use the black box: "
+            "set 'runtime: onnxruntime'."
         )
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             network = _library().convert(_renamed(file.proto))
         _own_weights(network)
-    except Exception as error:  # a stranger's graph in a stranger's translator
+    except Exception as error:  # onnx2torch can raise anything for an untrusted graph
         raise ModelContractError(
-            f"{where}: onnx2torch cannot translate the graph: {reason(error)}. Ask for the black "
-            "box with runtime: onnxruntime."
+            f"{where}: onnx2torch cannot translate the graph: {reason(error)}. Use the black box: "
+            "set 'runtime: onnxruntime'."
         ) from error
     differences = []
-    # Most graphs for one image at a time don't mind several, and layers should run once.
+    # Most graphs declared for one image also work for a batch. A batch is tried first, because
+    # hooks need layers that run once for all images.
     for takes_one in (False, True)[: 1 + file.takes_one]:
         module = ConvertedNetwork(network, facts.preprocessing, takes_one).eval()
         model = ConvertedFaceModel(
@@ -109,16 +111,16 @@ def converted(
             return model
     raise ModelContractError(
         f"{where}: onnx2torch's translation differs from ONNX Runtime by {min(differences):.1e} of "
-        f"the longest embedding, at most {AGREEMENT:g} expected. Ask for the black box with "
-        "runtime: onnxruntime."
+        f"the longest embedding; at most {AGREEMENT:g} is allowed. Use the black box: set "
+        "'runtime: onnxruntime'."
     )
 
 
 def _own_weights(network: nn.Module) -> None:
-    """Make parameters of all weights, slopes of PReLU and factors of products, too.
+    """Turn all weights into parameters, including slopes of PReLU and factors of products.
 
-    The translator keeps what is no convolution's as buffers, and what is no parameter would survive
-    when the network is randomised.
+    The translator stores weights that do not belong to a convolution as buffers, which a
+    randomisation of the network would leave unchanged.
     """
     for part in network.modules():
         if isinstance(part, _BatchNorm):
@@ -130,14 +132,14 @@ def _own_weights(network: nn.Module) -> None:
 
 
 def _difference(model: ConvertedFaceModel, box: OnnxFaceModel) -> float:
-    """Return the largest difference of embeddings of four images, of the largest length."""
+    """Return the largest difference of embeddings over four images, relative to the longest one."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(3, 3, *model.crop.size, generator=generator)
     images = torch.cat([noise, torch.full_like(noise[:1], 0.5)])
     expected = box.embed(images)
     try:
         found = model.embed(images)
-    except Exception:  # shapes that only fit one image
+    except Exception:  # the graph has shapes that only fit one image
         return float("inf")
     if found.shape != expected.shape:
         return float("inf")
@@ -145,13 +147,13 @@ def _difference(model: ConvertedFaceModel, box: OnnxFaceModel) -> float:
 
 
 def _library() -> Library:
-    """Import onnx2torch with all its operators; two of them need torchvision to be there."""
+    """Import onnx2torch with all its operators, two of which need torchvision."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module("onnx2torch.node_converters")
             return importlib.import_module("onnx2torch")
-    except Exception as error:  # a torchvision of another torch raises RuntimeError
+    except Exception as error:  # a torchvision built for another torch raises RuntimeError
         raise ModelContractError(
             "gradients of ONNX models need onnx2torch and torchvision "
             f"({reason(error)}). Install them: {_INSTALL}."
@@ -159,9 +161,9 @@ def _library() -> Library:
 
 
 def _renamed(proto: Proto) -> Proto:
-    """Return a copy whose nodes have names that a module can have and a suite can spell.
+    """Return a copy in which all nodes have names that are valid in a module and in a suite.
 
-    The translator writes Python code from the names, so none of a stranger's reaches it.
+    The translator generates Python code from the names, so it must not get those of the file.
     """
     copy = type(proto)()
     copy.CopyFrom(proto)
@@ -171,13 +173,13 @@ def _renamed(proto: Proto) -> Proto:
 
 
 def layer_names(nodes: Sequence[Proto]) -> list[str]:
-    """Return a name for every node, all different, of ASCII letters, digits and ``_``.
+    """Return a unique name for every node, made of ASCII letters, digits and ``_``.
 
     >>> from types import SimpleNamespace as Node
     >>> layer_names([Node(name="/a/b.0/Conv", op_type="Conv"), Node(name="", op_type="Add")])
     ['a_b_0_Conv', 'Add_1']
     """
-    empty = torch.fx.GraphModule(nn.Module(), torch.fx.Graph())  # whose own names are taken
+    empty = torch.fx.GraphModule(nn.Module(), torch.fx.Graph())  # its attributes are taken names
     taken = {"initializers", "input_1"}
     names = []
     for place, node in enumerate(nodes):

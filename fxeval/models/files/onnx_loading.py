@@ -1,4 +1,4 @@
-"""Loads an ONNX file as a black box, or with gradients where a converter is at hand."""
+"""Loads an ONNX file as a black box, or with gradients if a converter is installed."""
 
 from fxeval.contracts import FaceModel
 from fxeval.errors import ModelContractError
@@ -12,13 +12,13 @@ def load_onnx(data: bytes, where: str, facts: OnnxFacts) -> FaceModel:
     """Load a face model from the bytes of an ONNX file.
 
     Args:
-        data: The whole file, of the digest that the facts name.
+        data: The whole file, with the digest given in ``facts``.
         where: Its path, for messages.
-        facts: What the file does not say.
+        facts: Facts that are not in the file.
 
     Returns:
         An :class:`OnnxFaceModel`, or a ``ConvertedFaceModel`` with gradients; the traits
-        of either say what computes.
+        of both name the runtime.
 
     Raises:
         ModelContractError: If the file cannot be trusted or used, or a library is missing.
@@ -34,5 +34,5 @@ def load_onnx(data: bytes, where: str, facts: OnnxFacts) -> FaceModel:
 def _can_convert(file: OnnxFile) -> bool:
     try:
         return not unknown_operators(file)
-    except ModelContractError:  # it cannot be imported
+    except ModelContractError:  # onnx2torch cannot be imported
         return False

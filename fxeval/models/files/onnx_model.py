@@ -1,4 +1,4 @@
-"""Face models in ONNX as black boxes: embeddings from ONNX Runtime."""
+"""Face models in ONNX as black boxes, with embeddings computed by ONNX Runtime."""
 
 import importlib
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ Runtime = Literal["auto", "onnxruntime", "onnx2torch"]
 
 @dataclass(frozen=True)
 class OnnxFacts:
-    """What is known of a face model beside the file.
+    """Facts about a face model that are not in its file.
 
     Attributes:
         name: Id shown in reports.
         crop: The crop that the network expects.
-        preprocessing: What the graph does not do itself.
+        preprocessing: Preprocessing that the graph does not do itself.
         similarity: ``cosine`` or ``neg_l2``.
         operating_threshold: Native similarity from which the model says match, or None.
         digest: SHA-256 of the file as hex.
         output: Name of the output with the embeddings; None = the first.
-        runtime: ``onnxruntime``: a black box. ``onnx2torch``: a PyTorch module, with gradients.
-            ``auto``: the latter if it can be imported and knows all operators, else the former.
+        runtime: ``onnxruntime``: a black box. ``onnx2torch``: a PyTorch module with gradients.
+            ``auto``: onnx2torch if it can be imported and knows all operators, else onnxruntime.
     """
 
     name: str
@@ -44,7 +44,7 @@ class OnnxFacts:
 
 @dataclass(frozen=True, eq=False)
 class OnnxFaceModel:
-    """A face model that ONNX Runtime computes: a black box, on the CPU.
+    """A face model run by ONNX Runtime on the CPU, as a black box.
 
     Attributes:
         name: Id shown in reports.
@@ -52,11 +52,11 @@ class OnnxFaceModel:
         similarity: ``cosine`` or ``neg_l2``.
         operating_threshold: Native similarity from which the model says match, or None.
         digest: SHA-256 of the file as hex.
-        normalisation: What the graph does not do itself.
-        session: Of ONNX Runtime.
+        normalisation: Preprocessing that the graph does not do itself.
+        session: Session of ONNX Runtime.
         takes_one: The graph takes exactly one image at a time.
         output: Name of the output with the embeddings.
-        traits: What computes, with its version.
+        traits: Name and version of the runtime.
         module: None.
     """
 
@@ -84,7 +84,7 @@ class OnnxFaceModel:
         batches = [pixels[i : i + 1] for i in range(len(pixels))] if self.takes_one else [pixels]
         try:
             found = [self.session.run([self.output], {image.name: some})[0] for some in batches]
-        except Exception as error:  # of classes that ONNX Runtime keeps to itself
+        except Exception as error:  # ONNX Runtime does not export its error classes
             raise ModelContractError(
                 f"model '{self.name}': ONNX Runtime cannot embed {tuple(images.shape)} images: "
                 f"{reason(error)}."
@@ -93,12 +93,12 @@ class OnnxFaceModel:
 
 
 def black_box(file: OnnxFile, where: str, facts: OnnxFacts) -> OnnxFaceModel:
-    """Give a checked graph to ONNX Runtime.
+    """Load a checked graph into ONNX Runtime.
 
     Args:
-        file: As :func:`fxeval.models.files.onnx_file.read_onnx` gives it.
+        file: Graph from :func:`fxeval.models.files.onnx_file.read_onnx`.
         where: Its path, for messages.
-        facts: What the file does not say.
+        facts: Facts that are not in the file.
 
     Raises:
         ModelContractError: If ONNX Runtime is missing or refuses the graph.
@@ -119,7 +119,7 @@ def black_box(file: OnnxFile, where: str, facts: OnnxFacts) -> OnnxFaceModel:
 
 
 def _session(file: OnnxFile, where: str) -> tuple[Library, str]:
-    """Give ONNX Runtime the graph that was checked, and not the file it came from."""
+    """Give ONNX Runtime the checked graph, not the file that it came from."""
     try:
         onnxruntime = importlib.import_module("onnxruntime")
     except ImportError as error:
@@ -129,15 +129,15 @@ def _session(file: OnnxFile, where: str) -> tuple[Library, str]:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
-    options.log_severity_level = 4  # errors come as exceptions
-    # Threads that wait by spinning take the cores from torch's.
+    options.log_severity_level = 4  # fatal only: errors are raised as exceptions
+    # Threads that spin while they wait would take the cores from torch's threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
         session = onnxruntime.InferenceSession(
             file.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # of classes that ONNX Runtime keeps to itself
+    except Exception as error:  # ONNX Runtime does not export its error classes
         raise ModelContractError(
             f"{where}: ONNX Runtime {onnxruntime.__version__} refuses the graph (opset "
             f"{file.opset}): {reason(error)}."

@@ -1,7 +1,7 @@
-"""What a TorchScript archive says its tensors need, held against what it has.
+"""Compares the sizes that a TorchScript archive gives for its tensors with the bytes it contains.
 
-PyTorch's reader of TorchScript believes the number of values that a pickle gives for a storage. If
-the record that holds them is shorter, it reads whatever lies behind it in memory, or crashes.
+PyTorch's TorchScript reader trusts the number of values that a pickle gives for a storage. If the
+archive member that holds them is shorter, it reads beyond it in memory, or crashes.
 """
 
 import io
@@ -22,33 +22,33 @@ _SIZES = {
 
 
 def check_storages(archive: zipfile.ZipFile, names: Sequence[str], where: str) -> None:
-    """Refuse an archive in which a tensor is larger than the record of its values.
+    """Refuse an archive in which a tensor is larger than the member that holds its values.
 
     Args:
-        archive: Unpacked by nobody else.
-        names: Of its members.
+        archive: The archive; PyTorch must later get the same bytes.
+        names: Names of its members.
         where: The file's path, for messages.
 
     Raises:
-        ModelContractError: Naming the first such record; also if a pickle cannot be followed.
+        ModelContractError: If there is such a tensor, or a pickle cannot be read.
     """
     for name in names:
-        if not name.endswith(("/data.pkl", "/constants.pkl")):  # others are not read
+        if not name.endswith(("/data.pkl", "/constants.pkl")):  # PyTorch reads no other pickle
             continue
         try:
             reader = _Reader(archive.read(name))
             reader.load()
             asked = [(f"{name.removesuffix('.pkl')}/{key}", size) for key, size in reader.storages]
-        except Exception as error:  # whatever a damaged pickle leads to
+        except Exception as error:  # a damaged pickle can raise anything
             raise ModelContractError(
-                f"{where}: {brief(ascii(name))} in it cannot be read "
+                f"{where}: its member {brief(ascii(name))} cannot be read "
                 f"({type(error).__name__}). Export it again."
             ) from error
         for record, size in asked:
             found = archive.getinfo(record).file_size if record in names else 0
             if found < size:
                 raise ModelContractError(
-                    f"{where}: {size} bytes expected in {brief(ascii(record))}, got {found}. "
+                    f"{where}: expected {size} bytes in {brief(ascii(record))}, got {found}. "
                     "The file is damaged: export it again."
                 )
 
@@ -59,7 +59,7 @@ class _Storage(NamedTuple):
 
 
 class _Nothing:
-    """Stands for everything that a pickle names; whatever is done to it does nothing."""
+    """Stands in for every class and function that a pickle names; no call on it does anything."""
 
     def __new__(cls, *_: Any) -> "_Nothing":  # noqa: ANN401
         return object.__new__(cls)
@@ -78,20 +78,20 @@ class _Nothing:
 
 
 class _Reader(pickle._Unpickler):
-    """Follows a pickle without importing or making anything of what it names."""
+    """Reads a pickle without importing or creating anything that it names."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
         self.storages: list[_Storage] = []
 
     def find_class(self, module: str, name: str) -> type[_Nothing]:
-        """Return a class of its own for every name."""
+        """Return a new class for every name."""
         return type(name, (_Nothing,), {})
 
     def persistent_load(self, pid: Any) -> _Nothing:  # noqa: ANN401
-        """Note a storage: ('storage', class, key, device, number of values)."""
+        """Record a storage: ('storage', class, key, device, number of values)."""
         _, kind, key, _, count = pid
         if type(key) is not str or type(count) is not int or count < 0:
-            raise ValueError("a storage's key and number of values expected")
+            raise ValueError("expected the key and the number of values of a storage")
         self.storages.append(_Storage(key, count * _SIZES[kind.__name__]))
         return _Nothing()

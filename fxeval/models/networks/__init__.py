@@ -1,1 +1,1 @@
-"""The networks that a model card may name, one module a family."""
+"""The networks that a model card may name, one module per family."""

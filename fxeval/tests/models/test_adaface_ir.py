@@ -31,18 +31,18 @@ LAST = {
 }
 FACTORIES = {one.__name__: one for one in (adaface_ir18, adaface_ir50, adaface_ir101)}
 WIDTHS = (64, 128, 256, 512)
-# Measured on the original; IR-18 = IResNet-18 less a shortcut and the scales of its last layer
+# Measured on the original; IR-18 is IResNet-18 without a shortcut and the scales of the last layer
 PARAMETERS = {
     "adaface_ir18": 24_025_600 - 64 * 64 - 2 * 64 - 2 * 512,
     "adaface_ir50": 43_585_600,
     "adaface_ir101": 65_150_912,
 }
-# first values of the embedding that the original's own classes give with the same weights
+# First values of the embedding that the original implementation gives with the same weights.
 ORIGINAL = [0.031754, -0.033279, -0.016802, -0.060674, 0.074245]
 
 
 def plan(depths: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """Widths before and after, and stride, of every block of the body."""
+    """Input width, output width and stride of every block of the body."""
     blocks, before = [], 64
     for width, depth in zip(WIDTHS, depths, strict=True):
         blocks += [(before, width, 2)] + [(width, width, 1)] * (depth - 1)
@@ -77,7 +77,7 @@ def block(net: Arithmetic, name: str, x: torch.Tensor, stride: int) -> torch.Ten
 
 
 def embedded(net: Arithmetic, images: torch.Tensor) -> torch.Tensor:
-    """IR-18 by functions, from the published order of operations."""
+    """IR-18 in plain functions, from the published order of operations."""
     x = ((images.double() - 0.5) / 0.5)[:, [2, 1, 0]]
     x = net.norm("input_layer.1", net.conv("input_layer.0", x, padding=1))
     x = net.prelu("input_layer.2", x)
@@ -116,7 +116,7 @@ def test_layers_to_hook_have_the_published_names_and_sizes(name: str):
     size = {one.name: (one.channels, one.height, one.width) for one in layers}
     ends = [f"body.{index}" for index in LAST[name]]
     assert [size[end] for end in ends] == [(64, 56, 56), (128, 28, 28), (256, 14, 14), (512, 7, 7)]
-    # the body as a whole ends with its last block: one and the same map
+    # The body ends with its last block, so both give the same map.
     assert [one.name for one in stages(layers)] == ["input_layer", *ends[:-1], "body"]
     found = [one.name for one in convolutions(layers)]
     assert found[-2:] == [f"{ends[-1]}.res_layer.1", f"{ends[-1]}.res_layer.4"]
@@ -140,7 +140,7 @@ def test_the_whole_network_is_the_published_arithmetic(network: nn.Module):
     expected = embedded(net, images)
     with torch.no_grad():
         assert_rounded(network(images), expected, terms=terms_of(network))
-    # control: colours the other way round give another embedding
+    # Control: reversed channels give another embedding.
     assert (embedded(net, images.flip(1)) - expected).abs().max() > 1e-3
 
 
@@ -171,7 +171,7 @@ def test_a_block_is_the_published_arithmetic(before: int, after: int, stride: in
     expected = block(net, "b", x.double(), stride)
     with torch.no_grad():
         assert_rounded(module(x), expected, terms=terms_of(module))
-    assert expected.min() < 0 < expected.max()  # nothing is cut off after the sum
+    assert expected.min() < 0 < expected.max()  # no activation after the sum
 
 
 def test_a_checkpoint_of_lightning_loads_by_its_prefix(network: nn.Module):

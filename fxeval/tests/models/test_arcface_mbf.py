@@ -20,7 +20,7 @@ STAGES = {
     6: (256, 512, 256, 2, 0),
     7: (256, 256, 256, 1, 2),
 }
-# first values of the embedding that the original's own classes give with the same weights
+# First values of the embedding that the original implementation gives with the same weights.
 ORIGINAL = [0.262691, -0.151574, -0.053397, -0.476729, -0.259359]
 
 
@@ -56,7 +56,7 @@ def enumerated() -> Shapes:
 
 
 def narrowed(net: Arithmetic, name: str, x: torch.Tensor, stride: int) -> torch.Tensor:
-    """A bottleneck by functions."""
+    """A bottleneck in plain functions."""
     first, second, third = (f"{name}.layers.{index}.layers" for index in range(3))
     x = net.norm(f"{first}.1", net.conv(f"{first}.0", x))
     x = net.prelu(f"{first}.2", x)
@@ -66,7 +66,7 @@ def narrowed(net: Arithmetic, name: str, x: torch.Tensor, stride: int) -> torch.
 
 
 def embedded(net: Arithmetic, images: torch.Tensor) -> torch.Tensor:
-    """The network by functions, from the published order of operations."""
+    """The network in plain functions, from the published order of operations."""
     x = (images.double() * 255 - 127.5) / 127.5
     for name, stride, groups in (("layers.0.layers", 2, 1), ("layers.1.layers", 1, 64)):
         x = net.norm(f"{name}.1", net.conv(f"{name}.0", x, stride, 1, groups))
@@ -101,7 +101,7 @@ def test_figures_are_those_measured_on_the_original(network: nn.Module):
     assert sum(parameter.numel() for parameter in network.parameters()) == 2_059_520
     found = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
     assert len(found) == 2 + 3 * (3 + 4 + 6 + 2) + 2
-    # 64 groups of two, where a depth-wise convolution would have 128
+    # 64 groups of two channels; a depth-wise convolution would have 128 groups.
     assert network.layers[1].layers[0].weight.shape == (128, 2, 3, 3)
     assert network.layers[1].layers[0].groups == 64
 
@@ -112,7 +112,7 @@ def test_layers_to_hook_have_the_published_names_and_sizes(network: nn.Module):
     halved = [(128, 56, 56)] * 2 + [(128, 28, 28)] * 2 + [(256, 14, 14)] * 2 + [(256, 7, 7)] * 2
     assert [size[f"layers.{index}"] for index in range(8)] == halved
     assert size["conv_sep.layers.0"] == (512, 7, 7)
-    assert size["features.layers.0.layers.0"] == (512, 1, 1)  # no place left
+    assert size["features.layers.0.layers.0"] == (512, 1, 1)  # one place: no spatial extent is left
     found = [one.name for one in convolutions(layers)]
     assert found[-2:] == ["layers.7.layers.1.layers.2.layers.0", "conv_sep.layers.0"]
     assert len(found) == 48

@@ -49,7 +49,7 @@ def test_the_noise_image_has_its_golden_embedding(model: TorchFaceModel):
     generator = np.random.Generator(np.random.PCG64(0))
     image = generator.integers(0, 256, (150, 150, 3), np.uint8)
     embedding = embed_pixels(model, image[None])[0]
-    rounding = allowance(2 * terms_of(model.module))  # of both: the golden length was rounded too
+    rounding = allowance(2 * terms_of(model.module))  # the golden length was rounded too
     assert np.linalg.norm(embedding) == pytest.approx(1.2808069, rel=rounding)
     expected = [-0.0922, 0.0842, 0.0432, -0.0117, -0.1569]
     assert_printed(torch.from_numpy(embedding), expected, 4, model.module)
@@ -93,7 +93,7 @@ def test_an_odd_shortcut_is_padded_with_zeros_at_the_end(side: int):
     block = dlib_resnet.Block(2, 3, halves=True).eval()
     x = torch.rand(1, 2, side, side) + 1
     for parameter in block.conv2.parameters():
-        parameter.data.zero_()  # the convolutions give nothing: only the shortcut is left
+        parameter.data.zero_()  # the convolutions give 0, so only the shortcut is left
     pooled = torch.nn.functional.avg_pool2d(x, 2)
     result = block(x)
     assert result.shape == (1, 3, side // 2, side // 2)
@@ -179,7 +179,7 @@ def test_nan_weights_and_trailing_bytes_are_refused(dat: bytes):
 
 def test_another_file_is_refused_by_its_digest(dat: bytes, tmp_path: Path):
     (tmp_path / "x.dat").write_bytes(dat[:-1] + bytes([dat[-1] ^ 1]))
-    with pytest.raises(ModelContractError, match=r"x\.dat: SHA-256 5553"):
+    with pytest.raises(ModelContractError, match=r"x\.dat: expected SHA-256 5553"):
         load_dlib_resnet(tmp_path / "x.dat")
 
 
@@ -221,7 +221,7 @@ def test_core_pairs_are_told_apart(model: TorchFaceModel, data_root: Path, tmp_p
         for line in (data_root / "pairs" / "core_pairs.txt").read_text().splitlines()
         if not line.startswith("#")
     ]
-    # 100 of each kind, in LFW's own format
+    # 100 pairs of each kind, in LFW's own format
     mated = [row for row in rows if row[2] == "1"][:100]
     nonmated = [row for row in rows if row[2] == "0"][:100]
     lines = ["1\t100"]

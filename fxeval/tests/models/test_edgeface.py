@@ -1,4 +1,4 @@
-"""EdgeFace: golden embeddings, each block against loops, layers, and what explainers make of it."""
+"""EdgeFace: golden embeddings, each block compared with loops, its layers, and explanations."""
 
 import math
 import subprocess
@@ -41,7 +41,7 @@ def on_meta(name: str) -> edgeface.EdgeFace:
 
 
 def made_up(name: str) -> edgeface.EdgeFace:
-    """A network with weights that are noise, the same on every machine."""
+    """A network with random weights, the same on every machine."""
     network = FACTORIES[name]().eval()
     with torch.no_grad():
         for index, (key, parameter) in enumerate(network.named_parameters()):
@@ -108,7 +108,7 @@ def test_made_up_weights_have_the_embedding_they_had_when_the_golden_ones_were_m
     network = made_up(name)
     with torch.inference_mode():
         embedding = network(chequered())[0]
-    rounding = allowance(2 * terms_of(network))  # of both: the printed length was rounded too
+    rounding = allowance(2 * terms_of(network))  # the printed length was rounded too
     assert float(embedding.norm()) == pytest.approx(length, rel=rounding)
     assert_printed(embedding, first, 6, network)
 
@@ -195,7 +195,7 @@ def perceptron(x: Tensor, layers: nn.Sequential) -> Tensor:
 
 
 def by_channel(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """(C, h, w), each channel with its own kernel, zeros around."""
+    """Convolution of (C, h, w), each channel with its own kernel, zero padding."""
     out = torch.zeros_like(x)
     half = conv.kernel_size[0] // 2
     for c, i, j in np.ndindex(*x.shape):

@@ -1,4 +1,4 @@
-"""From a card to a model: every step of trust, and what is refused at it."""
+"""From a card to a model: every check, and the cards that each one refuses."""
 
 import copy
 import hashlib
@@ -32,7 +32,7 @@ REAL = sorted(path.stem for path in CARDS.glob("*.yaml") if path.stem != "mini_r
 
 
 class Net(nn.Module):
-    """Knows nothing of fxeval: wants BGR, returns a pair."""
+    """User code's network: expects BGR and returns a pair."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def net():
 
 @pytest.fixture(autouse=True)
 def own_code(monkeypatch):
-    """The module that cards of these tests name: ``acme:make``."""
+    """The module that the cards in these tests name: ``acme:make``."""
     module = types.ModuleType("acme")
 
     def broken():
@@ -95,7 +95,7 @@ TERMS = 27 + 6 + 7 * 9  # of the convolution and the linear layer of Net, and of
 
 
 def by_hand(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """In float64."""
+    """Embeddings in float64."""
     mean = torch.tensor([100.0, 110.0, 120.0], dtype=torch.float64).reshape(1, 3, 1, 1)
     with torch.no_grad():
         return copy.deepcopy(net).double()((images.double().flip(1) * 255 - mean) / 128)
@@ -161,7 +161,9 @@ def test_weights_behind_a_prefix_are_recognised(write, net):
     state = {f"module.net.{name}": value for name, value in net.state_dict().items()}
     whole = state | {"module.head.weight": torch.ones(2, 2)}
     card = write(safetensors.torch.save(whole), f"architecture: acme:make\n{FREE}")
-    with pytest.raises(ModelContractError, match=r"They fit behind 'module\.net\.': say 'state: "):
+    with pytest.raises(
+        ModelContractError, match=r"without the prefix 'module\.net\.': set 'state: "
+    ):
         load_card(card)
     at = "state: {prefix: module.net.}\n"
     card = write(safetensors.torch.save(whole), f"architecture: acme:make\n{at}{FREE}")
@@ -214,7 +216,7 @@ def test_a_flipped_bit_is_refused_before_anything_is_parsed(own_card: Path, at: 
     data = bytearray(weights.read_bytes())
     data[at] ^= 16
     weights.write_bytes(data)
-    with pytest.raises(ModelContractError, match=r"acme\.safetensors: SHA-256 .* expected, got"):
+    with pytest.raises(ModelContractError, match=r"acme\.safetensors: expected SHA-256 .*, got"):
         load_card(own_card)
 
 
@@ -258,7 +260,7 @@ def test_a_normalisation_that_is_written_into_the_network_cannot_be_changed(writ
     weights = (CARDS / "mini_resnet.safetensors").read_bytes()
     for line in ("mean: 0\n", "colour: BGR\n"):
         card = write(weights, f"architecture: mini_resnet\n{line}")
-        with pytest.raises(ModelContractError, match="mini_resnet normalises with RGB"):
+        with pytest.raises(ModelContractError, match="mini_resnet always normalises with RGB"):
             load_card(card)
     same = write(weights, "architecture: mini_resnet\nmean: 127.5\ncolour: RGB\n")
     assert load_card(same).name == "acme"
@@ -267,12 +269,12 @@ def test_a_normalisation_that_is_written_into_the_network_cannot_be_changed(writ
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("acme:broken", "cannot be made: ValueError: no licence key"),
-        ("acme:junk", "a torch.nn.Module expected, got int"),
-        ("acme:value", "cannot be made: TypeError"),
-        ("acme:leaving", "cannot be made: SystemExit"),
-        ("acme:gone", "cannot be made: AttributeError"),
-        ("acme_of_nobody:make", "cannot be made: ModuleNotFoundError"),
+        ("acme:broken", "cannot be built: ValueError: no licence key"),
+        ("acme:junk", "expected a torch.nn.Module, got int"),
+        ("acme:value", "cannot be built: TypeError"),
+        ("acme:leaving", "cannot be built: SystemExit"),
+        ("acme:gone", "cannot be built: AttributeError"),
+        ("acme_of_nobody:make", "cannot be built: ModuleNotFoundError"),
     ],
 )
 def test_own_code_that_makes_no_network_is_refused(write, net, factory: str, message: str):
@@ -285,7 +287,7 @@ def test_own_code_that_makes_no_network_is_refused(write, net, factory: str, mes
 def test_a_network_that_embeds_all_alike_is_refused(write, net):
     state = {k: torch.zeros_like(v) if "fc.weight" in k else v for k, v in net.state_dict().items()}
     card = write(safetensors.torch.save(state), f"architecture: acme:make\n{FREE}")
-    with pytest.raises(ModelContractError, match="two different images got the same embedding"):
+    with pytest.raises(ModelContractError, match="expected different embeddings of two different"):
         load_card(card)
 
 

@@ -16,7 +16,7 @@ from fxeval.tests.published import Arithmetic, Shapes, batch_norm, convolution
 from fxeval.tests.rounding import assert_rounded, terms_of
 
 # Convolutions by name: before, after, kernel (height, width), stride, padding (height, width).
-# A branch that is a row of several numbers them.
+# The units of a branch with several are numbered.
 Unit = tuple[int, int, tuple[int, int], int, tuple[int, int]]
 ONE, THREE, NONE, SAME = (1, 1), (3, 3), (0, 0), (1, 1)
 STEM: dict[str, Unit] = {
@@ -69,7 +69,7 @@ RESIDUALS = [
     *((f"repeat_3.{index}", BLOCK8, 384, 1792, 0.20) for index in range(5)),
     ("block8", BLOCK8, 384, 1792, 1.0),
 ]
-# first values of the embedding that the original's own classes give with the same weights
+# First values of the embedding that the original implementation gives with the same weights.
 ORIGINAL = [0.012406, -0.119831, 0.005261, 0.007464, 0.029158]
 
 
@@ -93,7 +93,7 @@ def convolved(net: Arithmetic, name: str, one: Unit, x: torch.Tensor) -> torch.T
 
 
 def branches(net: Arithmetic, name: str, block: dict[str, Unit], x: torch.Tensor) -> torch.Tensor:
-    """The outputs of all branches, joined; of a branch, each unit follows the one before."""
+    """The concatenated outputs of all branches; a branch is a sequence of units."""
     outputs: dict[str, torch.Tensor] = {}
     for part, one in block.items():
         branch = part.partition(".")[0]
@@ -112,7 +112,7 @@ def reduced(net: Arithmetic, name: str, block: dict[str, Unit], x: torch.Tensor)
 
 
 def embedded(net: Arithmetic, images: torch.Tensor) -> torch.Tensor:
-    """The network by functions, from the published order of operations."""
+    """The network in plain functions, from the published order of operations."""
     x = (images.double() * 255 - 127.5) / 128
     for name, one in STEM.items():
         if name == "conv2d_3b":
@@ -171,7 +171,7 @@ def test_the_whole_network_is_the_published_arithmetic(network: nn.Module):
     expected = embedded(Arithmetic(network.state_dict(), eps=1e-3), images)
     with torch.no_grad():
         assert_rounded(network(images), expected, terms=terms_of(network))
-    # control: with torch's own eps it would be another network
+    # Control: with torch's own eps it would be another network.
     other = embedded(Arithmetic(network.state_dict()), images)
     assert (other - expected).abs().max() > 1e-4
 
@@ -190,7 +190,7 @@ def test_a_block_is_the_published_arithmetic(network: nn.Module, index: int):
     with torch.no_grad():
         got = network.get_submodule(name)(x)
     assert_rounded(got, expected, terms=terms_of(network.get_submodule(name)))
-    assert bool((got < 0).any()) == (name == "block8")  # only there nothing is cut off
+    assert bool((got < 0).any()) == (name == "block8")  # only block8 has no activation
 
 
 def test_the_embedding_is_the_last_batch_norm_at_length_one(network: nn.Module):

@@ -26,7 +26,7 @@ MEASURED = {
     "iresnet50": (43_590_848, 475, 53),
     "iresnet100": (65_156_160, 925, 103),
 }
-# first values of the embedding that the original's own classes give with the same weights
+# First values of the embedding that the original implementation gives with the same weights.
 ORIGINAL = [0.67312, 0.779193, 1.857741, -0.187691, -0.921332]
 
 
@@ -59,7 +59,7 @@ def block(net: Arithmetic, name: str, x: torch.Tensor, stride: int) -> torch.Ten
 
 
 def embedded(net: Arithmetic, images: torch.Tensor) -> torch.Tensor:
-    """IResNet-18 by functions, from the published order of operations."""
+    """IResNet-18 in plain functions, from the published order of operations."""
     x = (images.double() * 255 - 127.5) / 127.5
     x = net.prelu("prelu", net.norm("bn1", net.conv("conv1", x, padding=1)))
     for stage in range(1, 5):
@@ -110,7 +110,7 @@ def test_layers_to_hook_have_the_published_names_and_sizes(name: str):
     assert found[-2:] == [f"{last}.conv1", f"{last}.conv2"]
     assert size[f"{last}.conv1"] == size[f"{last}.conv2"] == (512, 7, 7)
     assert len(found) == MEASURED[name][2] - 4
-    assert size["layer1.0.conv1"] == (64, 112, 112)  # the stride is in the second one
+    assert size["layer1.0.conv1"] == (64, 112, 112)  # the second convolution has the stride
     assert size["layer1.0.conv2"] == (64, 56, 56)
 
 
@@ -127,7 +127,7 @@ def test_the_whole_network_is_the_published_arithmetic(network: nn.Module):
     expected = embedded(Arithmetic(network.state_dict()), images)
     with torch.no_grad():
         assert_rounded(network(images), expected, terms=terms_of(network))
-    # control: without the activations in its blocks it would be another network
+    # Control: without the activations in its blocks it would be another network.
     other = {
         key: torch.ones_like(value) if key.endswith("prelu.weight") else value
         for key, value in network.state_dict().items()
@@ -151,7 +151,7 @@ def test_a_block_is_the_published_arithmetic(before: int, after: int, stride: in
     expected = block(net, "b", x.double(), stride)
     with torch.no_grad():
         assert_rounded(module(x), expected, terms=terms_of(module))
-    assert expected.min() < 0 < expected.max()  # nothing is cut off after the sum
+    assert expected.min() < 0 < expected.max()  # no activation after the sum
     assert expected.shape == (2, after, 8 // stride, 8 // stride)
 
 

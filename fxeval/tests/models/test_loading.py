@@ -1,4 +1,4 @@
-"""From weight files to models."""
+"""Weight files that become models."""
 
 import os
 from dataclasses import replace
@@ -23,7 +23,7 @@ from fxeval.models.loading import (
 
 
 class Tiny(nn.Module):
-    """The mean of each channel, mixed."""
+    """A linear layer on the mean of each channel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,13 +77,15 @@ def test_a_randomised_copy_keeps_all_but_module_and_digest():
     assert copy.traits == ModelTraits()
     scripted = ModelTraits(has_layers=False, card=CardFacts(), runtime="torch")
     copy = with_module(replace(model, traits=scripted), other, digest="x")
-    assert copy.traits == ModelTraits(has_layers=False)  # its weights are nobody's
+    assert copy.traits == ModelTraits(has_layers=False)  # the card does not describe its weights
 
 
 def test_another_digest_is_refused_before_the_file_is_parsed(tmp_path: Path):
     path = tmp_path / "evil.safetensors"
     path.write_bytes(b"not safetensors at all")
-    with pytest.raises(ModelContractError, match=r"evil\.safetensors: SHA-256 0000.* got [0-9a-f]"):
+    with pytest.raises(
+        ModelContractError, match=r"evil\.safetensors: expected SHA-256 0000.* got [0-9a-f]"
+    ):
         read_weights(path, "0" * 64)
 
 
@@ -103,7 +105,7 @@ def test_a_missing_file_is_named(tmp_path: Path):
 def test_what_is_no_plain_file_is_refused_unread(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
     for name in ("pipe", "."):
-        with pytest.raises(ModelContractError, match="no plain file"):
+        with pytest.raises(ModelContractError, match="expected a regular file"):
             read_weights(tmp_path / name)
 
 
@@ -145,7 +147,7 @@ class Constant(nn.Module):
     ("module", "message"),
     [
         (Constant(0.0), "length > 0"),
-        (Constant(2.0), "the same embedding"),
+        (Constant(2.0), "got the same"),
         (Constant(float("nan")), "NaN"),
         (nn.Linear(7, 3), "cannot embed"),
         (nn.Flatten(0), "must return"),

@@ -113,7 +113,7 @@ def test_normalisation_is_part_of_the_network():
     network.stem.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     image = torch.linspace(0, 1, 3 * 112 * 112).reshape(1, 3, 112, 112)
     network(image)
-    # Five values or results are rounded, of up to 2, where up to 1 is left.
+    # Five roundings of values up to 2, for a result of up to 1.
     assert_rounded(seen[0], (image.double() * 255 - 127.5) / 127.5, terms=5, scale=2)
 
 

@@ -45,7 +45,7 @@ def crops(golden) -> Tensor:
 def real(data_root: Path) -> TorchFaceModel:
     path = data_root / "weights" / "mobilefacenet_ms1m.safetensors"
     network = mobilefacenet_ms1m()
-    # The file leaves out how many batches each batch norm has seen.
+    # The file leaves out the number of batches that each batch norm has seen.
     counters = {k: v for k, v in network.state_dict().items() if k.endswith("_tracked")}
     fill_module(network, counters | load_file(path), str(path))
     return model_of(network)
@@ -66,7 +66,7 @@ def seeded() -> TorchFaceModel:
 
 
 def plain(state: dict[str, Tensor], images: Tensor) -> Tensor:
-    """In float64, without a module: what the published description says."""
+    """The published description in float64, without a module."""
     state = {name: value.double() for name, value in state.items()}
 
     def norm(x: Tensor, name: str) -> Tensor:

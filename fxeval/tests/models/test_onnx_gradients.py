@@ -1,4 +1,4 @@
-"""ONNX networks as PyTorch modules: that they are the same networks, and can be explained."""
+"""ONNX networks as PyTorch modules: they are the same networks, and can be explained."""
 
 import contextlib
 import sys
@@ -54,7 +54,7 @@ from fxeval.tests.onnx_subjects import (  # noqa: E402
 from fxeval.tests.rounding import assert_rounded, condition_of, terms_of  # noqa: E402
 from fxeval.tests.subjects import ConvNet  # noqa: E402
 
-CONVERTER = {}  # imported beside the stand-in, so out of reach of all other tests
+CONVERTER = {}  # imported next to the stand-in, and not visible to other tests
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def torchvision():
 
 @pytest.fixture(params=REAL)
 def network(request, data_root: Path, torchvision):
-    """A real network: its name, as a module, eight faces, the embeddings it must give."""
+    """A real network: its name, its module, eight faces, and the expected embeddings."""
     data, known, images, expected = real(data_root, request.param)
     known = facts("onnx2torch", known.crop, preprocessing=known.preprocessing)
     return request.param, load_onnx(data, request.param, known), images, expected
@@ -87,7 +87,7 @@ def test_real_networks_give_the_embeddings_that_were_measured(network):
     assert isinstance(model, FaceModel)
     assert isinstance(model, ConvertedFaceModel)
     assert model.traits.runtime.startswith("onnx2torch ")
-    # What was measured was rounded too.
+    # The measured values were rounded too.
     assert_rounded(model.embed(images), expected, terms=2 * terms_of(model.module))
 
 
@@ -122,7 +122,7 @@ def test_real_networks_can_be_randomised_whole(network):
     with torch.no_grad():
         spread = embedding_spread(redrawn(images))
         assert relative(redrawn(images), model.module(images)) > 0.1
-    # Without batch norms, which were folded into the convolutions, nothing keeps 27 layers alive.
+    # Its batch norms are folded into the convolutions; without them 27 random layers collapse.
     assert (spread < COLLAPSED_BELOW) == (name == "mobilenetv1_hse_vggface2")
 
 
@@ -175,7 +175,7 @@ def test_a_cam_is_that_of_the_network_that_was_exported(torchvision):
 
 
 class Projection(nn.Module):
-    """Weights that no layer owns: a product of matrices, and a scale."""
+    """Weights outside of layers: a matrix product and a scale."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ def test_what_computes_is_chosen_by_what_is_installed(torchvision, monkeypatch):
 
 
 def take_away(monkeypatch) -> None:
-    """Let onnx2torch not be importable."""
+    """Make onnx2torch unimportable."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "onnx2torch"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torchvision", None)

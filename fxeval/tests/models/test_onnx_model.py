@@ -1,4 +1,4 @@
-"""Face models in ONNX as black boxes, held against the networks they were exported from."""
+"""Face models in ONNX as black boxes, compared with the networks they were exported from."""
 
 import json
 import math
@@ -49,7 +49,7 @@ def noise(n: int, size=SIZE, seed: int = 0):
 
 
 def relative(found, expected) -> float:
-    """The largest difference, of the largest embedding's length."""
+    """The largest difference, relative to the length of the longest embedding."""
     found, expected = torch.as_tensor(found), torch.as_tensor(expected)
     return float((found - expected).abs().max() / expected.norm(dim=1).max())
 
@@ -71,7 +71,7 @@ def products(data: bytes) -> int:
 def test_real_networks_give_the_embeddings_that_were_measured(data_root: Path, name: str):
     data, known, images, expected = real(data_root, name)
     model = load_onnx(data, f"{name}.onnx", known)
-    # What was measured was rounded too.
+    # The measured values were rounded too.
     assert_rounded(model.embed(images), expected, terms=2 * products(data))
 
 
@@ -193,7 +193,7 @@ class Maps(nn.Module):
 
 @pytest.mark.parametrize(
     ("network", "words"),
-    [(Random(), "depend"), (Constant(), "same embedding"), (Maps(), "must return")],
+    [(Random(), "depend"), (Constant(), "got the same"), (Maps(), "must return")],
 )
 def test_a_network_that_is_not_alive_is_refused(network: nn.Module, words: str):
     with pytest.raises(ModelContractError, match=words):
@@ -216,7 +216,7 @@ def test_as_many_threads_as_torch_has():
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[TorchFaceModel, FaceModel]:
-    """The shipped network, and what it is in ONNX."""
+    """The shipped network, and its export to ONNX."""
     path = next(DATA.rglob("mini_resnet.safetensors"))
     network = MiniResNet()
     fill_module(network, safetensors.torch.load(path.read_bytes()), str(path))
@@ -245,7 +245,7 @@ def test_the_shipped_network_embeds_alike_in_either_runtime(trained, faces):
     "explainer", [SRISE(masks=40), CorrRISE(masks=40)], ids=["srise", "corrrise"]
 )
 def test_black_box_maps_agree_in_either_runtime_within_the_second_tier(trained, faces, explainer):
-    """Tolerances of similarity, map and most salient tenth: certification.md 5.3, T2."""
+    """Checks similarities, maps and their most salient tenths, as between two machines."""
     probes, references = faces
     maps, similarities = [], []
     for model in trained:

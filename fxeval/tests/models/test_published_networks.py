@@ -1,4 +1,4 @@
-"""What every network of published shape must do: load, normalise, be explained, be randomised."""
+"""Common behaviour of all published networks: loading, input, explanation, randomisation."""
 
 import importlib
 import inspect
@@ -37,7 +37,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Case:
-    """A network, its crop, its first convolution, and how it was trained to see pixels."""
+    """A network, its crop, its first convolution, and its preprocessing."""
 
     factory: Callable[..., nn.Module]
     crop: Crop
@@ -81,7 +81,7 @@ class _SeenError(Exception):
 
 
 def seen_by(module: nn.Module, first: str, images: torch.Tensor) -> torch.Tensor:
-    """Return what reaches a network's first convolution."""
+    """Return the input of a network's first convolution."""
 
     def stop(_module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         raise _SeenError(inputs[0])
@@ -99,12 +99,12 @@ def test_all_grey_levels_are_normalised_as_published(case: Case, model: TorchFac
     levels = torch.arange(256).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
     expected = (levels.double() - case.mean) / case.std
     got = seen_by(model.module, case.first, levels.float() / 255)
-    # Five values or results are rounded, of up to 2, where up to 1 is left.
+    # Five roundings of values up to 2, for a result of up to 1.
     assert_rounded(got, expected, terms=5, scale=2)
 
 
 def test_channels_come_in_the_published_order(case: Case, model: TorchFaceModel):
-    image = torch.tensor([1.0, 0.5, 0.0]).reshape(1, 3, 1, 1).expand(1, 3, 4, 4)  # red most
+    image = torch.tensor([1.0, 0.5, 0.0]).reshape(1, 3, 1, 1).expand(1, 3, 4, 4)  # mostly red
     got = seen_by(model.module, case.first, image)[0, :, 0, 0]
     red, blue = (255 - case.mean) / case.std, -case.mean / case.std
     expected = [blue, 0, red] if case.is_bgr else [red, 0, blue]
@@ -114,7 +114,7 @@ def test_channels_come_in_the_published_order(case: Case, model: TorchFaceModel)
 def test_another_preprocessing_replaces_the_published_one(case: Case):
     other = Preprocessing("RGB", (0, 0, 0), (1, 1, 1))
     with torch.device("meta"):
-        case.factory(other)  # builds without memory
+        case.factory(other)  # allocates no memory
     module = built(case.factory, other)
     image = published.noise("one", (1, 3, 4, 4))
     assert_rounded(seen_by(module, case.first, image), image.double() * 255, terms=1)

@@ -389,7 +389,7 @@ class Wrong(torch.nn.Module):
     ("answer", "message"),
     [
         (lambda x: torch.ones(len(x), 4), "two different images"),
-        (lambda x: x.flatten(1)[:, :4] * 0, "length > 0 expected"),
+        (lambda x: x.flatten(1)[:, :4] * 0, "expected embeddings with length > 0"),
         (lambda x: x.flatten(1) * torch.nan, "NaN"),
         (lambda x: x, r"\(2, D\)"),
     ],
@@ -406,7 +406,7 @@ def test_embed_and_module_must_agree(bench):
             return super().embed(images * 255)
 
     model = Two(ConvNet().eval())
-    with pytest.raises(ModelContractError, match="must agree"):
+    with pytest.raises(ModelContractError, match="differ, so that gradient explainers"):
         ready(bench, CELL, Subjects(model, Mean(), Memory()))
 
 
