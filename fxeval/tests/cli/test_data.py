@@ -65,7 +65,7 @@ def test_without_a_usable_image_the_exit_code_says_so(folder):
         (["faces", "out", "--detector", "missing.onnx"], "missing.onnx: cannot be read"),
         (["faces", "out", "--detector", "a.csv"], "SHA-256 of a known YuNet"),
         (["faces", "out", "--detector", "a.csv", "--confidence", "7"], "confidence"),
-        (["faces", "out", "--landmarks", "faces"], "expected a regular file"),
+        (["faces", "out", "--landmarks", "faces"], "expected a file, got a folder"),
         (["faces", "out", "--landmarks", "a.csv", "--crop", "none\x1b"], r"got 'none\\x1b'"),
         (["faces", "faces/out", "--landmarks", "a.csv"], "nor is inside it"),
         (["missing", "out", "--landmarks", "a.csv"], "expected a folder of images"),
