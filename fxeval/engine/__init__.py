@@ -1,1 +1,1 @@
-"""What every cell shares: forward passes, maps, the rows of a pair list, costs."""
+"""Work that all cells share: forward passes, maps, the rows of a pair list, costs."""

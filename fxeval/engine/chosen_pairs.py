@@ -1,4 +1,4 @@
-"""From a pair source to the rows that are measured, one function a kind, and their images."""
+"""Chooses the rows of a pair source that are measured, and loads their images."""
 
 import hashlib
 from collections import Counter
@@ -13,11 +13,10 @@ from fxeval.seeding import seed_of
 
 
 def chosen_rows(listing: PairListing, n: int | None, seed: int, name: str) -> list[int]:
-    """Choose n mated pairs, as many different identities as there are before any comes again.
+    """Choose n mated pairs; no identity comes twice before every identity has come once.
 
-    Rows that the list sets aside are not chosen.
-
-    The choice depends on the suite's seed and the image ids alone.
+    Rows that the list sets aside are not chosen. The choice depends on the suite's seed and the
+    image ids alone.
 
     Raises:
         DataContractError: If the list holds fewer mated pairs.
@@ -27,8 +26,8 @@ def chosen_rows(listing: PairListing, n: int | None, seed: int, name: str) -> li
     wanted = len(mated) if n is None else n
     if wanted > len(mated) or not mated:
         text = (
-            f"pairs '{name}': {max(wanted, 1)} mated pairs asked for, the list holds {len(mated)}. "
-            "Lower n or bring more pairs."
+            f"pairs '{name}': expected at least {max(wanted, 1)} mated pairs, the list holds "
+            f"{len(mated)}. Lower n or use more pairs."
         )
         raise DataContractError(text, public=text)
     mated.sort(key=lambda row: seed_of(seed, "pick", listing.probe[row], listing.reference[row]))
@@ -43,15 +42,14 @@ def chosen_rows(listing: PairListing, n: int | None, seed: int, name: str) -> li
 def whole_rows(listing: PairListing, n: int | None, seed: int, name: str) -> list[int]:
     """Choose all rows of n people, by the suite's seed and their images; all people if n is None.
 
-    Rows that the list sets aside are not chosen, and pairs of a chosen person with another one are
-    only if that one is chosen too.
+    Rows that the list sets aside are not chosen. A pair of two people is chosen only if both are.
 
     Raises:
         DataContractError: If the list holds fewer people.
     """
     aside = listing.set_aside or ("",) * len(listing)
     rows = [row for row in range(len(listing)) if not aside[row]]
-    first: dict[str, int] = {}
+    first: dict[str, int] = {}  # a person's smallest draw: people are chosen in this order
     for row in rows:
         for who, image in (
             (listing.probe_identity[row], listing.probe[row]),
@@ -61,8 +59,8 @@ def whole_rows(listing: PairListing, n: int | None, seed: int, name: str) -> lis
             first[who] = min(draw, first.get(who, draw))
     if not first or (n or 0) > len(first):
         raise DataContractError(
-            f"pairs '{name}': {max(n or 1, 1)} people asked for, the list holds {len(first)}. "
-            "Lower n or bring more pairs."
+            f"pairs '{name}': expected at least {max(n or 1, 1)} people, the list holds "
+            f"{len(first)}. Lower n or use more pairs."
         )
     chosen = set(sorted(first, key=first.__getitem__)[:n])
     return [
@@ -76,7 +74,7 @@ def checked_images(source: PairSource, ids: Sequence[str], crop: Crop) -> Tensor
     """Return (M, 3, H, W) uint8 images of a source.
 
     Raises:
-        DataContractError: If the source breaks its promise or an image can't be read.
+        DataContractError: If the source returns other images, or an image can't be read.
     """
     images = source.images(ids, crop)
     expected = (len(ids), 3, *crop.size)
@@ -93,7 +91,7 @@ def load_pairs(source: PairSource, listing: PairListing, crop: Crop) -> Pairs:
     """Read the distinct images of a listing in a crop.
 
     Raises:
-        DataContractError: If the source breaks its promise or an image can't be read.
+        DataContractError: If the source returns other images, or an image can't be read.
     """
     ids = list(dict.fromkeys([*listing.probe, *listing.reference, *listing.contrast]))
     images = checked_images(source, ids, crop)
@@ -116,7 +114,7 @@ def load_pairs(source: PairSource, listing: PairListing, crop: Crop) -> Pairs:
 
     return Pairs(
         name=source.name,
-        images=images.clone(),  # a source may use its buffer again
+        images=images.clone(),  # a source may reuse its buffer
         image_ids=tuple(ids),
         image_digests=tuple(hashlib.sha256(i.numpy().tobytes()).hexdigest() for i in images),
         probe=rows(listing.probe, place),

@@ -14,13 +14,12 @@ from fxeval.engine.forward_pool import ForwardPool
 
 @dataclass
 class Cost:
-    """What some maps cost when they were made.
+    """The cost of making some maps.
 
     Attributes:
-        forwards: Images that passed the network forwards; embeddings that were still in memory cost
-            none.
-        backwards: Images that passed it backwards, once for every backward pass of the output. The
-            passes of excitation backprop are its own and in its diagnostics.
+        forwards: Images in forward passes; embeddings that were still in memory cost nothing.
+        backwards: Images in backward passes, once for every backward pass of the output. Excitation
+            backprop has passes of its own kind, which its diagnostics count.
         seconds: Wall time.
     """
 
@@ -34,8 +33,8 @@ def metered(module: nn.Module | None, pool: ForwardPool) -> Iterator[Cost]:
     """Count while open.
 
     Args:
-        module: The network; None for a black box, of which only pooled passes are known.
-        pool: Counts its own passes.
+        module: The network; None for a black box, for which only pooled passes are known.
+        pool: The pool, which counts its own passes.
     """
     cost = Cost()
     started, before = time.perf_counter(), pool.forwards
@@ -47,7 +46,7 @@ def metered(module: nn.Module | None, pool: ForwardPool) -> Iterator[Cost]:
     def on_forward(_module: nn.Module, _inputs: tuple[Any, ...], output: object) -> None:
         if not isinstance(output, Tensor) or not output.ndim:
             return
-        if not pool.is_embedding:
+        if not pool.is_embedding:  # the pool adds its own passes at the end
             cost.forwards += len(output)
         if output.requires_grad:
             output.register_hook(on_backward)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Asks an explainer for maps, trusts nothing, and loses no pair to another's fault."""
+"""Asks an explainer for maps, checks them, and confines a fault to the pairs that cause it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,7 +50,8 @@ class Comparison:
         id: Of each comparison, by content.
         image: (N,) which image is explained.
         against: (N,) which image it is compared with.
-        contrast: (N,) nonmates that the list names; None = they are drawn, if one is needed.
+        contrast: (N,) nonmates that the list names; None = they are drawn if the explainer needs
+            them.
     """
 
     faces: Faces
@@ -75,9 +76,9 @@ def explain(
     """Return the explainer's map of the image of every comparison.
 
     Comparisons are handed over in groups of ``ROWS_AT_ONCE``. If a group fails, its pairs are asked
-    for one by one, so that only those at fault get a broken state. The model is put back after each
-    call, and the pairs of a call that changed it are marked ``model_changed``. Modes that hold for
-    the whole process (gradients, default dtype, threads, numpy's errors) are put back, too.
+    for one by one, so that only those at fault get a broken state. The model is restored after each
+    call, and the pairs of a call that changed it are marked ``model_changed``. Modes of the whole
+    process (gradients, default dtype, threads, numpy's errors) are restored, too.
 
     An explainer that needs a contrast gets, for each pair, the nonmate that the list names, or else
     the other side's image of another identity of the list; one that needs a gallery gets all images
@@ -88,18 +89,18 @@ def explain(
         model: The model, its ``embed`` through the pool.
         asked: N comparisons.
         seed: The suite's seed; the mask bank depends on it and on the image size alone.
-        progress: Told (pairs done, pairs in all).
-        tell: Told what the explainer's errors say, which ``reasons`` keeps to itself: records are
-            handed on, and what user code says may be anything.
+        progress: Called with (pairs done, pairs in all).
+        tell: Called with the full text of the explainer's errors. ``reasons`` leave it out: records
+            are passed on, and errors of user code may hold anything.
 
     Returns:
         (N, H, W) maps on the CPU, with a state for each.
 
     Raises:
-        ModelContractError: If the model fails on the clean images, or can't be put back.
+        ModelContractError: If the model fails on the clean images, or can't be restored.
         EvidenceError: If the list has no nonmate for an explainer that needs one.
-        ExplainerContractError: If the explainer refuses the first pairs one by one for one and the
-            same reason: it is not set up for this model or these images.
+        ExplainerContractError: If the explainer refuses each of the first pairs for the same
+            reason: it is not set up for this model or these images.
     """
     group = _Group(explainer, model, _Inputs(explainer, model, asked, seed), seed, tell)
     parts: list[SaliencyMaps] = []
@@ -112,10 +113,10 @@ def explain(
 
 
 def why_unsupported(explainer: Explainer, model: FaceModel) -> str | None:
-    """Return why the explainer can't explain this kind of model, by its own word or by its needs.
+    """Return why the explainer can't explain this kind of model, by its needs or its own answer.
 
     Raises:
-        ExplainerContractError: If it can't be asked, answers oddly or changes the model.
+        ExplainerContractError: If ``unsupported`` raises, returns no text, or changes the model.
     """
     needs = traits_of(explainer).needs
     if model.module is None and needs & {"gradients", "layers"}:
@@ -154,7 +155,7 @@ def why_unsupported(explainer: Explainer, model: FaceModel) -> str | None:
 
 
 class _Inputs:
-    """What an explainer is handed for some comparisons."""
+    """The inputs that an explainer gets for some comparisons."""
 
     def __init__(
         self, explainer: Explainer, model: PooledModel, asked: Comparison, seed: int
@@ -172,7 +173,7 @@ class _Inputs:
             self._gallery = model.pool.clean(model, faces)
 
     def clean(self, rows: Tensor) -> tuple[Images, Images]:
-        """Return probes and references; they belong to whoever asks and may be written over."""
+        """Return probes and references, fresh copies that user code may write to."""
         return self._inputs(self._probes[rows]), self._inputs(self._references[rows])
 
     def extra(self, rows: Tensor) -> dict[str, Any]:
@@ -205,7 +206,7 @@ class _Group:
         self.size = inputs.size
         self._refusals: list[ExplainerContractError] = []
         self._custody = Custody(model.module) if model.module is not None else None
-        if self._custody is not None:  # embeddings of a changed model are not remembered
+        if self._custody is not None:  # embeddings of a changed model must not be cached
             self._model = replace(model, changes=self._custody.changes)
 
     def maps(self, rows: Tensor) -> list[SaliencyMaps]:
@@ -222,9 +223,9 @@ class _Group:
             if isinstance(error, _RefusedError) and len(rows) == 1:
                 self._refusals.append(error.refusal)
             is_of_the_model = isinstance(error, ModelContractError)
-        finally:  # an interrupted run hands the model back, too
+        finally:  # an interrupted run restores the model, too
             changes = self._put_back()
-        if fault is not None and is_of_the_model:
+        if fault is not None and is_of_the_model:  # raises if the explainer is not to blame
             self._try_model(rows)
         if changes:
             fault = RowState.MODEL_CHANGED, _advised("; ".join(changes))
@@ -237,7 +238,7 @@ class _Group:
         return [SaliencyMaps(nothing, None, (fault[0],), (fault[1],))]
 
     def check_refusals(self, parts: Sequence[SaliencyMaps]) -> None:
-        """Raise what the explainer itself said if it refused every pair so far alike."""
+        """Raise the explainer's own error if it refused every pair so far for the same reason."""
         n = sum(len(part.states) for part in parts)
         if len(self._refusals) == n and len(set(map(str, self._refusals))) == 1:
             first = self._refusals[0]
@@ -256,14 +257,14 @@ class _Group:
                 )
             except ExplainerContractError as error:
                 raise _RefusedError(error) from error
-        # check_maps copies: the explainer may write its next maps over these.
+        # check_maps copies: the explainer may reuse its buffer for the next maps.
         return check_maps(type(self._explainer).__name__, maps, len(rows), self.size)
 
     def _put_back(self) -> list[str]:
-        """Put the model back, whatever happened to it, and return what did.
+        """Restore the model, and return what had been changed.
 
         Raises:
-            ModelContractError: If it can't be put back.
+            ModelContractError: If it can't be restored.
         """
         if self._custody is None:
             return []
@@ -278,10 +279,10 @@ class _Group:
         return changes
 
     def _try_model(self, rows: Tensor) -> None:
-        """Embed the clean images: an error of the model is the model's only if it comes again.
+        """Embed the clean images: only an error that comes again here is the model's own.
 
         Raises:
-            ModelContractError: If it does.
+            ModelContractError: If the model fails again.
         """
         try:
             for images in self._inputs.clean(rows):
@@ -300,7 +301,7 @@ def _nonmates(asked: Comparison, seed: int) -> Tensor:
         if not len(images):
             raise EvidenceError(
                 f"pairs '{faces.name}': the explainer needs a nonmate, but the list has no other "
-                "identity. Bring pairs of at least two."
+                "identity. Use pairs of at least two identities."
             )
         # By content, so that a row keeps its nonmate when the list's order changes.
         digests = sorted(images.tolist(), key=lambda image: faces.image_digests[image])
@@ -310,7 +311,7 @@ def _nonmates(asked: Comparison, seed: int) -> Tensor:
 
 @contextmanager
 def _modes_kept() -> Iterator[None]:
-    """Run a stranger's code with gradients on, and take back the modes it switches for all."""
+    """Run user code with gradients on, and restore the modes of the process that it changes."""
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     determinism = _determinism()
     with np.errstate(), torch.inference_mode(False), torch.enable_grad():
@@ -320,7 +321,7 @@ def _modes_kept() -> Iterator[None]:
             torch.set_default_dtype(dtype)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
-            # Only if need be: the call alone imports torch's compiler, which takes seconds.
+            # Only if needed: the call imports torch's compiler, which takes seconds.
             if _determinism() != determinism:
                 torch.use_deterministic_algorithms(determinism[0], warn_only=determinism[1])
 
@@ -333,7 +334,7 @@ def _determinism() -> tuple[bool, bool]:
 
 
 class _RefusedError(Exception):
-    """The explainer itself says that it cannot explain what it is given."""
+    """Raised if the explainer itself says that it cannot explain its inputs."""
 
     def __init__(self, refusal: ExplainerContractError) -> None:
         super().__init__(str(refusal))
@@ -341,7 +342,7 @@ class _RefusedError(Exception):
 
 
 def _fault(error: Exception) -> tuple[RowState, str]:
-    """Return the state of a row, and what a record may say of the error."""
+    """Return the state of a row, and the text about the error that a record may hold."""
     if isinstance(error, _RefusedError):
         return RowState.EXPLAINER_RAISED, for_a_record(error.refusal)
     if isinstance(error, ExplainerContractError):
@@ -353,7 +354,7 @@ def _fault(error: Exception) -> tuple[RowState, str]:
 
 
 def _said(error: Exception) -> str:
-    """Return everything that an error says, for whoever runs."""
+    """Return the full text of an error, for the person who runs the suite."""
     if isinstance(error, _RefusedError | ExplainerContractError):
         return str(error)
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

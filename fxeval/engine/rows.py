@@ -1,6 +1,7 @@
-"""The rows of each kind, from loaded pairs and faces: one function a kind.
+"""The rows of each kind, from loaded pairs and faces: one function per kind.
 
-Which image is perturbed, which the map is made from, who is in it, what is asked.
+A row says which image is perturbed, which images its map is made from, whose they are and what is
+asked.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ GENERATION_IMAGES = 2
 """Images of a person that the map of the identity is made from."""
 
 HELD_OUT_IMAGES = 2
-"""Least number of a person's other images: one is perturbed, one is its reference."""
+"""Minimum number of a person's other images: one is perturbed, one is its reference."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +95,7 @@ def identities(pairs: Pairs) -> Table:
     source = torch.cat(
         [made.expand(len(kept), -1) for made, kept in zip(generation, held_out, strict=True)]
     )
+    # The next of the person's held-out images; the last one is compared with the first.
     reference = torch.cat([kept.roll(-1) for kept in held_out])
     rows = Rows(
         kind="identities",
@@ -141,10 +143,10 @@ TABLES: Mapping[RowKind, Callable[[Pairs], Table]] = MappingProxyType(
         "classes": classes,
     }
 )
-"""The function of each kind."""
+"""The function that makes the rows of each kind."""
 
 WHOLE_LISTS: frozenset[RowKind] = frozenset({"pairs", "identities", "classes"})
-"""Kinds whose rows are made from the whole list, not from mated pairs that were chosen of it."""
+"""Kinds whose rows are made from the whole list, not from mated pairs chosen from it."""
 
 
 def _pairs(pairs: Pairs) -> Rows:
@@ -174,8 +176,9 @@ def _parted(faces: Faces) -> tuple[list[Tensor], list[Tensor]]:
             held_out.append(torch.tensor(images[GENERATION_IMAGES:]))
     if not generation:
         raise DataContractError(
-            f"pairs '{faces.name}': nobody has {GENERATION_IMAGES + HELD_OUT_IMAGES} images, which "
-            "maps of identities need. Use a list with more images of each person."
+            f"pairs '{faces.name}': expected people with at least "
+            f"{GENERATION_IMAGES + HELD_OUT_IMAGES} images, which maps of identities need, got "
+            "none. Use a list with more images of each person."
         )
     return generation, held_out
 

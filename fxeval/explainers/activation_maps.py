@@ -1,4 +1,4 @@
-"""The engine of all CAMs: activations of layers, and how an objective pulls at them."""
+"""Common machinery of the CAMs: activations of layers and the gradients of an objective there."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,11 +41,11 @@ ROWS = 16  # pairs in one forward and backward pass
 
 @dataclass(frozen=True)
 class ActivationMaps:
-    """What all CAMs share: layers, one objective, and states of rows; subclasses say the formula.
+    """Base class of the CAMs: layers, one objective and row states; subclasses give the formula.
 
     Attributes:
-        layer: See :func:`fxeval.hooks.layers.resolve`. The maps of several layers are scaled
-            to [0, 1] each and averaged; one that is constant adds nothing.
+        layer: See :func:`fxeval.hooks.layers.resolve`. With several layers, each map is scaled to
+            [0, 1] and the maps are averaged; a constant map contributes nothing.
     """
 
     id: ClassVar[str]
@@ -75,10 +75,10 @@ class ActivationMaps:
     ) -> SaliencyMaps:  # fmt: skip
         """Explain each probe; at most ``ROWS`` pairs pass the model at once.
 
-        A row has no map but the state ``no_gradient`` if the objective is flat (the reference is
-        the probe) or its gradient is zero at all layers. A zero map that the method itself yields
-        stays as it is. Diagnostics: ``negative_activation_share``, in [0, 1], the mean over the
-        layers.
+        A row whose objective is flat (the reference is the probe), or whose gradient is zero at
+        every layer, gets a map of zeros and the state ``no_gradient``. A map of zeros that the
+        formula itself yields stays as it is. Diagnostic ``negative_activation_share``: in [0, 1],
+        the mean over the layers.
 
         Args:
             model: With a module; handed back as it was.
@@ -111,7 +111,7 @@ class ActivationMaps:
                 try:
                     pulled = self._pulled(model, layers, probes[rows], targets.rows(rows))
                 except ExplainerContractError:
-                    if named:  # not looked at before: what is wrong is said with the candidates
+                    if named:  # not checked yet: raises an error that lists the usable layers
                         self.chosen_layers(layers_of(module, probes[:1]))
                     raise
                 parts.append(self._maps(pulled, is_flat[rows], layers, probes.shape[2:]))
@@ -137,7 +137,7 @@ class ActivationMaps:
         return resolve(self.layer, layers, self.id)
 
     def _equal(self, probes: Images, references: Images, contrast: Images | None) -> Tensor:
-        """Say, (N,) bool, where equal images make the objective flat whatever the rounding."""
+        """Return (N,) bool: rows whose images are equal, so that the objective is exactly flat."""
         if self.chosen_objective().name == "arc_softmax":
             return torch.zeros(len(probes), dtype=torch.bool)
         return twins(probes if contrast is None else contrast, references)
@@ -156,7 +156,9 @@ class ActivationMaps:
                     f"{len(taken[layer])} times for {len(images)}. Name another."
                 )
             if min(taken[layer][0].shape[2:]) < 2:
-                raise ExplainerContractError(f"{self.id}: the map of '{layer}' holds no place.")
+                raise ExplainerContractError(
+                    f"{self.id}: expected a map of at least 2 x 2 pixels at layer '{layer}'."
+                )
         check_embeddings(model.name, embeddings, len(images))
         pull = self.chosen_objective().pull(model.similarity, embeddings, targets)
         activations = [taken[layer][0] for layer in layers]
@@ -214,7 +216,8 @@ def upsampled(coarse: Tensor, size: Sequence[int]) -> Maps:
 
 
 def _unit(maps: Maps) -> Tensor:
-    """Scale each (H, W) map to [0, 1] whatever its size; constant ones are 0, broken ones NaN."""
+    """Scale each (H, W) map to [0, 1]; constant maps become 0, broken ones NaN."""
+    # norm01 takes a range below 1e-12 for constant; small gradients must not count as that.
     peaks = maps.abs().amax(dim=(1, 2), keepdim=True)
     scaled, _ = norm01(maps / torch.where(peaks > 0, peaks, 1.0))
     return torch.where(torch.isfinite(peaks), scaled, torch.nan)
@@ -224,7 +227,7 @@ def _unit(maps: Maps) -> Tensor:
 def _cut(
     module: nn.Module, layers: tuple[str, ...], explainer: str
 ) -> Iterator[dict[str, list[Tensor]]]:
-    """Start the graph at the first of some layers while open; yields each layer's activations.
+    """Start the autograd graph at the first of some layers; yields each layer's activations.
 
     Enter it with gradients off: nothing before the first layer is recorded.
     """
@@ -239,7 +242,7 @@ def _cut(
                 )
             torch.set_grad_enabled(True)  # until the caller's no_grad ends
             with torch.inference_mode(False):
-                # Clones on either side: what the network does in place reaches neither.
+                # Clones on both sides: in-place operations of the network must not reach them.
                 kept = output.clone() if output.requires_grad else output.detach().clone()
                 taken[layer].append(kept.requires_grad_())
             return kept.clone()

@@ -1,8 +1,8 @@
-"""Explainers that others wrote, in a line each: functions, captum, pytorch-grad-cam.
+"""Adapters that turn functions, captum and pytorch-grad-cam into explainers, in one line each.
 
-A suite asks for them as for any other, by a fixture that returns ``from_function(f)``,
+A suite uses them like any other explainer, through a fixture that returns ``from_function(f)``,
 ``from_captum(Saliency)`` or ``from_grad_cam(lambda net: GradCAM(net, [net.layer4]))``. fxeval
-imports neither library; what they leave on a network is taken off again.
+imports neither library; hooks and gradients that they leave on a network are removed.
 """
 
 import inspect
@@ -52,13 +52,13 @@ _OPTIONAL = ("generator", "contrast", "gallery")
 def from_function(
     f: Callable[..., Any], *, name: str | None = None, needs: Needs = ()
 ) -> "FunctionExplainer":
-    """Make an explainer of a function ``f(model, probes, references) -> maps``.
+    """Make an explainer from a function ``f(model, probes, references) -> maps``.
 
     Args:
         f: Returns (N, H, W) maps, a tensor or a numpy array, or SaliencyMaps. It may also take
             ``generator``, ``contrast`` and ``gallery``, by name; see ``Explainer.explain``.
-        name: For messages; the function's own if not given.
-        needs: ``gradients`` keeps black boxes away. ``contrast`` and ``gallery`` are added if the
+        name: For messages; the function's own name by default.
+        needs: ``gradients`` excludes black boxes. ``contrast`` and ``gallery`` are added if the
             function has no default for them.
 
     Raises:
@@ -71,7 +71,7 @@ def from_captum(
     make: Make, *, objective: str = "native", reduce: Reduce = "abs_mean",
     arguments: Mapping[str, object] = _NOTHING, needs: Needs = ("gradients",),
 ) -> "CaptumExplainer":  # fmt: skip
-    """Make an explainer of a captum attribution.
+    """Make an explainer from a captum attribution.
 
     ``from_captum(Saliency)``, ``from_captum(IntegratedGradients, arguments={"n_steps": 20})``,
     ``from_captum(lambda f: LayerGradCam(f, f.module.layer4), reduce="positive_sum")``.
@@ -79,18 +79,18 @@ def from_captum(
     Methods that write to the weights need a copy: ``lambda f: LRP(copy.deepcopy(f))``.
 
     Args:
-        make: From a forward function, a :class:`PairObjective`, to a captum attribution.
+        make: Takes a forward function, a :class:`PairObjective`, and returns a captum attribution.
         objective: What is attributed, see ``Objective``.
-        reduce: Of the channels: ``abs_mean``, their mean absolute value; ``positive_sum``, their
-            sum, its negative part kept apart.
-        arguments: Of ``attribute``, by name; tensors go to the model's device.
-        needs: ``{"black_box"}`` for methods that only ask for values, such as ``Occlusion``: the
-            network is then reached through ``embed``, and may be a black box.
+        reduce: How channels are combined: ``abs_mean``, their mean absolute value;
+            ``positive_sum``, their sum, with its negative part kept separately.
+        arguments: Keyword arguments of ``attribute``; tensors are moved to the model's device.
+        needs: ``{"black_box"}`` for methods that only evaluate the function, such as
+            ``Occlusion``: they go through ``embed``, so the model may be a black box.
 
     Raises:
         ExplainerContractError: If an argument is wrong.
     """
-    _check_callable("from_captum", make, "captum.attr.Saliency, not an instance of it")
+    _check_callable("from_captum", make, "captum.attr.Saliency (the class, not an instance)")
     checked = _checked("from_captum", needs)
     return CaptumExplainer(make, objective, reduce, arguments, checked, _name_of(make, "captum"))
 
@@ -98,15 +98,15 @@ def from_captum(
 def from_grad_cam(
     make: Make, *, objective: str = "native", name: str | None = None
 ) -> "GradCamExplainer":
-    """Make an explainer of a method of pytorch-grad-cam.
+    """Make an explainer from a method of pytorch-grad-cam.
 
-    The library cuts negative values and stretches every map to [0, 1]: maps hold an order, no
-    amounts, and a constant map is zero.
+    The library cuts off negative values and scales every map to [0, 1]: only the order of the
+    pixels is meaningful, and a constant map becomes zero.
 
     Args:
-        make: From the network to a method, ``lambda net: GradCAM(net, [net.layer4])``. It is called
-            with ``input_tensor`` and ``targets``, one for each pair.
-        objective: What the targets are, see ``Objective``.
+        make: Takes the network and returns a method: ``lambda net: GradCAM(net, [net.layer4])``.
+            The method is called with ``input_tensor`` and ``targets``, one for each pair.
+        objective: What the targets compute, see ``Objective``.
         name: For messages.
 
     Raises:
@@ -119,7 +119,7 @@ def from_grad_cam(
 def _check_callable(adapter: str, make: object, example: str) -> None:
     if not callable(make):
         raise ExplainerContractError(
-            f"{adapter}: what makes the method expected, such as {example}; got "
+            f"{adapter}: expected a callable that builds the method, e.g. {example}; got "
             f"{type(make).__name__}."
         )
 
@@ -137,7 +137,7 @@ class FunctionExplainer:
 
     @property
     def traits(self) -> ExplainerTraits:
-        """What was declared, and what the function cannot be called without."""
+        """The declared needs, and the arguments that the function requires."""
         required = {name for name, is_required in _taken(self.f, self.name).items() if is_required}
         others = cast("set[Need]", {"contrast", "gallery"} & required)
         return ExplainerTraits(self.declared | others)
@@ -154,13 +154,13 @@ class FunctionExplainer:
         """Ask the function; see ``Explainer.explain``.
 
         Raises:
-            ExplainerContractError: If what it returned are no maps of this size, or if there is a
-                contrast and it takes none.
+            ExplainerContractError: If it does not return maps of this size, or takes no contrast
+                but is given one.
         """
         _require(self, model)
         takes = _taken(self.f, self.name)
         if contrast is not None and "contrast" not in takes:
-            raise refused(self.name, "takes no contrast. Give the function that parameter.")
+            raise refused(self.name, "takes no contrast. Add 'contrast' to its parameters.")
         given = {"generator": generator, "contrast": contrast, "gallery": gallery}
         with torch.inference_mode(False), torch.enable_grad():
             found = self.f(model, probes, references, **{key: given[key] for key in takes})
@@ -171,11 +171,11 @@ class FunctionExplainer:
 
 @dataclass(frozen=True, eq=False)
 class CaptumExplainer:
-    """An attribution of captum's; made by :func:`from_captum`.
+    """A captum attribution; made by :func:`from_captum`.
 
-    A row whose gradient was asked for and is flat has the state ``no_gradient``. Rules that replace
-    gradients layer by layer (DeepLift, LRP) end at the embedding: from there to the objective the
-    plain gradient leads.
+    A row whose gradient was computed and is flat gets the state ``no_gradient``. Rules that replace
+    gradients layer by layer (DeepLift, LRP) apply up to the embedding; from there to the objective
+    the plain gradient is used.
     """
 
     make: Make
@@ -193,7 +193,7 @@ class CaptumExplainer:
 
     @property
     def traits(self) -> ExplainerTraits:
-        """What was declared, and what the objective needs."""
+        """The declared needs, and those of the objective."""
         needs = self.declared | Objective.parse(self.objective, self.name).needs
         return ExplainerTraits(needs, takes_centroids=True)
 
@@ -223,7 +223,7 @@ class CaptumExplainer:
             }
 
             def ask(rows: Tensor) -> Tensor:
-                # It repeats and cuts this tensor as it does the images: rows stay with their pairs.
+                # captum repeats and splits this tensor like the images: each copy keeps its pair.
                 numbers = rows.to(images.device)
                 found = method.attribute(
                     images[rows].requires_grad_(), additional_forward_args=(numbers,), **arguments
@@ -243,7 +243,7 @@ class CaptumExplainer:
             what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise refused(
                 self.name,
-                f"one tensor of attributions ({len(images)}, C, h, w) expected, got {what}. Name a "
+                f"expected one tensor of attributions ({len(images)}, C, h, w), got {what}. Name a "
                 "convolutional layer, and let 'attribute' return nothing but attributions.",
             )
         found = found.detach()
@@ -257,8 +257,8 @@ class CaptumExplainer:
 class GradCamExplainer:
     """A method of pytorch-grad-cam; made by :func:`from_grad_cam`.
 
-    Its hooks, the gradients it leaves on parameters, layers it exchanges and the evaluation mode it
-    switches to are taken back, also after an error.
+    The library's hooks, parameter gradients, replaced layers and switch to evaluation mode are
+    undone, also after an error.
     """
 
     make: Make
@@ -289,8 +289,8 @@ class GradCamExplainer:
         """Explain each probe, ``ROWS`` at a time; see ``Explainer.explain``.
 
         Raises:
-            ExplainerContractError: If the model is a black box, or if what the method returned are
-                no maps of the probes' size.
+            ExplainerContractError: If the model is a black box, or if the method does not return
+                maps of the probes' size.
         """
         _require(self, model)
         with lent_to_library(model.module), torch.inference_mode(False), torch.enable_grad():
@@ -300,7 +300,7 @@ class GradCamExplainer:
 
             def ask(rows: Tensor) -> Tensor:
                 targets = [partial(row_target, comparison, row) for row in torch.split(rows, 1)]
-                # Leaves with gradients: it finds none at a layer behind frozen parameters.
+                # Leaves that need gradients: frozen parameters alone would leave the library none.
                 part = images[rows].requires_grad_()
                 found = method(input_tensor=part, targets=targets)
                 return as_maps(self.name, found, part)
@@ -310,7 +310,7 @@ class GradCamExplainer:
             finally:
                 hooked = getattr(method, "activations_and_grads", None)
                 if hooked is not None:
-                    hooked.release()  # activations, too
+                    hooked.release()  # frees the activations, too
         return comparison.maps(maps)
 
 
@@ -318,7 +318,7 @@ def _comparison(
     explainer: CaptumExplainer | GradCamExplainer, model: FaceModel, probes: Images,
     references: Images, others: tuple[Images | None, Gallery | None],
 ) -> Comparison:  # fmt: skip
-    """Embed what the probes are compared with; ``others`` are contrast and gallery."""
+    """Embed what the probes are compared with; ``others`` is (contrast, gallery)."""
     objective = Objective.parse(explainer.objective, explainer.name)
     is_twin = torch.zeros(len(probes), dtype=torch.bool)
     if others[0] is None and objective.name != "arc_softmax":
@@ -336,9 +336,9 @@ def _require(
 
 
 def _taken(f: Callable[..., Any], name: str) -> dict[str, bool]:
-    """Return which optional keywords a function takes, and whether it insists on them."""
+    """Return which optional keywords a function takes, and whether each is required."""
     if not callable(f):
-        raise refused(name, f"a function expected, got {type(f).__name__}.")
+        raise refused(name, f"expected a function, got {type(f).__name__}.")
     try:
         signature = inspect.signature(f)
     except ValueError:  # some functions written in C
@@ -348,13 +348,13 @@ def _taken(f: Callable[..., Any], name: str) -> dict[str, bool]:
         for one in signature.parameters.values()
         if one.name in _OPTIONAL and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
     }
-    try:
+    try:  # would a call with three positional arguments and these keywords be accepted?
         signature.bind(None, None, None, **dict.fromkeys(named))
     except TypeError as error:
         raise refused(
             name,
-            "a function of (model, probes, references) and, by name, "
-            f"{', '.join(_OPTIONAL)} expected, got {signature} ({error}).",
+            "expected a function of (model, probes, references) and, by name, "
+            f"{', '.join(_OPTIONAL)}; got {signature} ({error}).",
         ) from error
     return {key: one.default is one.empty for key, one in named.items()}
 

@@ -1,4 +1,4 @@
-"""Class activation maps of identities: how much each place adds to the likeness to one of them."""
+"""Class activation maps of identities: how much each place adds to the similarity to one."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,26 +31,32 @@ ROWS = 64  # pairs in one forward pass
 class CAM:
     """Class activation map: the cosine to the reference, divided among the places of a layer.
 
-    An identity is a class whose weight vector is its unit embedding r. Where the embedding e is an
-    affine function of a layer's output A, the network's tail, the class's logit falls apart
-    exactly: ``cos(e, r) = sum_ij M(i, j) + constant`` with ``M(i, j) = sum_k A_kij V_kij / |e|``
-    and V = d(r . e)/dA, r pulled back through the tail. With a tail of global average pooling and a
-    linear layer this is Zhou's map; with batch norm, flatten, linear and batch norm, every place
-    has weights of its own. Maps are signed (nothing is cut off) and not normalised. That the tail
-    is affine, and the only way to the embedding, is tried out on noise at every call.
+    An identity is a class whose weight vector is its unit embedding r. If the embedding e is an
+    affine function of a layer's output A (the network's tail is affine), the class's logit
+    decomposes exactly: ``cos(e, r) = sum_ij M(i, j) + constant`` with
+    ``M(i, j) = sum_k A_kij V_kij / |e|`` and V = d(r . e)/dA, r pulled back through the tail. If
+    the tail is global average pooling and a linear layer, this is the map of Zhou et al.; if it is
+    batch norm, flatten, linear and batch norm, every place has its own weights. Maps are signed
+    (nothing is cut off) and not normalised. Every call tests on noise that the tail is affine and
+    the only path to the embedding.
 
-    For ``neg_l2`` models the class is that of a nearest-centroid classifier, linear too:
-    ``-|e - r|^2 + |e|^2 = 2 r . e - |r|^2``; |e|^2, common to all classes, is in no map. A module
-    that normalises its embedding is followed up to what it normalises, for cosine models. With a
+    For ``neg_l2`` models the classifier is nearest-centroid, which is linear too:
+    ``-|e - r|^2 + |e|^2 = 2 r . e - |r|^2``; |e|^2 is common to all classes and appears in no map.
+    If the module of a cosine model normalises its embedding, the tail ends before that step. With a
     contrast, the contrast's map is subtracted. A reference that is the probe has a map as well.
 
     Attributes:
-        layer: A name or rule (:func:`fxeval.hooks.layers.resolve`), of an output of at least
-            2 x 2 pixels. None = the last module to finish whose output is at least 3 x 3 pixels and
-            has an affine tail.
+        layer: A name or rule (:func:`fxeval.hooks.layers.resolve`) of a layer whose output is at
+            least 2 x 2 pixels. None = the last module to finish whose output is at least 3 x 3
+            pixels and has an affine tail.
+
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: cam, params: {layer: "stage[-1]"}}
 
     Source:
-        Zhou et al. 2016, sec. 2; decomposition of flattened heads: algorithms.md 3.8.
+        Zhou et al., CVPR 2016, sec. 2, extended to any affine tail.
     """
 
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
@@ -76,7 +82,7 @@ class CAM:
 
         Returns:
             SaliencyMaps with (N, H, W) signed maps as ``positive``, larger = adds more. Diagnostic
-            ``unplaced_share``, 0 to 1: the constant's part of the sum of all absolute parts.
+            ``unplaced_share``, 0 to 1: the constant's share of the sum of all absolute parts.
 
         Raises:
             ExplainerContractError: If the layer cannot be used, or for the reason ``unsupported``
@@ -98,6 +104,7 @@ class CAM:
                 coarse, constant = _decomposed(model, tail, probes[rows], targets)
                 maps.append(upsampled(coarse[:, None], probes)[:, 0].float())
                 parts = coarse.abs().sum(dim=(1, 2)) + constant.abs()
+                # If all parts are zero, the share is 0, not 0 / 0.
                 shares.append((constant.abs() / parts.clamp_min(1e-300)).float())
         device = maps[-1].device
         return SaliencyMaps(

@@ -1,7 +1,7 @@
 """Face models as classifiers of a closed set of identities, with exact class activation maps.
 
-A class's logit is affine in what a network makes of an image, its embedding or the mean of a layer
-over all places, and so falls apart into one number per place and a constant
+A class's logit is affine in the image's feature, which is its embedding or the mean of a layer over
+all places. It therefore decomposes into one number per place and a constant
 (:mod:`fxeval.explainers.cam_exact`).
 """
 
@@ -42,7 +42,7 @@ class ClassMaps:
 
     Attributes:
         coarse: (N, m, h, w) float64, what each place of the layer adds to a class's logit, signed.
-        constant: (N, m) float64, what is in no place. The sum of both is the logit.
+        constant: (N, m) float64, the part that belongs to no place. All parts add up to the logit.
     """
 
     coarse: Tensor
@@ -51,9 +51,9 @@ class ClassMaps:
 
 @dataclass(frozen=True, eq=False)
 class ClosedSetClassifier:
-    """Says which of C identities an image shows: softmax of ``weight . x + bias``.
+    """Predicts which of C identities an image shows: softmax of ``weight . x + bias``.
 
-    What x is, subclasses say. All results are on the CPU in float64.
+    Subclasses define x. All results are on the CPU in float64.
 
     Attributes:
         model: The face model below.
@@ -72,8 +72,8 @@ class ClosedSetClassifier:
         shapes = tuple(self.weight.shape), tuple(self.bias.shape)
         if self.weight.ndim != 2 or shapes != ((len(self.classes), shapes[0][1]), shapes[0][:1]):
             raise ModelContractError(
-                f"classifier of '{self.model.name}': a weight ({len(self.classes)}, D) and a bias "
-                f"({len(self.classes)},) expected, got {shapes[0]} and {shapes[1]}."
+                f"classifier of '{self.model.name}': expected a weight ({len(self.classes)}, D) "
+                f"and a bias ({len(self.classes)},), got {shapes[0]} and {shapes[1]}."
             )
         for name in ("weight", "bias"):
             with torch.inference_mode(False):  # a copy is an ordinary tensor, for autograd
@@ -108,7 +108,7 @@ class ClosedSetClassifier:
         """Return (N, C) logits of (N, 3, H, W) images in [0, 1].
 
         Raises:
-            DataContractError: If the images are no finite floats in [0, 1].
+            DataContractError: If the images are not finite floats in [0, 1].
             ModelContractError: If an embedding is not finite.
         """
         _check_images(images)
@@ -126,10 +126,10 @@ class ClosedSetClassifier:
         return found, confidence
 
     def accuracy(self, images: Images, identity: Sequence[str]) -> float:
-        """Return the share, 0 to 1, of (N, 3, H, W) images whose N identities are found.
+        """Return the share, 0 to 1, of (N, 3, H, W) images that get their identity as the class.
 
         Raises:
-            DataContractError: If there is no image, or an identity is none of the classes.
+            DataContractError: If there is no image, or an identity is not one of the classes.
         """
         target = targets_of(images, identity, self.classes)
         return float((self.predicted(images)[0] == target).double().mean())
@@ -152,8 +152,8 @@ class ClosedSetClassifier:
     def _check_width(self, width: int) -> None:
         if width != self.weight.shape[1]:
             raise ModelContractError(
-                f"classifier of '{self.model.name}': a weight ({len(self.classes)}, {width}) "
-                f"expected, the model gives {width} numbers, got {tuple(self.weight.shape)}."
+                f"classifier of '{self.model.name}': expected a weight ({len(self.classes)}, "
+                f"{width}), as the model gives {width} numbers, got {tuple(self.weight.shape)}."
             )
 
 
@@ -161,11 +161,11 @@ class ClosedSetClassifier:
 class EmbeddingClassifier(ClosedSetClassifier):
     """A classifier on the embedding: a gallery, or a head that was trained elsewhere.
 
-    Its maps (``flatten_cam``, algorithms.md 3.8) pull the class's weights back through the
-    network's affine end, for example batch norm, flatten, linear, batch norm.
+    Its maps pull the class's weights back through the network's affine tail, for example batch
+    norm, flatten, linear, batch norm.
 
     Attributes:
-        is_unit: x is the embedding over its length; if not, it is the raw embedding.
+        is_unit: x is the embedding divided by its length; otherwise it is the raw embedding.
         layer: Where the maps are; see :class:`fxeval.explainers.cam_exact.CAM`.
     """
 
@@ -178,10 +178,10 @@ class EmbeddingClassifier(ClosedSetClassifier):
         return F.normalize(found, dim=1, eps=1e-12) if self.is_unit else found
 
     def no_cam(self) -> str | None:
-        """Return why: a black box, or no layer with an affine way to the embedding.
+        """Return why logits do not divide: a black box, or no layer with an affine tail; or None.
 
         Raises:
-            ExplainerContractError: If there is no such layer, or it gives no map.
+            ExplainerContractError: If the named layer is missing, or gives no map.
         """
         if self.model.module is None:
             return black_box(self.model)
@@ -190,7 +190,7 @@ class EmbeddingClassifier(ClosedSetClassifier):
         return found if isinstance(found, str) else None
 
     def parts(self, images: Images, classes: Tensor) -> ClassMaps:
-        """As in the class above, at the layer with an affine way to the embedding."""
+        """Divide the logits of some classes, at a layer with an affine tail; see the base class."""
         check_asked(images, classes, len(self.classes))
         module = self.model.module
         if module is None:
@@ -218,8 +218,8 @@ class EmbeddingClassifier(ClosedSetClassifier):
         found = tail_of(self.model, self.layer, size, "cam")
         if isinstance(found, Tail) and found.output and not self.is_unit:
             return (
-                f"model '{self.model.name}' divides its embedding by its length, so a head on the "
-                "embedding as it is does not divide among places. Set is_unit."
+                f"model '{self.model.name}' divides its embedding by its length, so the logits of "
+                "a head on the raw embedding do not divide among places. Set is_unit."
             )
         return found
 
@@ -238,22 +238,19 @@ def gallery_softmax(
     Args:
         model: Its module may be None; there are no maps then.
         images: (N, 3, H, W) in [0, 1], at least one of each identity.
-        identity: Who is in each, N of them.
+        identity: The identity of each image.
         scale: 0 < scale <= 10,000.
         layer: Where the maps are; None = see :class:`fxeval.explainers.cam_exact.CAM`.
         classes: Names of the classes, in their order; () = the distinct identities, sorted.
 
     Raises:
-        DataContractError: If there are fewer than 2 classes, a class has no image, an image is of
-            none, or images cannot be used.
+        DataContractError: If there are fewer than 2 classes, a class has no image, an image belongs
+            to no class, or images cannot be used.
         ModelContractError: If the scale is out of range, or an embedding is not finite.
-
-    Source:
-        algorithms.md 3.8 and 5.6.
     """
     if not 0 < scale <= _LARGEST_SCALE:
         raise ModelContractError(
-            f"gallery softmax: 0 < scale <= {_LARGEST_SCALE:g} expected, got {scale}."
+            f"gallery softmax: expected 0 < scale <= {_LARGEST_SCALE:g}, got {scale}."
         )
     names = classes_of(identity, classes)
     target = targets_of(images, identity, names)
@@ -268,7 +265,7 @@ def gallery_softmax(
 
 
 def _fault(text: str) -> DataContractError:
-    """Return a fault whose text is made of numbers alone."""
+    """Return an error whose text holds numbers only, so all of it may be in a record."""
     return DataContractError(text, public=text)
 
 
@@ -295,15 +292,15 @@ def _check_images(images: Images) -> None:
 
 
 def check_asked(images: Images, classes: Tensor, n_classes: int) -> None:
-    """Refuse images and classes that maps cannot be made of.
+    """Check the images and the classes that maps are asked for.
 
     Args:
-        images: (N, 3, H, W) in [0, 1] expected.
-        classes: (N, m) int64 expected.
-        n_classes: How many there are.
+        images: Should be (N, 3, H, W) in [0, 1].
+        classes: Should be (N, m) int64.
+        n_classes: Number of classes.
 
     Raises:
-        DataContractError: If they are something else.
+        DataContractError: If images or classes are anything else.
     """
     _check_images(images)
     if classes.dtype != torch.int64 or classes.ndim != 2 or len(classes) != len(images):
@@ -319,7 +316,7 @@ def check_asked(images: Images, classes: Tensor, n_classes: int) -> None:
 
 
 def classes_of(identity: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
-    """Return the classes, or if () the distinct identities, sorted.
+    """Return the classes; if there are none, the distinct identities, sorted.
 
     Raises:
         DataContractError: If a class has no image.
@@ -331,7 +328,7 @@ def classes_of(identity: Sequence[str], classes: Sequence[str]) -> tuple[str, ..
             f"closed set: expected images of every class, got none of {len(empty)} of {len(names)}"
         )
         raise DataContractError(
-            f"{text}, '{brief(empty[0])}' is one. Enrol them, or leave the classes out.",
+            f"{text}, such as '{brief(empty[0])}'. Enrol them, or leave the classes out.",
             public=text,
         )
     return names
@@ -341,7 +338,7 @@ def targets_of(images: Images, identity: Sequence[str], classes: Sequence[str]) 
     """Return (N,) int64, the class of each image.
 
     Raises:
-        DataContractError: If images or classes cannot be used, or an image is of no class.
+        DataContractError: If images or classes cannot be used, or an image belongs to no class.
     """
     _check_images(images)
     _check_classes(classes)
@@ -353,9 +350,9 @@ def targets_of(images: Images, identity: Sequence[str], classes: Sequence[str]) 
     place = {name: index for index, name in enumerate(classes)}
     unknown = sorted(set(identity) - set(classes))
     if unknown:
-        text = f"closed set: {len(unknown)} identities are none of the {len(classes)} classes"
+        text = f"closed set: {len(unknown)} identities are not among the {len(classes)} classes"
         raise DataContractError(
-            f"{text}, '{brief(unknown[0])}' is one. Enrol them, or leave their images out.",
+            f"{text}, such as '{brief(unknown[0])}'. Enrol them, or leave their images out.",
             public=text,
         )
     return torch.tensor([place[name] for name in identity])

@@ -31,22 +31,28 @@ class CorrRISE:
 
     A mask blackens 3 squares of 30 x 30 pixels, wholly inside the image. The positive map is
     ``max(rho, 0)``, the negative one, evidence against the similarity, ``max(-rho, 0)``; with a
-    contrast, ``rho`` is about the similarity to the reference minus that to the contrast. Pixels
-    with fewer than 10 masks that hide them or fewer than 10 that keep them are 0 in both maps: the
-    corners are next to never hidden. Similarities that differ by rounding only give zero maps.
+    contrast, ``rho`` uses the similarity to the reference minus that to the contrast. Pixels that
+    fewer than 10 masks hide, or fewer than 10 keep, are 0 in both maps; the corners are almost
+    never hidden. Similarities that differ by rounding only give zero maps.
 
-    Diagnostics: ``supported_share``, the share of the other pixels; ``correlation_over_noise``, the
-    largest ``|rho| * sqrt(masks)``: pure noise has a standard deviation of 1, and a map whose best
-    pixel is below about 4 says nothing.
+    Diagnostics: ``supported_share``, the share of all other pixels; ``correlation_over_noise``, the
+    largest ``|rho| * sqrt(masks)``: under pure noise its standard deviation at a pixel is 1, and a
+    map whose largest value is below about 4 is not distinguishable from noise.
 
     Attributes:
         masks: Number of masks, N, at least 20.
-        patches: Squares of a mask.
-        patch_size: Side of a square in pixels at H = 112; scales with H / 112, halves up.
-        rank_based: Spearman's correlation, with average ranks; if not, Pearson's.
+        patches: Squares per mask.
+        patch_size: Side of a square in pixels at H = 112; scales with H / 112, halves rounded up.
+        rank_based: Spearman's correlation, with average ranks; otherwise Pearson's.
+
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: corrrise, params: {masks: 1000, rank_based: false}}
 
     Source:
-        Lu, Xu and Ebrahimi, WACV 2024 (CorrRISE); parameters and correlation: algorithms.md 3.6.
+        Lu, Xu and Ebrahimi, WACV 2024 (CorrRISE); default parameters as in the re-implementation
+        of FAME, CVPRW 2026, arXiv 2605.12017.
     """
 
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
@@ -101,12 +107,12 @@ def occlusion_bank(
     """Return binary masks, 0 inside random squares and 1 outside.
 
     The generator draws the upper rows of all squares of all masks, (masks, patches), then the left
-    columns, each uniform such that the square lies inside.
+    columns, each uniform over the positions at which the square lies inside the image.
 
     Args:
         generator: Read, not advanced: the same state always gives the same bank.
         masks: Number of masks, N.
-        patches: Squares of a mask.
+        patches: Squares per mask.
         patch_size: Side of a square in pixels at H = 112; scales with H / 112.
         size: (height, width) of a mask in pixels.
 
@@ -115,9 +121,6 @@ def occlusion_bank(
 
     Raises:
         ExplainerContractError: If a square is larger than a mask.
-
-    Source:
-        algorithms.md 3.6.
     """
     side = scaled(patch_size, size[0])
     check_fits("corrrise", "patch_size", side, size)
@@ -156,6 +159,7 @@ def _correlations(values: Tensor, bank: MaskBank, kept: Tensor) -> Tensor:
     values = values - values.mean(dim=1, keepdim=True)
     length = torch.linalg.vector_norm(values, dim=1, keepdim=True)
     unit = torch.where(length > 0, values / length, 0.0)
-    # The sum of squares of a centred column of zeros and ones.
+    # The length of a pixel's centred column of zeros and ones: kept by k of N masks, the sum of
+    # squares is k (N - k) / N. Centring the masks is not needed, as the values are centred.
     spread = (kept * (len(bank.masks) - kept) / len(bank.masks)).sqrt()
     return torch.where(spread > 0, weighted_sum(unit, bank) / spread, 0.0).clamp(-1, 1)

@@ -32,32 +32,34 @@ Variant = Literal["ebp", "contrastive", "truncated", "subtree"]
 ROWS = 8  # pairs in one forward pass, all activations of which are kept
 NATIVE_HEIGHT = 112  # the crop height that SIGMA is given for
 SIGMA = 2.0  # of the blur, in pixels at NATIVE_HEIGHT
-_TINY = 1e-30  # under the sum of any map that is not zero
+_TINY = 1e-30  # below the sum of any map that is not zero
 
 
 @dataclass(frozen=True)
 class EBP:
     """Excitation backprop from the similarity to the pixels, through positive weights alone.
 
-    The embedding is read by a head of two linear units, the mate's and the nonmate's embedding as
-    weights. The probability that a neuron wins, 1 at the unit, is handed down layer by layer in
-    proportion to ``a w+``; the map is what arrives at the pixel, summed over the colour channels.
+    A head of two linear units, with the mate's and the nonmate's embedding as weights, reads the
+    embedding. The probability that a neuron wins is 1 at the unit and is passed down layer by layer
+    in proportion to ``a w+``; the map is the probability that arrives at a pixel, summed over the
+    colour channels.
 
-    * ``ebp``: of the mate's unit; takes no contrast.
-    * ``contrastive``: ``ReLU(P_mate / sum P_mate - P_non / sum P_non)``, by pixel and channel.
-    * ``truncated``: likewise, on those elements of P_mate alone whose cumulative mass, from the
-      smallest up, is ``mass`` of the whole or more.
-    * ``subtree``: from one neuron of each layer, that with the largest ``-dc_non/dx`` among those
-      with ``dc_mate/dx >= 0`` (c: cosines); the maps of the ``top`` layers with the largest such
-      values that the mate's excitation reaches, each divided by its maximum, are summed, weighted
-      by these values min-max scaled. Layers are the inputs of convolutions, fully connected layers
-      and batch norms, without those before the first convolution.
+    * ``ebp``: starts at the mate's unit; takes no contrast.
+    * ``contrastive``: ``ReLU(P_mate / sum P_mate - P_non / sum P_non)``, per pixel and channel.
+    * ``truncated``: the same, restricted to the elements of P_mate whose cumulative mass, counted
+      from the smallest, is at least the share ``mass`` of the total.
+    * ``subtree``: starts at one neuron of each layer, the one with the largest ``-dc_non/dx`` among
+      those with ``dc_mate/dx >= 0`` (c: cosines). Of the neurons that the mate's excitation
+      reaches, the ``top`` ones with the largest values are used; their maps, each divided by its
+      maximum, are summed, weighted by these values min-max scaled. Layers are the inputs of
+      convolutions, fully connected layers and batch norms after the first convolution.
 
     Negative activations (after PReLU, or a pixel darker than the network's zero) win nothing, and
-    negative weights pass nothing on. Networks with an operation whose inputs can't be weighed so
+    negative weights pass nothing on. Networks with an operation for which this rule is not defined
     (sigmoid, tanh, ELU, GELU, products of activations) are not supported.
 
-    Diagnostics, by map: ``mass_lost``, 1 minus what of the mate's unit arrives at the image;
+    Diagnostics, by map: ``mass_lost``, 1 minus the share of the mate's unit that arrives at the
+    image; ``excitation_passes``, the number of passes down the network;
     ``negative_activation_share``, the mean share of negative inputs of convolutions and fully
     connected layers; ``subtrees``, how many were summed (``subtree`` only).
 
@@ -66,10 +68,15 @@ class EBP:
         mass: Share of the mass that ``truncated`` cuts off, 0 to 1.
         top: Number of subtrees, at least 1.
         post: Blur the map (Gaussian, sigma 2 pixels at 112 pixels height, border repeated) and
-            divide it by its sum; if not, it is what arrived.
+            divide it by its sum; otherwise it stays as it arrived.
+
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: ebp, params: {variant: contrastive}, as: contrastive_ebp}
 
     Source:
-        Zhang et al., ECCV 2016, sec. 3; Williford et al., ECCV 2020, sec. 3; algorithms.md 3.13.
+        Zhang et al., ECCV 2016, sec. 3; Williford et al., ECCV 2020, sec. 3.
     """
 
     variant: Variant = "ebp"
@@ -126,12 +133,12 @@ class EBP:
             generator: Not used.
 
         Returns:
-            SaliencyMaps with (N, H, W) maps >= 0. Where no excitation is left the map is zero and
-            its state ``degenerate_map``, where ``subtree`` has no gradient ``no_gradient``.
+            SaliencyMaps with (N, H, W) maps >= 0. Where no excitation is left, the map is zero and
+            its state ``degenerate_map``; where ``subtree`` has no gradient, it is ``no_gradient``.
 
         Raises:
             ExplainerContractError: If the model is not supported, or the contrast is missing or
-                too much.
+                given to variant ``ebp``.
             ModelContractError: If embeddings are not finite (n, D) tensors.
         """
         module = lent_module("ebp", model)
@@ -210,6 +217,7 @@ class EBP:
             ascending, order = mate.flatten(1).sort(dim=1, stable=True)
             mass = ascending.cumsum(dim=1)
             is_kept = torch.zeros_like(order, dtype=torch.bool)
+            # scatter_ undoes the sort: from places in the order back to pixels.
             is_kept.scatter_(1, order, mass >= self.mass * mass[:, -1:])
             mate, other = (part * is_kept.view_as(part) for part in (mate, other))
         return (mate - other).clamp_min(0).sum(dim=1)

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from fxeval.hooks.recording import IMAGE, Recording, Step, Value, looked_up
 
-EPS = 1e-12  # of the denominators
+EPS = 1e-12  # added to denominators
 
-# What was sent to an output goes to the inputs it was copied from; maxima are copies of the winner.
+# Excitation of an output goes to the inputs it was copied from; a maximum is a copy of the winner.
 _ROUTES = frozenset(
     {
         "view", "_unsafe_view", "reshape", "_reshape_alias", "t", "transpose", "permute", "squeeze",
@@ -20,7 +20,7 @@ _ROUTES = frozenset(
         "pixel_unshuffle", "max_pool2d_with_indices", "adaptive_max_pool2d", "maximum",
     }
 )  # fmt: skip
-# An output is a sum of its inputs under weights, of which the positive ones count.
+# An output is a weighted sum of its inputs, and only positive weights count.
 _PRODUCTS = frozenset({"convolution", "linear", "addmm", "mm", "bmm"})
 _MEANS = frozenset(
     {
@@ -36,7 +36,7 @@ _BATCH_NORMS = frozenset(
         "cudnn_batch_norm", "miopen_batch_norm",
     }
 )  # fmt: skip
-# A length is a constant of what is divided by it, as for the head on the unit embedding.
+# A length counts as a constant of the vector it divides, as in the head on the unit embedding.
 _LENGTHS = frozenset({"linalg_vector_norm"})
 
 _Pull = Callable[[Sequence[Tensor | None]], dict[int, Tensor]]
@@ -45,14 +45,14 @@ _Pull = Callable[[Sequence[Tensor | None]], dict[int, Tensor]]
 class Flow:
     """Sends excitation back through a forward pass of n images.
 
-    The marginal winning probability of an input is ``a * W+^T (P / (W+ a + eps))`` with a the input
-    clamped at 0, W+ the positive weights without biases and P that of the outputs. Sums divide
-    theirs in proportion to their clamped operands, maxima give all to the winner. Activations pass
-    it where their input is positive; a factor, and the scale of a batch norm, where it is positive;
-    shifts and lengths let it pass as it is.
+    The marginal winning probability of an input is ``a * W+^T (P / (W+ a + eps))``, where a is the
+    input clamped at 0, W+ the positive weights without biases and P the probability of the outputs.
+    A sum divides it in proportion to the clamped operands; a maximum gives all of it to the winner.
+    Activations pass it on where their input is positive, products and batch norms where their
+    factor or scale is positive; shifts and lengths pass it on unchanged.
 
     Args:
-        recording: One of which :func:`fault` finds nothing to say.
+        recording: A recording for which :func:`fault` returns None.
 
     Source:
         Zhang et al., ECCV 2016, eq. 8 and algorithm 1; negative scales of batch norms as in
@@ -71,11 +71,13 @@ class Flow:
         """Send excitation from some values to the images.
 
         Args:
-            seeds: What to send from which value, by number, in the value's shape, >= 0.
-            keep: Values whose excitation on the way is wanted.
+            seeds: By the number of the value to start from, the excitation to send, in the value's
+                shape, >= 0.
+            keep: Numbers of the values whose excitation is returned as well.
 
         Returns:
-            (n, 3, H, W) at the images, >= 0, and that of the values to keep, zero where none came.
+            (n, 3, H, W) at the images, >= 0, and by number that of the values in ``keep``, zero
+            where none arrived.
         """
         held = dict(seeds)
         kept = {number: torch.zeros_like(self._values[number]) for number in keep}
@@ -93,14 +95,14 @@ class Flow:
         return held.get(IMAGE, torch.zeros_like(self._values[IMAGE])), kept
 
     def weighted_inputs(self) -> list[int]:
-        """Return the numbers of what goes into convolutions and fully connected layers."""
+        """Return the numbers of the inputs of convolutions and fully connected layers."""
         weighted = [step for step in self._path if step.name in _PRODUCTS]
         return list(dict.fromkeys(self._carriers[step][0] for step in weighted))
 
     def starts(self) -> list[int]:
-        """Return where subtrees can start: what goes into weighted layers and batch norms.
+        """Return where subtrees can start: the inputs of weighted layers and batch norms.
 
-        Not in it: the images, and what comes before the first weighted layer.
+        The images, and values before the first weighted layer, are not among them.
         """
         deep: set[int] = set()
         found: dict[int, None] = {}
@@ -115,7 +117,7 @@ class Flow:
         return [number for number in found if len(self._values[number]) == n]
 
     def gradients(self, pulls: Sequence[Tensor], at: Sequence[int]) -> list[list[Tensor]]:
-        """Differentiate the embeddings under each of some (n, D) pulls at recorded values.
+        """Differentiate the embeddings at recorded values, once for each of some (n, D) pulls.
 
         Returns:
             For every pull the gradient at every value; zero where the embedding does not depend on
@@ -194,7 +196,7 @@ def _rule_of_one(step: Step) -> str | None:
 
 
 def _pull(step: Step, carriers: tuple[int, ...], values: dict[int, Tensor]) -> _Pull:
-    """Return what takes excitation of a step's outputs to its carriers, by number."""
+    """Return a function from the excitation of a step's outputs to that of its carriers."""
     rule = _rule(step, carriers)
     if rule == "route":
         return _routed(step, carriers, values)
@@ -204,6 +206,7 @@ def _pull(step: Step, carriers: tuple[int, ...], values: dict[int, Tensor]) -> _
 
 
 def _routed(step: Step, carriers: tuple[int, ...], values: dict[int, Tensor]) -> _Pull:
+    # The gradient of a copy is 1 at its source, so autograd finds the route of any such operation.
     leaves = {number: values[number].detach().requires_grad_() for number in carriers}
     with torch.enable_grad():
         outputs = step.run(ChainMap(leaves, values))
@@ -230,6 +233,7 @@ def _shared(step: Step, carriers: tuple[int, ...], values: dict[int, Tensor]) ->
     def pull(arriving: Sequence[Tensor | None]) -> dict[int, Tensor]:
         part = arriving[0]
         assert part is not None
+        # Autograd applies W+^T, whatever kind of layer it belongs to.
         slopes = _slopes([output], list(leaves.values()), [part / whole])
         return {
             number: leaf.detach() * slope
@@ -284,7 +288,7 @@ def _positive(step: Step, values: Mapping[int, Tensor]) -> Tensor:
         output = torch.ops.aten.linear.default(*arguments[:2])
     else:
         if step.name == "convolution":
-            arguments[2] = None
+            arguments[2] = None  # the bias
         output = step.operation(*arguments)
     return output
 

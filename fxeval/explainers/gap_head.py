@@ -23,11 +23,11 @@ from fxeval.hooks.layers import black_box, borrowed, layers_of, on_device_of, re
 from fxeval.hooks.tails import cut_at
 
 ITERATIONS = 1000
-"""Most steps of the solver; it converges in a tenth of that."""
+"""Maximum number of solver steps; it converges in about a tenth of that."""
 
 _FLATTEST = 1e-7  # largest slope at which the solver's answer counts as found
 _MEMORY = 20  # moves that the solver remembers
-_SHORTEST = 1e-9  # of a step, relative to what the solver would like
+_SHORTEST = 1e-9  # shortest step, relative to the one that the solver proposes
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class PooledClassifier(ClosedSetClassifier):
         return None
 
     def parts(self, images: Images, classes: Tensor) -> ClassMaps:
-        """As in the class above, at the pooled layer."""
+        """Divide the logits of some classes, at the pooled layer; see the base class."""
         check_asked(images, classes, len(self.classes))
         classes = classes.cpu()
         coarse = []
@@ -69,30 +69,30 @@ def gap_head(
     """Train global average pooling and a linear layer on a layer of a frozen network.
 
     Softmax regression on the pooled features, each scaled to mean 0 and deviation 1 over the
-    images: the mean cross-entropy plus penalty / 2 times the sum of all squared weights is
-    minimised, which has one solution. Nothing is drawn.
+    images. It minimises the mean cross-entropy plus penalty / 2 times the sum of all squared
+    weights; the solution is unique, and nothing is drawn at random.
 
     Args:
         model: With a module; handed back as it was.
         layer: A name or rule (:func:`fxeval.hooks.layers.resolve`).
         images: (N, 3, H, W) in [0, 1], at least one of each identity.
-        identity: Who is in each, N of them.
+        identity: The identity of each image.
         penalty: Above 0; larger = smaller weights.
         classes: Names of the classes, in their order; () = the distinct identities, sorted.
 
     Raises:
-        DataContractError: If there are fewer than 2 classes, a class has no image, an image is of
-            none, or images cannot be used.
+        DataContractError: If there are fewer than 2 classes, a class has no image, an image belongs
+            to no class, or images cannot be used.
         UnsupportedError: If the model is a black box.
         ExplainerContractError: If the layer cannot be used.
         ModelContractError: If the penalty is not above 0, or the layer's output is not finite.
         EvidenceError: If the solver does not converge: the penalty is too small.
 
     Source:
-        algorithms.md 3.8, ``gap_head``.
+        Zhou et al., CVPR 2016, sec. 2, here with the network frozen.
     """
     if not 0 < penalty < math.inf:
-        raise ModelContractError(f"gap head: a finite penalty above 0 expected, got {penalty}.")
+        raise ModelContractError(f"gap head: expected a finite penalty above 0, got {penalty}.")
     names = classes_of(identity, classes)
     target = targets_of(images, identity, names)
     if model.module is None:
@@ -100,7 +100,7 @@ def gap_head(
     (where,) = resolve(layer, layers_of(model.module, images[:1]), "gap head")
     found = _pooled(model, where, images)
     centre, spread = found.mean(dim=0), found.std(dim=0, correction=0)
-    # A channel that is constant but for rounding says nothing, and must not be blown up.
+    # The spread of a constant channel is rounding; dividing by it would only amplify noise.
     spread = torch.where(spread > 1e-6 * found.abs().amax(dim=0), spread, 1.0)
     weight, bias = _softmax_regression((found - centre) / spread, target, len(names), penalty)
     weight = weight / spread
@@ -133,7 +133,7 @@ def _softmax_regression(
         if float(slope.abs().max()) <= _FLATTEST:
             return point[:, :-1], point[:, -1]
         step = -_newton_like(slope, moves)
-        fall = 1e-4 * float((slope * step).sum())
+        fall = 1e-4 * float((slope * step).sum())  # the Armijo condition's sufficient decrease
         size = 1.0
         found, there = look(point + step)
         while found > value + size * fall and size > _SHORTEST:
@@ -148,7 +148,7 @@ def _softmax_regression(
 
 
 def _newton_like(slope: Tensor, moves: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return the slope divided by the curvature that past moves and changes of slope show."""
+    """Return the slope times the inverse curvature that past moves and slope changes imply."""
     result, shares = slope.clone(), []
     for move, change in reversed(moves):
         share = (move * result).sum() / (move * change).sum()

@@ -1,8 +1,8 @@
-"""Class activation maps for face verification: what of a layer pulls two faces together.
+"""Class activation maps for face verification: the parts of a layer that make two faces similar.
 
-Activations are a layer's raw output, before whatever follows it. Networks with PReLU have negative
-ones, which the formulas of Grad-CAM++ and LayerCAM do not foresee: every map comes with the share
-of them.
+Activations are a layer's raw output, before any layer that follows. In networks with PReLU some are
+negative, which the formulas of Grad-CAM++ and LayerCAM do not allow for: every map comes with the
+share of negative activations.
 """
 
 from dataclasses import dataclass
@@ -35,16 +35,21 @@ class GradCAM(_OfObjective):
     """Grad-CAM of the similarity: channels weighted by their mean gradient, summed, negatives cut.
 
     ``M = ReLU(sum_k alpha_k A^k)`` with ``alpha_k`` the spatial mean of ``dJ/dA^k`` and ``A`` the
-    activations. Maps of one layer are not scaled. An increasing transform of the similarity changes
-    no order.
+    activations. Maps of one layer are not scaled. An increasing transform of the similarity does
+    not change the order of the pixels.
 
     Attributes:
-        layer: Name or rule of one layer or several; nothing = the last to finish with a map of at
+        layer: Name or rule of one layer or several; None = the last to finish whose map is at
             least 4 x 4 pixels.
         objective: What is differentiated (:class:`fxeval.explainers.objectives.Objective`).
 
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: gradcam, params: {layer: "stage[-1]", objective: cos}}
+
     Source:
-        Selvaraju et al., ICCV 2017, sec. 3; algorithms.md 3.1.
+        Selvaraju et al., ICCV 2017, sec. 3.
     """
 
     id: ClassVar[str] = "gradcam"
@@ -66,15 +71,21 @@ class GradCAMpp(_OfObjective):
     denominator can be negative, and maps of zeros occur.
 
     Attributes:
-        layer: Name or rule of one layer or several; nothing = the last to finish with a map of at
+        layer: Name or rule of one layer or several; None = the last to finish whose map is at
             least 4 x 4 pixels.
         objective: What is differentiated (:class:`fxeval.explainers.objectives.Objective`).
         variant: ``library`` adds 1e-6 to the denominator, as pytorch-grad-cam does. ``authors``
-            puts 1 for a denominator of 0 and divides a by its sum over the places with g > 0; their
-            factor exp(J), one number per map, is left out: it changes no order.
+            replaces a denominator of 0 by 1 and divides a by its sum over the places with g > 0;
+            the paper's factor exp(J), one number per map, does not change the order of the pixels
+            and is left out.
+
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: gradcampp, params: {layer: "stage[-1]", variant: authors}}
 
     Source:
-        Chattopadhyay et al., WACV 2018, eq. 19; algorithms.md 3.2.
+        Chattopadhyay et al., WACV 2018, eq. 19.
     """
 
     id: ClassVar[str] = "gradcampp"
@@ -109,18 +120,23 @@ class LayerCAM(_OfObjective):
     """LayerCAM of the similarity: every activation weighted by its own positive gradient, summed.
 
     ``M = sum_k ReLU(dJ/dA^k) * A^k``, place by place. Maps of one layer are not scaled. An
-    increasing transform of the similarity changes no order. Its authors advise against layers
-    right before a stride of 2: grids appear.
+    increasing transform of the similarity does not change the order of the pixels. The authors
+    advise against layers right before a stride of 2, where grid patterns appear.
 
     Attributes:
-        layer: Name or rule of one layer or several; nothing = the last to finish with a map of at
+        layer: Name or rule of one layer or several; None = the last to finish whose map is at
             least 4 x 4 pixels.
         objective: What is differentiated (:class:`fxeval.explainers.objectives.Objective`).
-        outer_relu: Cut negative sums off, as pytorch-grad-cam does; the authors' code does not, and
-            where activations are negative that moves the zero level.
+        outer_relu: Cut off negative sums, as pytorch-grad-cam does. The authors' code does not; if
+            activations are negative, the sums can be too.
+
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: layercam, params: {layer: ["stage[-2]", "stage[-1]"]}}
 
     Source:
-        Jiang et al., IEEE TIP 2021, sec. III; algorithms.md 3.3.
+        Jiang et al., IEEE TIP 2021, sec. III.
     """
 
     id: ClassVar[str] = "layercam"

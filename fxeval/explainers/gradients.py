@@ -1,7 +1,7 @@
 """The gradient of the similarity at the probe's own pixels, and three ways to steady it.
 
 They name no layer and need nothing but autograd: the controls that every other gradient explainer
-has to beat. Images are differentiated in [0, 1], before the model's own normalisation.
+has to beat. Gradients are with respect to images in [0, 1], before the model's own normalisation.
 """
 
 from copy import deepcopy
@@ -39,7 +39,7 @@ Channels = Literal["mean", "max"]
 
 @dataclass(frozen=True)
 class _Backprop:
-    """One objective, one gradient per pair, and the mean of its channels' absolute values."""
+    """Base class: one objective, one gradient per pair, the mean of its absolute channels."""
 
     id: ClassVar[str]
     _source: ClassVar[str]
@@ -64,10 +64,10 @@ class _Backprop:
         *, contrast: Images | None = None, generator: np.random.Generator,
         gallery: Gallery | None = None,
     ) -> SaliencyMaps:  # fmt: skip
-        """Explain each probe; at most ``CHUNK`` images pass the model at once, of any pairs.
+        """Explain each probe; at most ``CHUNK`` images, of any pairs, pass the model at once.
 
-        A row has no map but the state ``no_gradient`` if the objective is flat wherever it is
-        differentiated, if the reference is the probe itself, or if no pixel has a gradient.
+        A row gets a map of zeros and the state ``no_gradient`` if the objective is flat wherever it
+        is differentiated, if the reference is the probe itself, or if no pixel has a gradient.
 
         Args:
             model: With a module; handed back as it was.
@@ -123,6 +123,11 @@ class Gradient(_Backprop):
         channels: A pixel's value is the ``mean`` or the ``max`` of the absolute gradients of its
             three channels.
 
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: gradient, params: {channels: max}}
+
     Source:
         Simonyan, Vedaldi and Zisserman, ICLR workshop 2014, sec. 3.1 (there: ``max``).
     """
@@ -144,12 +149,17 @@ class Gradient(_Backprop):
 
 @dataclass(frozen=True)
 class InputXGradient(_Backprop):
-    """Pixel times gradient, summed over the channels: what a linear model owes to each pixel.
+    """Pixel times gradient, summed over the channels: each pixel's share in a linear model.
 
-    Signed. A black pixel gets 0 whatever the model thinks of it.
+    Signed. A black pixel always gets 0.
 
     Attributes:
         objective: What is differentiated (:class:`fxeval.explainers.objectives.Objective`).
+
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: input_x_gradient, params: {objective: cos}}
 
     Source:
         Shrikumar et al., "Not just a black box", 2016, arXiv 1605.01713, sec. 2.
@@ -164,17 +174,22 @@ class InputXGradient(_Backprop):
 
 @dataclass(frozen=True)
 class IntegratedGradients(_Backprop):
-    """Gradients on the straight way from a baseline to the probe, times that way.
+    """Mean gradient on the line from a baseline to the probe, times the probe minus the baseline.
 
-    Signed. The map's sum, positive minus negative, is ``J(probe) - J(baseline)`` but for the error
-    of the integral, a Gauss-Legendre sum. That error is reported: diagnostic ``completeness_gap`` =
-    ``|sum - difference| / |difference|``.
+    Signed. The map's sum, positive minus negative, is ``J(probe) - J(baseline)`` up to the error of
+    the Gauss-Legendre sum that approximates the integral. The diagnostic ``completeness_gap`` =
+    ``|sum - difference| / |difference|`` reports that error.
 
     Attributes:
         objective: What is differentiated (:class:`fxeval.explainers.objectives.Objective`).
         steps: Points of the Gauss-Legendre sum.
         baseline: A fill (:func:`fxeval.functional.perturbation.fill_images`): the image without
             information.
+
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: integrated_gradients, params: {steps: 50, baseline: blur}}
 
     Source:
         Sundararajan, Taly and Yan, ICML 2017, eq. 1 and 3.
@@ -215,6 +230,7 @@ class IntegratedGradients(_Backprop):
         starts = fill_images(probes, self.baseline)
         difference = slope.values(probes) - slope.values(starts)
         total = (positive.double() - negative.double()).sum(dim=(1, 2))
+        # A flat objective has no difference to divide by.
         return {"completeness_gap": (total - difference).abs() / difference.abs().clamp_min(1e-12)}
 
 
@@ -222,14 +238,19 @@ class IntegratedGradients(_Backprop):
 class SmoothGrad(_Backprop):
     """The mean gradient at noisy copies of the probe, and its size at each pixel.
 
-    All pairs meet the same draws of noise; ``draws`` images of noise are held in memory. Noisy
-    copies are not clipped to [0, 1]. A pixel's value is the mean of its channels' absolute values.
+    All pairs share the same noise; ``draws`` images of noise are held in memory. Noisy copies are
+    not clipped to [0, 1]. A pixel's value is the mean of its channels' absolute values.
 
     Attributes:
         objective: What is differentiated (:class:`fxeval.explainers.objectives.Objective`).
-        draws: Noisy copies of a probe.
+        draws: Number of noisy copies of each probe.
         noise: Standard deviation of the Gaussian noise, as a fraction of the probe's range
             (largest minus smallest value).
+
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: smoothgrad, params: {draws: 50, noise: 0.1}}
 
     Source:
         Smilkov et al., "SmoothGrad", 2017, arXiv 1706.03825, sec. 3.
@@ -258,7 +279,7 @@ class SmoothGrad(_Backprop):
         self, slope: Slope, probes: Images, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         shape = (self.draws, *probes.shape[1:])
-        # A copy: the next call must meet the same noise.
+        # A copy: the next call must draw the same noise.
         drawn = deepcopy(generator).standard_normal(shape, dtype=np.float32)
         noise = torch.from_numpy(drawn).to(probes.device)
         flat = probes.flatten(1)

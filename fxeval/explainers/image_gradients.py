@@ -1,6 +1,6 @@
-"""The gradient of an objective at images: the way down from an embedding to the pixels.
+"""Gradients of an objective with respect to images: from the embedding down to the pixels.
 
-Images are differentiated in [0, 1], before the model's own normalisation.
+They are with respect to images in [0, 1], before the model's own normalisation.
 """
 
 from collections.abc import Callable
@@ -24,9 +24,9 @@ class Slope:
     """An objective of n probes, to be differentiated at images near them.
 
     Attributes:
-        id: Of the explainer, for messages.
-        model: With a module.
-        objective: What is ascended.
+        id: The explainer's id, for messages.
+        model: Has a module.
+        objective: The objective to ascend.
         targets: Of the n probes.
     """
 
@@ -39,8 +39,8 @@ class Slope:
         """Differentiate at some images.
 
         Args:
-            images: (b, 3, H, W) in the place of probes; at most ``CHUNK`` for bounded memory.
-            pairs: (b,) int64, the probe in whose place each stands.
+            images: (b, 3, H, W), each in place of a probe; at most ``CHUNK`` for bounded memory.
+            pairs: (b,) int64, the number of the probe that each image replaces.
 
         Returns:
             (b, 3, H, W) gradients, and the objective's values with its pull on the embeddings.
@@ -71,7 +71,8 @@ def summed(
         slope: Of the n probes.
         probes: (n, 3, H, W).
         weights: (K,) of the points.
-        point: From (b,) pairs and (b,) points' numbers, int64, to their (b, 3, H, W) images.
+        point: Takes (b,) numbers of pairs and (b,) numbers of points, int64; returns their
+            (b, 3, H, W) images.
 
     Returns:
         (n, 3, H, W) float64, and (n,) bool: the objective is flat at every point.
@@ -94,7 +95,7 @@ def summed(
 
 
 def traced(id: str, model: FaceModel, images: Images) -> tuple[Images, Embeddings]:
-    """Embed with a graph: a leaf that holds the (n, 3, H, W) images, and (n, D) embeddings.
+    """Embed with an autograd graph; returns its (n, 3, H, W) leaf and the (n, D) embeddings.
 
     Raises:
         ExplainerContractError: If the embeddings do not depend differentiably on the images.
@@ -130,7 +131,7 @@ def pulled_back(
 
 
 def split(signed: Tensor) -> tuple[Maps, Maps]:
-    """Return what is for and what is against, both (n, H, W) float32 and >= 0."""
+    """Split signed maps into evidence for and against, both (n, H, W) float32 and >= 0."""
     return signed.clamp_min(0).float(), (-signed).clamp_min(0).float()
 
 
@@ -138,7 +139,7 @@ def without_void(
     positive: Maps, negative: Maps | None, is_flat: Tensor, is_dead: Tensor,
     diagnostics: dict[str, Tensor],
 ) -> SaliencyMaps:  # fmt: skip
-    """Return maps in which a row without a gradient is zero and says why."""
+    """Return the maps with rows that have no gradient set to zero, and the reason given."""
     reasons = tuple(
         FLAT_REASON if flat else DEAD_REASON if dead else ""
         for flat, dead in zip(is_flat.tolist(), is_dead.tolist(), strict=True)
@@ -165,5 +166,5 @@ def _rows(targets: Targets, rows: Tensor) -> Targets:
 
 
 def lent(model: FaceModel, images: Images) -> Images:
-    """Return a float32 copy on the model's device, of inference tensors too an ordinary one."""
+    """Return a float32 copy on the model's device, an ordinary tensor even in inference mode."""
     return images.detach().to(device_of(model), torch.float32, copy=True)

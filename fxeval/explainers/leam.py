@@ -11,7 +11,7 @@ from fxeval.explainers.activation_maps import ActivationMaps
 from fxeval.explainers.objectives import Objective
 from fxeval.hooks.layers import LayerInfo, convolutions, resolve
 
-LAYERS = 9  # of a model, by default
+LAYERS = 9  # layers of a model that are used by default
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,19 @@ class LEAM(ActivationMaps):
     loss ``L = 1 - cos`` and leaves its sign open.
 
     Attributes:
-        layer: Names or rules; nothing = 9 convolutions spread evenly over the model's ``conv[i]``
-            in order of execution, first and last among them, or all if there are fewer.
+        layer: Names or rules; None = 9 convolutions spread evenly over the model's ``conv[i]``
+            in order of execution, including the first and the last, or all if there are fewer.
         sign: 1 ascends the similarity; -1 takes the gradient of L as it is, which shows what makes
             the two faces less alike.
 
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: leam, params: {layer: ["conv[0]", "conv[-1]"]}}
+
     Source:
-        Spread of layers and mean: algorithms.md 3.4; LayerCAM: Jiang et al., IEEE TIP 2021.
+        LEAM, arXiv 2509.17457, 2025, which names nine layers per model; their even spread and the
+        mean of scaled maps are this implementation's. LayerCAM: Jiang et al., IEEE TIP 2021.
     """
 
     id: ClassVar[str] = "leam"
@@ -44,7 +50,7 @@ class LEAM(ActivationMaps):
         super().__post_init__()
 
     def chosen_objective(self) -> Objective:
-        """Return the loss, descended or as it is."""
+        """Return the loss as an objective: descended for sign 1, ascended for -1."""
         return Objective("one_minus_cos", sign=self.sign)
 
     def chosen_layers(self, layers: Sequence[LayerInfo]) -> tuple[str, ...]:

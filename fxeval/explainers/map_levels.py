@@ -36,12 +36,12 @@ class IdentityMaps:
     Attributes:
         maps: (I, H, W) float32 in [0, 1], larger = more important; zero where there is none.
         identities: (I,) int64, ascending.
-        states: One per identity: ``ok``; ``excluded`` for an identity with a single image; or what
-            became of most of its images, if none has a usable map.
+        states: One per identity: ``ok``; ``excluded`` for an identity with a single image; or the
+            most frequent state of its images, if none has a usable map.
         reasons: One short text per identity for states other than ``ok``.
         counts: (I,) int64, images whose maps are in the mean.
         images: (M, H, W) maps of every image. With ``each``, the mean over its references of the
-            maps scaled to [0, 1]. Images that have no other one of their identity are ``excluded``.
+            maps scaled to [0, 1]. An image that is the only one of its identity is ``excluded``.
             The diagnostic ``references`` counts the references behind a map.
     """
 
@@ -60,20 +60,20 @@ def pair_maps(
     """Explain why each probe is like its reference.
 
     Args:
-        explainer: Asked in chunks of ``IMAGES`` images, always with the generator in this state.
+        explainer: Called in chunks of ``IMAGES`` images, each with the generator in this state.
         model: The model to explain.
         probes: (N, 3, H, W) in [0, 1].
         references: (N, 3, H, W); or (N, R, 3, H, W), centroids of R references each, for explainers
             that take them.
         generator: Read, not advanced.
-        gallery: Of these N probes, for explainers that need one.
+        gallery: The gallery of these N probes, for explainers that need one.
 
     Returns:
         (N, H, W) maps on the CPU, states of constant and NaN maps set.
 
     Raises:
-        ExplainerContractError: If the explainer needs a contrast, or a gallery and has none, cannot
-            take centroids, or returns something else than maps.
+        ExplainerContractError: If the explainer needs a contrast, needs a gallery that is missing,
+            cannot take centroids, or does not return maps.
         UnsupportedError: If the explainer cannot explain this kind of model.
     """
     if "contrast" in traits_of(explainer).needs:
@@ -97,7 +97,7 @@ def triplet_maps(
         mates: (N, 3, H, W), or (N, R, 3, H, W).
         nonmates: (N, 3, H, W).
         generator: Read, not advanced.
-        gallery: Of these N probes, for explainers that need one.
+        gallery: The gallery of these N probes, for explainers that need one.
 
     Returns:
         (N, H, W) maps on the CPU, states of constant and NaN maps set.
@@ -127,22 +127,19 @@ def identity_maps(
         model: The model to explain.
         images: (M, 3, H, W) in [0, 1].
         identity: (M,) int64, of each image, in any order.
-        generator: Read, not advanced: every image meets the same mask bank.
+        generator: Read, not advanced: every image gets the same mask bank.
         reference: ``centroid``: the centroid of the other images' embeddings, for explainers that
-            take it. ``each``: every other image by itself, maps scaled to [0, 1] and averaged.
+            take it. ``each``: every other image separately; maps are scaled to [0, 1] and averaged.
         gallery: Its ``probe_identity`` is that of the M images; for explainers that need one.
 
     Raises:
         ExplainerContractError: As for :func:`pair_maps`.
         UnsupportedError: If the explainer cannot explain this kind of model.
         ValueError: If images and identities do not fit together.
-
-    Source:
-        The map of one identity against the centroid of its other images: algorithms.md 3.4.
     """
     if images.ndim != 4 or tuple(identity.shape) != (len(images),):
         raise ValueError(
-            f"identity_maps: (M, 3, H, W) images and (M,) identities expected, got "
+            f"identity_maps: expected (M, 3, H, W) images and (M,) identities, got "
             f"{tuple(images.shape)} and {tuple(identity.shape)}."
         )
     names, group = torch.unique(identity.cpu(), return_inverse=True)
@@ -158,7 +155,7 @@ def identity_maps(
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """What stays the same over the calls for the images of identities."""
+    """The explainer, with the arguments that are the same in all calls for one set of images."""
 
     explainer: Explainer
     model: FaceModel
@@ -193,7 +190,7 @@ def _against_centroids(asked: _Asked, rows: list[int], others: list[list[int]]) 
 
 
 def _against_each(asked: _Asked, rows: list[int], others: list[list[int]]) -> _Found:
-    """Return, for each image, the mean of its scaled maps; only one image's maps are kept."""
+    """Return, for each image, the mean of its scaled maps; holds one image's maps at a time."""
     found: _Found = {}
     for row in rows:
         references = asked.images[others[row]]
@@ -233,7 +230,7 @@ def _by_identity(images: SaliencyMaps, names: Tensor, group: Tensor) -> Identity
         if not count:
             state, reason = _blame([images.states[row] for row in rows], "images")
             if state is RowState.EXCLUDED:
-                reason = "a single image: at least 2 of an identity can be compared"
+                reason = "expected at least 2 images of the identity to compare, got 1"
         states.append(state)
         reasons.append(reason)
     return IdentityMaps(
@@ -243,7 +240,7 @@ def _by_identity(images: SaliencyMaps, names: Tensor, group: Tensor) -> Identity
 
 
 def _blame(states: Sequence[RowState], of: str) -> tuple[RowState, str]:
-    """Return the commonest of the states, and what they all were."""
+    """Return the most frequent state, and a text that counts all of them."""
     counted = Counter(states).most_common()
     listed = ", ".join(f"{state.value} {n}" for state, n in counted)
     return counted[0][0], f"none of {len(states)} {of} gives a usable map: {listed}"
@@ -287,7 +284,7 @@ def joined(parts: Sequence[SaliencyMaps], size: tuple[int, int]) -> SaliencyMaps
 
     Args:
         parts: Any number.
-        size: (height, width) of the maps, for no parts at all.
+        size: (height, width) of the maps, needed if there are no parts.
     """
     empty = torch.empty((0, *size))
     names = dict.fromkeys(name for part in parts for name in part.diagnostics)
@@ -321,8 +318,8 @@ def _check_request(
         raise UnsupportedError(why)
     if "gallery" in traits_of(explainer).needs and gallery is None:
         raise ExplainerContractError(
-            f"explainer '{name}': needs a gallery, other identities to set the probe against. Hand "
-            "one in."
+            f"explainer '{name}': needs a gallery: other identities to compare the probe with. "
+            "Pass one."
         )
     if references.ndim == 5 and not traits_of(explainer).takes_centroids:
         raise ExplainerContractError(

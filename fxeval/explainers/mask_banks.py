@@ -1,8 +1,8 @@
-"""Mask banks, and the similarities that an image keeps behind them.
+"""Mask banks, and the similarities of an image under the masks of a bank.
 
-Embeddings of one image under one bank do not depend on the pair, triplet or cell that asks: a model
-that remembers them (:class:`fxeval.contracts.MaskedEmbedder`) forwards them once. So images are
-gone through one by one, under the same bank object.
+The embeddings of an image under a bank are the same for every pair, triplet and cell, and a model
+that caches them (:class:`fxeval.contracts.MaskedEmbedder`) computes them only once. Explainers
+therefore go image by image, always with the same bank object.
 """
 
 import json
@@ -36,17 +36,17 @@ from fxeval.hooks.returned import check_embeddings
 
 CHUNK = 64  # images in memory at once, if the model has no batches of its own
 NATIVE_HEIGHT = 112  # the crop height that sizes in pixels are given for
-FULL_MASKS = 10.0  # a pixel with less than this many masks' worth of support has no say
+FULL_MASKS = 10.0  # a pixel whose masks add up to less than this is not supported
 NO_OPINION = "the similarity is the same whatever is hidden, but for rounding"
 _BLOCK = 64  # masks weighted at once in float64
-_KEPT_BYTES = 512 << 20  # of banks; the last one is kept whatever its size
+_KEPT_BYTES = 512 << 20  # of cached banks; the latest one is kept whatever its size
 
-_banks: OrderedDict[tuple[object, ...], MaskBank] = OrderedDict()
-_verified: WeakKeyDictionary[MaskBank, int] = WeakKeyDictionary()
+_banks: OrderedDict[tuple[object, ...], MaskBank] = OrderedDict()  # least recently used first
+_verified: WeakKeyDictionary[MaskBank, int] = WeakKeyDictionary()  # version of the checked masks
 
 
 def bank_of(masks: Tensor) -> MaskBank:
-    """Return masks with the digest that names them; (N, H, W) float32 in [0, 1], 1 = kept."""
+    """Return a bank: masks, (N, H, W) float32 in [0, 1], 1 = kept, with their digest."""
     masks = masks.detach().cpu().contiguous()
     bank = MaskBank(masks, _digest(masks))
     version = _version(masks)
@@ -70,7 +70,7 @@ def drawn_bank(
     Returns:
         The bank, kept for the next call: the same object each time. Do not write to it.
     """
-    # Some bit generators keep their state in arrays.
+    # Some bit generators keep arrays in their state, which JSON takes as lists only.
     state = json.dumps(generator.bit_generator.state, sort_keys=True, default=np.ndarray.tolist)
     key = (sha256(state.encode()).hexdigest(), draw, *geometry)
     if key in _banks:
@@ -97,7 +97,7 @@ def masked_embeddings(
         (N, D) float32 on the image's device.
 
     Raises:
-        ExplainerContractError: If the bank does not fit the image, or its digest not the masks.
+        ExplainerContractError: If the bank does not fit the image, or its digest is wrong.
         ModelContractError: If the embeddings are not finite (n, D) tensors.
     """
     if isinstance(model, MaskedEmbedder):
@@ -111,10 +111,12 @@ def masked_embeddings(
 
 
 def masker(image: Tensor, bank: MaskBank, fill: Fill) -> Callable[[int, int], Images]:
-    """Return what makes (stop - start, 3, H, W) masked images, on the image's device.
+    """Return a function of (start, stop) that makes the images under these masks of the bank.
+
+    They are (stop - start, 3, H, W), on the image's device.
 
     Raises:
-        ExplainerContractError: If the bank does not fit the image, or its digest not the masks.
+        ExplainerContractError: If the bank does not fit the image, or its digest is wrong.
     """
     _check_bank(bank, image)
     filler = None if fill == "black" else fill_images(image[None], fill)
@@ -129,10 +131,10 @@ def masker(image: Tensor, bank: MaskBank, fill: Fill) -> Callable[[int, int], Im
 def masked_similarities(
     model: FaceModel, probes: Images, references: Images, contrast: Images | None, bank: MaskBank
 ) -> tuple[Tensor, Tensor]:
-    """Return how similar each blackened probe stays to its reference, and where that is all one.
+    """Return the similarity of each masked probe to its reference, and the rows where it is fixed.
 
-    (distinct probes) x (masks) + (references and contrasts) forward passes; in memory are the
-    masked embeddings of one image at a time.
+    This takes (distinct probes) x (masks) + (references and contrasts) forward passes, and holds
+    the masked embeddings of one image at a time. Masked pixels are black.
 
     Args:
         model: Asked for embeddings only.
@@ -142,9 +144,9 @@ def masked_similarities(
         bank: N masks of the probes' size.
 
     Returns:
-        (n, N) float64, the model's native similarity, higher = more alike; and (n,) bool, the
-        similarities of a row differ by rounding alone: no map can be made of them. Both on the
-        probes' device.
+        (n, N) float64, the model's native similarity, higher = more alike; and (n,) bool, True
+        where the similarities of a row differ by rounding alone, so that they give no map. Both are
+        on the probes' device.
     """
     embedded = targets_of(model, references, contrast)
     targets = [
@@ -159,7 +161,7 @@ def masked_similarities(
                 for target in targets
             ]
             found[row] = signed[0] if contrast is None else signed[0] - signed[1]
-        del hidden  # before the next image's are made
+        del hidden  # free them before the next image's are computed
     span = found.amax(dim=1) - found.amin(dim=1)
     return found, span <= rounding_of(model.similarity, embedded).to(span.device)
 
@@ -167,13 +169,13 @@ def masked_similarities(
 def without_opinion(
     maps: Tensor, is_flat: Tensor, diagnostics: Mapping[str, Tensor], negative: Tensor | None = None
 ) -> SaliencyMaps:
-    """Return maps whose rows of one and the same similarity are zero, and said to be degenerate.
+    """Zero the map of every row whose masks all gave the same similarity; mark it degenerate.
 
     Args:
         maps: (n, H, W).
-        is_flat: (n,) bool.
+        is_flat: (n,) bool, True for these rows.
         diagnostics: Of the maps.
-        negative: (n, H, W) of signed methods.
+        negative: (n, H, W) maps of signed methods.
     """
     flat = is_flat.tolist()
 
@@ -201,6 +203,7 @@ def weighted_masks(
         similarities = similarities - similarities.amin(dim=1, keepdim=True)
     maps = weighted_sum(similarities, bank)
     if coverage_corrected:
+        # A pixel that no mask keeps has no weights either: 0 / 1e-9, not 0 / 0.
         maps /= coverage(bank).to(maps.device).clamp_min(1e-9)
     return maps
 
@@ -227,7 +230,7 @@ def share(pixels: Tensor, n: int) -> Tensor:
 
 
 def scaled(pixels: int, height: int) -> int:
-    """Scale a side in pixels to a crop height, halves up, at least 1.
+    """Scale a side in pixels to a crop height, halves rounded up, at least 1.
 
     >>> [scaled(40, height) for height in (112, 150, 56, 63)]
     [40, 54, 20, 23]
@@ -236,10 +239,10 @@ def scaled(pixels: int, height: int) -> int:
 
 
 def check_counts(id: str, counts: Mapping[str, object], smallest: int = 1) -> None:
-    """Refuse what is no whole number of at least ``smallest``.
+    """Refuse counts that are not whole numbers of at least ``smallest``.
 
     Raises:
-        ExplainerContractError: Naming the explainer, the parameter and what came.
+        ExplainerContractError: Naming the explainer, the parameter and its value.
     """
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < smallest:
@@ -263,7 +266,7 @@ def check_fits(id: str, name: str, side: int, size: tuple[int, int]) -> None:
 
 
 def check_choice(id: str, name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuse what is none of the choices.
+    """Refuse a value that is not one of the choices.
 
     Raises:
         ExplainerContractError: Naming the explainer, the parameter and the choices.
@@ -275,10 +278,10 @@ def check_choice(id: str, name: str, value: object, choices: tuple[str, ...]) ->
 
 
 def check_switch(id: str, name: str, value: object) -> None:
-    """Refuse what is neither True nor False.
+    """Refuse a value that is neither True nor False.
 
     Raises:
-        ExplainerContractError: Naming the explainer, the parameter and what came.
+        ExplainerContractError: Naming the explainer, the parameter and its value.
     """
     if not isinstance(value, bool):
         raise ExplainerContractError(f"{id}: {name} must be true or false, got {value!r}.")
@@ -288,10 +291,10 @@ def _check_bank(bank: MaskBank, image: Tensor) -> None:
     masks = bank.masks
     if masks.ndim != 3 or masks.shape[1:] != image.shape[1:] or masks.dtype != torch.float32:
         raise ExplainerContractError(
-            f"mask bank: masks (N, {image.shape[1]}, {image.shape[2]}) float32 expected for this "
+            f"mask bank: expected masks (N, {image.shape[1]}, {image.shape[2]}) float32 for this "
             f"image, got {tuple(masks.shape)} {masks.dtype}."
         )
-    # What is remembered under a digest must be of these very masks, even if they were written to.
+    # Embeddings are cached by digest: it must be theirs even if the masks were written to.
     version = _version(masks)
     if version is not None and _verified.get(bank) == version:
         return
@@ -305,7 +308,7 @@ def _check_bank(bank: MaskBank, image: Tensor) -> None:
 
 
 def _version(masks: Tensor) -> int | None:
-    """Return a number that counts up when the masks are written to, if there is one."""
+    """Return torch's counter of writes to the masks; inference tensors have none."""
     return None if masks.is_inference() else masks._version
 
 

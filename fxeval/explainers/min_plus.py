@@ -1,4 +1,4 @@
-"""MinPlus and its relatives: Gaussian bumps taken from the probe or laid bare, one or many."""
+"""MinPlus and its relatives: Gaussian bumps removed from the probe or uncovered, one or many."""
 
 import math
 from dataclasses import dataclass
@@ -44,43 +44,48 @@ class MinPlus:
     """MinPlus: where greedy removal hurts the similarity most and greedy uncovering helps it most.
 
     ``G_c`` is a Gaussian bump of peak 1 at c, one of C centres; s is the model's native similarity
-    of a masked probe and the reference (with a contrast: minus that to the contrast), and what is
-    masked is black.
+    of a masked probe and the reference (with a contrast: minus that to the contrast). Masked pixels
+    are black.
 
     * ``s0``, removal: ``s(1) - s(1 - G_c)``, signed.
     * ``s1``, aggregation: ``s(G_c) - s(0)``, signed.
     * ``s0_minus``, greedy removal: from ``m = 1``, each round takes the c whose removal on top of
       all earlier ones, ``m (1 - G_c)``, lowers s most, and records the decrease at c. It stops when
       nothing lowers s, or after ``rounds``.
-    * ``s1_plus``, greedy aggregation: likewise from ``m = 0`` with ``max(m, G_c)``, recording
+    * ``s1_plus``, greedy aggregation: the same from ``m = 0`` with ``max(m, G_c)``, recording
       increases.
     * ``minplus``: ``norm01(s0_minus + s1_plus)``. ``avg``: the mean of norm01 of the first four.
 
-    ``s0`` and ``s1`` are upsampled bilinearly from the grid of centres. What a greedy round records
-    is drawn as a bump of peak 1 times the change, so greedy maps are smooth and >= 0. A row whose
+    ``s0`` and ``s1`` are upsampled bilinearly from the grid of centres. The change that a greedy
+    round records is drawn as a bump of that height, so greedy maps are smooth and >= 0. A row whose
     greedy searches find nothing in the first round is degenerate.
 
     Forward passes per probe image: C + 1 for ``s0``, for ``s1`` and for the first round of a greedy
     search, shared by all pairs of the image and by all six maps; C more per pair for each
     further round. ``minplus`` and ``avg`` take at most 2 + 2 C rounds of them: 47 042 at the
-    defaults (C = 784), and no harness can make that cheap. 256 masked images are in memory at once.
+    defaults (C = 784). 256 masked images are in memory at once.
 
     Pixels are for a crop 112 pixels high and scale with H / 112. The centres are those of
-    round(112 / step) equal cells from top to bottom, and as many per pixel across, but never more
-    than one a pixel.
+    round(112 / step) equal cells from top to bottom, and as densely across, but at most one a
+    pixel.
 
     Attributes:
         map: Which of the six maps.
-        sigma: Of a bump, in pixels at H = 112.
-        step: Between centres, in pixels at H = 112.
-        rounds: Most rounds of a greedy search.
+        sigma: Standard deviation of a bump, in pixels at H = 112.
+        step: Distance between centres, in pixels at H = 112.
+        rounds: Maximum number of rounds of a greedy search.
 
     Diagnostics:
         ``rounds_used``: rounds of both greedy searches that changed the similarity; not for ``s0``
         and ``s1``.
 
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: minplus, params: {step: 14, rounds: 5}}
+
     Source:
-        Mery and Morris, WACV 2022, and Mery, CVPRW 2022; reconstructed in algorithms.md 3.9.
+        Mery and Morris, WACV 2022, and Mery, CVPRW 2022; reconstructed.
     """
 
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
@@ -168,7 +173,7 @@ class _Bumps:
     """Bumps at a grid of centres, and what they do to a mask.
 
     Attributes:
-        removes: The bumps are taken away from the image; otherwise they are laid bare.
+        removes: True = bumps are removed from the image; False = they are uncovered.
         bank: The mask to start from, all ones or zeros, then that mask changed by each bump.
         down: (rows, H) float64 profiles of the bumps, peak 1.
         across: (columns, W) float64.
@@ -193,9 +198,9 @@ class _Search:
         model: The model.
         image: (3, H, W), the probe.
         targets: Of the pair.
-        bumps: What is tried.
-        first: (1 + C, D), the probe behind the bumps' bank.
-        rounding: Gains up to this size are none.
+        bumps: The bumps to try.
+        first: (1 + C, D) embeddings of the probe under the bumps' bank.
+        rounding: Gains up to this size count as none.
     """
 
     model: FaceModel
@@ -206,7 +211,7 @@ class _Search:
     rounding: float
 
     def single(self) -> Tensor:
-        """Return (H, W) float64, what each bump alone gains, between the centres bilinear."""
+        """Return (H, W) float64, the gain of each bump alone, bilinear between the centres."""
         values = similarities(self.model, self.first, self.targets)
         gains = self._gains(values[1:], values[0])
         if float(gains.abs().max()) <= self.rounding:
@@ -217,14 +222,14 @@ class _Search:
         )[0, 0]  # fmt: skip
 
     def greedy(self, rounds: int) -> tuple[Tensor, int]:
-        """Gain with one bump after the other; return the (H, W) float64 map and rounds used."""
+        """Apply the best bump again and again; return the (H, W) float64 map and rounds used."""
         values = similarities(self.model, self.first, self.targets)
         current, values = values[0], values[1:]
         mask = self.bumps.bank.masks[0].to(self.image.device)
         recorded = torch.zeros_like(values)
         used = 0
         while used < rounds:
-            if used:
+            if used:  # the first round's embeddings come with the bank
                 values = similarities(self.model, self._embedded(mask), self.targets)
             gains = self._gains(values, current)
             best = int(gains.argmax())

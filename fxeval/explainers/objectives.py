@@ -1,7 +1,7 @@
-"""What a gradient explainer differentiates: how alike a probe is to what it is compared with.
+"""Objectives that gradient explainers differentiate: the similarity to a reference, and variants.
 
-Every objective is ascended: larger means more like the reference. It is written down once, as a
-function of the embedding; explainers continue from there with the chain rule.
+Every objective is ascended: larger means more like the reference. It is defined once, as a function
+of the embedding; explainers continue from there by the chain rule.
 """
 
 import re
@@ -19,7 +19,7 @@ from fxeval.hooks.returned import check_embeddings
 
 FLAT = 1e-5  # relative size under which an objective's gradient is rounding, not direction
 _LARGEST_S = 1e4
-_EDGE = 1e-7  # cosines are kept this far from 1 and -1 before the angle is taken
+_EDGE = 1e-7  # cosines are kept this far from 1 and -1, where arccos has no finite slope
 ROUNDING = 1e-6  # of a cosine, or of the length of embeddings for Euclidean distances
 CHUNK = 64  # images in one call of embed
 FLAT_REASON = "the objective is flat: both embeddings agree"
@@ -27,13 +27,14 @@ FLAT_REASON = "the objective is flat: both embeddings agree"
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What n probes are compared with, embedded.
+    """Embeddings that n probes are compared with.
 
     Attributes:
         reference: (n, D) raw embeddings of the references; of several references, their centroid.
         contrast: (n, D) of the nonmates, or None.
         others: (I, D) unit centroids of a gallery's identities, float64, or None.
-        is_own: (n, I) bool, the centroid is of the probe's or the reference's identity; or None.
+        is_own: (n, I) bool, True for the centroid of the probe's or the reference's identity; or
+            None.
     """
 
     reference: Embeddings
@@ -58,7 +59,8 @@ class Pull:
     Attributes:
         value: (n,) float64.
         gradient: (n, D) float64, with respect to the raw embedding.
-        is_flat: (n,) bool, the gradient is zero or mere rounding: there is no direction to explain.
+        is_flat: (n,) bool, True where the gradient is zero or mere rounding, which has no
+            direction to explain.
     """
 
     value: Tensor
@@ -68,10 +70,10 @@ class Pull:
 
 @dataclass(frozen=True)
 class Objective:
-    """An objective by name, with its numbers.
+    """An objective by name, with its parameters.
 
-    Written ``cos``, ``arc_pair(m=0.3)``, ``arc_softmax(s=64, m=0.5)``, ``-one_minus_cos``: a minus
-    in front descends it (explains the loss).
+    Written ``cos``, ``arc_pair(m=0.3)``, ``arc_softmax(s=64, m=0.5)`` or ``-one_minus_cos``; a
+    leading minus descends it (explains the loss).
 
     * ``native``: ``cos`` for cosine models, ``neg_l2`` for Euclidean ones.
     * ``cos``: c, the cosine of probe and reference. ``one_minus_cos``: -(1 - c), the same gradient.
@@ -83,8 +85,8 @@ class Objective:
     * ``triplet``: c of the reference minus c of the contrast.
     * ``neg_l2``: minus the squared Euclidean distance of the raw embeddings.
 
-    With a contrast, the contrast's value of the same objective is subtracted; ``arc_softmax`` takes
-    none.
+    With a contrast, its value of the same objective is subtracted; ``arc_softmax`` takes no
+    contrast.
 
     Attributes:
         name: One of the above.
@@ -94,7 +96,7 @@ class Objective:
         sign: 1 or -1.
 
     Source:
-        algorithms.md 3.0; Deng et al., CVPR 2019 (ArcFace), eq. 3.
+        Deng et al., CVPR 2019 (ArcFace), eq. 3.
     """
 
     name: str = "native"
@@ -122,7 +124,7 @@ class Objective:
         Objective(name='arc_pair', m=0.2, s=64.0, straight_through=False, sign=-1)
 
         Raises:
-            ExplainerContractError: Naming the explainer, what was expected and what came.
+            ExplainerContractError: Naming the explainer, the expected form and the text.
         """
 
         def refused(what: str) -> ExplainerContractError:
@@ -147,7 +149,7 @@ class Objective:
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What it must be given beside the reference."""
+        """The inputs that the objective needs besides the reference."""
         needs: dict[str, frozenset[Need]] = {
             "triplet": frozenset({"contrast"}),
             "arc_softmax": frozenset({"gallery"}),
@@ -187,6 +189,7 @@ class Objective:
             assert targets.others is not None
             cosines.append(unit @ targets.others.to(leaf.device, torch.float64).T)
         to_all = torch.cat(cosines, dim=1)  # (n, 1 + others)
+        # In two steps: a gradient is flat if it is small relative to the slope at the cosines.
         inner = to_all.detach().requires_grad_()
         value = self._of_cosines(name, inner, targets)
         (slopes,) = torch.autograd.grad(value.sum(), inner)
@@ -217,23 +220,23 @@ class Objective:
             )
         if self.name == "triplet" and targets.contrast is None:
             raise ExplainerContractError(
-                "objective 'triplet': needs a contrast (N, 3, H, W), images of nonmates. Hand them "
-                "in, or use 'cos'."
+                "objective 'triplet': needs a contrast (N, 3, H, W), images of nonmates. Pass one, "
+                "or use 'cos'."
             )
         if self.name == "arc_softmax":
             if targets.others is None or targets.is_own is None:
                 raise ExplainerContractError(
-                    "objective 'arc_softmax': needs a gallery, other identities to tell the "
-                    "reference from. Hand one in, or use 'arc_pair'."
+                    "objective 'arc_softmax': needs a gallery: other identities to tell the "
+                    "reference from. Pass one, or use 'arc_pair'."
                 )
             if not bool((~targets.is_own).any(dim=1).all()):
                 raise ExplainerContractError(
-                    "objective 'arc_softmax': the gallery has no identity but the probe's own. "
+                    "objective 'arc_softmax': the gallery holds only the probe's own identity. "
                     "Enrol others."
                 )
 
 
-# The numbers each objective takes.
+# The parameters that each objective takes.
 _NUMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "native": (), "cos": (), "one_minus_cos": (), "arc_pair": ("m",),
@@ -296,7 +299,7 @@ def centroid_embeddings(model: FaceModel, images: Images) -> Embeddings:
 
 
 def twins(probes: Images, references: Images) -> Tensor:
-    """Say, (n,) bool, which probes are all of their references pixel by pixel: c = 1 exactly."""
+    """Return (n,) bool: probes that equal all their references pixel by pixel, so that c = 1."""
     several = references if references.ndim == 5 else references[:, None]
     found: Tensor = (probes[:, None] == several.to(probes.device)).flatten(1).all(dim=1)
     return found
@@ -331,7 +334,7 @@ def _cosine(unit: Tensor, other: Embeddings) -> Tensor:
 
 
 def _with_margin(cosines: Tensor, m: float) -> Tensor:
-    # Clipped in the value alone: a clipped cosine would have no gradient.
+    # Clip the value but keep the slope: clamp() itself would pass no gradient.
     clipped = cosines.detach().clamp(-1 + _EDGE, 1 - _EDGE)
     theta = torch.arccos(cosines + (clipped - cosines.detach()))
     return torch.cos(theta + m)

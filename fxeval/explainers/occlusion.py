@@ -1,7 +1,7 @@
-"""Explanations by occlusion: slide a patch over the probe, and see what it does to the similarity.
+"""Explanations by occlusion: slide a patch over the probe, and see how the similarity changes.
 
-Both explainers embed a probe behind one fixed bank of masks, image by image: what a bank costs is
-shared by all pairs, triplets and cells in which the image is the probe.
+Both explainers embed each probe under one fixed bank of masks. All pairs, triplets and cells with
+the same probe share the cost of that.
 """
 
 import math
@@ -60,6 +60,11 @@ class OcclusionSensitivity:
         patch: Side of the square patch in pixels at H = 112.
         stride: Step of the patch in pixels at H = 112, at most ``patch``.
         fill: What the patch shows: ``black``, ``mean`` or ``blur``.
+
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: occlusion, params: {patch: 16, stride: 8, fill: blur}}
 
     Source:
         Zeiler and Fergus, ECCV 2014, sec. 4.2, with the similarity in place of a class score.
@@ -121,21 +126,25 @@ class XFace:
     (method 2 of the paper). Patches are black. Pixels at the border lie under fewer patches and so
     count for less. Cost: 1250 forward passes per probe image at 112 x 112 (``faithful``: 1131).
 
-    The loss is one of the model's native similarity: for cosine models exactly the paper's rise of
-    the cosine distance, for Euclidean ones the rise of the Euclidean distance, which is what these
-    models decide by.
+    The loss is measured in the model's native similarity: for cosine models it is exactly the
+    paper's rise of the cosine distance, for Euclidean ones the rise of the Euclidean distance, by
+    which these models decide.
 
     All pixels are for a crop 112 pixels high, scale with H / 112 and are rounded to the nearest
     pixel, halves up (the blur's radius 2, too; its sigma is not rounded).
 
     Attributes:
-        faithful: Repeat two slips of the published code: patches are (p + 1) x (p + 1), and no
+        faithful: Reproduce two errors of the published code: patches are (p + 1) x (p + 1), and no
             patch starts at or after H - p, so that the last rows and columns stay uncovered. By
             default patches are p x p, and the last ones lie flush with the border.
 
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: xface, params: {faithful: true}}
+
     Source:
-        Knoche et al., WACVW 2023; ``Martlgap/x-face-verification: src/generate_maps.py``;
-        algorithms.md 3.10.
+        Knoche et al., WACVW 2023; ``Martlgap/x-face-verification: src/generate_maps.py``.
     """
 
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
@@ -168,7 +177,7 @@ class XFace:
         if max(sides) + self.faithful > size[1]:
             raise ExplainerContractError(
                 f"xface: patches of {max(sides) + self.faithful} pixels, a quarter of the height, "
-                f"do not fit into an image of {size[0]} x {size[1]}. Give wider crops."
+                f"do not fit into an image of {size[0]} x {size[1]}. Use wider crops."
             )
         grids = tuple(
             _grid(side, side + self.faithful, stride, size, is_flush=not self.faithful)
@@ -188,7 +197,7 @@ class XFace:
 def similarities_by_pair(
     model: FaceModel, probes: Images, targets: Targets, bank: MaskBank, fill: Fill
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield each row of N pairs and what its probe behind each of M masks is similar to.
+    """Yield each row of N pairs with the similarities of its probe under each of M masks.
 
     Equal probes are embedded once, so the rows don't come in order.
 
@@ -200,8 +209,8 @@ def similarities_by_pair(
         fill: What shows where a mask is 0.
 
     Yields:
-        The row, and (M,) float64 similarities on the CPU, see :func:`similarities`; made equal
-        where they differ by rounding alone.
+        The row, and (M,) float64 similarities on the CPU, see :func:`similarities`; all equal if
+        they differ by rounding alone.
     """
     rounding = rounding_of(model.similarity, targets)
     for rows in rows_by_image(probes):
@@ -218,7 +227,7 @@ def similarities(model: FaceModel, embeddings: Embeddings, targets: Targets) -> 
     """Compare M embeddings with one pair's targets.
 
     Args:
-        model: Its native similarity counts.
+        model: Gives the native similarity.
         embeddings: (M, D).
         targets: Of one pair.
 
@@ -237,7 +246,7 @@ def similarities(model: FaceModel, embeddings: Embeddings, targets: Targets) -> 
 
 
 def signed(maps: Tensor, device: torch.device) -> SaliencyMaps:
-    """Part (N, H, W) signed maps in evidence for and against the similarity, both >= 0."""
+    """Split (N, H, W) signed maps into evidence for and against the similarity, both >= 0."""
     wide = maps.to(device, torch.float32)
     flat = (maps == 0).flatten(1).all(dim=1).tolist()
     return SaliencyMaps(
@@ -283,12 +292,12 @@ class _Grid:
 
 
 def _grid(patch: int, side: int, stride: int, size: tuple[int, int], *, is_flush: bool) -> _Grid:
-    """Return the grid of a patch, whose drawn side may be larger than what its steps reckon with.
+    """Return a grid of patches that may be drawn larger than the side that sets their places.
 
     Args:
-        patch: Side that the places are reckoned with, in pixels.
+        patch: Side that the places are computed with, in pixels.
         side: Side that is drawn.
-        stride: Between places.
+        stride: Distance between places.
         size: (height, width) of the image.
         is_flush: The last places are at the border; otherwise none is at or after L - patch.
     """

@@ -1,8 +1,8 @@
-"""What other people's libraries are given of a pair, and what is taken back from them.
+"""Bridges from pairs of faces to attribution libraries: functions, targets and a lent network.
 
-captum asks for a function of images, pytorch-grad-cam for one of each row of the network's output.
-Both get the objectives of :mod:`fxeval.explainers.objectives`, and a network they may leave traces
-on.
+captum takes a function of images, pytorch-grad-cam one function for each row of the network's
+output. Both get the objectives of :mod:`fxeval.explainers.objectives`, and a network that is
+restored after they have left traces on it.
 """
 
 import random
@@ -28,12 +28,12 @@ ROWS = 16  # pairs handed to a library at once; one by one if it draws random nu
 
 
 class PairObjective(nn.Module):
-    """How alike images are to what n probes are compared with: captum's forward function.
+    """The objective as a function of images: the forward function that captum gets.
 
-    A deep copy has a network of its own, and notes gradients where this one does.
+    A deep copy has its own network, but shares the comparison that notes gradients.
 
     Attributes:
-        module: The network, to name its layers; None of a black box.
+        module: The network, to name its layers; None for a black box.
     """
 
     def __init__(self, comparison: "Comparison", *, embeds: bool) -> None:
@@ -53,7 +53,7 @@ class PairObjective(nn.Module):
 
         Args:
             images: (b, 3, H, W) in [0, 1].
-            rows: (b,) int64, the probe in whose place each stands.
+            rows: (b,) int64, the number of the probe that each image replaces.
 
         Raises:
             ExplainerContractError: If embeddings do not depend differentiably on the images.
@@ -75,14 +75,14 @@ class PairObjective(nn.Module):
 
 
 class Comparison:
-    """What n probes are compared with, and for which of them a gradient was asked.
+    """An objective of n probes that notes for which of them a gradient was computed.
 
     Args:
-        name: Of the explainer, for messages.
-        objective: What is explained.
+        name: The explainer's name, for messages.
+        objective: The objective to explain.
         model: The model.
         targets: Of the n probes.
-        is_twin: (n,) bool, the probe is its reference: no gradient there is more than rounding.
+        is_twin: (n,) bool, True where the probe is its reference, so that a gradient is rounding.
     """
 
     def __init__(
@@ -103,17 +103,17 @@ class Comparison:
 
     def pull(self, embeddings: Embeddings, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return value, gradient and flatness at (b, D) embeddings of the probes' numbers (b,)."""
-        targets = self._targets.rows(cast(slice, rows))  # numbers do as well
+        targets = self._targets.rows(cast(slice, rows))  # row numbers index just as well
         pull = self._objective.pull(self.model.similarity, embeddings, targets)
         return pull.value, pull.gradient, pull.is_flat.cpu()
 
     def note(self, rows: Tensor, is_flat: Tensor) -> None:
-        """Remember that a gradient was asked for."""
+        """Remember that a gradient was computed for some rows, and whether it was flat."""
         self._is_asked[rows] = True
         self._is_sloped[rows[~is_flat]] = True
 
     def maps(self, positive: Maps, negative: Maps | None = None) -> SaliencyMaps:
-        """Return maps in which a row without a gradient is zero and says why."""
+        """Return the maps with rows that have no gradient set to zero, and the reason given."""
         is_void = self._is_asked & (~self._is_sloped | self._is_twin)
         hidden = is_void.to(positive.device)[:, None, None]
         return SaliencyMaps(
@@ -125,7 +125,7 @@ class Comparison:
 
 
 class _Pulled(torch.autograd.Function):
-    """An objective as autograd sees it; its formulas stay where they are."""
+    """The objective as an autograd function; ``Objective.pull`` computes value and gradient."""
 
     @staticmethod
     def forward(ctx: Any, embeddings: Tensor, comparison: Comparison, rows: Tensor) -> Tensor:  # noqa: ANN401
@@ -146,14 +146,15 @@ class _Pulled(torch.autograd.Function):
 def row_target(comparison: Comparison, row: Tensor, output: Tensor) -> Tensor:
     """Return the objective of one (D,) output in the place of probe ``row`` (1,)."""
     if output.ndim != 1:
-        raise refused(comparison.name, f"embeddings (D,) expected, got {tuple(output.shape)}.")
+        raise refused(comparison.name, f"expected embeddings (D,), got {tuple(output.shape)}.")
     return comparison.values(output[None], row)[0]
 
 
 def in_parts(ask: Callable[[Tensor], Maps], images: Images, generator: np.random.Generator) -> Maps:
     """Ask for the maps of n images, a few rows at a time, with the same random numbers each time.
 
-    Whoever draws any is asked row by row: what a row gets must not depend on its place.
+    A method that draws random numbers is called row by row, so that a map does not depend on the
+    row's place.
     """
     seed = int(deepcopy(generator).integers(1 << 63))
     parts = [images.new_zeros((0, *images.shape[2:]))]
@@ -164,7 +165,7 @@ def in_parts(ask: Callable[[Tensor], Maps], images: Images, generator: np.random
             before = _random_state()
             part = ask(rows)
             draws = _random_state() != before
-        if draws and len(rows) > 1:
+        if draws and len(rows) > 1:  # discard the maps, and ask again row by row
             at_once = 1
         else:
             parts.append(part)
@@ -185,10 +186,10 @@ def _random_state() -> tuple[object, ...]:
 
 @contextmanager
 def lent_to_library(module: nn.Module | None) -> Iterator[None]:
-    """Lend a network to a library that leaves traces on it, and take them off, whatever happens.
+    """Lend a network to a library that leaves traces on it, and remove them even after an error.
 
-    Training flags, hooks, gradients of parameters and exchanged layers are put back; whatever else
-    was changed is an error, see :func:`borrowed`.
+    Training flags, hooks, gradients of parameters and replaced layers are restored; any other
+    change is an error, see :func:`borrowed`.
     """
     if module is None:
         yield
@@ -218,10 +219,10 @@ def lent_to_library(module: nn.Module | None) -> Iterator[None]:
 
 
 def as_maps(name: str, found: object, images: Images) -> Maps:
-    """Return a stranger's maps of n images as (n, H, W) float32 on the images' device.
+    """Return the maps that user code made of n images as (n, H, W) float32 on their device.
 
     Args:
-        name: Of the explainer, for the message.
+        name: The explainer's name, for the message.
         found: (n, H, W) or (n, 1, H, W) numbers, a tensor or a numpy array.
         images: (n, 3, H, W).
 
@@ -231,19 +232,19 @@ def as_maps(name: str, found: object, images: Images) -> Maps:
     expected = (len(images), *images.shape[2:])
     if isinstance(found, np.ndarray):
         if found.dtype.kind not in "fiu":
-            raise refused(name, f"maps of real numbers expected, got dtype {found.dtype}.")
-        with np.errstate(all="ignore"):  # what float32 cannot hold is infinite, and reported
+            raise refused(name, f"expected maps of real numbers, got dtype {found.dtype}.")
+        with np.errstate(all="ignore"):  # overflow gives infinity, which is reported later
             found = torch.from_numpy(np.array(found, np.float32))
     if not isinstance(found, Tensor):
-        what = f"a tensor or a numpy array of maps {expected} expected"
+        what = f"expected a tensor or a numpy array of maps {expected}"
         raise refused(name, f"{what}, got {type(found).__name__}.")
     if found.dtype == torch.bool or found.is_complex():
-        raise refused(name, f"maps of real numbers expected, got {found.dtype}.")
+        raise refused(name, f"expected maps of real numbers, got {found.dtype}.")
     maps = found.detach()
     if maps.ndim == 4 and maps.shape[1] == 1:
         maps = maps[:, 0]
     if tuple(maps.shape) != expected:
-        what = f"maps {expected} expected, one per probe and at its size"
+        what = f"expected maps {expected}, one per probe and at its size"
         raise refused(name, f"{what}, got {tuple(maps.shape)}.")
     return maps.to(images.device, torch.float32)
 

@@ -50,9 +50,9 @@ MAX_HEADER_BYTES = 64 << 20
 _ARRAYS = ("maps", "probe", "reference")
 _FLOATS = (torch.float16, torch.float32, torch.float64)
 _HEX = re.compile("[0-9a-f]{64}")
-_OFF_GRID = 1e-3  # of a grey level: x / 255 in float32, times 255, is nearer than that
+_OFF_GRID = 1e-3  # of a grey level: the float32 error of x / 255 * 255 is smaller
 _SHOWN = 3
-_UNREADABLE = (
+_UNREADABLE = (  # all that numpy, zipfile, json and safetensors raise on damaged files
     OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, RuntimeError, SyntaxError,
     MemoryError, OverflowError, struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
     Warning, safetensors.SafetensorError,
@@ -66,6 +66,11 @@ class PrecomputedMaps:
     Attributes:
         file: An ``.npz`` or ``.safetensors`` file as this module describes it, read when maps are
             asked for; in a suite a relative path starts at the suite's folder.
+
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: precomputed, params: {file: maps.npz}, as: my_maps}
     """
 
     id: ClassVar[str] = "precomputed"
@@ -77,8 +82,7 @@ class PrecomputedMaps:
             object.__setattr__(self, "file", Path(self.file) if self.file else None)
         if self.file is not None and getattr(self.file, "suffix", "") not in _READERS:
             raise ExplainerContractError(
-                "precomputed: file must be the path of an .npz or .safetensors file, got "
-                f"{str(self.file)!r}."
+                f"precomputed: file must be an .npz or .safetensors path, got {str(self.file)!r}."
             )
 
     @property
@@ -95,7 +99,7 @@ class PrecomputedMaps:
         self, model: FaceModel, probes: Images, references: Images,
         *, contrast: Images | None = None, generator: np.random.Generator,
     ) -> SaliencyMaps:  # fmt: skip
-        """Look the maps up; neither the model nor the generator is asked.
+        """Look the maps up; neither the model nor the generator is used.
 
         Args:
             model: Not used.
@@ -114,14 +118,13 @@ class PrecomputedMaps:
             )
         if contrast is not None:
             raise ExplainerContractError(
-                f"{self.file}: explanations against a contrast cannot be looked up: the file's "
-                "maps are of a probe and a reference."
+                f"{self.file}: takes no contrast: its maps are of a probe and a reference."
             )
         known = _read_again(str(self.file))
         size = (probes.shape[2], probes.shape[3])
         if known.size != size:
             raise ExplainerContractError(
-                f"{self.file}: maps of {size[0]} x {size[1]} pixels expected, the probe's size, "
+                f"{self.file}: expected maps of {size[0]} x {size[1]} pixels, the probe's size, "
                 f"got {known.size[0]} x {known.size[1]}. Make them at the model's crop."
             )
         keys: list[tuple[str, ...]] = [(digest,) for digest in image_digests(probes)]
@@ -146,13 +149,12 @@ def save_maps(
         references: (N, 3, H, W), if a map holds for one reference only.
 
     Raises:
-        ExplainerContractError: If shapes do not fit, two maps are of the same images, or the images
-            are not 8-bit.
+        ExplainerContractError: If shapes do not fit, maps share an image, or one is not 8-bit.
     """
     path = Path(path)
     if path.suffix not in _READERS:
         raise ExplainerContractError(
-            f"{path}: a name ending in {' or '.join(_READERS)} expected. Rename it."
+            f"{path}: expected a name ending in {' or '.join(_READERS)}. Rename it."
         )
     found = torch.as_tensor(maps).detach().cpu().contiguous()
     digests = {"probe": image_digests(probes)}
@@ -161,7 +163,7 @@ def save_maps(
     _Known.of(found, digests, str(path))
     if (len(found), *found.shape[1:]) != (len(probes), *probes.shape[2:]):
         raise ExplainerContractError(
-            f"{path}: maps of the probes' number and size expected, {tuple(probes.shape)}, got "
+            f"{path}: expected maps of the probes' number and size, {tuple(probes.shape)}, got "
             f"{tuple(found.shape)}."
         )
     beside = path.with_name(path.name + ".part")
@@ -172,7 +174,7 @@ def save_maps(
         else:
             texts = {key: json.dumps(values) for key, values in digests.items()}
             file.write(safetensors.torch.save({"maps": found}, metadata=texts))
-    beside.replace(path)  # at once: a reader never meets half a file
+    beside.replace(path)  # atomic: a reader never sees half a file
 
 
 def image_digests(images: Images) -> list[str]:
@@ -186,20 +188,20 @@ def image_digests(images: Images) -> list[str]:
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise ExplainerContractError(
-            f"precomputed: images (N, 3, H, W) expected, got {tuple(images.shape)}."
+            f"precomputed: expected images (N, 3, H, W), got {tuple(images.shape)}."
         )
     if images.dtype != torch.uint8:
         if not images.is_floating_point():
             raise ExplainerContractError(
-                f"precomputed: images of uint8 or floating expected, got {images.dtype}."
+                f"precomputed: expected uint8 or floating images, got {images.dtype}."
             )
         levels = images.detach().double() * 255
         nearest = levels.round()
-        is_near = (levels - nearest).abs() <= _OFF_GRID  # not so of NaN
+        is_near = (levels - nearest).abs() <= _OFF_GRID  # False for NaN
         wrong = ~(is_near & (nearest >= 0) & (nearest <= 255)).flatten(1).all(dim=1)
         if bool(wrong.any()):
             raise ExplainerContractError(
-                f"precomputed: 8-bit images over 255 expected, but {int(wrong.sum())} of "
+                f"precomputed: expected 8-bit images over 255, but {int(wrong.sum())} of "
                 f"{len(images)} hold other values, so no map belongs to them."
             )
         images = nearest.to(torch.uint8)
@@ -300,7 +302,7 @@ def _read_again(file: str) -> _Known:
     return _read(Path(file).resolve(), file, stat.st_mtime_ns, stat.st_size)
 
 
-@functools.lru_cache(maxsize=8)  # traits are asked for again and again
+@functools.lru_cache(maxsize=8)  # traits are read many times
 def _digest(path: Path, _written: int, _size: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -312,7 +314,7 @@ def _read(path: Path, where: str, _written: int, size: int) -> _Known:
     try:
         maps, digests = _READERS[path.suffix](path)
     except _UNREADABLE as error:
-        said = f"{where}: a whole {path.suffix} file of maps expected"
+        said = f"{where}: expected a whole {path.suffix} file of maps"
         raise ExplainerContractError(
             f"{said} ({type(error).__name__}: {printable(str(error)[:200])}). Let save_maps write "
             "it.",
@@ -366,12 +368,12 @@ def _read_safetensors(path: Path) -> tuple[Tensor, dict[str, list[str]]]:
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(MAX_HEADER_BYTES, len(data) - 8):
         raise ValueError(f"{len(data)} bytes that announce a header of {length}")
-    # Looked at before the library does: it has no limit on the number of tensors.
+    # Parsed here first: the library has no limit on the number of tensors.
     header = json.loads(data[8 : 8 + length])
     metadata = header.pop("__metadata__")
     _check_names([*header, *metadata])
     if list(header) != ["maps"]:
-        raise KeyError("one tensor, 'maps', expected")
+        raise KeyError("expected one tensor, 'maps'")
     digests = {name: json.loads(text) for name, text in metadata.items()}
     for name, values in digests.items():
         if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
@@ -385,7 +387,7 @@ def _check_names(names: list[str]) -> None:
             raise KeyError(f"unknown array '{name[:80]}'. {hint(name[:80], _ARRAYS)}")
     absent = [name for name in _ARRAYS[:2] if name not in names]
     if absent or len(set(names)) != len(names):
-        raise KeyError(f"'maps', 'probe' and perhaps 'reference' expected, got {names}")
+        raise KeyError(f"expected 'maps', 'probe' and perhaps 'reference', got {names}")
 
 
 def _texts(name: str, array: NDArray[Any]) -> list[str]:

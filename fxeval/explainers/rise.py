@@ -42,8 +42,13 @@ class RISE:
         keep_probability: p, above 0 and below 1.
         coverage_corrected: Divide by the sum of the masks; the published form does not.
 
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: rise, params: {masks: 4000, coverage_corrected: true}}
+
     Source:
-        Petsiuk, Das and Saenko, BMVC 2018, sec. 3; face setting: algorithms.md 3.7.
+        Petsiuk, Das and Saenko, BMVC 2018, sec. 3, with the similarity in place of a class score.
     """
 
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
@@ -73,7 +78,7 @@ class RISE:
         """Explain each probe by N masked forward passes; a probe of several pairs is masked once.
 
         Returns:
-            SaliencyMaps with (N, H, W) positive maps; with a cosine they may be negative.
+            SaliencyMaps with (N, H, W) maps as ``positive``; values can be below 0, as a cosine.
 
         Raises:
             ExplainerContractError: If the grid has more cells than the image has pixels.
@@ -96,10 +101,10 @@ def grid_bank(
 ) -> MaskBank:  # fmt: skip
     """Return smooth random grids: cells enlarged bilinearly, shifted by less than one cell, cut.
 
-    The generator draws uniform numbers (masks, cells, cells), a cell is kept if its number is below
-    the probability; then all shifts downwards, then all shifts to the right. The grid is enlarged
-    to ``(cells + 1) * ceil(H / cells)`` rows, centres of pixels on centres of cells, reflected at
-    the border about the centre of the outermost cell; columns likewise.
+    The generator draws uniform numbers (masks, cells, cells), and a cell is kept if its number is
+    below the probability; then it draws all shifts downwards, then all shifts to the right. The
+    grid is enlarged to ``(cells + 1) * ceil(H / cells)`` rows, with pixel and cell centres aligned,
+    reflected at the border about the centre of the outermost cell. Columns are treated alike.
 
     Args:
         generator: Read, not advanced: the same state always gives the same bank.

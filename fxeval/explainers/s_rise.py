@@ -37,8 +37,8 @@ class SRISE:
     ``H = sum_i s_i M_i`` with ``s_i`` the model's native similarity of the masked probe and the
     reference (with a contrast: minus that of the masked probe and the contrast). A mask shows 100
     soft patches and blackens the rest. Euclidean models' similarities are shifted per pair by their
-    minimum over the bank, so that weights are not negative. ``sum_i M_i`` alone draws a pattern
-    into ``H``; ``coverage_corrected`` divides it out.
+    minimum over the bank, so that weights are not negative. ``sum_i M_i`` by itself leaves a
+    pattern in ``H``; ``coverage_corrected`` divides it out.
 
     The publication leaves open how patches make a mask. The default covers the image most evenly;
     ``sum_clipped`` leaves it almost untouched, and ``inside`` never shows a corner, so that the
@@ -50,16 +50,21 @@ class SRISE:
 
     Attributes:
         masks: Number of masks, N.
-        patches: Patches of a mask.
+        patches: Patches per mask.
         kernel_size: Side of a patch in pixels at H = 112.
         sigma: Standard deviation of a patch's Gaussian in pixels at H = 112.
         coverage_corrected: Divide by the sum of the masks; the published form does not.
-        combination: Of overlapping patches: their maximum, their sum clipped at 1, or their sum
-            stretched so that each mask reaches from 0 to 1.
+        combination: How overlapping patches combine: their maximum, their sum clipped at 1, or
+            their sum stretched so that each mask reaches from 0 to 1.
         placement: Patches lie ``anywhere``, clipped at the border, or wholly ``inside``.
 
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: srise, params: {masks: 1000, coverage_corrected: true}, as: srise_corrected}
+
     Source:
-        Lu and Ebrahimi 2023 (S-RISE), sec. 2; composition of a mask: algorithms.md 3.5.
+        Lu and Ebrahimi, SPIE 2023 (S-RISE), sec. 2.
     """
 
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
@@ -86,7 +91,7 @@ class SRISE:
         """Explain each probe by N masked forward passes; a probe of several pairs is masked once.
 
         Returns:
-            SaliencyMaps with (N, H, W) positive maps; with a cosine they may be negative.
+            SaliencyMaps with (N, H, W) maps as ``positive``; values can be below 0, as a cosine.
 
         Raises:
             ExplainerContractError: If a patch is larger than the image.
@@ -105,7 +110,7 @@ def mask_bank(generator: np.random.Generator, geometry: SRISE, size: tuple[int, 
 
     For each mask the generator draws ``patches`` rows, then ``patches`` columns. Anywhere: rows in
     [0, H), and the patch's upper left corner lies at (row - side // 2, column - side // 2). Inside:
-    rows in [0, H - side], and that is the corner. Columns likewise.
+    rows in [0, H - side], which are the corners themselves. Columns are treated alike.
 
     Args:
         generator: Read, not advanced: the same state always gives the same bank.
@@ -117,9 +122,6 @@ def mask_bank(generator: np.random.Generator, geometry: SRISE, size: tuple[int, 
 
     Raises:
         ExplainerContractError: If a patch is larger than a mask.
-
-    Source:
-        algorithms.md 3.5.
     """
     side = scaled(geometry.kernel_size, size[0])
     check_fits("srise", "kernel_size", side, size)
@@ -139,7 +141,7 @@ def _draw(
     before, beyond = (side // 2, 0) if anywhere else (0, side - 1)
     combine = np.maximum if combination == "max" else np.add
     kernel = _kernel(side, sigma)
-    # A frame as wide as a patch: nothing to clip in the inner loop, and the cut comes once.
+    # Padded by one patch, so that nothing needs clipping in the inner loop.
     framed = np.zeros((height + side, width + side), np.float32)
     bank = np.empty((masks, height, width), np.float32)
     for mask in bank:
@@ -157,7 +159,7 @@ def _draw(
 
 def _stretch(mask: NDArray[np.float32]) -> None:
     low, high = mask.min(), mask.max()
-    if high > low:  # a flat one has nothing to stretch; it is clipped
+    if high > low:  # a flat mask has nothing to stretch; the caller clips it
         mask -= low
         mask /= high - low
 

@@ -1,4 +1,4 @@
-"""Scaled Directed Divergence: what sets the likeness to one identity apart from that to others."""
+"""Scaled Directed Divergence: how the map of one identity differs from those of its rivals."""
 
 import math
 from dataclasses import dataclass
@@ -49,8 +49,8 @@ from fxeval.hooks.tails import (
     why_no_tail,
 )
 
-MAPS = 128  # of the image's size held at once, one for each pair and class
-_FARTHEST = 60.0  # exponents are cut to +- this
+MAPS = 128  # maps of the image's size in memory at once, one for each pair and class
+_FARTHEST = 60.0  # exponents are clipped to +- this
 _NO_TARGET = "the map of the reference's identity is zero everywhere"
 _NO_DIVERGENCE = "nothing sets the map of the reference's identity apart from those of the others"
 Variant = Literal["A", "B"]
@@ -61,12 +61,12 @@ Base = Literal["cam", "gradcam"]
 class SDDCAM:
     """Scaled Directed Divergence: the map of one identity set against those of its rivals.
 
-    Compared are the reference's identity t and the identities of the gallery that the probe is most
-    like, never the probe's own; each has a class activation map M. With ``alpha = k * (mean over
+    The reference's identity t is compared with the identities of the gallery that the probe is most
+    like, except the probe's own; each has a class activation map M. With ``alpha = k * (mean over
     the others of mean|M_i|) / mean|M_t|`` and ``D_i = alpha M_t - M_i``, variant A is
     ``exp(sum_i D_i / sigma)``, variant B ``sum_i exp(D_i / sigma)``. Exponents are divided by the
-    largest absolute one, then by sigma, and cut to [-60, 60]; maps are brought to the image's size
-    first and scaled to [0, 1] at the end.
+    largest absolute one, then by sigma, and clipped to [-60, 60]; maps are brought to the image's
+    size first and scaled to [0, 1] at the end.
 
     The exponential is monotone: under A the order of the pixels depends on ``k`` alone, and tends
     to that of M_t as ``k`` grows. The softmax scale of the logits changes neither the choice of
@@ -75,16 +75,21 @@ class SDDCAM:
     Attributes:
         variant: See above; the published formula can be read both ways.
         k: Weight of the target, 1 to 50; 1 = as large as the others on average.
-        sigma: Above 0; smaller = the exponential tells more between large values.
-        identities: Maps compared, the target's included, at least 2; fewer if the gallery has
-            fewer.
+        sigma: Above 0; smaller = more contrast between large values.
+        identities: Number of maps compared, including the target's, at least 2; fewer if the
+            gallery has fewer.
         base: ``cam``: exact class activation maps (:class:`fxeval.explainers.cam_exact.CAM`).
             ``gradcam``: Grad-CAM of the similarity to each identity, for models that have none.
         layer: As in the base; None = the base's default.
 
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: sddcam, params: {k: 2.0, base: gradcam, layer: "stage[-1]"}}
+
     Source:
-        "Explainable Face Recognition via Improved Localization", sec. 3.2, after Verenich et al.
-        2021; composition: algorithms.md 3.8.
+        Shadman et al., "Explainable Face Recognition via Improved Localization", Electronics
+        14(14), 2745, 2025, sec. 3.2, after Verenich et al., 2021.
     """
 
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
@@ -142,13 +147,13 @@ class SDDCAM:
             reference than for the others. Diagnostic ``identities``: how many maps were compared.
 
         Raises:
-            ExplainerContractError: If there is no gallery, or none but the probe's own identity in
-                it; if a contrast is given, if the layer cannot be used, or for the reason
+            ExplainerContractError: If there is no gallery, or it holds only the probe's own
+                identity; if a contrast is given, if the layer cannot be used, or for the reason
                 ``unsupported`` gives.
         """
         if contrast is not None:
             raise ExplainerContractError(
-                "sddcam: takes no contrast, the gallery's other identities are its contrast. Leave "
+                "sddcam: takes no contrast: the gallery's other identities are its contrast. Leave "
                 "it out."
             )
         module = lent_module("sddcam", model)
@@ -205,8 +210,8 @@ class _Rivals:
         Args:
             kind: The model's native similarity; any probability of a class increases with it.
             embeddings: (n, D) of the probes.
-            count: How many to return, if there are so many; a row with fewer has fillers that do
-                not count.
+            count: How many to return at most; a row with fewer is padded with some that do not
+                count.
         """
         centroids = self.centroids.to(embeddings.device)
         if kind == "cosine":
@@ -222,15 +227,15 @@ def _rivals(kind: SimilarityKind, gallery: Gallery | None, n: int) -> _Rivals:
     if gallery is None or len(gallery.probe_identity) != n:
         got = "none" if gallery is None else f"one for {len(gallery.probe_identity)} probes"
         raise ExplainerContractError(
-            f"sddcam: needs a gallery for {n} probes, identities to set the reference against, got "
-            f"{got}."
+            f"sddcam: expected a gallery for {n} probes, identities to compare the reference with, "
+            f"got {got}."
         )
     names, centroids = class_centroids(kind, gallery)
     is_own = gallery.is_of_the_pair(names)
     if bool(is_own.all(dim=1).any()):
         raise ExplainerContractError(
-            "sddcam: needs at least 2 identities, but the gallery has no identity but the probe's "
-            "own. Enrol others."
+            "sddcam: needs at least 2 identities, but the gallery holds only the probe's own "
+            "identity. Enrol others."
         )
     return _Rivals(centroids, is_own)
 
@@ -261,7 +266,7 @@ class _Engine:
         others, counts = rivals.nearest(self._model.similarity, embeddings, settings.identities - 1)
         reference = centroid_embeddings(self._model, references).to(others)
         is_flat = torch.zeros(len(probes), dtype=torch.bool, device=others.device)
-        if self._tail is None:  # an exact map needs no direction
+        if self._tail is None:  # Grad-CAM needs a gradient; exact maps do not
             is_flat = twins(probes, references).to(others.device)
             is_flat |= self._pull(cut, reference).is_flat
         coarse = torch.stack(
@@ -273,7 +278,7 @@ class _Engine:
         rounding = FLAT * others.abs().amax(dim=(1, 2, 3))
         maps, is_usable = exponentiated(divergence, settings.sigma, settings.variant, rounding)
         has_target = target.flatten(1).any(dim=1)
-        # A broken map is not one without order: it stays NaN, and is found out as such.
+        # A broken map is more than one without order: it stays NaN, to be reported as such.
         is_broken = ~torch.isfinite(divergence).flatten(1).all(dim=1)
         is_usable = is_usable | is_broken
         reasons = [
@@ -312,11 +317,11 @@ def divergences(target: Tensor, others: Tensor, counts: Tensor, k: float) -> Ten
     Args:
         target: (n, H, W) float64.
         others: (n, m, H, W) float64.
-        counts: (n, m) bool, at least one of each row: which of the others are there.
+        counts: (n, m) bool, which of the others exist; at least one in each row.
         k: See above.
 
     Returns:
-        (n, m, H, W); zero where an other one is not there, or the target's map is zero.
+        (n, m, H, W); zero for others that do not exist, or if the target's map is zero.
     """
     weight = counts.to(target)
     sizes = (others.abs().mean(dim=(2, 3)) * weight).sum(dim=1) / weight.sum(dim=1)
@@ -334,11 +339,11 @@ def exponentiated(
     """Return (n, H, W) float64 maps in [0, 1], and (n,) bool, which of them are not constant.
 
     Args:
-        divergences: (n, m, H, W) float64; constant where an identity is not there, which moves
-            nothing between 0 and 1.
+        divergences: (n, m, H, W) float64; constant for identities that do not exist, which does
+            not change a map scaled to [0, 1].
         sigma: Divides the exponents, after the largest absolute one of each row has become 1.
         variant: ``A``: exponential of the sum. ``B``: sum of the exponentials.
-        rounding: (n,), size up to which exponents mean nothing; such a map counts as constant.
+        rounding: (n,), size up to which exponents are rounding; such a map counts as constant.
     """
     exponents = divergences.sum(dim=1, keepdim=True) if variant == "A" else divergences
     peak = exponents.abs().amax(dim=(1, 2, 3))

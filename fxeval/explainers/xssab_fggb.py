@@ -1,8 +1,8 @@
-"""Explanations that ask each dimension of the embedding what it says about the match.
+"""xSSAB and FGGB: gradients of the embedding's dimensions, those for and those against a match.
 
-Both take the similarity of unit embeddings apart, ``c = sum_k w_k`` with ``w_k = e1_k e2_k``, and
-hold every term against its share of the operating threshold, tau / D: a term of at least that much
-speaks for the match. Gradients pass through the L2 normalisation.
+Both decompose the similarity of unit embeddings, ``c = sum_k w_k`` with ``w_k = e1_k e2_k``, and
+compare every term with its share of the operating threshold, tau / D: a dimension whose term is at
+least that large argues for the match. Gradients pass through the L2 normalisation.
 """
 
 import math
@@ -42,17 +42,22 @@ class XSSAB:
       map ranks the pixels where the argument for the match outweighs the one against it.
     * ``arguments``: positive = |G+|, negative = |G-|, as they are.
 
-    Where the reference is the probe, ``G+ = -G-``: ``combined`` has nothing to say, state
-    ``no_gradient``; ``arguments`` has. The paper differentiates at the normalised input: the same
-    maps up to a factor wherever all channels are scaled alike.
+    Where the reference is the probe, ``G+ = -G-``: ``combined`` is zero everywhere and gets the
+    state ``no_gradient``; ``arguments`` is not. The paper differentiates at the normalised input,
+    which gives the same maps up to a factor if all channels are scaled alike.
 
     Attributes:
-        operating_threshold: tau, a cosine in [-1, 1]; None = the model's own. Models compared by
-            the Euclidean distance have none: it must be given.
+        operating_threshold: tau, a cosine in [-1, 1]; None = the model's own. It must be given for
+            models that compare by Euclidean distance, which have no cosine threshold.
         form: See above.
 
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: xssab, params: {operating_threshold: 0.3, form: arguments}}
+
     Source:
-        Huber et al., WACV 2024, sec. 3; algorithms.md 3.11.
+        Huber et al., WACV 2024, sec. 3.
     """
 
     id: ClassVar[str] = "xssab"
@@ -132,18 +137,24 @@ class FGGB:
     """FGGB: one gradient map per dimension of the embedding, weighted by what it adds to a match.
 
     ``S = sum_k g_k (w_k - tau / D)``: ``g_k`` is the mean over the channels of ``|d e1_k / dx|``,
-    divided by its L2 norm plus 1e-8, so that every dimension draws as strongly. Signed: positive =
-    max(S, 0), negative = max(-S, 0). Where the reference is the probe, ``w_k = e1_k^2`` and the map
-    is as well defined as any: only a probe whose gradients are all zero gets ``no_gradient``.
+    divided by its L2 norm plus 1e-8, so that all dimensions contribute equally strong maps. Signed:
+    positive = max(S, 0), negative = max(-S, 0). Where the reference is the probe,
+    ``w_k = e1_k^2`` and the map is well defined: only a probe whose gradients are all zero gets
+    ``no_gradient``.
 
     Attributes:
-        operating_threshold: tau, a cosine in [-1, 1]; None = the model's own. Models compared by
-            the Euclidean distance have none: it must be given.
+        operating_threshold: tau, a cosine in [-1, 1]; None = the model's own. It must be given for
+            models that compare by Euclidean distance, which have no cosine threshold.
         post_blur: Blur S with a Gaussian before it is split, kernel 25 and sigma 5 pixels at
             H = 112; both scale with H / 112.
 
+    Example:
+        An entry under ``explainers`` in a suite::
+
+            - {use: fggb, params: {post_blur: true}}
+
     Source:
-        Lu et al., FG 2024, arXiv 2403.04549, sec. 3; post-blur: FAME, 2026; algorithms.md 3.12.
+        Lu et al., FG 2024, arXiv 2403.04549, sec. 3; post-blur: FAME, CVPRW 2026.
     """
 
     id: ClassVar[str] = "fggb"
@@ -201,12 +212,12 @@ class FGGB:
     def _sums(
         self, model: FaceModel, probes: Images, units: Tensor, tau: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return S (n, H, W), the share of supporting dimensions (n,), and who is dead (n,).
+        """Return S (n, H, W), the share of supporting dimensions (n,), and no gradient (n,) bool.
 
-        Each probe stands in the batch several times, and every copy carries another dimension back.
-        One ordinary backward pass then does what ``torch.autograd.grad(is_grads_batched=True)``
-        does, for modules that vmap cannot trace as well, and with faster kernels; the copies'
-        forward pass is paid once and serves all D dimensions.
+        The batch holds several copies of each probe, and each copy carries a different dimension
+        back. One ordinary backward pass then does what
+        ``torch.autograd.grad(is_grads_batched=True)`` does, but also for modules that vmap cannot
+        trace, and with faster kernels; one forward pass of the copies serves all D dimensions.
         """
         n, D = units.shape
         copies = min(D, max(1, CHUNK // max(1, n)))
@@ -218,7 +229,7 @@ class FGGB:
         is_dead = torch.ones(n, dtype=torch.bool, device=leaf.device)
         each = torch.eye(D, dtype=torch.float64, device=leaf.device)
         for first in range(0, D, copies):
-            # Of the last dimensions there may be fewer than copies: the rest carry nothing.
+            # The last group may have fewer dimensions than copies: the others carry zeros.
             carried = F.pad(each[first : first + copies], (0, 0, 0, max(0, first + copies - D)))
             pull = through_unit(embeddings, carried.repeat(n, 1))
             gradient = pulled_back(leaf, embeddings, pull, keep=first + copies < D)
@@ -251,14 +262,14 @@ def _admitted(
     if contrast is not None:
         raise ExplainerContractError(
             f"{id}: explains one pair by its operating threshold and takes no contrast. Explain "
-            "the nonmated pair by itself, or use an explainer with an objective."
+            "the nonmated pair separately, or use an explainer with an objective."
         )
     if operating_threshold is not None:
         return module, operating_threshold
     if model.similarity != "cosine":
         raise ExplainerContractError(
             f"{id}: operating_threshold must be given: model '{model.name}' is compared by "
-            f"{model.similarity}, and its own operating threshold is no cosine. Give a cosine."
+            f"{model.similarity}, so its own operating threshold is not a cosine. Give a cosine."
         )
     if model.operating_threshold is None:
         raise ExplainerContractError(

@@ -1,4 +1,4 @@
-"""How alike two saliency maps are, and the scale on which maps may be averaged."""
+"""Similarity of two saliency maps, and the scale on which maps may be averaged."""
 
 import numpy as np
 import torch
@@ -27,25 +27,23 @@ def spearman(a: Tensor, b: Tensor) -> FloatArray:
     Raises:
         ExplainerContractError: If a value is NaN or infinite.
         ValueError: If the shapes differ or are not (N, n).
-
-    Source:
-        algorithms.md 4.1.
     """
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(
-            f"spearman: two (N, n) tensors expected, got {tuple(a.shape)} and {tuple(b.shape)}."
+            f"spearman: expected two (N, n) tensors, got {tuple(a.shape)} and {tuple(b.shape)}."
         )
     result = np.full(len(a), np.nan)
     for row, (one, other) in enumerate(zip(_finite(a), _finite(b), strict=True)):
         x, y = _centred_ranks(one), _centred_ranks(other)
         spread = np.sqrt((x @ x) * (y @ y))
         if spread > 0.0:
+            # Rounding of the root may push the quotient just beyond 1.
             result[row] = min(1.0, max(-1.0, (x @ y) / spread))
     return result
 
 
 def norm01(maps: Maps) -> tuple[Tensor, Tensor]:
-    """Scale each map to [0, 1]: (m - min) / (max - min), nothing added to the denominator.
+    """Scale each map to [0, 1]: (m - min) / (max - min), with nothing added to the denominator.
 
     A map is unusable if a pixel is NaN or infinite, or if it has no order
     (``max - min <= 1e-12 * max(1, |max|)``, see :func:`fxeval.hooks.returned.is_constant`).
@@ -59,10 +57,7 @@ def norm01(maps: Maps) -> tuple[Tensor, Tensor]:
         maps: (N, H, W) real.
 
     Returns:
-        (N, H, W) float64 in [0, 1], zero where unusable, and (N,) bool, the map is usable.
-
-    Source:
-        algorithms.md G4.
+        (N, H, W) float64 in [0, 1], zero where unusable, and (N,) bool, True for usable maps.
     """
     wide = maps.double()
     usable = torch.isfinite(wide).flatten(1).all(dim=1)
@@ -78,7 +73,7 @@ def _finite(maps: Tensor) -> FloatArray:
     broken = ~torch.isfinite(maps).all(1)
     if bool(broken.any()):
         raise ExplainerContractError(
-            f"spearman: finite maps expected, got NaN or infinity in {int(broken.sum())} of "
+            f"spearman: expected finite maps, got NaN or infinity in {int(broken.sum())} of "
             f"{len(maps)}, first in map {int(broken.nonzero()[0])}. Leave it out with state "
             "'nan_map'."
         )
@@ -90,6 +85,8 @@ def _centred_ranks(values: FloatArray) -> FloatArray:
     """Return 2 * (average rank - mean rank) of each of (n,) values, whole numbers."""
     order = np.argsort(values)
     ordered = values[order]
+    # Values that tie share ranks start + 1 to start + size, on average start + (size + 1) / 2;
+    # doubled, and less the doubled mean rank n + 1, that is 2 start + size - n.
     start = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(values)])
     size = np.diff(start, append=len(values))
     ranks = np.empty(len(values))

@@ -1,9 +1,9 @@
 """A network of the same architecture that knows nothing.
 
 An explainer whose maps survive the loss of everything its network has learnt is not explaining the
-network. Weights are drawn here, from a generator of their own per layer, rather than by
-``reset_parameters``: that draws from the global generator, and seeding it alike before every layer
-gives equal weights to layers of equal shape.
+network. Weights are drawn here, with one generator per layer, rather than by ``reset_parameters``:
+that draws from the global generator, and seeding it the same way before every layer would give
+layers of equal shape equal weights.
 """
 
 import copy
@@ -30,16 +30,17 @@ def randomise(module: nn.Module, calibration: Images, suite_seed: int, index: in
     Convolutions and linear layers get torch's own initialisation (Kaiming-uniform with a = sqrt(5),
     bias uniform in +-1 / sqrt(fan_in)), normalisation layers weight 1 and bias 0, PReLU its initial
     slope; a parameter of any other module becomes a random permutation of its own values. With the
-    batch-norm statistics of the trained network, or of a new one, such a network embeds every face
-    alike, so they are estimated again: averages over the calibration images, batch norm in train
-    mode and everything else, dropout too, in eval mode. A batch norm with a smaller eps than 1e-5
-    gets that, since a channel that the new weights leave constant would divide zero by zero.
+    batch-norm statistics of the trained network, or of a new one, such a network would embed all
+    faces alike, so the statistics are estimated again: averages over the calibration images, batch
+    norm in train mode and everything else, dropout too, in eval mode. A smaller eps of a batch norm
+    is raised to 1e-5, since a channel that the new weights leave constant would divide zero by
+    zero.
 
     Args:
         module: ``Images -> Embeddings``; stays as it is.
         calibration: (N, 3, H, W) float32 in [0, 1] on the module's device, N >= 2.
-        suite_seed: Of the suite.
-        index: Which of several re-drawn networks, from 0.
+        suite_seed: The suite's seed.
+        index: Number of the re-drawn network, from 0.
 
     Returns:
         The copy in eval mode, on the same device. The same seed gives the same weights on every
@@ -50,12 +51,11 @@ def randomise(module: nn.Module, calibration: Images, suite_seed: int, index: in
         ModelContractError: If the module cannot be copied.
 
     Source:
-        Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018; algorithms.md 5.1 P1,
-        mode ``full``.
+        Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018, sec. 3.
     """
     if len(calibration) < 2:
         raise EvidenceError(
-            "model randomisation: at least 2 calibration images expected, got "
+            "model randomisation: expected at least 2 calibration images, got "
             f"{len(calibration)}. Use a longer pair list."
         )
     try:
@@ -63,8 +63,8 @@ def randomise(module: nn.Module, calibration: Images, suite_seed: int, index: in
     except Exception as error:
         said = f"model randomisation: {type(module).__name__} can't be copied"
         raise ModelContractError(
-            f"{said} ({type(error).__name__}: {error}). Its weights can't be re-drawn without "
-            "that.",
+            f"{said} ({type(error).__name__}: {error}). Its weights can't be re-drawn without a "
+            "copy.",
             public=f"{said}: {of_user_code(error)}",
         ) from error
     with torch.no_grad():
@@ -81,11 +81,11 @@ def redrawn_share(original: nn.Module, redrawn: nn.Module) -> float:
     """Return the share, 0 to 1, of a network's parameters that differ from the original's.
 
     Raises:
-        ValueError: If the two have not the same parameters.
+        ValueError: If the two do not have the same parameters.
     """
     before, after = dict(original.named_parameters()), dict(redrawn.named_parameters())
     if {n: p.shape for n, p in before.items()} != {n: p.shape for n, p in after.items()}:
-        raise ValueError("redrawn_share: two networks of one architecture expected.")
+        raise ValueError("redrawn_share: expected two networks of one architecture.")
     changed = sum(int((before[name] != after[name]).sum()) for name in before)
     return changed / max(1, sum(parameter.numel() for parameter in before.values()))
 
@@ -100,13 +100,15 @@ def embedding_spread(embeddings: Embeddings) -> float:
     """
     if embeddings.ndim != 2 or len(embeddings) < 2 or not bool(embeddings.isfinite().all()):
         raise ValueError(
-            f"embedding_spread: finite (N >= 2, D) expected, got {tuple(embeddings.shape)}."
+            f"embedding_spread: expected finite (N >= 2, D), got {tuple(embeddings.shape)}."
         )
     vectors = embeddings.detach().to("cpu", torch.float64)
     lengths = vectors.norm(dim=1, keepdim=True)
+    # One more dimension, in which vectors of length zero all become the same unit vector.
     is_zero = (lengths == 0.0).double()
     units = torch.cat([vectors / (lengths + is_zero), is_zero], dim=1)
     n = len(units)
+    # The squared length of the sum holds all cosines, n of them of a vector with itself.
     mean_cosine = (float(units.sum(0).square().sum()) - n) / (n * (n - 1))
     return max(0.0, 1.0 - mean_cosine)
 
@@ -148,7 +150,7 @@ def _estimate_statistics(module: nn.Module, calibration: Images) -> None:
     for layer in norms:
         layer.reset_running_stats()
         layer.eps = max(layer.eps, _SMALLEST_EPS)
-        layer.momentum = None  # torch's word for a cumulative average
+        layer.momentum = None  # makes torch compute a cumulative average
         layer.train()
     # No batch of one: its variance is undefined after the last pooling.
     for images in calibration.tensor_split(math.ceil(len(calibration) / _CALIBRATION_BATCH)):

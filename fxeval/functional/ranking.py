@@ -1,9 +1,9 @@
-"""The order in which a saliency map gives up its pixels, and how many make a fraction.
+"""The order in which the pixels of a saliency map are removed, and how many make a fraction.
 
-A map is first quantised, so that rounding noise of another device or batch size moves no pixel, and
-what is then tied is ordered by a seeded hash: a stable sort would remove ties in raster order, a
-spatial bias (a ReLU leaves an eighth of a Grad-CAM map at exactly 0). A constant map is one big
-tie, so it ranks as a random map; it never selects everything.
+A map is first quantised, so that rounding noise of another device or batch size does not change the
+order. Ties are then ordered by a seeded hash: a stable sort would remove them in raster order,
+which is a spatial bias (a ReLU leaves an eighth of a Grad-CAM map at exactly 0). A constant map is
+one big tie, so it ranks like a random map; it never selects everything.
 """
 
 import math
@@ -47,8 +47,8 @@ def ranks(maps: Maps, seeds: Sequence[int] | None) -> Tensor:
         ValueError: If shapes or the number of seeds do not fit.
 
     Source:
-        algorithms.md G5 and certification.md 5.2; SplitMix64: Steele, Lea, Flood, "Fast splittable
-        pseudorandom number generators", OOPSLA 2014.
+        SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA
+        2014.
     """
     levels = _levels(maps)
     n = levels.shape[1]
@@ -56,11 +56,11 @@ def ranks(maps: Maps, seeds: Sequence[int] | None) -> Tensor:
     keys |= np.arange(n, dtype=np.uint64)
     if seeds is not None:
         if len(seeds) != len(keys):
-            raise ValueError(f"ranks: one seed per map expected, got {len(seeds)} for {len(keys)}.")
+            raise ValueError(f"ranks: expected one seed per map, got {len(seeds)} for {len(keys)}.")
         for key, seed in zip(keys, seeds, strict=True):
             key |= (_splitmix64(seed, n) >> np.uint64(64 - _HASH_BITS)) << np.uint64(_INDEX_BITS)
     keys.sort(axis=1)
-    keys &= _INDEX_MASK
+    keys &= _INDEX_MASK  # what is left is each row's pixel indices, in order of removal
     result = np.empty(keys.shape, dtype=np.int32)
     rank = np.broadcast_to(np.arange(n, dtype=np.int32), keys.shape)
     np.put_along_axis(result, keys.view(np.int64), rank, axis=1)
@@ -77,7 +77,7 @@ def tie_share(map_: Tensor) -> float:
 def count(fraction: float, n: int) -> int:
     """Return the exact number of pixels that a fraction of n pixels stands for.
 
-    ``max(1, floor(fraction * n + 0.5))``, and 0 for a fraction of 0 (algorithms.md G6).
+    ``max(1, floor(fraction * n + 0.5))``, and 0 for a fraction of 0.
 
     >>> [count(0.01, n) for n in (112 * 112, 150 * 150, 160 * 160, 112 * 96)]
     [125, 225, 256, 108]
@@ -86,7 +86,7 @@ def count(fraction: float, n: int) -> int:
         ValueError: If the fraction is outside [0, 1] or n < 1.
     """
     if not 0.0 <= fraction <= 1.0 or n < 1:
-        raise ValueError(f"count: a fraction in [0, 1] of n >= 1 expected, got {fraction} of {n}.")
+        raise ValueError(f"count: expected a fraction in [0, 1] of n >= 1, got {fraction} of {n}.")
     return 0 if fraction == 0.0 else max(1, math.floor(fraction * n + 0.5))
 
 
@@ -102,7 +102,7 @@ def step_counts(n: int, steps: int) -> list[int]:
         ValueError: Unless 1 <= steps <= n (more steps than pixels would repeat counts).
     """
     if not 1 <= steps <= n:
-        raise ValueError(f"step_counts: 1 <= steps <= {n} pixels expected, got {steps}.")
+        raise ValueError(f"step_counts: expected 1 <= steps <= {n} pixels, got {steps}.")
     return [(2 * i * n + steps) // (2 * steps) for i in range(steps + 1)]
 
 
@@ -110,11 +110,11 @@ def _levels(maps: Maps) -> NDArray[np.int64]:
     """Quantise (N, H, W) maps to integers 0 .. LEVELS, (N, H * W); constant maps to 0."""
     if maps.ndim != 3 or not maps.dtype.is_floating_point:
         raise ValueError(
-            f"saliency maps: (N, H, W) floating expected, got {tuple(maps.shape)} {maps.dtype}."
+            f"saliency maps: expected (N, H, W) floating, got {tuple(maps.shape)} {maps.dtype}."
         )
     if not 1 <= maps[0:1].numel() <= MAX_PIXELS and len(maps):
         raise ValueError(
-            f"saliency maps: 1 to {MAX_PIXELS} pixels expected, got {tuple(maps.shape[1:])}."
+            f"saliency maps: expected 1 to {MAX_PIXELS} pixels, got {tuple(maps.shape[1:])}."
         )
     values = maps.detach().to("cpu", torch.float64).flatten(1).numpy()
     if not values.size:
@@ -125,7 +125,7 @@ def _levels(maps: Maps) -> NDArray[np.int64]:
     if not np.isfinite(span).all():
         row = int(np.flatnonzero(~np.isfinite(span))[0])
         raise ExplainerContractError(
-            f"saliency map {row} of {len(values)}: finite values expected, got "
+            f"saliency map {row} of {len(values)}: expected finite values, got "
             f"{int((~np.isfinite(values[row])).sum())} NaN or infinite pixels. A map without an "
             "order has no ranks: leave it out with state 'nan_map'."
         )

@@ -1,1 +1,1 @@
-"""Ways into user code and networks: borrow them, find layers, record a pass, check returns."""
+"""Access to networks and user code: lend modules, find layers, record passes, check returns."""

@@ -1,4 +1,4 @@
-"""A model is borrowed and handed back as it was."""
+"""Records the state of a lent module, finds what was changed and restores it bit by bit."""
 
 from collections.abc import Iterator
 from typing import Any, TypeGuard
@@ -20,19 +20,19 @@ _HOOKS = "hooks were left on its modules or taken from them"
 
 
 class Custody:
-    """Remembers a module, says what an explainer did to it, and undoes that.
+    """Records a module's state, reports what an explainer changed, and undoes it.
 
-    Every part's class and attributes are remembered, containers with their contents, and of every
-    tensor the object, its memory, its values, ``requires_grad``, gradient and hooks. Putting back
-    is exact: the same objects with the same bits. Attributes that a forward pass may use as a
-    cache (tensors that are replaced, None, attributes that did not exist) are put back but are no
-    change worth naming. Of a ``torch.jit`` module the tensors, the training modes and the hooks are
-    remembered; its code can't be changed.
+    It records every submodule's class and attributes (containers with their contents), and every
+    tensor's object, memory, values, ``requires_grad``, gradient and hooks. Restoring is exact: the
+    same objects with the same bits. Attributes that a forward pass may use as a cache (tensors that
+    are replaced, None, new attributes) are restored but not reported. Of a ``torch.jit`` module it
+    records tensors, training modes and hooks; the code can't be changed.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._parts = [_Part(name, part) for name, part in module.named_modules()]
         self._tensors = {id(one): _Loan(one) for part in self._parts for one in part.tensors()}
+        # Patching a method of a class changes the model without a trace on any instance.
         self._methods = {
             (kind, method): vars(kind).get(method)
             for part in module.modules()
@@ -89,7 +89,7 @@ class _Part:
                     yield item
 
     def changes(self, tensors: "dict[int, _Loan]") -> Iterator[str]:
-        """Yield what differs now, in words; the tensors themselves are looked at elsewhere."""
+        """Yield what differs now, in words; :class:`_Loan` compares the tensors themselves."""
         now = _attributes(self._part)
         if type(self._part) is not self._kind:
             yield f"the class of its module '{self._name}' was changed"
@@ -108,6 +108,7 @@ class _Part:
             if words:
                 yield words
         for attribute, value in now.items():
+            # A new attribute may be a cache, unless it hides a method of the class.
             is_new = attribute not in self._attributes
             if is_new and callable(value) and hasattr(self._kind, attribute):
                 yield self._changed(attribute)
@@ -171,8 +172,9 @@ class _Loan:
 
     def restore(self) -> None:
         """Put memory, values, ``requires_grad``, hooks and gradient back."""
-        # PyTorch lets tensors that were made in inference mode be written to nowhere else.
+        # Tensors that were made in inference mode can be written to in that mode only.
         with torch.inference_mode(self._data.is_inference()), torch.no_grad():
+            # A write in place may have made it part of a graph; views can't be detached in place.
             if self._is_leaf and not self._tensor.is_leaf and not self._tensor._is_view():
                 self._tensor.detach_()
             if self._tensor.is_leaf:
@@ -194,7 +196,7 @@ def _attributes(part: nn.Module) -> dict[str, Any]:
     if not isinstance(part, torch.jit.ScriptModule):
         return vars(part)
     return {
-        "training": getattr(part, "training", None),  # a frozen one has none
+        "training": getattr(part, "training", None),  # a frozen module has no such attribute
         "_modules": dict(part.named_children()),
         "_parameters": dict(part.named_parameters(recurse=False)),
         "_buffers": dict(part.named_buffers(recurse=False)),
@@ -235,7 +237,7 @@ def _identical(before: list[tuple[Any, Any]], now: list[tuple[Any, Any]]) -> boo
 def _equal(
     before: list[tuple[Any, Any]], now: list[tuple[Any, Any]], tensors: dict[int, _Loan]
 ) -> bool:
-    """Say whether tensors that took the place of others have their bits."""
+    """Say whether tensors that replaced others have the same bits."""
     current = dict(now)
     return current.keys() == dict(before).keys() and all(
         current[key] is item or (item is not None and tensors[id(item)].equals(current[key]))
@@ -244,7 +246,7 @@ def _equal(
 
 
 def _differs(before: object, now: object) -> bool:
-    """Say whether a value that steers a computation (a number, a word, a function) is another."""
+    """Say whether a value that steers a computation (number, text, function) has changed."""
     if now is before:
         return False
     if _is_plain(before):
@@ -281,7 +283,10 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 def _elements(tensor: Tensor, expanded: Tensor) -> Tensor:
-    """Return the part of a tensor that an expanded tensor of its shape really stores."""
+    """Return the part of a tensor that an expanded tensor of its shape stores.
+
+    Writing to every element of an expanded tensor would write to the same memory many times.
+    """
     if expanded.layout != torch.strided:
         return tensor
     for dim, (size, stride) in enumerate(zip(expanded.shape, expanded.stride(), strict=True)):

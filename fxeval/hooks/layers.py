@@ -1,4 +1,4 @@
-"""Finds the layers of a network by name or by rule, and lends networks without leaving a trace."""
+"""Finds layers of a network by name or rule, and lends networks so that no trace is left."""
 
 import difflib
 import re
@@ -20,7 +20,7 @@ _SHORTCUT = re.compile(r"downsample|shortcut|skip")
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """What a module of a network puts out for one image.
+    """A module of a network, and its output for one image.
 
     Attributes:
         name: As in ``module.named_modules()``.
@@ -28,9 +28,9 @@ class LayerInfo:
         channels: Of its feature map; 0 if its output is not one (N, C, h, w) tensor.
         height: In pixels, or 0.
         width: In pixels, or 0.
-        runs: How often it runs in a forward pass; only with 1 does its name mean one layer.
-        is_convolution: An ``nn.Conv2d``.
-        is_shortcut: A 1 x 1 convolution whose name has downsample, shortcut or skip in it.
+        runs: How often it runs in a forward pass; its name identifies one layer only if this is 1.
+        is_convolution: It is an ``nn.Conv2d``.
+        is_shortcut: It is a 1 x 1 convolution with downsample, shortcut or skip in its name.
         has_children: It is built of other modules.
     """
 
@@ -45,12 +45,12 @@ class LayerInfo:
     has_children: bool
 
     def holds(self, pixels: int) -> bool:
-        """Say whether it runs once and its map has at least so many pixels on either side."""
+        """Say whether it runs once and its map is at least that many pixels high and wide."""
         return self.runs == 1 and min(self.height, self.width) >= pixels
 
 
 def layers_of(module: nn.Module, images: Images) -> list[LayerInfo]:
-    """Return all modules below a network, in the order in which they finish; idle ones come last.
+    """Return all modules of a network in the order in which they finish; idle ones come last.
 
     Works on the ``meta`` device, so that layers can be checked before weights are loaded.
 
@@ -68,7 +68,7 @@ def layers_of(module: nn.Module, images: Images) -> list[LayerInfo]:
         def note(_module: nn.Module, _inputs: object, output: object) -> None:
             is_map = isinstance(output, Tensor) and output.ndim == 4
             size = tuple(output.shape[1:]) if is_map else (0, 0, 0)  # type: ignore[attr-defined]
-            info = found.pop(name)  # to the end: the order is that of finishing
+            info = found.pop(name)  # moves to the end, so that the order is that of finishing
             found[name] = replace(
                 info, channels=size[0], height=size[1], width=size[2], runs=info.runs + 1
             )
@@ -84,7 +84,7 @@ def layers_of(module: nn.Module, images: Images) -> list[LayerInfo]:
         finally:
             for handle in handles:
                 handle.remove()
-    return sorted(found.values(), key=lambda info: info.runs == 0)  # stable
+    return sorted(found.values(), key=lambda info: info.runs == 0)  # stable: the order stays
 
 
 def convolutions(layers: Sequence[LayerInfo]) -> list[LayerInfo]:
@@ -111,20 +111,20 @@ def stages(layers: Sequence[LayerInfo]) -> list[LayerInfo]:
 def resolve(
     layer: str | tuple[str, ...] | None, layers: Sequence[LayerInfo], explainer: str
 ) -> tuple[str, ...]:
-    """Return the dotted names of the layers that are meant.
+    """Return the dotted names of the requested layers.
 
     Args:
         layer: One layer or several: a name as in ``module.named_modules()``, also written
             ``blocks[12]``, or a rule, ``conv[i]`` or ``stage[i]`` (:func:`convolutions`,
-            :func:`stages`; a negative index counts from the end). A rule goes before a name that
-            reads alike; write that one ``conv.0``. None = the last layer to finish whose map is at
-            least 4 x 4 pixels.
+            :func:`stages`; a negative index counts from the end). A rule takes precedence over a
+            module of the same spelling, which can be written ``conv.0``. None = the last layer to
+            finish whose map is at least 4 x 4 pixels.
         layers: Of the network (:func:`layers_of`).
         explainer: Its id, for the messages.
 
     Raises:
         ExplainerContractError: If a layer is missing, runs more than once or not at all, has no
-            map of at least 2 x 2 pixels, or is meant twice. Names the candidates with their sizes.
+            map of at least 2 x 2 pixels, or is named twice. Lists the candidates with their sizes.
     """
     check_spelling(layer, explainer)
     if layer is None:
@@ -135,17 +135,17 @@ def resolve(
         if name in names[:first]:
             both = wanted[names.index(name)], wanted[first]
             raise ExplainerContractError(
-                f"{explainer}: layers '{both[0]}' and '{both[1]}' are one and the same, '{name}'. "
+                f"{explainer}: layers '{both[0]}' and '{both[1]}' are the same layer, '{name}'. "
                 "Leave one out."
             )
     return names
 
 
 def by_name(layer: str | tuple[str, ...] | None, module: nn.Module) -> tuple[str, ...] | None:
-    """Return the dotted names if only names are given and all are there; None otherwise.
+    """Return the dotted names if only names are given and all exist; None otherwise.
 
-    A forward pass to look for layers is spared. That each runs once and gives a map is left to
-    whoever runs the network next.
+    This saves the forward pass that finds layers. The caller has to check that each layer runs once
+    and gives a map.
     """
     wanted = (layer,) if isinstance(layer, str) else layer or ()
     names = tuple(_dots(one) for one in wanted)
@@ -155,19 +155,19 @@ def by_name(layer: str | tuple[str, ...] | None, module: nn.Module) -> tuple[str
 
 
 def check_spelling(layer: object, explainer: str) -> None:
-    """Refuse what cannot be the name of a layer in any network.
+    """Refuse a value that cannot name a layer of any network.
 
     >>> check_spelling(("conv[-1]", "blocks[12].conv1"), "gradcam")
 
     Raises:
-        ExplainerContractError: Naming the explainer, what was expected and what came.
+        ExplainerContractError: Naming the explainer, the expected form and the value.
     """
     if layer is None:
         return
     several = layer if isinstance(layer, tuple) else (layer,)
     if not several or not all(isinstance(one, str) and one for one in several):
         raise ExplainerContractError(
-            f"{explainer}: layer must be the name of a module, several, or nothing for the "
+            f"{explainer}: layer must be the name of a module, a list of names, or nothing for the "
             f"default, got {layer!r}."
         )
     for one in several:
@@ -184,14 +184,14 @@ def check_spelling(layer: object, explainer: str) -> None:
 
 
 def candidates(layers: Sequence[LayerInfo], pixels: int = 2) -> str:
-    """Name the layers that could have been meant, with their sizes; the deepest if many."""
+    """List the layers that can be named, with their sizes; only the deepest if there are many."""
     return _listed(
         [f"{one.name} ({one.height} x {one.width})" for one in layers if one.holds(pixels)]
     )
 
 
 def black_box(model: FaceModel) -> str | None:
-    """Return why a model that is a black box cannot be differentiated; None if it can."""
+    """Return why a black-box model cannot be differentiated; None if the model has a module."""
     if model.module is not None:
         return None
     return (
@@ -215,11 +215,11 @@ def lent_module(id: str, model: FaceModel) -> nn.Module:
 def borrowed(module: nn.Module) -> Iterator[None]:
     """Lend a module in eval mode and hand it back as it was, even after an error.
 
-    Training flags and torch's generators are put back. Everything else must not have been touched:
-    parameters, buffers, gradients, ``requires_grad``, hooks.
+    Training flags and torch's generators are restored. Nothing else may change: parameters,
+    buffers, gradients, ``requires_grad``, hooks.
 
     Raises:
-        ExplainerContractError: If one of them was.
+        ExplainerContractError: If one of these was changed.
     """
     modes = [(part, part.training) for part in module.modules()]
     before = _traces(module)
@@ -244,9 +244,9 @@ def borrowed(module: nn.Module) -> Iterator[None]:
 
 
 def on_device_of(module: nn.Module, images: Images) -> Images:
-    """Return a copy of the images on the module's device, an ordinary tensor even if they are not.
+    """Return a copy of the images on the module's device, always an ordinary tensor.
 
-    Autograd refuses tensors that were made in inference mode.
+    Autograd refuses tensors that were made in inference mode; their copies are ordinary.
     """
     tensor = next(chain(module.parameters(), module.buffers()), None)
     return images.detach().to(images.device if tensor is None else tensor.device, copy=True)
@@ -258,6 +258,7 @@ def _traces(module: nn.Module) -> dict[str, tuple[object, ...]]:
     def version(tensor: Tensor | None) -> tuple[int, int]:
         if tensor is None:
             return (0, 0)
+        # torch counts writes in place, except to inference tensors.
         return (id(tensor), 0 if tensor.is_inference() else tensor._version)
 
     traces: dict[str, tuple[object, ...]] = {
@@ -323,15 +324,15 @@ def _resolved(wanted: str, layers: Sequence[LayerInfo], explainer: str) -> str:
 
 def _fault(layer: LayerInfo) -> str | None:
     if layer.runs != 1:
-        return f"runs {layer.runs} times in a forward pass, so its name means no one layer"
+        return f"runs {layer.runs} times in a forward pass, so its name does not identify one layer"
     if layer.channels == 0:
         return f"must give one (N, C, h, w) tensor, but this {layer.kind} does not"
     if not layer.holds(2):
-        return f"gives {layer.height} x {layer.width} pixels and holds no place"
+        return f"gives {layer.height} x {layer.width} pixels, fewer than 2 x 2"
     return None
 
 
 def _listed(names: list[str]) -> str:
-    # The last names: deep layers are what one wants to explain.
+    # Keep the last names: deep layers are the ones to explain.
     more = f"{len(names) - _SHOWN} more, " if len(names) > _SHOWN else ""
     return more + ", ".join(names[-_SHOWN:]) if names else "none"

@@ -1,7 +1,7 @@
-"""A forward pass taken down operation by operation, to be run again in parts.
+"""Records a forward pass operation by operation, so that parts of it can be run again.
 
-What is recorded is what PyTorch dispatches, not which modules there are: functional additions,
-views and changes in place are seen like any layer.
+It records the operations that PyTorch dispatches, not the modules: functional additions, views and
+changes in place are seen like any layer.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,10 +30,10 @@ class Step:
     """One operation on something that depends on the images.
 
     Attributes:
-        operation: Of ATen.
-        arguments: Its arguments; what depends on the images is a :class:`Value`, the rest is the
-            module's own: weights are read when they are used.
-        keywords: Likewise.
+        operation: The ATen operation.
+        arguments: Its arguments. A :class:`Value` stands for a tensor that depends on the images;
+            other tensors are kept themselves, so weights are read when the step runs.
+        keywords: Its keyword arguments, in the same form.
         inputs: Numbers of the values it reads, in order, repeated if read twice.
         outputs: Numbers of the values it makes.
         layer: Name and class of the innermost module at work, or "".
@@ -48,18 +48,18 @@ class Step:
 
     @property
     def name(self) -> str:
-        """Of the operation; that of ``relu`` for ``relu_``."""
+        """Name of the operation; ``relu`` for ``relu_``, which writes in place."""
         name: str = self.operation._schema.name.rpartition("::")[2]
         return name.removesuffix("_") if _written(self.operation) else name
 
     def argument(self, position: int, keyword: str, default: object) -> object:
-        """Return an argument, wherever it was given."""
+        """Return an argument that was given by position or by name."""
         if position < len(self.arguments):
             return self.arguments[position]
         return self.keywords.get(keyword, default)
 
     def run(self, values: Mapping[int, Tensor]) -> list[Tensor]:
-        """Run it again on other values, none of which it changes; returns its outputs."""
+        """Run the step again on other values, which stay unchanged; returns its outputs."""
         written = _written(self.operation)
 
         def read(part: object, key: int | str) -> object:
@@ -73,14 +73,14 @@ class Step:
 
 @dataclass(eq=False)
 class Recording:
-    """The steps of a forward pass of n images, with all they made.
+    """The steps of a forward pass of n images, with all values that they made.
 
     Attributes:
         steps: In order.
         values: By number; 0 is the (n, 3, H, W) images.
         output: Number of the (n, D) embeddings; None if they were not computed from the images by
             operations that PyTorch dispatches.
-        fault: What makes the recording useless, or None.
+        fault: Why the recording cannot be used, or None.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -90,7 +90,7 @@ class Recording:
 
     @property
     def images(self) -> Images:
-        """What was embedded, (n, 3, H, W)."""
+        """The embedded images, (n, 3, H, W)."""
         return self.values[IMAGE]
 
     def rerun(self, images: Images) -> dict[int, Tensor]:
@@ -106,7 +106,7 @@ class Recording:
 
 
 def record(module: nn.Module, images: Images) -> Recording:
-    """Run a module in the mode it is in, and return what it did.
+    """Run a module in the mode it is in, and return the recording.
 
     Args:
         module: ``Images -> Embeddings``.
@@ -128,15 +128,15 @@ def looked_up(leaf: object, values: Mapping[int, Tensor]) -> object:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Takes down every operation on something that depends on the images."""
+    """Records every operation on tensors that depend on the images."""
 
     def __init__(self, images: Images) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found = Recording(values={IMAGE: images})
         self.layers: list[str] = []
         self._numbers = {id(images): IMAGE}
-        self._alive = [images]  # ids and addresses of the dead are given out anew
-        self._since: dict[int, int] = {}  # by address of a storage: first value after a write
+        self._alive = [images]  # ids and addresses of freed tensors would be used again
+        self._since: dict[int, int] = {}  # address of a storage -> first value after its last write
 
     def number_of(self, tensor: object) -> int | None:
         return self._numbers.get(id(tensor))
@@ -176,12 +176,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return leaf if number is None else Value(number)
 
     def _save(self, tensor: Tensor) -> None:
-        """Copy the values that a change in place is about to overwrite."""
+        """Copy the recorded values that a write in place is about to change."""
         for number, value in self.found.values.items():
             if _address(value) == _address(tensor):
                 self.found.values[number] = value.clone()
 
     def _refuse_stale(self, func: OpOverload, read: Sequence[Tensor]) -> None:
+        """Note a fault if a tensor is read whose memory was changed since it got its number."""
         for one in read:
             since = self._since.get(_address(one), -1)
             if since > self._numbers.get(id(one), -1) and self.found.fault is None:
@@ -237,4 +238,4 @@ def _tensors(part: object) -> list[Tensor]:
 
 
 def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr() or id(tensor)
+    return tensor.untyped_storage().data_ptr() or id(tensor)  # empty storages have address 0

@@ -1,4 +1,4 @@
-"""Holds what strangers return against the contract."""
+"""Checks that what user code returns (embeddings, explainers, maps) meets the contract."""
 
 from collections.abc import Sequence
 from typing import cast, get_args
@@ -22,7 +22,7 @@ from fxeval.traits import check_explainer_traits
 
 
 def check_embeddings(name: str, embeddings: object, n: int) -> Embeddings:
-    """Return a stranger's embeddings if they keep the contract: (n, D) floating, finite.
+    """Return embeddings from user code if they meet the contract: (n, D), floating, finite.
 
     Raises:
         ModelContractError: If they do not.
@@ -50,20 +50,20 @@ def check_embeddings(name: str, embeddings: object, n: int) -> Embeddings:
 
 
 def check_explainer(name: str, explainer: object) -> Explainer:
-    """Return what a fixture made if it can be asked for maps.
+    """Return an explainer from user code if it meets the contract.
 
     Raises:
-        ExplainerContractError: If it has no ``explain``, or a trait that nobody would read.
+        ExplainerContractError: If it has no ``explain``, or a trait that would be ignored.
     """
     if isinstance(explainer, type):
         raise ExplainerContractError(
-            f"explainer '{name}': an object expected, got the class {explainer.__name__}. Return "
+            f"explainer '{name}': expected an object, got the class {explainer.__name__}. Return "
             f"{explainer.__name__}()."
         )
     if not callable(getattr(explainer, "explain", None)):
         raise ExplainerContractError(
-            f"explainer '{name}': an object with explain(model, probes, references, *, contrast, "
-            f"generator) expected, got {type(explainer).__name__}. Wrap a function with "
+            f"explainer '{name}': expected an object with explain(model, probes, references, *, "
+            f"contrast, generator), got {type(explainer).__name__}. Wrap a function with "
             "fxeval.explainers.adapters.from_function."
         )
     check_explainer_traits(name, explainer)
@@ -119,11 +119,11 @@ def check_source(name: str, source: object) -> PairSource:
 
 
 def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> SaliencyMaps:
-    """Return a stranger's maps with every NaN and constant map marked, or refuse their form.
+    """Check the form of maps from user code, and mark every NaN and constant map.
 
     Args:
-        name: Of the explainer, for the message.
-        maps: What it returned: SaliencyMaps or a tensor.
+        name: The explainer's name, for the message.
+        maps: The value that it returned: SaliencyMaps or a tensor.
         n: Number of pairs.
         size: (height, width) of the probes.
 
@@ -181,7 +181,7 @@ def _of_right_form(name: str, maps: object, expected: tuple[int, ...]) -> Salien
 
 
 def _declared(name: str, states: Sequence[RowState]) -> list[RowState]:
-    """Return the states an explainer gave its maps; it may not excuse itself from a row."""
+    """Return the states that an explainer gave its maps; it cannot exclude a row."""
     allowed = {RowState.OK, RowState.DEGENERATE_MAP, *BROKEN_STATES}
     wrong = [state for state in states if state not in allowed]
     if wrong:

@@ -1,7 +1,7 @@
 """Finds the affine tail of a network: the part from a layer's output to the embedding.
 
 Where the tail is affine, an embedding divides exactly among the places of the layer, which is what
-class activation maps need. Nothing in a module says that it is affine, so it is tried out on noise.
+class activation maps need. A module does not declare that it is affine, so noise tests it.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from fxeval.errors import ExplainerContractError
 from fxeval.hooks.layers import black_box, borrowed, layers_of, on_device_of, resolve
 from fxeval.hooks.returned import check_embeddings
 
-_DEFAULT_SIDE = 3  # smaller maps hardly hold a place; they must be asked for by name
-_BENT = 1e-3  # relative deviation from an affine function; one activation too many gives 0.1 and up
+_DEFAULT_SIDE = 3  # smaller maps are too coarse to be a default
+_BENT = 1e-3  # relative deviation from an affine function; a nonlinear layer gives 0.1 or more
 _ROUNDING = 1e-5  # of float32 sums, relative to the size of what is summed
 
 
@@ -38,7 +38,7 @@ class Tail:
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """A forward pass that starts anew at a layer.
+    """A forward pass whose autograd graph starts at a layer.
 
     Attributes:
         activations: (n, C, h, w) output of the layer, a leaf of the graph.
@@ -70,14 +70,14 @@ class Cut:
     def class_map(self, weights: Tensor, output: str) -> Tensor:
         """Return sum_k A_kij V_kij, (n, h, w) float64, of a class's (n, D) weights."""
         gradient = self.pulled_back(weights, output)
-        assert gradient is not None  # the tail was tried out
+        assert gradient is not None  # tail_of tested it
         return (self.activations.detach().double() * gradient).sum(dim=1)
 
 
 def why_no_tail(model: FaceModel, layer: str | None) -> str | None:
     """Return why the model has no affine tail after the layer; None if it has one.
 
-    A layer that the model does not have is no reason: explaining says so.
+    A missing layer is not reported here: ``explain`` raises an error that lists the layers.
     """
     if model.module is None:
         return black_box(model)
@@ -97,8 +97,8 @@ def tail_of(
     Args:
         model: Has a module, in eval mode.
         layer: Where the tail begins; None = the deepest layer of at least 3 x 3 pixels that has
-            one. The search ends at the first layer that nothing goes around: if the way from there
-            is not affine, it is not from further up.
+            one. The search ends at the first layer that no path bypasses: if the tail from there is
+            not affine, no longer tail is.
         size: (height, width) of the images.
         explainer: Its id, for the messages.
 
@@ -132,11 +132,12 @@ def tail_of(
 
 
 def _tried(model: FaceModel, layer: str, images: Images) -> Tail | str | None:
-    """Return the tail from a layer, why it is not affine, or None if the layer is gone around.
+    """Return the tail from a layer, why it is not affine, or None if a path bypasses the layer.
 
-    At five points (zero twice, what two images give, and noise of both signs) the embedding must be
-    the same function of the layer's output whatever the image, and its gradient at the noise must
-    predict it at the others.
+    The layer's output is replaced by five points: zeros for two different images, the outputs for
+    these images, and noise of both signs. The two zeros must give the same embedding, as the image
+    may matter only through the layer, and the gradient at the noise must predict the embedding at
+    all other points.
     """
     module = model.module
     assert module is not None
@@ -162,7 +163,10 @@ def _tried(model: FaceModel, layer: str, images: Images) -> Tail | str | None:
 
 
 def _raw_outputs(cut: Cut, kind: SimilarityKind) -> list[str]:
-    """Return the vectors that the similarity can do with, the embedding itself first."""
+    """Return the names of vectors with the same similarities, the embedding's own ("") first.
+
+    A cosine ignores lengths, so any vector parallel to the embedding will do.
+    """
     embeddings = cut.vectors[""].detach().double()
     unit = F.normalize(embeddings, dim=1)
 
@@ -178,7 +182,10 @@ def _raw_outputs(cut: Cut, kind: SimilarityKind) -> list[str]:
 
 
 def _offset_if_affine(cut: Cut, output: str) -> Tensor | None:
-    """Return the (D,) output at the first point, zero, if the last one's gradient predicts all."""
+    """Return the (D,) output at zero, the first point, if the last point's gradient predicts all.
+
+    One random combination of the D outputs is tested, which takes a single backward pass.
+    """
     vectors = cut.vectors[output].detach().double()
     generator = torch.Generator().manual_seed(2)
     weights = torch.randn(vectors.shape[1], generator=generator, dtype=torch.float64).to(vectors)
@@ -192,7 +199,7 @@ def _offset_if_affine(cut: Cut, output: str) -> Tensor | None:
 
 
 def cut_at(module: nn.Module, layer: str, images: Images, instead: Tensor | None = None) -> Cut:
-    """Run a borrowed module, the output of a layer being the start of the graph.
+    """Run a borrowed module with the autograd graph starting at the output of a layer.
 
     Args:
         module: In eval mode.
@@ -207,7 +214,7 @@ def cut_at(module: nn.Module, layer: str, images: Images, instead: Tensor | None
         assert isinstance(output, Tensor)
         leaf = (output if instead is None else instead).detach().requires_grad_()
         taken.append(leaf)
-        return leaf.clone()  # an operation in place after it must not reach what we keep
+        return leaf.clone()  # a later operation in place must not reach the leaf
 
     handles = [module.get_submodule(layer).register_forward_hook(replace)]
     try:
@@ -234,7 +241,7 @@ def _note(vectors: dict[str, Tensor], name: str, n: int) -> Callable[..., None]:
 
 
 def class_centroids(kind: SimilarityKind, gallery: Gallery) -> tuple[Tensor, Tensor]:
-    """Return a gallery's I identities (int64), and the (I, D) float64 that stand for them.
+    """Return a gallery's I identities (int64), and their (I, D) float64 centroids.
 
     Unit centroids of unit embeddings for ``cosine``, means of the raw ones for ``neg_l2``.
     """
@@ -246,21 +253,21 @@ def class_centroids(kind: SimilarityKind, gallery: Gallery) -> tuple[Tensor, Ten
 
 
 def class_weights(kind: SimilarityKind, embeddings: Embeddings) -> Tensor:
-    """Return the weights of identities as linear classes, float64, of the (n, D) that stand for."""
+    """Return the (n, D) float64 weights of identities as linear classes, from their centroids."""
     return F.normalize(embeddings.double(), dim=1) if kind == "cosine" else 2 * embeddings.double()
 
 
 def divided(cut: Cut, tail: Tail, weights: Tensor, *, is_unit: bool) -> tuple[Tensor, Tensor]:
-    """Divide a class's ``weights . e`` among places, e being the embedding.
+    """Divide a class's ``weights . e`` among places, where e is the embedding.
 
     Args:
         cut: A forward pass of n images, cut at the tail's layer.
         tail: Of the network.
         weights: (n, D) float64.
-        is_unit: e has length 1; if not, it is as the tail gives it.
+        is_unit: e has length 1; otherwise it is the tail's output.
 
     Returns:
-        (n, h, w) and the (n,) rest that is in no place, float64: together ``weights . e``.
+        (n, h, w) and the (n,) rest that belongs to no place, float64: together ``weights . e``.
     """
     coarse = cut.class_map(weights, tail.output)
     rest = weights @ tail.offset

@@ -99,14 +99,14 @@ def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
         parameters: Of the check.
 
     Returns:
-        Four metrics and two curves per map and fill. Of a pair whose map has no order (NaN, wrong
-        shape, ...) the explainer has no value; the controls have theirs.
+        Four metrics and two curves per map and fill. On a pair whose map has no order (NaN, wrong
+        shape, ...) the explainer has no value, but the controls do.
     """
     height, width = evidence.subject.size
     if parameters.steps > height * width:
         raise EvidenceError(
-            f"deletion and insertion: {parameters.steps} steps asked for on images of "
-            f"{height * width} pixels. Lower steps."
+            f"deletion and insertion: expected at most {height * width} steps, the number of "
+            f"pixels, got {parameters.steps}. Lower steps."
         )
     ledger = Ledger(evidence, METRICS)
     if evidence.subject.operating_threshold is None:
@@ -132,7 +132,7 @@ def sides_of(side: Literal["probe", "reference", "both"]) -> tuple[Side, ...]:
 
 
 class _Followed(NamedTuple):
-    """Of one side's rows: (n, 4) values with their states, and (n, 2, K + 1) curves."""
+    """Results of one side's rows: (n, 4) values with their states, and (n, 2, K + 1) curves."""
 
     values: FloatArray
     states: list[list[RowState]]

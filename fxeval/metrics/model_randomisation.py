@@ -66,9 +66,9 @@ def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
         parameters: Of the check.
 
     Returns:
-        Two Spearman correlations per row, each the mean over the re-drawn networks. Whether those
-        networks are fit to be compared with is judged from the rows and the networks' own figures
-        (``fxeval.statistics.redrawn``).
+        Two Spearman correlations per row, each the mean over the re-drawn networks. Whether the
+        networks are fit for the comparison is judged later, from the rows and the networks' own
+        figures (``fxeval.statistics.redrawn``).
     """
     ledger, subject = Ledger(evidence, METRICS), evidence.subject
     before = ledger.watch(evidence.rows.side, evidence.explain(subject))
@@ -90,15 +90,16 @@ def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
 def _ordered(maps: SaliencyMaps, evidence: Evidence, label: str) -> Tensor:
     """Return (n, H*W) values to correlate; a constant map becomes a seeded random order."""
     values = maps.positive.clone()
-    values[~usable(maps.states)] = 0.0
+    values[~usable(maps.states)] = 0.0  # spearman refuses NaN; these rows get no value anyway
     values = values.flatten(1).double()
     flat = [row for row, state in enumerate(maps.states) if state is RowState.DEGENERATE_MAP]
     if flat:
         seeds = [evidence.seed("ties", row, label) for row in flat]
+        # Rank 0 is the most salient pixel, so minus the rank is a map with that order.
         values[flat] = -ranks(maps.positive[flat], seeds).double()
     return values
 
 
 def _forgiven(after: SaliencyMaps) -> tuple[RowState, ...]:
-    """Return the states under a re-drawn network; constant maps there are nobody's fault."""
+    """Return the states under a re-drawn network, where a constant map is not a fault."""
     return tuple(state if state in BROKEN_STATES else RowState.OK for state in after.states)

@@ -1,6 +1,7 @@
-"""The order in which maps and controls give up the pixels of a subject's images.
+"""The order in which maps and controls remove the pixels of a subject's images.
 
-Every protocol that removes pixels starts here: it differs only in what it asks after the removal.
+Every protocol that removes pixels starts here; protocols differ only in the question they ask after
+the removal.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,7 +45,8 @@ def orders(
 ) -> Iterator[Order]:
     """Yield the explainer's order on a subject, then those of the controls.
 
-    Ties are ordered by a seeded hash of the pixel, and a constant map is a random order, flagged.
+    Ties are ordered by a seeded hash of the pixel. A constant map gets a random order and keeps its
+    state.
 
     Args:
         evidence: Of the group.
@@ -68,11 +70,11 @@ def answers(
 
     Args:
         evidence: Of the group.
-        on: Who is asked.
-        order: Which pixels come first.
-        fraction: Of the pixels, exactly ``count(fraction, H*W)``.
-        fill: What takes their place.
-        retains: The rest is removed, and the fraction stays.
+        on: The subject that is asked.
+        order: The order of the pixels.
+        fraction: Fraction of the pixels, exactly ``count(fraction, H*W)`` of them.
+        fill: What replaces removed pixels.
+        retains: Remove the rest, and keep the fraction.
 
     Returns:
         (n,) answers; NaN where a row's map has no order.

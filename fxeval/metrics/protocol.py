@@ -35,7 +35,7 @@ Side = Literal["probe", "reference"]
 
 
 class Question(Protocol):
-    """What a subject is asked about a row: a number that falls when the evidence goes.
+    """A question to a subject about a row: a number that falls when evidence is removed.
 
     ``rows`` are positions in the rows that the question is about; ``embeddings`` are those of the
     rows' images, perturbed or not, one for each of ``rows``.
@@ -43,13 +43,13 @@ class Question(Protocol):
 
     @property
     def unit(self) -> str:
-        """Of the answers."""
+        """Unit of the answers."""
 
     def answer(self, subject: "Subject", rows: Tensor, embeddings: Embeddings) -> Tensor:
         """Return (R,) answers, the numbers that curves are made of."""
 
     def margin(self, subject: "Subject", rows: Tensor, embeddings: Embeddings) -> Tensor:
-        """Return (R,) by how much the decision stands: negative = it has flipped, NaN = none."""
+        """Return the (R,) margins of the decision: negative = it has flipped, NaN = no decision."""
 
     def take(self, rows: Tensor) -> "Question":
         """Return the question about some of the rows."""
@@ -57,7 +57,7 @@ class Question(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What is measured, one value each.
+    """The rows that are measured, one value each.
 
     Attributes:
         kind: What a row is.
@@ -65,10 +65,10 @@ class Rows:
         image: (N,) which image is perturbed.
         source: (N, K) images that the map is made from: the image itself, or, for a map of the
             identity, K others of the same person.
-        against: (N, K) image that each of them is compared with when it is explained.
+        against: (N, K) images that these are compared with when they are explained.
         identities: (N, 1), or (N, 2) where a row is of two people; intervals resample these.
         is_mated: (N,) bool.
-        question: What is asked of the perturbed image.
+        question: The question about the perturbed image.
         contrast: (N,) nonmates for discriminative explainers; None = the engine draws them.
         side: Which image of a pair is perturbed.
     """
@@ -136,7 +136,7 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class Redrawn:
-    """A re-drawn copy of a network, and what is known of it."""
+    """A re-drawn copy of a network, and its figures for the record."""
 
     subject: Subject
     network: Network
@@ -151,7 +151,7 @@ class OtherExplainer:
 
 
 class Engine(Protocol):
-    """What stands behind the evidence: makes maps once for all rows of a cell."""
+    """The engine behind the evidence: makes the maps of all rows of a cell, once."""
 
     def maps(self, rows: Rows, subject: Subject, explainer: OtherExplainer | None) -> SaliencyMaps:
         """Return the maps of all rows on a subject, by the cell's explainer (None) or another."""
@@ -159,7 +159,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Everything that a group of rows may be measured with.
+    """Everything that a protocol may use to measure a group of rows.
 
     Attributes:
         rows: The group.
@@ -184,16 +184,16 @@ class Evidence:
         return taken(self.engine.maps(self.everyone, subject, explainer), self._places)
 
     def reference_maps(self, subject: Subject) -> tuple[SaliencyMaps, list[int]]:
-        """Return the explainer's maps of all rows, and whose each is; for what needs others'."""
+        """Return the explainer's maps of all rows of the cell, and the identity of each."""
         maps = self.engine.maps(self.everyone, subject, None)
         return maps, self.everyone.identities[:, 0].tolist()
 
     def places(self) -> Tensor:
-        """Return where the group's rows stand among all, (n,)."""
+        """Return the positions of the group's rows among all rows, (n,)."""
         return self._places
 
     def seed(self, purpose: str, row: int, label: str = "") -> int:
-        """Return a seed for one row of the group; without a label, of its side."""
+        """Return a seed for one row of the group; the label defaults to the row's side."""
         return self.seed_of(purpose, self.rows.id[row], label or self.rows.side)
 
     def on(self, side: Side) -> "Evidence":
@@ -213,13 +213,13 @@ class Evidence:
 
 @dataclass
 class Ledger:
-    """Takes a group's values as they come; gives one row for every row, whatever became of it.
+    """Collects a group's values, and returns a record row for every row, with or without values.
 
     Attributes:
         evidence: Of the group.
-        metrics: That the protocol declares.
+        metrics: The metrics that the protocol declares.
         networks: Re-drawn networks that were compared with.
-        remarks: What a reader of the figures must know.
+        remarks: Facts that a reader of the figures must know.
     """
 
     evidence: Evidence
@@ -243,7 +243,7 @@ class Ledger:
         return maps
 
     def remark(self, text: str) -> None:
-        """Note what a reader of the cell's figures must know; once is enough."""
+        """Note a fact that a reader of the cell's figures must know; repeats are dropped."""
         if text not in self.remarks:
             self.remarks.append(text)
 
@@ -322,10 +322,10 @@ def taken(maps: SaliencyMaps, rows: Tensor) -> SaliencyMaps:
 
 
 def averaged(several: Sequence[SaliencyMaps]) -> SaliencyMaps:
-    """Return the mean of several maps of each row, each stretched to 0..1; one alone as it is.
+    """Return the mean of several maps of each row, each scaled to 0..1; a single one as it is.
 
-    A row has the worst state of its maps: a constant one takes part as zeros, a broken one breaks
-    the row.
+    A row has the worst state of its maps: a constant map counts as zeros, a broken map breaks the
+    row.
     """
     if len(several) == 1:
         return several[0]
@@ -351,7 +351,7 @@ def worst(several: Sequence[Sequence[RowState]]) -> tuple[RowState, ...]:
 
 
 def thumbnail(maps: SaliencyMaps, row: int) -> list[list[float]] | None:
-    """Return a map that has an order, stretched to 0..1, as the means of 28 x 28 cells."""
+    """Return a map that has an order, scaled to 0..1, as the means of 28 x 28 cells."""
     if maps.states[row] is not RowState.OK:
         return None
     one = maps.positive[row]

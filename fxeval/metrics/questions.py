@@ -1,4 +1,4 @@
-"""What a subject is asked about a row: how like, how much more like, how sure."""
+"""The questions to a subject: similarity to a reference, margin over a nonmate, confidence."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ Head: TypeAlias = Callable[[Subject, Embeddings], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Likeness:
-    """How like its reference an image is, or the centroid of several references.
+    """Similarity of an image to its reference, or to the centroid of several references.
 
     The answer is the unclipped cosine; the decision is the native similarity at the model's
     operating threshold.
@@ -58,7 +58,7 @@ class Likeness:
 
 @dataclass(frozen=True, eq=False)
 class Margin:
-    """How much more like its mate than its nonmate an image is: a triplet.
+    """Similarity of an image to its mate minus that to its nonmate: a triplet.
 
     Attributes:
         mate: (N,) images of the same person.
@@ -91,7 +91,7 @@ class Margin:
 
 @dataclass(frozen=True, eq=False)
 class Confidence:
-    """How sure a classifier of the embedding is of a row's class.
+    """Confidence of a classifier on the embedding in a row's class.
 
     Attributes:
         target: (N,) class of each row.
@@ -132,7 +132,7 @@ def centroid_head(gallery: Tensor, scale: float = 16.0) -> Head:
         units = F.normalize(subject.clean().double(), dim=1, eps=1e-12)
         centroids = F.normalize(units[gallery].mean(dim=1), dim=1, eps=1e-12)
         found = F.normalize(embeddings.double(), dim=1, eps=1e-12)
-        # Sums of products, and no matrix product, whose digits depend on the number of rows.
+        # Not a matrix product, whose rounding depends on the number of rows.
         return scale * (found[:, None, :] * centroids).sum(dim=2)
 
     return head

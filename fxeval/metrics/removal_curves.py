@@ -18,7 +18,7 @@ Crossing = tuple[float, RowState]
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """Rows whose pixels one subject loses in one order under one fill."""
+    """Rows of one subject whose pixels are removed in one order under one fill."""
 
     evidence: Evidence
     on: Subject
@@ -26,7 +26,7 @@ class Removal:
     fill: str
 
     def ask(self, row: Tensor, first: Tensor, last: Tensor) -> tuple[FloatArray, FloatArray]:
-        """Return answers and margins, (R,), with the pixels ranked [first, last) gone.
+        """Return (R,) answers and margins with the pixels ranked [first, last) removed.
 
         Args:
             row: (R,) positions in ``order.kept``.
@@ -49,7 +49,7 @@ class Curves:
     Attributes:
         counts: (K + 1,) pixels removed or restored, 0 to H*W.
         answer: (B, 2, K + 1); areas are taken from it.
-        margin: (B, 2, K + 1); decisions are taken from it, NaN where there are none.
+        margin: (B, 2, K + 1); decisions are taken from it, NaN = no decision.
     """
 
     counts: NDArray[np.int64]
@@ -110,6 +110,7 @@ def crossings(
     if np.isnan(found.margin).all():
         return [((np.nan, RowState.EXCLUDED), (np.nan, RowState.EXCLUDED))] * len(found.margin)
     n = int(found.counts[-1])
+    # Deletion has crossed where the pair no longer matches, insertion where it matches again.
     beyond = np.stack([found.margin[:, 0] < 0, found.margin[:, 1] >= 0], axis=1)
     index = np.where(beyond.any(-1), beyond.argmax(-1), -1)  # (B, 2)
     count = found.counts[index]
@@ -140,7 +141,7 @@ def _refine(
     """Replace coarse crossing counts, in place, by earlier ones inside their interval."""
     index, count = coarse
     n = removal.order.ranks.shape[1]
-    wanted = [
+    wanted = [  # [1:]: the point before the crossing is known to be on the other side
         (row, way, k)
         for row, way in np.argwhere(index > 0)
         for k in range(int(counts[index[row, way] - 1]), int(count[row, way]), crossing_step)[1:]

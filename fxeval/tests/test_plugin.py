@@ -85,7 +85,7 @@ def test_a_vandal_leaves_the_next_explainer_a_whole_model(world):
         (("models: [tiny]", "models: [bug, tiny]"), "KeyError (conftest.py:"),
         (("pairs: [{use: memory, n: 32}]", "pairs: [broken, memory]"), "data cannot be used"),
         (("pairs: [{use: memory, n: 32}]", "pairs: [{use: memory, n: 99, as: many}, memory]"),
-         "99 mated pairs asked for"),
+         "expected at least 99 mated pairs"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_invalid_and_the_rest_goes_on(world, line, words):

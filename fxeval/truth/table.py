@@ -1,4 +1,4 @@
-"""How near explainers and controls come to a known truth; ``python -m fxeval.truth`` prints it."""
+"""Table of how close explainers come to a known truth; ``python -m fxeval.truth`` prints it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ from fxeval.truth.planted import (
     truth,
 )
 
-# What the table shows of a shipped explainer, if it is not the default alone. At its default,
-# minplus takes 46,000 forward passes a pair; precomputed reads files.
+# Parameters of the shipped explainers that are not in the table with their defaults alone. With its
+# defaults, minplus takes 46,000 forward passes a pair; precomputed reads files.
 SETTINGS: Mapping[str, tuple[Mapping[str, Any], ...]] = MappingProxyType(
     {
         "srise": ({}, {"coverage_corrected": True}),
@@ -45,14 +45,14 @@ SETTINGS: Mapping[str, tuple[Mapping[str, Any], ...]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class PlantedRow:
-    """How near an explainer or a control comes to the truth.
+    """How close an explainer or a control comes to the truth.
 
     Attributes:
-        name: Id.
-        correlation: Mean Spearman correlation with the truth; maps without an order count 0. None
-            if no map could be made.
-        with_magnitude: The same with the size of the truth, whatever its sign: the fair measure
-            of maps that do not tell for from against.
+        name: Its id.
+        correlation: Mean Spearman correlation with the truth; a map without an order counts as 0.
+            None if no map could be made.
+        with_magnitude: The same with the absolute value of the truth: the fair measure for maps
+            that do not tell evidence for from evidence against.
         degenerate: Maps without an order.
         broken: Pairs that have no map; they are left out of the means.
         forwards: Images embedded per pair, with or without gradients.
@@ -76,8 +76,8 @@ def planted_table(
     Args:
         n: Number of pairs, each of another identity.
         explainers: By name; None = all shipped ones as in ``SETTINGS``. Those that need a contrast
-            get nonmates, and are measured against the truth with that contrast.
-        seed: Of model, images and mask banks.
+            get nonmates, and are compared with the truth for that contrast.
+        seed: Seed of model, images and mask banks.
     """
     if explainers is None:
         explainers = _shipped()
@@ -142,7 +142,7 @@ def _maps(explainer: Explainer, model: FaceModel, pairs: PlantedPairs, seed: int
 def _references(
     model: TorchFaceModel, pairs: PlantedPairs, seed: int
 ) -> Iterator[tuple[str, Maps]]:
-    """Yield what explainers are to be set beside: the exact first-order answer, and controls."""
+    """Yield maps to compare explainers with: the exact first-order answer, and controls."""
     n = len(pairs.probes)
     module = model.module
     assert isinstance(module, AdditiveFace)

@@ -269,7 +269,7 @@ def test_a_bank_must_be_what_its_digest_says(model):
     with pytest.raises(ExplainerContractError, match="do not write to them"):
         pooled.embed_masked(image, honest, "black")
     for wrong in (torch.ones(2, 15, 16), torch.ones(2, 16, 16).double(), torch.ones(16, 16)):
-        with pytest.raises(ExplainerContractError, match=r"masks \(N, 16, 16\) float32 expected"):
+        with pytest.raises(ExplainerContractError, match=r"expected masks \(N, 16, 16\) float32"):
             pooled.embed_masked(image, bank_of(wrong), "black")
 
 
@@ -306,7 +306,7 @@ def hooked(module):
     [
         (louder, None, RowState.MODEL_CHANGED),
         (louder, lambda module, _: None, RowState.MODEL_CHANGED),
-        # Undone before anybody looks: the model is as it was, the embeddings are not its own.
+        # Undone before the check: the model is as before, but the embeddings are not its own.
         (louder, lambda module, _: module.conv1.weight.data.mul_(0.5), RowState.OK),
         (hooked, lambda module, handle: handle.remove(), RowState.OK),
     ],

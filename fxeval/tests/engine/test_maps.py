@@ -1,4 +1,4 @@
-"""A stranger's explainer can do anything; only its own rows suffer, and the model comes back."""
+"""User code can do anything: only the rows at fault suffer, and the model is restored."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The engine of the CAMs: states, batches, several layers, and a model that comes back."""
+"""The machinery of the CAMs: states, batches, several layers, and a model that is restored."""
 
 import random
 
@@ -17,8 +17,8 @@ from fxeval.tests.cam_subjects import SIZE, FaceNet, Net, exact, explain, images
 from fxeval.tests.rounding import assert_rounded, condition_of, terms_of
 
 LAYERS = ("conv1", "act", "conv2")
-# Of a map by a network in float64, only what is returned is rounded. Where two are compared, one is
-# the mean of stretched others, whose values and whose ends are rounded: 1 + 3.
+# With a network in float64, only the returned map is rounded. Where two maps are compared, one is
+# the mean of scaled maps, whose values and two ends are rounded: 1 + 3.
 STRETCHED = 4
 
 
@@ -82,7 +82,7 @@ def test_a_layer_whose_map_is_constant_adds_nothing_and_a_broken_one_is_not_hidd
 
 
 def test_tiny_maps_of_several_layers_are_fused_like_large_ones():
-    """Stretching is relative: the scale of an objective must not make a layer drop out."""
+    """Scaling is relative: the magnitude of an objective must not make a layer drop out."""
 
     class Faint(LayerCAM):
         def coarse(self, activations: Tensor, gradients: Tensor) -> Tensor:
@@ -305,7 +305,7 @@ def fingerprint(net: nn.Module) -> tuple:
 
 
 def used_net() -> Net:
-    """A net as a stranger might hand it over: half in training, half frozen, with gradients."""
+    """A net as a user might pass it: half in training, half frozen, with gradients."""
     net = Net()
     net.train()
     net.bn.eval()
@@ -377,7 +377,7 @@ class Odd(nn.Module):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("pool", r"1 x 1 pixels and holds no place.*conv \(10 x 8\)"),
+        ("pool", r"1 x 1 pixels, fewer than 2 x 2.*conv \(10 x 8\)"),
         ("relu", r"runs 2 times.*conv \(10 x 8\)"),
         ("unused", "runs 0 times"),
         ("aside", "does not depend differentiably on layer 'aside'"),

@@ -1,4 +1,4 @@
-"""Other people's explainers give right maps of the right pairs, and leave nothing behind."""
+"""Adapted explainers give the right maps of the right pairs, and leave nothing behind."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,9 +42,9 @@ def ask(explainer: object, model: object = None, **given: object) -> SaliencyMap
 def input_gradients(
     net: nn.Module, value: Callable[[Tensor, int], Tensor], probes: Tensor = PROBES
 ) -> Tensor:
-    """The gradient of ``value(embedding, row)`` at every probe alone, (N, 3, H, W).
+    """The gradient of ``value(embedding, row)`` at each single probe, (N, 3, H, W).
 
-    As all that is compared with here, in the network's own precision.
+    Like all references here, it is in the network's own precision.
     """
     found = []
     for row, probe in enumerate(probes):
@@ -68,7 +68,7 @@ def saliency_of(net: nn.Module, probes: Tensor = PROBES, references: Tensor = RE
 
 
 def rounding(compute: Callable[[nn.Module, Tensor], Tensor] = saliency_of) -> dict[str, float]:
-    """What rounds the maps of the probes that ``compute`` makes of a network and the probes."""
+    """Terms of the rounding of the maps that ``compute`` makes of a network and the probes."""
     net = ConvNet().double().eval()
     condition = condition_of(partial(compute, net), PROBES, module=net)
     return {"terms": terms_of(net, passes=2), "condition": condition}
@@ -82,13 +82,13 @@ def assert_equals(found: Tensor, compute: Callable[[nn.Module, Tensor], Tensor])
 def assert_alike(
     one: Tensor, two: Tensor, compute: Callable[[nn.Module, Tensor], Tensor] = saliency_of
 ) -> None:
-    """Compare maps that are both rounded, as those are that ``compute`` makes."""
+    """Compare two maps that are both rounded like those that ``compute`` makes."""
     bound = rounding(compute)
     assert_rounded(one, two, terms=2 * bound["terms"], condition=bound["condition"])
 
 
 class Attribution:
-    """As captum's: a forward function, and ``attribute(inputs, additional_forward_args)``."""
+    """Like captum's: a forward function, and ``attribute(inputs, additional_forward_args)``."""
 
     def __init__(self, forward_func: Callable[..., Tensor]) -> None:
         self.forward_func = forward_func
@@ -139,7 +139,7 @@ class Path(Attribution):
 
 
 class Ablation(Attribution):
-    """What removing the upper and the lower half of an image costs."""
+    """The similarity lost by removing the upper and the lower half of an image."""
 
     def attribute(self, inputs: Tensor, additional_forward_args: tuple[Tensor, ...]) -> Tensor:
         result = torch.zeros_like(inputs, dtype=torch.float64)
@@ -420,7 +420,7 @@ def test_numpys_and_pythons_generators_count_as_random_too():
 
 
 class PixelCAM:
-    """As pytorch-grad-cam's ``BaseCAM``, with all its manners, on the pixels themselves."""
+    """Like pytorch-grad-cam's ``BaseCAM``, side effects included, but on the pixels."""
 
     layer = "conv1"
 
@@ -458,7 +458,7 @@ def stretched(maps: Tensor) -> Tensor:
 
 
 class Swapping(PixelCAM):
-    """As AblationCAM: exchanges a layer while it asks, and fails before it puts it back."""
+    """Like AblationCAM: replaces a layer during the call, and fails before it restores it."""
 
     def __call__(self, input_tensor: Tensor, targets: list[Callable[[Tensor], Tensor]]) -> object:
         self.model.conv2 = nn.Identity()
@@ -668,7 +668,7 @@ def test_a_function_gets_the_keywords_it_has_and_no_others():
 @pytest.mark.parametrize(
     ("make", "fault"),
     [
-        (lambda: from_function(3), "a function expected, got int"),
+        (lambda: from_function(3), "expected a function, got int"),
         (lambda: from_function(lambda model, probes: probes), "too many positional"),
         (lambda: from_function(lambda m, p, r, extra: p), "'extra'"),
         (lambda: from_function(lambda m, p, r, *, extra: p), "'extra'"),

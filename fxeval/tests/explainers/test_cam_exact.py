@@ -105,7 +105,7 @@ def body_of(model: CountingModel, probe: Tensor) -> np.ndarray:
 
 
 def flatten_cam(model: CountingModel, probe: Tensor, weights: np.ndarray):
-    """By algebra, one weight at a time: r through BN1d, linear and flatten; BN2d's output."""
+    """The map by algebra: r back through BN1d, linear and flatten, times BN2d's output."""
     bn2, _, _, fc, bn1 = (
         {name: value.double().numpy() for name, value in part.state_dict().items()}
         for part in model.module.head
@@ -140,7 +140,7 @@ def unit(model: CountingModel, image: Tensor) -> np.ndarray:
 
 
 def assert_equals(found, compute, model: CountingModel, *given: Tensor) -> None:
-    """Compare what a network gives in float32 with ``compute(model, *given)`` in float64."""
+    """Compare results of a network in float32 with ``compute(model, *given)`` in float64."""
     exact = exact_model(model)
     compute = partial(compute, exact)
     assert_rounded(
@@ -152,7 +152,7 @@ def assert_equals(found, compute, model: CountingModel, *given: Tensor) -> None:
 
 
 def sensitivity(model: CountingModel, *pairs: Tensor) -> float:
-    """The condition of the maps of pairs, as the explainer itself has it."""
+    """The condition number of the maps of pairs, computed with the explainer itself."""
     return condition_of(lambda *pairs: explain(model, *pairs).positive, *pairs, module=model.module)
 
 
@@ -204,7 +204,7 @@ def from_layer(model: CountingModel, layer: str, image: Tensor, instead: Tensor)
 
 
 def effects(layer: str | None, model: CountingModel, probe: Tensor, reference: Tensor) -> Tensor:
-    """What activations add to the cosine, one place of the layer at a time."""
+    """The contribution of activations to the cosine, one place of the layer at a time."""
     tail = tail_of(model, layer, (SIDE, SIDE), "cam")
     assert isinstance(tail, Tail)
     taken = []
@@ -448,7 +448,7 @@ def test_layers_that_cannot_be_used_are_the_callers_mistake_not_the_models():
     model = face_net("gap")
     for layer, message in [
         ("nothing", "no layer 'nothing'"), ("head.2", "this Linear does not"),
-        ("head.0", "gives 1 x 1 pixels and holds no place"), ("conv[2]", "out of range"),
+        ("head.0", "gives 1 x 1 pixels, fewer than 2 x 2"), ("conv[2]", "out of range"),
     ]:  # fmt: skip
         assert CAM(layer).unsupported(model) is None
         with pytest.raises(ExplainerContractError, match=message):

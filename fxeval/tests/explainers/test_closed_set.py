@@ -43,7 +43,7 @@ FIXTURES = Path(__file__).parents[3] / "fixtures" / "data"
 
 
 class Net(nn.Module):
-    """Built as IResNet ends: maps, batch norm, dropout, flatten, linear, batch norm."""
+    """It ends like an IResNet: maps, batch norm, dropout, flatten, linear, batch norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def embedded(model, batch: Tensor) -> np.ndarray:
 
 
 def assert_adds_up(classifier, batch: Tensor, classes: Tensor, terms=1, unit=FLOAT32) -> None:
-    """Compare in float64, all but the embeddings that logits are made of: they are rounded once."""
+    """Compare in float64, except for the embeddings behind the logits, which are rounded once."""
     classifier = replace(classifier, model=exact_model(classifier.model))
     parts = classifier.parts(batch, classes)
     logits = classifier.logits(batch).gather(1, classes)
@@ -97,7 +97,7 @@ def assert_adds_up(classifier, batch: Tensor, classes: Tensor, terms=1, unit=FLO
 
 
 def assert_equals(found: Tensor, compute, model, *given: Tensor) -> None:
-    """Compare what a network gives in float32 with ``compute(model, *given)`` in float64."""
+    """Compare results of a network in float32 with ``compute(model, *given)`` in float64."""
     exact = exact_model(model)
     compute = partial(compute, exact)
     assert_rounded(
@@ -294,7 +294,7 @@ def test_rows_do_not_depend_on_their_batch_and_the_model_comes_back_as_it_was(mo
     [
         (("ann",) * 9, (), "expected at least 2 different identities, got 1"),
         (NAMES * 3, (*NAMES, "dora"), "got none of 1 of 4, 'dora'"),
-        (NAMES * 3, ("ann", "bob"), "1 identities are none of the 2 classes, 'cleo'"),
+        (NAMES * 3, ("ann", "bob"), "1 identities are not among the 2 classes, such as 'cleo'"),
         (NAMES * 3, (*NAMES, "ann"), "expected at least 2 different identities, got 3 of 4"),
         (NAMES, (), "expected one identity for each image, got 3 for 9"),
         ((), (), "expected at least 2 different identities, got 0"),
@@ -349,7 +349,7 @@ def test_broken_networks_heads_and_scales_are_refused():
             EmbeddingClassifier(small(), NAMES, weight, bias)
     wide = EmbeddingClassifier(small(), NAMES, torch.ones(3, 4), torch.ones(3))
     for use in (wide.logits, lambda batch: wide.cam(batch, torch.tensor([[0]]))):
-        with pytest.raises(ModelContractError, match=r"a weight \(3, 5\) expected"):
+        with pytest.raises(ModelContractError, match=r"expected a weight \(3, 5\)"):
             use(images(1, 2))
     given = torch.ones(3, DIM, dtype=torch.float64)
     kept = EmbeddingClassifier(small(), NAMES, given, torch.ones(3))

@@ -1,5 +1,7 @@
-"""What every shipped explainer keeps to, whoever wrote it; the list is the catalogue."""
+"""Properties of every shipped explainer in the catalogue."""
 
+import inspect
+import re
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -8,11 +10,12 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from fxeval.contracts import BROKEN_STATES, ExplainerTraits, Need, RowState, SaliencyMaps, traits_of
 from fxeval.errors import ExplainerContractError, ModelContractError
-from fxeval.explainers import shipped
+from fxeval.explainers import SHIPPED, shipped
 from fxeval.explainers.map_levels import identity_maps
 from fxeval.hooks.returned import check_explainer
 from fxeval.models.from_card import load_card
@@ -63,13 +66,22 @@ def test_it_declares_what_it_is(id):
     assert check_params("explainer", id, defaults) == []
 
 
+@pytest.mark.parametrize("id", SHIPPED)
+def test_its_docstring_has_an_example_that_a_suite_accepts(id):
+    example = inspect.getdoc(shipped(id)).partition("Example:\n")[2]
+    (entry,) = yaml.safe_load(re.search(r"^ *- .*$", example, re.MULTILINE)[0])
+    assert entry["use"] == id
+    assert entry["params"]
+    assert check_params("explainer", id, entry["params"]) == []
+
+
 @EVERY_CASE
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
 def test_its_maps_are_finite_numbers_of_the_right_form(id, choice, kind):
     model = small(kind)
     given = given_to(model)
     copies = [given.probes.clone(), given.references.clone(), given.nonmates.clone()]
-    # The operating threshold of a Euclidean model is none of cosines.
+    # The operating threshold of a Euclidean model is not a cosine.
     own = {"operating_threshold": 0.3} if kind == "neg_l2" else {}
     maps = ask(few(id, choice, **own), model, given)
     assert maps.positive.shape == (3, *CROP.size)
@@ -261,7 +273,7 @@ def test_black_and_white_images_are_survived(id):
 
 @dataclass(eq=False)
 class Told(Face):
-    """Is told the embeddings of some images."""
+    """A model whose embeddings of some images are given."""
 
     images: Tensor | None = None
     embeddings: Tensor | None = None

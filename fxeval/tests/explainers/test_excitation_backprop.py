@@ -22,8 +22,8 @@ from fxeval.tests.subjects import CountingModel
 SIDE = 6
 CROP = Crop("tiny", (SIDE, SIDE), ())
 RNG = np.random.default_rng(0)
-# Networks in float64 round the references' embeddings, alike for two maps of the same images, and
-# each map, once.
+# With networks in float64, the references' embeddings are rounded once, in the same way for two
+# maps of the same images, and so is each map.
 ENDS = 2
 
 
@@ -277,7 +277,7 @@ def test_a_nonmate_equal_to_the_mate_leaves_nothing() -> None:
 
 
 class Noisy(CountingModel):
-    """Embeds a little otherwise than its module does, as a GPU may."""
+    """Embeds slightly differently from its module, as a GPU may."""
 
     def embed(self, images: Tensor) -> Tensor:
         return super().embed(images) + 0.01

@@ -1,4 +1,4 @@
-"""The rules of excitation backprop by network: what they keep, and what they must refuse."""
+"""The rules of excitation backprop on whole networks: invariants, and refused operations."""
 
 import hashlib
 from collections.abc import Callable
@@ -193,7 +193,7 @@ def test_a_recording_run_again_on_other_images_embeds_them() -> None:
 
 
 class Squeeze(nn.Module):
-    """A block that weighs channels by what it sees of them."""
+    """A block that weighs channels by their own content (squeeze and excitation)."""
 
     def __init__(self, act: nn.Module) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ WHO = NAMES * 8
 
 
 class Net(nn.Module):
-    """(4, 3, 3) maps, bent twice on the way to the embedding."""
+    """(4, 3, 3) maps, with two nonlinear layers on the way to the embedding."""
 
     def __init__(self, gain: float = 1.0, is_dead: bool = False) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ def test_what_cannot_be_trained_is_refused(monkeypatch):
         with pytest.raises(ExplainerContractError, match=f"gap head: .*{message}"):
             gap_head(small(), layer, faces(), WHO)
     for penalty in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(ModelContractError, match="penalty above 0 expected"):
+        with pytest.raises(ModelContractError, match="expected a finite penalty above 0"):
             gap_head(small(), "act", faces(), WHO, penalty=penalty)
     broken = small()
     with torch.no_grad():

@@ -180,7 +180,7 @@ def test_increasing_transforms_change_neither_grad_cam_nor_layer_cam(method, see
 
 
 def test_grad_cam_pp_of_the_library_depends_on_the_scale_the_more_the_larger_it_is():
-    """Its authors' normalisation removes most of that. algorithms.md 3.0 and 3.2."""
+    """Its authors' normalisation removes most of that."""
 
     def change(method: str, scale: float) -> float:
         found = []

@@ -1,4 +1,4 @@
-"""Gradients at the image against numpy by hand, and a model that comes back as it was lent."""
+"""Gradients at the image against numpy by hand, and a lent model that is restored."""
 
 from copy import deepcopy
 from functools import partial
@@ -114,14 +114,14 @@ def by_hand(explainer, net: nn.Module, kind: str, image: Tensor, *others: Tensor
 
 
 def rounding(explainer, net: nn.Module, kind: str, *images: Tensor) -> dict[str, float]:
-    """What rounds a map of the probe, the reference and perhaps a contrast."""
+    """Terms of the rounding of a map of the probe, the reference and perhaps a contrast."""
     net = deepcopy(net).double().eval()
     condition = condition_of(partial(by_hand, explainer, net, kind), *images, module=net)
     return {"terms": terms_of(net, passes=2), "condition": condition}
 
 
 def twice(terms: float, condition: float) -> dict[str, float]:
-    """What rounds two maps that are compared."""
+    """Terms of the rounding of two maps that are compared."""
     return {"terms": 2 * terms, "condition": condition}
 
 

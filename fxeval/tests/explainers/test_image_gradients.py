@@ -1,4 +1,4 @@
-"""What all explainers keep to that go from an embedding down to the pixels."""
+"""Properties of all explainers that go from an embedding down to the pixels."""
 
 from copy import deepcopy
 from functools import partial
@@ -60,7 +60,7 @@ def test_a_probe_without_any_gradient_says_so(explainer):
 
 
 def cosine_gradients(net: nn.Module, probes: Tensor, references: Tensor) -> Tensor:
-    """What all these maps are made of, and what cancels in them: the gradient of the cosine."""
+    """The gradient of the cosine, of which all these maps are made and in which terms cancel."""
     probes = probes.clone().requires_grad_()
     cosine = torch.cosine_similarity(net(probes), net(references).detach())
     return torch.autograd.grad(cosine.sum(), probes)[0]

@@ -20,7 +20,7 @@ FEW = {
 
 
 class Blind:
-    """Embeds every image alike, but for what the order of summation does."""
+    """Embeds every image alike, up to the rounding of the order of summation."""
 
     def __init__(self) -> None:
         self._generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Objectives: golden slopes of algorithms.md 3.0, a slow reference, and what is refused."""
+"""Objectives: golden slopes, a slow reference, and what is refused."""
 
 import cmath
 import math
@@ -228,7 +228,7 @@ def test_opposite_embeddings_are_flat_and_so_is_a_contrast_that_is_the_reference
 
 @pytest.mark.parametrize("m", [0.0, 0.2])
 def test_a_saturated_softmax_is_small_but_not_flat(m):
-    """3.1e-5 and less is a direction; only its size is small. algorithms.md 3.0."""
+    """A slope of 3.1e-5 or less still has a direction; only its size is small."""
     targets = Targets(at_cosine(0.6, 1), **bank(at_cosine(0.2, 2), at_cosine(0.1, 3)))
     pull = Objective("arc_softmax", m=m).pull("cosine", PROBE, targets)
     assert 0 < float(pull.gradient.norm()) < (1e-4 if m else 1e-8)
@@ -297,7 +297,7 @@ def test_what_an_objective_lacks_is_named():
     with pytest.raises(ExplainerContractError, match="needs a gallery"):
         Objective("arc_softmax").pull("cosine", PROBE, targets)
     own = Targets(at_cosine(0.5, 1), None, PROBE.double(), torch.ones(1, 1, dtype=torch.bool))
-    with pytest.raises(ExplainerContractError, match="no identity but the probe's own"):
+    with pytest.raises(ExplainerContractError, match="only the probe's own identity"):
         Objective("arc_softmax").pull("cosine", PROBE, own)
 
 

@@ -92,7 +92,7 @@ TERMS = 3 * 7 + 4
 def one_pair(
     make: Callable, arguments: dict, net: nn.Module, probe: Tensor, reference: Tensor
 ) -> Tensor:
-    """What a method of captum's says of one pair, (H, W), in float64; the same random numbers."""
+    """The map of one pair by a captum method, (H, W), in float64, with the same random numbers."""
     given = {
         key: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
         for key, value in arguments.items()

@@ -202,7 +202,7 @@ def test_a_contrast_and_several_references_of_pair_maps_are_refused(tmp_path: Pa
         explainer.explain(model, probes, references, contrast=references, **ask)
     with pytest.raises(ExplainerContractError, match="one reference each"):
         explainer.explain(model, probes, references[:, None], **ask)
-    with pytest.raises(ExplainerContractError, match="maps of 8 x 16 pixels expected"):
+    with pytest.raises(ExplainerContractError, match="expected maps of 8 x 16 pixels"):
         explainer.explain(model, probes[:, :, :8], references, **ask)
     save_maps(path, MAPS, PROBES)
     explainer.explain(model, probes, references[:, None].repeat(1, 2, 1, 1, 1), **ask)

@@ -93,7 +93,7 @@ def sdd_by_loops(target, others, k: float, sigma: float, variant: str) -> np.nda
 
 
 def rounded(model, reference: Tensor) -> Tensor:
-    """The embedding of a reference as explainers take it, whatever the model computes in."""
+    """The embedding of a reference as explainers take it, whatever the model's precision."""
     return model.embed(reference[None])[0].float().double()
 
 
@@ -241,14 +241,14 @@ def test_rows_may_have_different_numbers_of_rivals():
 def test_fewer_than_two_identities_and_missing_galleries_are_refused():
     model, probes, references = face_net(), images(2, 1), images(2, 2)
     alone = gallery_of(model, 1, probe_identity=(0, 0))
-    with pytest.raises(ExplainerContractError, match="no identity but the probe's own"):
+    with pytest.raises(ExplainerContractError, match="only the probe's own identity"):
         explain(model, probes, references, alone)
-    with pytest.raises(ExplainerContractError, match="no identity but the probe's own"):
+    with pytest.raises(ExplainerContractError, match="only the probe's own identity"):
         explain(model, probes, references, gallery_of(model, 1, probe_identity=(9, 0)))
     one_rival = gallery_of(model, 1, probe_identity=(8, 9))
     counted = explain(model, probes, references, one_rival).diagnostics["identities"]
     assert counted.tolist() == [2, 2]
-    with pytest.raises(ExplainerContractError, match=r"needs a gallery for 2 probes.*got none"):
+    with pytest.raises(ExplainerContractError, match=r"expected a gallery for 2 probes.*got none"):
         explain(model, probes, references, None)
     with pytest.raises(ExplainerContractError, match="got one for 1 probes"):
         explain(model, probes, references, gallery_of(model, probe_identity=(0,)))

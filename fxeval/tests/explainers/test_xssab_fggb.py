@@ -77,7 +77,7 @@ def slow(net: nn.Module, probe: Tensor, reference: Tensor, tau: float) -> dict[s
 def rounding(
     net: nn.Module, probe: Tensor, reference: Tensor, tau: float, *maps: str
 ) -> dict[str, float]:
-    """What rounds some maps of a pair, at their worst; both arguments against one scale."""
+    """Worst-case terms of the rounding of maps of a pair; both arguments have one scale."""
     net = deepcopy(net).double().eval()
     largest = {one: np.abs(map_).max() for one, map_ in slow(net, probe, reference, tau).items()}
     largest["pro"] = largest["contra"] = max(largest["pro"], largest["contra"])
@@ -91,7 +91,7 @@ def rounding(
 
 
 def twice(terms: float, condition: float) -> dict[str, float]:
-    """What rounds two maps that are compared."""
+    """Terms of the rounding of two maps that are compared."""
     return {"terms": 2 * terms, "condition": condition}
 
 
@@ -200,7 +200,7 @@ def test_the_length_of_embeddings_changes_nothing(explainer, scale):
 
 @each
 def test_the_opposite_reference_exchanges_what_is_for_and_against(explainer):
-    """With tau = 0 every term changes its sign; dimensions exactly at 0 there are none."""
+    """With tau = 0 every term changes its sign; no dimension is exactly 0."""
 
     class Opposite(nn.Module):
         def __init__(self) -> None:
@@ -329,7 +329,7 @@ def test_the_operating_threshold_must_come_from_somewhere(explainer):
     with pytest.raises(ExplainerContractError, match=f"{name}.* has none"):
         explain(explainer, CountingModel(ConvNet(), operating_threshold=None), probes, references)
     euclidean = CountingModel(ConvNet(), similarity="neg_l2", operating_threshold=-0.6)
-    with pytest.raises(ExplainerContractError, match=f"{name}.* is no cosine"):
+    with pytest.raises(ExplainerContractError, match=f"{name}.* is not a cosine"):
         explain(explainer, euclidean, probes, references)
     given_ = type(explainer)(**{**vars(explainer), "operating_threshold": 0.5})
     expected = explain(explainer, CountingModel(ConvNet()), probes, references)

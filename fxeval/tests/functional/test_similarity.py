@@ -1,4 +1,4 @@
-"""Similarities and what is decided with them."""
+"""Similarities, and the accuracies, error rates and thresholds computed from them."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def scored_pairs(draw):
 
 @pytest.fixture(scope="module")
 def golden():
-    """600 pairs of algorithms section 4."""
+    """600 pairs in ten folds: mated similarities around 0.55, nonmated ones around 0.1."""
     generator = np.random.Generator(np.random.PCG64(7))
     mated = np.tile([True] * 30 + [False] * 30, 10)
     same, different = generator.normal(0.55, 0.15, 600), generator.normal(0.1, 0.15, 600)

@@ -1,4 +1,4 @@
-"""Whatever is done to a borrowed module is named, and undone to the last bit."""
+"""Every change of a lent module is reported, and undone to the last bit."""
 
 import functools
 
@@ -13,7 +13,7 @@ BATCH = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(5))
 
 
 class Net(nn.Module):
-    """Keeps state in every place that PyTorch knows, and in some that it doesn't."""
+    """Keeps state everywhere that PyTorch registers it, and in some other places."""
 
     def __init__(self):
         super().__init__()
@@ -175,7 +175,7 @@ def test_using_a_module_is_no_change_and_its_cache_is_put_back(net):
     custody = Custody(net)
     with torch.no_grad():
         net(BATCH[:1])
-    net.note = "left by a stranger"
+    net.note = "left by user code"
     assert custody.changes() == []
     custody.restore()
     assert net.cache is cache

@@ -98,7 +98,7 @@ def on_meta(kind: type[nn.Module], side: int):
 
 @pytest.mark.parametrize("network", ["meta", "cpu"])
 def test_dlib_has_the_layers_of_the_table(network):
-    """Table of algorithms.md 6.4: last convolution, the one before, and a stage at each size."""
+    """The last convolution, the one before, and a stage at each size."""
     found = on_meta(DlibResNet, 150) if network == "meta" else layers(DlibResNet(), 150)
     assert resolve(("conv[-1]", "conv[-2]"), found, "x") == ("blocks.12.conv2", "blocks.12.conv1")
     assert [(one.name, one.height) for one in stages(found)] == [
@@ -172,7 +172,7 @@ def test_a_rule_goes_before_a_name_that_reads_alike():
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("pool", r"x: layer 'pool' gives 1 x 1 pixels and holds no place.*early \(10 x 8\)"),
+        ("pool", r"x: layer 'pool' gives 1 x 1 pixels, fewer than 2 x 2.*early \(10 x 8\)"),
         ("relu", r"runs 2 times.*early \(10 x 8\)"),
         ("unused", "runs 0 times"),
         ("fc", r"one \(N, C, h, w\) tensor, but this Linear does not"),
@@ -183,7 +183,7 @@ def test_a_rule_goes_before_a_name_that_reads_alike():
         ("conv[-3]", "out of range"),
         ("stage[0]", None),
         ("stage[1]", r"1 layers stage\[i\]"),
-        (("late", "conv[-1]"), "'late' and 'conv\\[-1\\]' are one and the same"),
+        (("late", "conv[-1]"), "'late' and 'conv\\[-1\\]' are the same layer"),
     ],
 )
 def test_a_layer_that_cannot_be_used_is_refused_with_the_reason(layer, message):
@@ -223,7 +223,7 @@ def test_many_layers_are_named_with_the_deepest_last():
 
 
 def used_net() -> Backwards:
-    """A net as a stranger might hand it over: half in training, half frozen, with gradients."""
+    """A net as a user might pass it: half in training, half frozen, with gradients."""
     net = Backwards()
     net.train()
     net.late.eval()

@@ -1,4 +1,4 @@
-"""What every metric of the catalogue keeps to, whatever it measures."""
+"""Properties of every metric in the catalogue."""
 
 import math
 from dataclasses import dataclass, replace
@@ -92,7 +92,7 @@ def values_of(row):
 
 
 def without_numbering(row):
-    """A row but for the numbers that identities have in this list."""
+    """A row without the numbers that identities have in this list."""
     return row.model_copy(update={"identities": []})
 
 

@@ -92,7 +92,7 @@ def cosines(net: torch.nn.Module, probes: Tensor, references: Tensor) -> Tensor:
 
 
 def rounding() -> dict[str, float]:
-    """What rounds both of two cosines that are compared."""
+    """Terms of the rounding of two cosines that are compared."""
     exact, images = deepcopy(NET).double(), (unit_images(PAIRS.probe), unit_images(PAIRS.reference))
     condition = condition_of(lambda *given: cosines(exact, *given), *images, module=exact)
     return {"terms": 2 * terms_of(exact), "condition": condition}
@@ -103,7 +103,7 @@ def tied(maps: Tensor) -> bool:
 
 
 def assert_orders_differ_inside_ties_only(maps: Tensor, theirs: Tensor) -> None:
-    """Both orders give up the values in one sequence, but tied pixels in another one."""
+    """Both orders remove the values in the same sequence, but tied pixels in different ones."""
     ours = ranks(maps, SEEDS)
     values = maps.flatten(1).numpy()
     np.testing.assert_array_equal(
@@ -190,7 +190,7 @@ def test_curves_agree_with_quantus(maps, fill, steps):
 
 @each_map
 def test_between_ties_our_own_order_leads_to_quantus_curves(maps):
-    """Where a step ends between two values both have removed the same set, whatever ties do."""
+    """Where a step ends between two values, both have removed the same set, whatever the ties."""
     curves, _ = quantus_curves(masked_pairs("black"), maps, steps=64, deletes=True)
     found = follow(ranks(maps, SEEDS), 64, "black")
     counts = found.counts[1:-1]

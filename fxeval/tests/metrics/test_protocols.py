@@ -1,4 +1,4 @@
-"""What the contract carries: protocols with many models, explainers, questions, label maps."""
+"""The contract holds for protocols with many models, explainers, questions and label maps."""
 
 import numpy as np
 import pytest

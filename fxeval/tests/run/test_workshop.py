@@ -118,7 +118,9 @@ def test_a_choice_depends_on_the_seed_and_not_on_the_order_of_the_list():
 
 def test_nonmated_pairs_are_never_chosen_and_too_few_are_refused():
     assert len(chosen_rows(MANY, None, 1, "many")) == 20
-    with pytest.raises(DataContractError, match="21 mated pairs asked for, the list holds 20"):
+    with pytest.raises(
+        DataContractError, match="expected at least 21 mated pairs, the list holds 20"
+    ):
         chosen_rows(MANY, 21, 1, "many")
     with pytest.raises(DataContractError, match="holds 0"):
         chosen_rows(MANY.take([20]), None, 1, "many")

@@ -69,7 +69,7 @@ def exact(model):
 
 
 def drops(probe, of) -> torch.Tensor:
-    """What blackening each cell takes away from a number that is ``of`` the image."""
+    """The loss by blackening each cell of a number that is ``of`` the image."""
     cells = [[blackened(probe, row, column) for column in range(CELLS)] for row in range(CELLS)]
     return of(probe) - torch.stack([torch.stack([of(one) for one in line]) for line in cells])
 
@@ -300,7 +300,7 @@ def test_every_seed_is_a_model_of_its_own():
     assert not torch.equal(one.head.weight, two.head.weight)
 
 
-# What 12 pairs are certain to exceed: correlation with the truth, and with its magnitude.
+# Lower bounds with 12 pairs: correlation with the truth, and with its magnitude.
 TOLD = {
     "InputXGradient": (0.85, 0), "IntegratedGradients": (0.85, 0), "CAM": (0.65, 0),
     "SDDCAM": (0.6, 0), "LayerCAM": (0.55, 0.35), "LEAM": (0.55, 0.35), "RISE": (0.35, 0),
