@@ -293,7 +293,7 @@ def test_rows_do_not_depend_on_their_batch_and_the_model_comes_back_as_it_was(mo
     ("identity", "classes", "message"),
     [
         (("ann",) * 9, (), "expected at least 2 different identities, got 1"),
-        (NAMES * 3, (*NAMES, "dora"), "got none of 1 of 4, 'dora'"),
+        (NAMES * 3, (*NAMES, "dora"), "got none of 1 of 4, such as 'dora'"),
         (NAMES * 3, ("ann", "bob"), "1 identities are not among the 2 classes, such as 'cleo'"),
         (NAMES * 3, (*NAMES, "ann"), "expected at least 2 different identities, got 3 of 4"),
         (NAMES, (), "expected one identity for each image, got 3 for 9"),

@@ -198,7 +198,7 @@ def test_a_contrast_and_several_references_of_pair_maps_are_refused(tmp_path: Pa
     save_maps(path, MAPS, PROBES, REFERENCES)
     explainer, ask = PrecomputedMaps(str(path)), {"generator": np.random.default_rng(0)}
     model, probes, references = CountingModel(None), seen(PROBES), seen(REFERENCES)
-    with pytest.raises(ExplainerContractError, match="against a contrast"):
+    with pytest.raises(ExplainerContractError, match="takes no contrast"):
         explainer.explain(model, probes, references, contrast=references, **ask)
     with pytest.raises(ExplainerContractError, match="one reference each"):
         explainer.explain(model, probes, references[:, None], **ask)
