@@ -81,7 +81,7 @@ class ActivationMaps:
         the mean over the layers.
 
         Args:
-            model: With a module; handed back as it was.
+            model: Must have a module, which is restored afterwards.
             probes: (N, 3, H, W) in [0, 1].
             references: (N, 3, H, W), or (N, R, 3, H, W) for centroids.
             contrast: (N, 3, H, W) nonmates whose objective is subtracted, or None.

@@ -126,7 +126,7 @@ class EBP:
         """Explain each probe, ``ROWS`` pairs at a time; nothing is drawn from ``generator``.
 
         Args:
-            model: With a module; handed back as it was.
+            model: Must have a module, which is restored afterwards.
             probes: (N, 3, H, W) in [0, 1].
             references: (N, 3, H, W), or (N, R, 3, H, W) for centroids.
             contrast: (N, 3, H, W) nonmates; not for variant ``ebp``.

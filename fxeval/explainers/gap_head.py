@@ -73,7 +73,7 @@ def gap_head(
     weights; the solution is unique, and nothing is drawn at random.
 
     Args:
-        model: With a module; handed back as it was.
+        model: Must have a module, which is restored afterwards.
         layer: A name or rule (:func:`fxeval.hooks.layers.resolve`).
         images: (N, 3, H, W) in [0, 1], at least one of each identity.
         identity: The identity of each image.

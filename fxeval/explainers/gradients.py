@@ -70,7 +70,7 @@ class _Backprop:
         is differentiated, if the reference is the probe itself, or if no pixel has a gradient.
 
         Args:
-            model: With a module; handed back as it was.
+            model: Must have a module, which is restored afterwards.
             probes: (N, 3, H, W) in [0, 1].
             references: (N, 3, H, W), or (N, R, 3, H, W) for centroids.
             contrast: (N, 3, H, W) nonmates, or None.

@@ -19,7 +19,7 @@ def spearman(a: Tensor, b: Tensor) -> FloatArray:
 
     Args:
         a: (N, n) real, finite, one flattened map a row.
-        b: (N, n), likewise.
+        b: (N, n), like ``a``.
 
     Returns:
         (N,) float64 in [-1, 1]; NaN where one of the rows is constant and so has no order.

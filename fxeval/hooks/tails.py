@@ -103,7 +103,7 @@ def tail_of(
         explainer: Its id, for the messages.
 
     Raises:
-        ExplainerContractError: If the layer is missing, runs more than once, or is no map.
+        ExplainerContractError: If the layer is missing, runs more than once, or gives no map.
     """
     module = model.module
     assert module is not None

@@ -151,7 +151,7 @@ class OtherExplainer:
 
 
 class Engine(Protocol):
-    """The engine behind the evidence: makes the maps of all rows of a cell, once."""
+    """The engine behind the evidence: makes the maps of all rows once per cell."""
 
     def maps(self, rows: Rows, subject: Subject, explainer: OtherExplainer | None) -> SaliencyMaps:
         """Return the maps of all rows on a subject, by the cell's explainer (None) or another."""

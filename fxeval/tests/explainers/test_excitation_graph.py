@@ -73,8 +73,8 @@ def test_no_mass_is_made_and_the_scale_of_the_embedding_does_not_matter(
     assert found.min() >= 0
     assert found.sum() <= 1 + allowance(1)
     scaled = raw(lambda x: scale * net(x), *images)
-    # The references' embeddings are rounded, too. They weigh maps that are not negative: whatever
-    # cancelled on the way to the embeddings, nothing does now.
+    # The references' embeddings are rounded, too. They only weigh nonnegative maps, so nothing
+    # cancels from here on, whatever cancelled on the way to the embeddings.
     assert_rounded(scaled, found, terms=2 * ENDS)
 
 

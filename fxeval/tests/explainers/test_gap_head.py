@@ -163,7 +163,8 @@ def test_rows_do_not_depend_on_their_batch(monkeypatch):
     head = gap_head(model, "act", faces(), WHO)
     together = head.parts(faces(2), asked), head.logits(faces(2))
     monkeypatch.setattr(module, "ROWS", 5)
-    # Both are rounded. Logits sum 8 times what is left of them, the convolution about 10 times.
+    # Both are rounded. The terms of a logit add up to 8 times its value, those of the convolution
+    # to about 10 times.
     bound = {"terms": 2 * (27 + 9 * CHANNELS), "condition": 100, "unit": FLOAT64}
     assert_rounded(head.parts(faces(2), asked).coarse, together[0].coarse, **bound)
     assert_rounded(head.logits(faces(2)), together[1], **bound)

@@ -49,8 +49,8 @@ def exact(module: nn.Module) -> nn.Module:
     return deepcopy(module).eval().double()
 
 
-# Both profiles of a bump, their product, what it leaves, the image behind it, the embedding. A map
-# is a small difference of similarities: networks that round each sum would leave too little of it.
+# Rounded are both profiles of a bump, their product, its complement, the masked image and the
+# embedding. A map is a small difference of similarities, which float32 networks would drown.
 ROUNDINGS = 6
 
 

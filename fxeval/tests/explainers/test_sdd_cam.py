@@ -38,8 +38,8 @@ RNG = np.random.default_rng(0)
 TARGET = torch.tensor([[[1, 0.5], [0.2, 0]]], dtype=torch.float64)
 OTHERS = torch.tensor([[[[0.8, 0.6], [0.1, 0.1]], [[0.9, 0.2], [0.3, 0]]]], dtype=torch.float64)
 BOTH = torch.tensor([[True, True]])
-# Divergences cancel and exponents blow up what is left: networks are compared in float64. Rounded
-# to float32 are then the embeddings of references, by the formula and by loops, and the map.
+# Divergences cancel and exponents amplify the rest, so networks are compared in float64. Then only
+# the embeddings of references (by the formula and by loops) and the map are rounded to float32.
 ENDS = 2
 
 
@@ -328,7 +328,7 @@ def test_with_grad_cam_as_base_any_network_can_be_explained(kind):
     for row in range(2):
         given = probes[row], references[row], gallery.embeddings
         compute = partial(by_loops, row)
-        # Grad-CAM to a centroid rounds it, and every map, before they are set against each other.
+        # Grad-CAM to a centroid rounds it, and every map, before they are compared.
         assert_rounded(
             ours.positive[row],
             compute(*given),
