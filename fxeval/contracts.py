@@ -1,4 +1,4 @@
-"""What fxeval asks of its subjects and hands from step to step.
+"""The types that subjects must implement, and the data that is passed from step to step.
 
 Legend of shapes (mypy sees tensors; the names carry the meaning):
 
@@ -63,7 +63,7 @@ class Crop:
 class FaceModel(Protocol):
     """A face-recognition model: aligned faces in, embeddings out.
 
-    Optional: ``traits``, an attribute or a property, :class:`ModelTraits`.
+    Optional: ``traits``, an attribute or a property of type :class:`ModelTraits`.
     """
 
     @property
@@ -88,7 +88,7 @@ class FaceModel(Protocol):
 
     @property
     def module(self) -> nn.Module | None:
-        """``Images -> Embeddings``, normalisation inside, differentiable; None if none."""
+        """``Images -> Embeddings``, normalisation inside, differentiable; None = a black box."""
 
     def embed(self, images: Images) -> Embeddings:
         """Embed (N, 3, H, W) float32 images in [0, 1]; returns (N, D) float32, no gradient."""
@@ -106,9 +106,9 @@ class MaskedEmbedder(Protocol):
 class Explainer(Protocol):
     """Anything that makes saliency maps.
 
-    Optional: ``traits``, an attribute or a property, :class:`ExplainerTraits`: what it needs, such
-    as a contrast, and where it is from; ``unsupported(model) -> str | None``, the reason why this
-    kind of model cannot be explained.
+    Optional: ``traits``, an attribute or a property of type :class:`ExplainerTraits`, for what the
+    explainer needs, such as a contrast, and where it comes from; and the method
+    ``unsupported(model) -> str | None``, for the reason why a kind of model cannot be explained.
     """
 
     def explain(
@@ -118,14 +118,14 @@ class Explainer(Protocol):
         """Explain why each probe is similar to its reference.
 
         Args:
-            model: The model to explain, never to change.
+            model: The model to explain; it must not be changed.
             probes: (N, 3, H, W) images to explain.
             references: (N, 3, H, W) images they are compared with. Explainers with the
                 trait ``takes_centroids`` may also get (N, R, 3, H, W), R references of each
                 probe, and compare it with the centroid of their embeddings.
             contrast: (N, 3, H, W) negative references of a discriminative explanation, or None.
-            generator: In the same state at every call: draw mask banks from it, and every pair
-                meets the same bank, before and after randomisation.
+            generator: In the same state at every call, so that mask banks drawn from it are the
+                same for every pair, before and after the model is re-drawn.
 
         Returns:
             SaliencyMaps, or a plain (N, H, W) float32 tensor, larger = more important.
@@ -157,13 +157,13 @@ class PairSource(Protocol):
 
 @runtime_checkable
 class ModelFile(Protocol):
-    """A face model that is still a file; what a fixture may return in place of a model."""
+    """A face model that is not loaded yet; a fixture may return one in place of a model."""
 
     def load(self) -> FaceModel:
-        """Read, check and return the model; called once for all cells in a row that want it.
+        """Read, check and return the model; called once for consecutive cells that use it.
 
         Raises:
-            ModelContractError: If the file or what is in it cannot be trusted.
+            ModelContractError: If the file or its content cannot be trusted.
         """
 
 
@@ -183,7 +183,7 @@ class IdentitySource(Protocol):
         """Return all images, without reading a pixel."""
 
     def images(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
-        """As those of a :class:`PairSource`."""
+        """Return images as a :class:`PairSource` does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +191,7 @@ class LabelMaps:
     """Which part of the face each pixel shows.
 
     Attributes:
-        names: Of the parts; a label is a position among them.
+        names: Names of the parts; a label is an index into them.
         labels: (M, H, W) int64; -1 = none of the parts.
     """
 
@@ -212,10 +212,10 @@ class Pairs:
     """Pairs with their distinct images, loaded in one crop.
 
     Attributes:
-        name: Of the pair source.
+        name: Name of the pair source.
         images: (M, 3, H, W) uint8 RGB, each distinct image once.
         image_digests: SHA-256 of each image's pixels, M of them.
-        image_ids: As the source names them, M of them; () where nobody asks.
+        image_ids: The source's own M ids; () where they are not needed.
         probe: (N,) int64, row of ``images``.
         reference: (N,) int64, row of ``images``.
         is_mated: (N,) bool, True = both images show one identity.
@@ -223,7 +223,7 @@ class Pairs:
         reference_identity: (N,) int64.
         excluded: Pairs left out, with reasons.
         contrast: (N,) int64, row of ``images``, nonmates that the list names; None = none.
-        contrast_identity: (N,) int64, who is in them.
+        contrast_identity: (N,) int64, identities of the nonmates.
     """
 
     name: str
@@ -262,10 +262,10 @@ class Faces:
     """Distinct images, loaded in one crop, and who is in them.
 
     Attributes:
-        name: Of the source.
+        name: Name of the source.
         images: (M, 3, H, W) uint8 RGB.
         image_digests: SHA-256 of each image's pixels.
-        identity: (M,) int64; -1 = not said.
+        identity: (M,) int64; -1 = unknown.
     """
 
     name: str
@@ -276,13 +276,13 @@ class Faces:
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Enrolled identities, for explainers that set a probe against many others.
+    """Enrolled identities, for explainers that compare a probe with many others.
 
     Attributes:
         embeddings: (G, D) float32, as the model that is explained returns them.
         identity: (G,) int64.
         probe_identity: (N,) int64, the identity of each probe in the same numbering.
-        reference_identity: (N,) int64, of each reference; that of the probe if not given.
+        reference_identity: (N,) int64, the identity of each reference; None = the probe's.
     """
 
     embeddings: Embeddings
@@ -294,12 +294,12 @@ class Gallery:
         """Return the I distinct identities (int64), and their (I, D) unit centroids in float64."""
         names = torch.unique(self.identity)
         unit = torch.nn.functional.normalize(self.embeddings.double(), dim=1, eps=1e-12)
-        # A product, and no index_add, whose order of summation may change from run to run.
+        # A product instead of index_add, whose order of summation may differ from run to run.
         members = (self.identity[None, :] == names[:, None]).to(unit.device, torch.float64)
         return names, torch.nn.functional.normalize(members @ unit, dim=1, eps=1e-12)
 
     def is_of_the_pair(self, names: Tensor) -> Tensor:
-        """Say, (N, I) bool, which identities are the probe's or the reference's: no rivals."""
+        """Return (N, I) bool: True where an identity is the pair's own, and so not a rival."""
         own = self.probe_identity[:, None] == names[None, :]
         if self.reference_identity is None:
             return own
@@ -308,10 +308,10 @@ class Gallery:
 
 @dataclass(frozen=True, eq=False)
 class MaskBank:
-    """Masks that many images are hidden behind.
+    """Masks that are laid over many images.
 
     Attributes:
-        masks: (N, H, W) float32 in [0, 1], 1 = kept. Not to be written to.
+        masks: (N, H, W) float32 in [0, 1], 1 = kept; read-only.
         digest: SHA-256 of the masks: equal banks share embeddings.
     """
 
@@ -326,9 +326,9 @@ class SaliencyMaps:
     Attributes:
         positive: (N, H, W) float32, larger = more important for the similarity.
         negative: (N, H, W) float32, evidence against the similarity; signed methods only.
-        states: One RowState per map; all ``ok`` if not given.
+        states: One RowState per map; all ``ok`` by default.
         reasons: One short text per map for states other than ``ok``.
-        diagnostics: Name to (N,) numbers, what a careful reader wants to know of each map, such as
+        diagnostics: Name to (N,) numbers, further facts about each map, such as
             ``negative_activation_share``.
     """
 
@@ -346,23 +346,23 @@ class SaliencyMaps:
             object.__setattr__(self, "reasons", ("",) * n)
         if len(self.states) != n or len(self.reasons) != n:
             raise ExplainerContractError(
-                f"saliency maps: one state and one reason per map expected, got {len(self.states)} "
+                f"saliency maps: expected one state and one reason per map, got {len(self.states)} "
                 f"states and {len(self.reasons)} reasons for {n} maps."
             )
         for name, values in self.diagnostics.items():
             shape = tuple(getattr(values, "shape", ()))
             if shape != (n,):
                 raise ExplainerContractError(
-                    f"saliency maps: diagnostic '{name}' must be a tensor ({n},), one number per "
+                    f"saliency maps: diagnostic '{name}': expected a tensor ({n},), one number per "
                     f"map, got {type(values).__name__} {shape}."
                 )
 
 
 @dataclass(frozen=True, eq=False)
 class Perturbations:
-    """R images, described and not yet made: which pixels of which image are replaced by a fill.
+    """R images, described but not yet made: which pixels of which image are replaced by a fill.
 
-    Image ``image[r]`` has the pixels replaced whose rank under ``ranks[ranking[r]]`` lies in
+    In image ``image[r]`` the pixels are replaced whose rank under ``ranks[ranking[r]]`` lies in
     ``first[r] <= rank < last[r]``. Deletion of k pixels is [0, k), insertion of k is [k, n).
 
     Attributes:

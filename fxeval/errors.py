@@ -4,7 +4,7 @@ Every error that a user can cause is one of these; anything else is a bug in fxe
 
 * FxevalError
     * SuiteError              a suite file is wrong: always carries ``file:line:column``
-    * ContractError           a subject broke its promise
+    * ContractError           a subject breaks the contract
         * ModelContractError      ... a face model or its weights
         * ExplainerContractError  ... an explainer or its maps
         * DataContractError       ... a pair list, an image, a landmark file
@@ -12,30 +12,32 @@ Every error that a user can cause is one of these; anything else is a bug in fxe
     * EvidenceError           nothing can be concluded: a control is missing, a metric is unfit
     * StoreError              a record cannot be written or read
 
-A message says where, what was expected, what came, and what to do. All of that is the ``detail``,
-which is printed to whoever runs. Records are handed on, and quote ``public`` alone.
+A message says where, what was expected, what was found, and what to do. All of that is the
+``detail``, which is printed for the person who runs. Records are passed on to others, and quote
+only ``public``.
 """
 
 from fxeval.redaction import in_one_line, without_paths
 
-_DATA = "the data cannot be used; why is in the output of the run"
+_DATA = "the data cannot be used; the output of the run says why"
 
 
 class FxevalError(Exception):
     """Base of every error that fxeval raises on purpose.
 
     Args:
-        detail: Everything there is to say.
-        public: What of it may stand in a record: lists and files by their bare names and lines,
+        detail: The whole message.
+        public: The part that may appear in a record: bare names of files and lists with lines,
             counts, what was expected; no person, no image, no absolute path. None = the detail in
-            one line, without excerpts of files and without folders; of errors about data, nothing.
+            one line, without excerpts of files and without folders; nothing of it for an error
+            about data.
 
     >>> error = FxevalError("/srv/Ann Lee/lfw.txt:3: got 'Ann 1'", public="lfw.txt:3: a bad line")
     >>> error.public, error.detail
     ('lfw.txt:3: a bad line', "/srv/Ann Lee/lfw.txt:3: got 'Ann 1'")
     """
 
-    # Of the class, so that an error of user code that calls no __init__ of ours has it, too.
+    # A class attribute, so that a subclass in user code that skips this __init__ has it, too.
     _public: str | None = None
 
     def __init__(self, detail: str = "", *, public: str | None = None) -> None:
@@ -44,12 +46,12 @@ class FxevalError(Exception):
 
     @property
     def detail(self) -> str:
-        """Everything: what is printed to whoever runs."""
+        """The whole message, printed for the person who runs."""
         return str(self)
 
     @property
     def public(self) -> str:
-        """What may stand in a record."""
+        """The part that may appear in a record."""
         return in_one_line(self.detail) if self._public is None else self._public
 
 
@@ -58,7 +60,7 @@ class SuiteError(FxevalError):
 
 
 class ContractError(FxevalError):
-    """A subject (model, explainer, data) broke its promise."""
+    """A subject (model, explainer, data) breaks the contract."""
 
 
 class ModelContractError(ContractError):
@@ -70,11 +72,11 @@ class ExplainerContractError(ContractError):
 
 
 class DataContractError(ContractError):
-    """A pair list, image or landmark file cannot be used: its message may name people."""
+    """A pair list, image or landmark file cannot be used; the message may name people."""
 
     @property
     def public(self) -> str:
-        """What may stand in a record: nothing of the detail unless it was given as public."""
+        """The part that may appear in a record: a fixed sentence unless ``public`` was given."""
         return _DATA if self._public is None else self._public
 
 
@@ -91,11 +93,11 @@ class StoreError(FxevalError):
 
 
 def for_a_record(error: FxevalError) -> str:
-    """Return what a record says of an error of ours.
+    """Return what a record says about one of fxeval's own errors.
 
     >>> for_a_record(ModelContractError("/srv/Ann Lee/net.pt: expected weights, got text."))
     'net.pt: expected weights, got text.'
     >>> for_a_record(DataContractError("pairs 'lfw': the image of Ann Lee has no landmarks."))
-    'the data cannot be used; why is in the output of the run'
+    'the data cannot be used; the output of the run says why'
     """
     return without_paths(error.public)

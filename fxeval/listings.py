@@ -1,4 +1,4 @@
-"""What a data set holds: pairs and images by id, before any pixel is read."""
+"""The tables of a data set: pairs and images by id, before any pixel is read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -10,18 +10,18 @@ _T = TypeVar("_T")
 
 
 def _fault(text: str) -> DataContractError:
-    """Return a fault of the columns: its text is made of numbers alone."""
+    """Return an error about the columns; its text holds only numbers, so it is public."""
     return DataContractError(text, public=text)
 
 
 @dataclass(frozen=True)
 class DataCard:
-    """What a report says of a data set. A source may have a method ``card() -> DataCard``.
+    """Facts about a data set for reports. A source may have a method ``card() -> DataCard``.
 
     Attributes:
         root_digest: SHA-256 over the digests of all files, as hex; None if they have none.
-        n_images: Images there are.
-        licence: As its owner states it; None if nobody did.
+        n_images: Number of images.
+        licence: The licence as the owner states it; None = not stated.
         may_show: Whether its pictures may be shown in a report.
         failures: Reason to number of images that could not be used (failure to acquire). A record
             quotes those that are a ``PublicReason`` (``fxeval.redaction``).
@@ -39,8 +39,8 @@ class Exclusion:
     """A pair that is on the list but not used, and why.
 
     Attributes:
-        pair: Its id.
-        reason: Why not; a record quotes it if it is a ``PublicReason`` (``fxeval.redaction``).
+        pair: Id of the pair.
+        reason: Why it is not used; a record quotes a ``PublicReason`` (``fxeval.redaction``).
     """
 
     pair: str
@@ -52,9 +52,9 @@ class IdentityListing:
     """Images by id; the columns have one entry per image.
 
     Attributes:
-        image: Ids.
+        image: Ids of the images.
         identity: Who is in each image.
-        split: Part of the data set each image belongs to (``train``, ``test``, ...); () = one.
+        split: Part of the data set each image belongs to (``train``, ``test``, ...); () = one part.
         excluded: Images that are listed but can't be used, and why.
     """
 
@@ -84,13 +84,14 @@ class PairListing:
         is_mated: Whether both show one identity.
         probe_identity: Who is in the probe.
         reference_identity: Who is in the reference.
-        excluded: Pairs that are listed but no rows, and why (an image is missing, no face found).
-        set_aside: Why a row, though part of the verification protocol, is never explained (its
-            label is known to be wrong); "" for all others. () = every row may be explained. A
-            record quotes reasons that are a ``PublicReason`` (``fxeval.redaction``).
-        fold: Number of each row's fold from 0; () = it has none (``verification.folds_of``).
-        contrast: Ids of nonmates that the list itself names (triplets); () = the harness draws.
-        contrast_identity: Who is in them.
+        excluded: Pairs that are listed but cannot be used, and why (an image is missing, no face
+            was found). They are not rows.
+        set_aside: Why a row is never explained, although it counts for verification (its label is
+            known to be wrong); "" for all other rows. () = every row may be explained. A record
+            quotes reasons that are a ``PublicReason`` (``fxeval.redaction``).
+        fold: Number of each row's fold from 0; () = no folds (``verification.figures.folds_of``).
+        contrast: Ids of nonmates that the list names (triplets); () = the harness draws them.
+        contrast_identity: Who is in the nonmates.
     """
 
     probe: tuple[str, ...]
@@ -122,15 +123,15 @@ class PairListing:
         for row, nonmate in enumerate(self.contrast_identity):
             if nonmate in (self.probe_identity[row], self.reference_identity[row]):
                 raise _fault(
-                    f"pair listing: the nonmate of row {row} is of an identity of the pair itself. "
-                    "Name an image of somebody else."
+                    f"pair listing: the nonmate of row {row} shows an identity of the pair itself. "
+                    "Name an image of another person."
                 )
 
     def __len__(self) -> int:
         return len(self.probe)
 
     def with_nonmates(self) -> "PairListing":
-        """Return the pairs, and after them each probe with the nonmate that the list names."""
+        """Return the pairs, followed by each probe with the nonmate that the list names."""
         if not self.contrast:
             return self
         return PairListing(

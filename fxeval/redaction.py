@@ -1,8 +1,8 @@
-"""What an error may say in a record: where and what, but no path of the machine and nobody's name.
+"""Keeps out of records what they must not hold: paths of the machine and names of people.
 
-Records and scorecards are handed on; the output of a run is not. There the whole message stays.
-What is for a record is a field of an error of ours (``FxevalError.public``), never read out of its
-message; of an error that user code raised, a record says its type and the place alone.
+Records and scorecards are passed on; the output of a run is not, and shows the whole message.
+The text for a record is a field of fxeval's own errors (``FxevalError.public``), never parsed out
+of the message. For an error raised by user code, a record gives only the type and the place.
 """
 
 import re
@@ -11,26 +11,27 @@ from collections.abc import Mapping
 from pathlib import Path
 
 OTHER_REASON = "another reason, which is in the output of the run"
-"""What a record says in place of a reason that is not marked as public."""
+"""Stands in a record for a reason that is not marked as public."""
 
-# Folders may have spaces in their names; another path, or the suffix of a file, ends one.
+# Names of folders may contain spaces; another path, or the suffix of a file, ends one.
 _LEADING = re.compile(
     r"(?:\b[A-Za-z]:|~|(?<![\w.:/\\]))[/\\](?=[^\s/\\])"
     r"(?:(?:(?! [/\\]|\.\w{1,11}\s)[^\n'\":,;()])*[/\\])?"
 )
+# A line of source, or the caret under it, as messages about YAML show them.
 _EXCERPT = re.compile(r"\s+\d* *\|")
 _PACKAGE = Path(__file__).parent
 _LIBRARIES = ("/torch/", "/site-packages/", "/dist-packages/", "/lib/python3")
 
 
 class PublicReason(str):
-    """A reason of which a data set's reader says that it may stand in a record: it names nobody."""
+    """A reason that may appear in a record: the code that made it knows that it names nobody."""
 
     __slots__ = ()
 
 
 def of_user_code(error: BaseException) -> str:
-    """Return what a record says of an error that user code raised: its type, and where.
+    """Return what a record says about an error raised by user code: its type and place.
 
     >>> of_user_code(KeyError("Ann Lee"))
     'KeyError'
@@ -39,9 +40,9 @@ def of_user_code(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Say where in user code an error came up, by the file's name and the line; "" if nowhere.
+    """Return the name and line of the user's file that raised an error; "" without a traceback.
 
-    An error that came up in no user code at all has the place of its last frame.
+    If no frame belongs to user code, the last frame counts.
     """
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if _is_user_code(frame.filename)] or frames
@@ -49,13 +50,14 @@ def place_of(error: BaseException) -> str:
 
 
 def _is_user_code(file: str) -> bool:
+    # "<string>" and "<frozen importlib>" are not files.
     if Path(file).is_relative_to(_PACKAGE) or file.startswith("<"):
         return False
     return not any(part in Path(file).as_posix() for part in _LIBRARIES)
 
 
 def public_counts(counts: Mapping[str, int]) -> dict[str, int]:
-    """Return how often each reason came, those that may name people under one heading.
+    """Count each reason; reasons that may name people are counted together under one heading.
 
     >>> public_counts({PublicReason("no face found"): 3, "Ann Lee moved": 1})
     {'no face found': 3, 'another reason, which is in the output of the run': 1}
@@ -68,7 +70,7 @@ def public_counts(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def without_paths(text: str) -> str:
-    """Return a message whose absolute paths are only the names of their files.
+    """Return a message with each absolute path cut down to the name of its file.
 
     >>> without_paths("/home/ann lee/w/net.pt: not the '/srv/card' that ../a/suite.yaml names")
     "net.pt: not the 'card' that ../a/suite.yaml names"

@@ -1,4 +1,4 @@
-"""The words of an answer, shared by all rooms: states, metrics, estimates, verdicts. No torch."""
+"""Types of results, shared by all rooms: states, metrics, estimates, verdicts. No torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ EXPLAINER = "explainer"
 
 
 class RowState(StrEnum):
-    """What became of one value of a row."""
+    """The state of one value of a row."""
 
     OK = "ok"
-    DEGENERATE_MAP = "degenerate_map"  # constant or all-zero: valued under a seeded random order
+    DEGENERATE_MAP = "degenerate_map"  # constant or all-zero; its pixels are ranked at random
     NAN_MAP = "nan_map"
     NO_GRADIENT = "no_gradient"
     WRONG_SHAPE = "wrong_shape"
@@ -38,7 +38,7 @@ BROKEN_STATES = frozenset(
 
 
 def gravity(state: RowState) -> int:
-    """Order states: a map without an order is worse than a constant one, that worse than the rest.
+    """Return how grave a state is: broken maps most, then constant maps, then other problems.
 
     >>> sorted([RowState.NAN_MAP, RowState.OK, RowState.DEGENERATE_MAP], key=gravity)[0].value
     'ok'
@@ -55,10 +55,10 @@ class Metric:
     Attributes:
         name: Quantity and condition, for example ``deletion_auc``.
         title: The name in words.
-        unit: Of the value.
+        unit: Unit of the value.
         better: Which direction is better for the explainer.
         range: Least and largest possible value; infinite where there is no bound.
-        statistic: What of the rows the interval is about.
+        statistic: Statistic of the rows that is estimated.
         source: Paper and section.
         meaning: One sentence for the reader of a scorecard.
     """

@@ -31,17 +31,18 @@ def generator_of(*parts: str | int) -> np.random.Generator:
 
 @contextmanager
 def sealed(seed: int) -> Iterator[None]:
-    """Run a stranger's code with the global generators seeded, then put them back as they were.
+    """Run user code with the global generators seeded, then put them back as they were.
 
-    Code that draws from a global generator thereby repeats itself, and leaves no trace in the
-    caller's random state.
+    Code that draws from a global generator thereby gives the same result every time, and leaves no
+    trace in the caller's random state.
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    # fork_rng restores only torch's generators.
     with torch.random.fork_rng(devices=devices):
         try:
             random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
+            np.random.seed(seed % 2**32)  # noqa: NPY002  (takes 32 bits)
             torch.default_generator.manual_seed(seed)
             for device in devices:
                 torch.cuda.default_generators[device].manual_seed(seed)

@@ -1,7 +1,7 @@
-"""What explainers and models say of themselves, in one optional attribute: ``traits``.
+"""Traits: what explainers and models say about themselves in one optional attribute, ``traits``.
 
-A subject without it has the defaults. A trait that is set elsewhere, or misspelt, would be read by
-nobody, so it is an error: an explainer with ``need = {"contrast"}`` would never get a contrast.
+A subject without it has the defaults. A trait that is set elsewhere or misspelt would be ignored
+silently, so it is an error: an explainer with ``need = {"contrast"}`` would never get a contrast.
 """
 
 import inspect
@@ -19,17 +19,18 @@ from fxeval.errors import (
 )
 from fxeval.strict.text import hint
 
-# The first three say what of the model an explainer uses, the last two what else it must be given.
+# The first three are parts of the model that an explainer uses, the last two further arguments.
 Need = Literal["gradients", "layers", "black_box", "contrast", "gallery"]
 T = TypeVar("T")
 _M = TypeVar("_M", contravariant=True)
 
+# Least similarity (of difflib) at which an attribute counts as a misspelt trait.
 _NEAR = 0.8
-_NEAR_OF_SEVERAL_WORDS = 0.76  # of three words, one may be another: map_is_given
+_NEAR_OF_SEVERAL_WORDS = 0.76  # lets one of three words differ: map_is_given
 
 
 class ClaimedFigure(Protocol):
-    """What a vendor says was measured; see ``fxeval.models.cards.Claim``."""
+    """A figure that a vendor claims; see ``fxeval.models.cards.Claim``."""
 
     @property
     def pairs(self) -> str:
@@ -37,11 +38,11 @@ class ClaimedFigure(Protocol):
 
     @property
     def metric(self) -> str:
-        """Of verification, a share in 0 to 1."""
+        """Name of a figure of verification, which is a share from 0 to 1."""
 
     @property
     def value(self) -> float:
-        """Claimed."""
+        """The claimed value."""
 
     @property
     def within(self) -> float:
@@ -49,13 +50,13 @@ class ClaimedFigure(Protocol):
 
 
 class GoldenCheck(NamedTuple):
-    """How the comparison with a vendor's own embeddings went.
+    """The result of a comparison with a vendor's own embeddings.
 
     Attributes:
-        state: ``agrees``; ``not_checked``: the file is not there; ``none``: the card names none.
-        n_images: How many were compared.
+        state: ``agrees``; ``not_checked``: the file is missing; ``none``: the card names no file.
+        n_images: Number of images that were compared.
         largest: Largest difference of an entry, as the card counts it; None = not checked.
-        at_most: What the card allows; None likewise.
+        at_most: Largest difference that the card allows; None = not checked.
     """
 
     state: Literal["agrees", "not_checked", "none"]
@@ -66,16 +67,16 @@ class GoldenCheck(NamedTuple):
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a report says of where a model is from, and what is claimed of it.
+    """Facts for reports: a model's origin, and the claims about the model.
 
     Attributes:
         digest: SHA-256 of the card's text as hex, or None.
-        claims: What the vendor says was measured.
+        claims: Figures that the vendor claims.
         preprocessing: Colour order, mean and standard deviation as plain data, or None.
-        licence: Empty = not stated; likewise the next three.
-        source: Where the weights are from.
-        trained_on: What they were trained on.
-        threshold_set_by: How the operating threshold was set.
+        licence: Licence of the weights; empty = not stated.
+        source: Where the weights come from; empty = not stated.
+        trained_on: Data that the weights were trained on; empty = not stated.
+        threshold_set_by: How the operating threshold was set; empty = not stated.
     """
 
     digest: str | None = None
@@ -89,16 +90,16 @@ class CardFacts:
 
 @dataclass(frozen=True)
 class ExplainerTraits:
-    """What the harness must know of an explainer before it asks for maps.
+    """Facts that the harness needs about an explainer before it asks for maps.
 
     Attributes:
-        needs: With ``contrast`` among them the harness hands in nonmates, with ``gallery`` a
-            keyword ``gallery``, a ``Gallery``. Any set will do; it is kept as a frozenset.
-        takes_centroids: References may be (N, R, 3, H, W), R of each probe; it is then compared
-            with the centroid of their embeddings.
-        maps_are_given: The maps were made beforehand and follow no other weights.
-        source: Where the method is from, or None.
-        digest: SHA-256 of what the maps come from, if that is a file, or None.
+        needs: For ``contrast`` the harness passes nonmates, for ``gallery`` a ``Gallery`` as the
+            keyword argument ``gallery``. Any set will do; it is kept as a frozenset.
+        takes_centroids: References may be (N, R, 3, H, W), R for each probe, which is then
+            compared with the centroid of their embeddings.
+        maps_are_given: The maps were made beforehand and do not change with the model's weights.
+        source: Where the method comes from, or None.
+        digest: SHA-256 of the file that the maps come from, or None.
     """
 
     needs: AbstractSet[Need] = frozenset()
@@ -119,14 +120,14 @@ class ExplainerTraits:
 
 @dataclass(frozen=True)
 class ModelTraits:
-    """What may be said of a model beside what every model has.
+    """Facts about a model that not every model has.
 
     Attributes:
-        has_layers: Hooks on the module's parts see what they compute; not so in TorchScript.
-        card: What its vendor says, or None.
-        golden: Whether it agrees with the vendor's own embeddings, or None.
-        runtime: What computes the embeddings, with its version; empty = not stated.
-        code: SHA-256 of the file that makes its network as hex, or None.
+        has_layers: Hooks on the module's parts see what they compute; False for TorchScript.
+        card: The facts of the vendor's card, or None.
+        golden: Result of the comparison with the vendor's own embeddings, or None.
+        runtime: The library that computes the embeddings, with version; empty = not stated.
+        code: SHA-256, as hex, of the Python file that builds the network, or None.
     """
 
     has_layers: bool = True
@@ -140,7 +141,7 @@ class ModelTraits:
 
 
 class _Role(NamedTuple, Generic[T]):
-    """What is said of explainers, or of models."""
+    """The traits of explainers, or of models, with the words and the error of messages."""
 
     word: str
     kind: type[T]
@@ -170,10 +171,10 @@ def model_traits(model: object) -> ModelTraits:
 
 
 def check_explainer_traits(name: str, explainer: object) -> None:
-    """Refuse an explainer, or a class of explainers, with a trait that nobody would read.
+    """Refuse an explainer, or a class of explainers, with a trait that would be ignored.
 
     Args:
-        name: Of the explainer, for the message.
+        name: Name of the explainer, for the message.
         explainer: The explainer or its class.
 
     Raises:
@@ -184,10 +185,10 @@ def check_explainer_traits(name: str, explainer: object) -> None:
 
 
 def check_model_traits(name: str, model: object) -> None:
-    """Refuse a model, or a class of models, with a trait that nobody would read.
+    """Refuse a model, or a class of models, with a trait that would be ignored.
 
     Args:
-        name: Of the model, for the message.
+        name: Name of the model, for the message.
         model: The model or its class.
 
     Raises:
@@ -202,7 +203,7 @@ def checked_needs(where: str, needs: Iterable[object]) -> frozenset[Need]:
 
     Args:
         where: Who names them, for the message.
-        needs: Any number.
+        needs: The needs.
 
     Raises:
         ExplainerContractError: If one is unknown.
@@ -219,10 +220,10 @@ class _SaysWhatItCannot(Protocol[_M]):
 
 
 def own_refusal(explainer: object, model: object) -> str | None:
-    """Return what an explainer's optional ``unsupported(model)`` says; None without the method.
+    """Return what an explainer's optional ``unsupported(model)`` returns; None without the method.
 
     Raises:
-        ExplainerContractError: If it answers with neither a text nor None.
+        ExplainerContractError: If that is neither a text nor None.
     """
     if not hasattr(explainer, "unsupported"):
         return None
@@ -230,8 +231,8 @@ def own_refusal(explainer: object, model: object) -> str | None:
     if reason is None or (isinstance(reason, str) and reason):
         return reason
     raise ExplainerContractError(
-        f"explainer '{type(explainer).__name__}': unsupported(model) must return the reason as "
-        f"text, or None, got {reason!r}."
+        f"explainer '{type(explainer).__name__}': unsupported(model): expected the reason as text, "
+        f"or None, got {reason!r}."
     )
 
 
@@ -242,6 +243,7 @@ def _read(subject: object, role: _Role[T], name: str = "") -> T:
     except FxevalError:
         raise
     except Exception as error:  # user code may raise anything
+        # A property that exists and raises AttributeError is a fault, not a missing attribute.
         is_there = inspect.getattr_static(subject, "traits", _ABSENT) is not _ABSENT
         if isinstance(error, AttributeError) and not is_there:
             return role.kind()
@@ -271,23 +273,23 @@ def _check(name: str, subject: object, role: _Role[Any]) -> None:
         if trait is None or attribute == "traits":
             continue
         if attribute in own:
-            # Parameters may be called as they like, but nothing is ever called takes_centroids by
-            # accident; without traits it would be read by nobody.
+            # A parameter may have any name, but none is called takes_centroids by accident: if
+            # the subject has no traits, this one was meant as a trait and would be ignored.
             is_stray = has_none and attribute == trait and traits[trait].default not in ("", None)
         else:
             is_stray = attribute == trait or not _is_callable(value)
         if is_stray:
             raise role.error(
-                f"{role.word} '{name}': '{attribute}' is no trait by itself: set traits = "
-                f"{role.kind.__name__}({_example(traits.get(trait))}). If it is meant as something "
-                "else, let its name begin with an underscore."
+                f"{role.word} '{name}': '{attribute}' is not read as a trait: set traits = "
+                f"{role.kind.__name__}({_example(traits.get(trait))}). If it is not meant as a "
+                "trait, start its name with an underscore."
             )
     if not is_class:
         _read(subject, role, name)
 
 
 def _public(subject: object) -> Iterator[tuple[str, object]]:
-    """Yield name and value of what the subject and its classes set, without asking a property."""
+    """Yield the public attributes of a subject and its classes, without calling properties."""
     kind = subject if isinstance(subject, type) else type(subject)
     holders: list[object] = [one for one in kind.__mro__ if one is not object]
     if not isinstance(subject, type) and hasattr(subject, "__dict__"):

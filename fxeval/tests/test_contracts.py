@@ -1,4 +1,4 @@
-"""What strangers hand in is checked once, where it enters."""
+"""Values from user code are checked once, where they enter."""
 
 import numpy as np
 import pytest
@@ -142,7 +142,7 @@ def test_a_broken_negative_map_is_a_broken_map():
 
 @pytest.mark.parametrize("wrong", [torch.ones(3), 1.0, np.ones((2, 1))])
 def test_a_diagnostic_is_one_number_for_each_map(wrong):
-    with pytest.raises(ExplainerContractError, match="diagnostic 'odd' must be a tensor"):
+    with pytest.raises(ExplainerContractError, match="diagnostic 'odd': expected a tensor"):
         SaliencyMaps(torch.rand(2, *SIZE), diagnostics={"odd": wrong})
 
 

@@ -72,7 +72,7 @@ def test_an_error_of_data_that_says_nothing_for_a_record_is_not_quoted_whatever_
         f"{NAME}.csv:3: 40 of 40 pairs are missing",
     ):
         said = for_a_record(DataContractError(text))
-        assert said == "the data cannot be used; why is in the output of the run"
+        assert said == "the data cannot be used; the output of the run says why"
 
 
 def test_what_is_given_for_a_record_is_quoted_as_it_is_but_for_folders():
@@ -539,7 +539,7 @@ checks:
 
 @pytest.fixture
 def run(world, pytester):
-    """Run a suite; hold every file of the report and the output against the name."""
+    """Run a suite; search every file of the report and the output for the name."""
     pytester.makeconftest(CONFTEST + MORE)
 
     def start(numbers, *args, models="tiny", explainers="centre", pairs="{use: memory, n: 32}",
@@ -568,7 +568,7 @@ def test_what_a_pair_source_of_the_user_says_is_printed_and_not_recorded(run, ar
     pairs = "ours, own, value, key, card, skipped, given, {use: album, params: {folder: x}}"
     found = run(range(1, 9), *args, pairs=pairs, alone=bool(args))
     ours, own, value, key, card, skipped, given, album = reasons(found)
-    assert ours == own == "the data cannot be used; why is in the output of the run"
+    assert ours == own == "the data cannot be used; the output of the run says why"
     assert value.startswith("ValueError (conftest.py:")
     assert key.startswith("KeyError (conftest.py:")
     assert card.startswith("KeyError (conftest.py:")
@@ -685,6 +685,6 @@ def test_reasons_of_a_pair_source_are_printed_and_recorded_only_as_a_number(run,
 def test_data_that_cannot_be_verified_is_no_news_for_a_claim_of_the_record(run, world):
     run((31,), models="claiming", pairs="{use: crowd, n: 32}")
     [entry] = the_record(world)["verification"]
-    assert entry["reason"] == "the data cannot be used; why is in the output of the run"
+    assert entry["reason"] == "the data cannot be used; the output of the run says why"
     [claim] = entry["claims"]
     assert claim["verdict"]["reason"].startswith("not checked: the data cannot be used")

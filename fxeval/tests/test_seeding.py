@@ -1,4 +1,4 @@
-"""Randomness has an address, and a stranger's draws leave no trace."""
+"""Randomness has an address, and draws of user code leave no trace."""
 
 import contextlib
 import random

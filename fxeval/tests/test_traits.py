@@ -1,4 +1,4 @@
-"""What explainers and models say of themselves: read in one place, and nothing is lost silently."""
+"""Traits of explainers and models: read in one place, and none is ignored silently."""
 
 import hashlib
 import pickle
@@ -208,10 +208,10 @@ def test_a_misspelt_or_misplaced_trait_of_an_explainer_is_refused(name, value, h
     for explainer in with_attribute(name, value):
         with pytest.raises(ExplainerContractError) as error:
             check_explainer("mine", explainer)
-        error.match(f"^explainer 'mine': '{name}' is no trait by itself: {help}")
+        error.match(f"^explainer 'mine': '{name}' is not read as a trait: {help}")
     by_property = type("Other", (Plain,), {name: property(lambda self: 1 / 0)})
     for one in (by_property(), by_property):
-        with pytest.raises(ExplainerContractError, match=f"'{name}' is no trait by itself"):
+        with pytest.raises(ExplainerContractError, match=f"'{name}' is not read as a trait"):
             check_explainer_traits("mine", one)
 
 
@@ -231,7 +231,7 @@ def test_a_misspelt_or_misplaced_trait_of_an_explainer_is_refused(name, value, h
 def test_a_misspelt_or_misplaced_trait_of_a_model_is_refused(name, value, help):
     with pytest.raises(ModelContractError) as error:
         check_loaded(model_of(**{name: value}))
-    error.match(f"^model 'counting': '{name}' is no trait by itself: {help}")
+    error.match(f"^model 'counting': '{name}' is not read as a trait: {help}")
     with pytest.raises(ModelContractError, match=r"'mine': traits: expected Model.* got dict"):
         check_model_traits("mine", model_of(traits={"has_layers": False}))
 
@@ -241,7 +241,7 @@ def test_the_old_ways_are_refused_even_as_methods():
         def needs(self):
             return {"contrast"}
 
-    with pytest.raises(ExplainerContractError, match="'needs' is no trait by itself"):
+    with pytest.raises(ExplainerContractError, match="'needs' is not read as a trait"):
         check_explainer("asking", Asking())
 
     class Lazy(Plain):
@@ -249,7 +249,7 @@ def test_the_old_ways_are_refused_even_as_methods():
         def needs(self):
             return {"contrast"}
 
-    with pytest.raises(ExplainerContractError, match="'needs' is no trait by itself"):
+    with pytest.raises(ExplainerContractError, match="'needs' is not read as a trait"):
         check_explainer("lazy", Lazy())
 
 
@@ -257,14 +257,14 @@ def test_a_slot_is_an_attribute_too():
     class Slotted(Plain):
         __slots__ = ("need",)
 
-    with pytest.raises(ExplainerContractError, match="'need' is no trait by itself"):
+    with pytest.raises(ExplainerContractError, match="'need' is not read as a trait"):
         check_explainer("slotted", Slotted())
 
 
 def test_who_is_asked_without_a_suite_is_held_to_it_too():
     images = torch.rand(2, 3, 16, 16)
     for explainer in with_attribute("need", {"contrast"}):
-        with pytest.raises(ExplainerContractError, match="'need' is no trait by itself"):
+        with pytest.raises(ExplainerContractError, match="'need' is not read as a trait"):
             pair_maps(
                 explainer, CountingModel(ConvNet()), images, images, generator=generator_of("t", 0)
             )
@@ -274,7 +274,9 @@ def test_a_shipped_explainer_with_a_stray_trait_is_refused_at_collection(monkeyp
     for id in SHIPPED:
         check_explainer(id, shipped(id)())
     monkeypatch.setattr(Gradient, "needs", frozenset({"gradients"}), raising=False)
-    with pytest.raises(ExplainerContractError, match="explainer 'gradient': 'needs' is no trait"):
+    with pytest.raises(
+        ExplainerContractError, match="explainer 'gradient': 'needs' is not read as a trait"
+    ):
         shipped("gradient")
 
 
@@ -309,10 +311,10 @@ def test_a_parameter_named_needs_is_no_accident_if_there_are_no_traits():
     class Annotated(Plain):
         needs: frozenset[str] = frozenset({"contrast"})
 
-    with pytest.raises(ExplainerContractError, match="'needs' is no trait by itself"):
+    with pytest.raises(ExplainerContractError, match="'needs' is not read as a trait"):
         check_explainer("mine", Annotated())
     OldModel = dataclass(type("OldModel", (), {"__annotations__": {"has_layers": bool}}))
-    with pytest.raises(ModelContractError, match="'has_layers' is no trait by itself"):
+    with pytest.raises(ModelContractError, match="'has_layers' is not read as a trait"):
         check_model_traits("mine", OldModel(False))
 
 
@@ -406,5 +408,5 @@ def test_the_refusal_of_an_explainer_is_read_in_one_place():
             why_unsupported,
             lambda it, model: pair_maps(it, model, images, images, generator=generator_of("t", 0)),
         ):
-            with pytest.raises(ExplainerContractError, match="must return the reason as text"):
+            with pytest.raises(ExplainerContractError, match="expected the reason as text"):
                 ask(Picky(odd), model)

@@ -30,17 +30,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of measuring.
+    """The result of measuring a model on a list.
 
     Attributes:
         baseline: The figures; None if there are none.
-        reason: Why there are none; empty if there are.
+        reason: Why there are no figures; empty if there are.
         flip_fusion: Whether an image's embedding is fused with that of its mirror image.
         n_images: Distinct images that were embedded.
         forwards: Images that passed the network.
-        seconds: It took.
-        fault: All that is to be said of data that cannot be used; it may name people, so that no
-            record holds it. Empty = the data can be used.
+        seconds: Duration.
+        fault: The whole message about data that cannot be used; it may name people, so no record
+            holds it. Empty = the data can be used.
     """
 
     baseline: Baseline | None
@@ -64,7 +64,7 @@ class ThresholdModel(ModelAround):
 
     @property
     def operating_threshold(self) -> float | None:
-        """The other one."""
+        """The other threshold."""
         return self.threshold
 
 
@@ -76,19 +76,19 @@ def measure_list(
     flip_fusion: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Measured:
-    """Measure a model on all rows of a list, those set aside included: they are of the protocol.
+    """Measure a model on all rows of a list, including those that are never explained.
 
     A triplet counts as a mated and a nonmated pair.
 
     Args:
         model: The model, on its device.
-        source: The pairs; asked for a few images at a time.
-        pool: Takes the forward passes.
+        source: The pairs; a few images are read at a time.
+        pool: Runs the forward passes.
         flip_fusion: Add the embedding of the mirror image, as insightface does (cosine only).
-        progress: Told (pairs that are done, pairs).
+        progress: Called with (pairs that are done, all pairs).
 
     Returns:
-        The figures; or, at no or little cost, the reason why there are none.
+        The figures, or the reason why there are none, which costs few or no forward passes.
 
     Raises:
         ModelContractError: If the model fails on an image.
@@ -103,7 +103,7 @@ def measure_list(
         n_mated = sum(listing.is_mated)
         reason = why_unmeasurable(n_mated, len(listing) - n_mated, len(people)) or ""
         if flip_fusion and model.similarity != "cosine":
-            reason = "flip fusion is of unit embeddings, and this model compares raw ones"
+            reason = "flip fusion needs unit embeddings, and this model compares raw ones"
         if not reason:
             compared = _compared(model, source, listing, pool, (flip_fusion, progress))
             baseline = measure(compared, model.operating_threshold)
@@ -144,7 +144,7 @@ def _compared(
         images = images.to(device_of(model)).to(torch.float32).div_(255.0)
         embeddings = pool.embed_images(model, images)
         if flip_fusion:
-            # The sum alone: the cosine takes the unit of it.
+            # The sum is enough: the cosine normalises it.
             embeddings = embeddings + pool.embed_images(model, images.flip(-1))
         parts.append(embeddings)
         progress(int(np.searchsorted(complete, start + len(some))), len(listing))

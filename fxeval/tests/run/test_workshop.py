@@ -72,7 +72,7 @@ def bench():
 
 
 def ready(bench, cell, subjects):
-    """What stands behind a cell's protocol, for all its rows at once."""
+    """The evidence of a cell's protocol, for all rows at once."""
     prepared = bench.prepare(cell, subjects)
     evidence = prepared.evidence
 
@@ -145,7 +145,7 @@ def test_an_image_of_several_pairs_is_loaded_once():
     [torch.zeros(16, 3, 16, 16), torch.zeros(16, 3, 8, 8, dtype=torch.uint8),
      torch.zeros(3, 3, 16, 16, dtype=torch.uint8)],
 )  # fmt: skip
-def test_a_source_that_breaks_its_promise_is_named(images):
+def test_a_source_that_breaks_the_contract_is_named(images):
     class Source(Memory):
         def images(self, image_ids, crop):
             return images
@@ -279,7 +279,7 @@ def test_an_odd_answer_is_no_reason(bench, answer):
         def unsupported(self, model):
             return answer
 
-    with pytest.raises(ExplainerContractError, match="must return the reason as text, or None"):
+    with pytest.raises(ExplainerContractError, match="expected the reason as text, or None"):
         ready(bench, CELL, Subjects(tiny(), Odd(), Memory()))
 
 
@@ -302,7 +302,7 @@ def test_given_maps_are_not_asked_to_follow_a_redrawn_network(bench):
 
     evidence = ready(bench, CELL, Subjects(tiny(), Given(), Memory()))
     assert evidence.explain("probe")
-    with pytest.raises(UnsupportedError, match="follow no re-drawn one"):
+    with pytest.raises(UnsupportedError, match="do not change with a re-drawn one"):
         evidence.redraw(0)
 
 
@@ -312,8 +312,11 @@ def test_given_maps_are_not_asked_to_follow_a_redrawn_network(bench):
         (Mean, r"got the class Mean. Return Mean\(\)"),
         (None, "got NoneType"),
         (lambda m, p, r: p, "from_function"),
-        ({"needs": "gradients"}, r"'mean': 'needs' is no trait by itself: set traits = Expl"),
-        ({"need": {"contrast"}}, r"'need' is no trait .* ExplainerTraits\(needs=\{\.\.\.\}\)"),
+        ({"needs": "gradients"}, r"'mean': 'needs' is not read as a trait: set traits = Expl"),
+        (
+            {"need": {"contrast"}},
+            r"'need' is not read as a trait.* ExplainerTraits\(needs=\{\.\.\.\}\)",
+        ),
         ({"traits": {"contrast"}}, r"'mean': traits: expected ExplainerTraits.* got set"),
     ],
 )
@@ -447,7 +450,7 @@ def test_nonmates_that_the_list_names_are_loaded_with_their_identities():
 def test_a_network_whose_layers_are_out_of_reach_is_not_redrawn(bench):
     scripted = replace(tiny(), traits=ModelTraits(has_layers=False))
     evidence = ready(bench, CELL, Subjects(scripted, Mean(), Memory()))
-    with pytest.raises(UnsupportedError, match="layers are out of reach"):
+    with pytest.raises(UnsupportedError, match="layers can't be reached"):
         evidence.redraw(0)
 
 

@@ -145,17 +145,17 @@ def test_flip_fusion_adds_the_mirror_image_and_is_named(pool):
     assert "mirror" in judged(found, model)["protocol"]
     assert "no flip fusion" in judged(plain, model)["protocol"]
     refused = measure_list(net(similarity="neg_l2"), People(), pool, flip_fusion=True)
-    assert refused.reason == "flip fusion is of unit embeddings, and this model compares raw ones"
+    assert refused.reason == "flip fusion needs unit embeddings, and this model compares raw ones"
 
 
 @pytest.mark.parametrize(
     ("source", "words", "forwards"),
     [
         (People(29), "29 identities, at least 30 needed", 0),
-        (People(missing=("3a",)), "the data cannot be used; why is in the output of the run", 0),
+        (People(missing=("3a",)), "the data cannot be used; the output of the run says why", 0),
         (
             People(60, missing=("59c",)),
-            "the data cannot be used; why is in the output of the run",
+            "the data cannot be used; the output of the run says why",
             128,
         ),
     ],
