@@ -1,4 +1,4 @@
-"""Reads plain values as a form: which keys, of what type, and in plain words what is wrong."""
+"""Validates plain values against a form, its keys and types, and words every fault plainly."""
 
 import json
 import re
@@ -45,7 +45,7 @@ class Strict(BaseModel):
 
 
 def branch(name: str) -> str:
-    """Return the tag of one form of several, which is no part of a path through the document."""
+    """Return the tag of one form of a union; paths through the document leave tags out."""
     return _BRANCH + name
 
 
@@ -82,25 +82,25 @@ def judged(
     *,
     free: Collection[str] = (),
 ) -> tuple[_Form | None, dict[str, Any]]:
-    """Judge a mapping, and all that is in it, by a form, and note every fault in the document.
+    """Validate a mapping and all that is in it; note every fault in the document.
 
     Args:
         document: Where the mapping comes from.
         form: The keys expected.
         loc: The mapping's path through the document.
         raw: The mapping.
-        free: Keys, wherever they stand, in whose values a key may be without a value.
+        free: Keys, at any depth, inside whose values other keys may have no value.
 
     Returns:
-        The form, None if there are faults; and what is left of the values to judge further: a
-        copy of the mapping in which None stands for whatever could not be read.
+        The form, or None if there are faults; and a copy of the mapping for further checks, in
+        which None stands for whatever could not be read.
     """
     blank: set[Loc] = set()
     data = _without_blanks(raw, (), free, blank)
     for path in blank:
         document.fault(document.value((*loc, *path)), f"'{path[-1]}' has no value")
     try:
-        # JSON, as there a list is the strict form of a tuple.
+        # Pydantic's strict mode takes a list for a tuple only when it reads JSON.
         found = form.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False)
@@ -119,7 +119,7 @@ def judged(
 
 
 def _without_blanks(value: Any, loc: Loc, free: Collection[str], blank: set[Loc]) -> Any:  # noqa: ANN401
-    """Return the values without the keys that have none, whose paths are collected."""
+    """Return the values without the keys that have no value; collect the paths of those."""
     if isinstance(value, list):
         return [_without_blanks(item, (*loc, n), free, blank) for n, item in enumerate(value)]
     if not isinstance(value, dict):
@@ -144,7 +144,7 @@ def _left(value: Any, loc: Loc, faulty: Collection[Loc]) -> Any:  # noqa: ANN401
 
 
 def _path(data: Any, error: ErrorDetails) -> Loc:  # noqa: ANN401
-    """Return where an error lies in the values: pydantic also names the branches of unions."""
+    """Return where an error lies in the values, without the branches of unions."""
     path: list[str | int] = []
     for part in error["loc"]:
         inside = range(len(data)) if isinstance(data, list) else data
@@ -157,7 +157,7 @@ def _path(data: Any, error: ErrorDetails) -> Loc:  # noqa: ANN401
 
 
 def _known(form: type[BaseModel], loc: Loc) -> list[str]:
-    """Return the keys of the form at ``loc``, which names branches too, in another form."""
+    """Return the keys of the form at ``loc``, branches included, inside another form."""
     kind: Any = form
     for part in loc:
         members = get_args(kind)
@@ -167,6 +167,7 @@ def _known(form: type[BaseModel], loc: Loc) -> list[str]:
             kind = next(one for one in members if Tag(part) in get_args(one))
         else:
             kind = _fields(kind)[part].annotation
+        # Unwrap Annotated[X, ...] and X | None.
         while get_origin(kind) is Annotated or type(None) in get_args(kind):
             kind = next(one for one in get_args(kind) if one is not type(None))
     return list(_fields(kind))

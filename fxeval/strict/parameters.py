@@ -1,8 +1,8 @@
 """Parameters of subjects: what a suite may set, checked before anything is loaded.
 
-The parameters of a subject are the fields of its dataclass. Pydantic judges their types, strictly:
-true is no number, 7 is a float too, a list becomes a tuple, text is a path where the field is one.
-What a value means is the dataclass's own to refuse.
+The parameters of a subject are the fields of its dataclass. Pydantic checks their types strictly:
+true is not a number, 7 is also a float, a list becomes a tuple, and text becomes a path where the
+field is one. Whether a value makes sense is for the dataclass to decide.
 """
 
 import json
@@ -30,7 +30,7 @@ def faults_of(kind: type, id: str, params: Mapping[str, Any]) -> list[tuple[str,
 
     Args:
         kind: A dataclass; its fields are the parameters.
-        id: What the subject is called.
+        id: Name of the subject, for messages.
         params: Name to value, as a suite file gives them.
     """
     values, wrong = typed(kind, params)
@@ -51,19 +51,19 @@ def typed(kind: type, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
         params: Name to value, as a suite file gives them.
 
     Returns:
-        By name: the values as the fields hold them; and what was expected and given, or, of a name
-        that is no field, a suggestion.
+        Two mappings by name: the values as the fields hold them; and for each fault what was
+        expected and given, or a suggestion if no field has the name.
     """
     types = types_of(kind)
     faulty: set[object] = set()
     try:
-        # JSON, as there a list is the strict form of a tuple, and text that of a path.
+        # Pydantic's strict mode takes a list for a tuple, and text for a path, only in JSON.
         found = _adapter(kind).validate_json(json.dumps(params))
     except ValidationError as invalid:
         faulty = {error["loc"][0] for error in invalid.errors()}
         sound = {key: value for key, value in params.items() if key not in faulty}
         found = _adapter(kind).validate_json(json.dumps(sound))
-    values = {  # 7 stays 7, also where 7.0 is meant: messages show it as it was written
+    values = {  # 7 stays 7 where the field is a float: messages show it as it was written
         key: frozen(value if found[key] == value else found[key])
         for key, value in params.items()
         if key in found
@@ -85,7 +85,7 @@ def known_of(kind: type) -> list[str]:
 
 @cache
 def types_of(kind: type) -> Mapping[str, Any]:
-    """Return the types of a dataclass's parameters; Any where a hint names what is not there."""
+    """Return the types of a dataclass's parameters; Any for all if a hint cannot be resolved."""
     try:
         hints = get_type_hints(kind)
     except (NameError, TypeError, AttributeError):
@@ -95,15 +95,15 @@ def types_of(kind: type) -> Mapping[str, Any]:
 
 @cache
 def _adapter(kind: type) -> TypeAdapter[dict[str, Any]]:
-    """Return what judges the parameters of a dataclass: any of its fields, and no other keys."""
+    """Return a validator for the parameters of a dataclass: any of its fields, no other keys."""
     judged = {name: _written(hint) for name, hint in types_of(kind).items()}
-    make: Any = TypedDict  # its fields are known when it is made, too late for a type checker
+    make: Any = TypedDict  # its fields are known only at run time
     form = make(kind.__name__, judged, total=False)
     return TypeAdapter(with_config(ConfigDict(strict=True, extra="forbid"))(form))
 
 
 def _written(kind: Any) -> Any:  # noqa: ANN401  (types of fields)
-    """Return a field's type as YAML can write it; Any, which is not judged, if it cannot."""
+    """Return a field's type as YAML can write it; Any, which accepts all, if it cannot."""
     origin, members = get_origin(kind), get_args(kind)
     if origin is Literal:
         return Annotated[kind, BeforeValidator(lambda value: _member(value, members))]
@@ -164,9 +164,10 @@ def _either(words: Sequence[str]) -> str:
 
 
 def _refused(kind: type, params: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (key, message) of values that the subject refuses together.
+    """Return (key, message) for the values that the subject refuses.
 
-    A key is to blame if it is refused alone, and still beside those that are not.
+    A key is to blame if it is refused alone, and again together with the keys that are not. If no
+    key is, the last one gets the message.
     """
     whole = _refusal(kind, params) if params else []
     if not whole:
@@ -180,7 +181,7 @@ def _refused(kind: type, params: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _refusal(kind: type, params: Mapping[str, Any]) -> list[str]:
-    """Make the subject, with blanks for what has no default, and return what it says."""
+    """Make the subject, with blanks for fields without a default; return its error message."""
     types = types_of(kind)
     blanks = {
         field.name: Path() if types[field.name] is Path else ""

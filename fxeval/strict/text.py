@@ -16,7 +16,7 @@ def hint(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     if near:
         return f"Did you mean '{near[0]}'?"
-    return f"Known: {', '.join(names)}." if names else "There is none."
+    return f"Known: {', '.join(names)}." if names else "There are none."
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:

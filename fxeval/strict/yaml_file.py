@@ -37,16 +37,16 @@ _UNFIT = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
 
-# PyYAML's wording of a fault, as far as it is fixed, and ours.
+# The fixed beginnings of PyYAML's messages, and the words that replace them.
 _SYNTAX = {
     "found character '\\t'": "a tab cannot start a value or indent a line; use spaces",
     "mapping values are not allowed": "a ':' cannot stand here; quote the text if it belongs to it",
     "expected <block end>": "this does not line up with the lines above; check the indentation",
-    "expected ',' or ']'": "',' or ']' expected: a list that starts with '[' is not closed",
-    "expected ',' or '}'": "',' or '}' expected: a mapping that starts with '{' is not closed",
+    "expected ',' or ']'": "expected ',' or ']': a list that starts with '[' is not closed",
+    "expected ',' or '}'": "expected ',' or '}': a mapping that starts with '{' is not closed",
     "found unexpected end of stream": "the file ends inside a quoted text",
     "expected the node content": "a value is missing here",
-    "could not find expected ':'": "a ':' and a value expected after the key above",
+    "could not find expected ':'": "expected ':' and a value after the key above",
 }
 
 
@@ -58,12 +58,12 @@ class Mark(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What a file is meant to be, for messages.
+    """A kind of file, for messages.
 
     Attributes:
-        noun: With its article: ``a suite``.
+        noun: Its name with the article: ``a suite``.
         first: The line it starts with: ``fxeval: 1``.
-        error: What is raised.
+        error: The class of errors that is raised.
     """
 
     noun: str
@@ -87,7 +87,7 @@ class Document:
     """A file as plain values with places, and the faults found in it so far.
 
     Attributes:
-        kind: What the file is meant to be.
+        kind: Kind of the file.
         data: The values: dict, list, str, int, float, bool, None.
         lines: The source.
         keys: Place of each key, by its path through the values.
@@ -125,7 +125,7 @@ class Document:
             self._faults.add(Fault(mark, text, help))
 
     def unreadable(self, mark: Mark, text: str) -> None:
-        """Note a fault that leaves no value, so that nobody complains about the value as well."""
+        """Note a fault that leaves no value; later faults about that value are dropped."""
         self.fault(mark, text)
         self._unreadable.add(mark)
 
@@ -223,6 +223,8 @@ class _Builder:
         keys, fault = self._document.keys, self._document.fault
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             mark = self.place
+            # Keys, and values of refused keys, get paths of their own, so that no real value is
+            # reported at their place.
             key = self._value((*loc, "", "key"), event)
             if key == "<<" and event.style is None:
                 fault(mark, "merge keys ('<<') are not allowed; write the keys out")
@@ -240,7 +242,7 @@ class _Builder:
 
     def _scalar(self, text: str, is_plain: bool, mark: Mark) -> object:
         reason = ""
-        if (unfit := _UNFIT.search(text)) or "\r" in text:  # escapes can write anything
+        if (unfit := _UNFIT.search(text)) or "\r" in text:  # an escape can write any character
             char = unfit.group() if unfit else "\r"
             reason = f"the character U+{ord(char):04X} is not allowed"
         elif not is_plain:
@@ -248,7 +250,7 @@ class _Builder:
         elif _INTEGER.match(text) and len(text) > _MAX_DIGITS:
             reason = f"a number of {len(text)} digits is not allowed"
         elif _NOT_FINITE.match(text) or (_FLOAT.match(text) and not math.isfinite(float(text))):
-            reason = f"a finite number expected, got {brief(text)}"
+            reason = f"expected a finite number, got {brief(text)}"
         if reason:
             self._document.unreadable(mark, reason)
             return None
@@ -259,15 +261,15 @@ def read(path: Path, kind: Kind = SUITE) -> Document:
     """Read a file.
 
     Args:
-        path: Of the file; shown in messages relative to the current folder where possible.
-        kind: What it is meant to be.
+        path: Path of the file; messages show it relative to the current folder where possible.
+        kind: Kind of the file.
 
     Returns:
         A document whose ``data`` is a mapping; faults that leave it readable are noted in it.
 
     Raises:
-        FxevalError: Of the kind, if the file cannot be read as strict YAML; the message holds every
-            fault.
+        FxevalError: The kind's own, if the file cannot be read as strict YAML; the message holds
+            every fault.
     """
     try:
         with path.open("rb") as file:
@@ -301,7 +303,7 @@ def parsed(raw: bytes, path: Path, kind: Kind = SUITE) -> Document:
     if not isinstance(document.data, dict):
         document.fatal(
             document.value(()),
-            f"{kind.noun} is a mapping that starts with '{kind.first}', got "
+            f"expected {kind.noun}, a mapping that starts with '{kind.first}', got "
             f"{describe(document.data)}",
         )
     return document
@@ -341,7 +343,7 @@ def _parse(text: str, document: Document) -> None:
         at = builder.place if error.problem_mark is None else _mark(error.problem_mark)
         document.fatal(at, _syntax(error.problem or "unreadable"))
     except (ValueError, OverflowError):  # the escape "\U00110000" is beyond Unicode
-        document.fatal(builder.place, "after this, an escape that is no character")
+        document.fatal(builder.place, "after this place, an escape does not stand for a character")
 
 
 def _syntax(problem: str) -> str:

@@ -1,4 +1,4 @@
-"""A cell, the unit of evaluation: what a suite asks."""
+"""A cell, the unit of evaluation that a suite asks for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ class Use:
     """A subject as a suite names it.
 
     Attributes:
-        id: Of the fixture.
-        params: Set in the suite.
+        id: Id of the fixture.
+        params: Parameters that the suite sets.
         where: ``file:line:column``.
         alias: Another name in this suite, so that one fixture can be used with several settings.
     """
@@ -38,22 +38,22 @@ class Cell:
         id: ``check[model-explainer-pairs]``, unique in the suite.
         suite: Name of the suite.
         check: Id of the check in the suite.
-        kind: What is measured, for example ``faithfulness.deletion_insertion``.
+        kind: The protocol, for example ``faithfulness.deletion_insertion``.
         why: The suite's sentence on why it matters.
         model: The face model.
         explainer: The explainer.
         pairs: The pair list.
         n: Number of mated pairs to measure; None = all.
         parameters: The kind's validated parameters object (``fxeval.metrics.<kind>.Parameters``).
-        limits: What must hold.
+        limits: The limits that must hold.
         seed: The suite's seed.
         confidence: Two-sided confidence of the intervals.
-        on_inconclusive: What an undecided interval does to the test: ``fail`` or ``warn``.
-        on_unsupported: What an explainer that cannot explain this kind of model does to the test:
+        on_inconclusive: Effect of an undecided interval on the test: ``fail`` or ``warn``.
+        on_unsupported: Effect on the test if the explainer cannot explain this kind of model:
             ``fail`` or ``skip``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         where: ``file:line:column`` of the check.
-        verification: What is asked of the model before it is explained.
+        verification: The suite's demands on the model before it is explained.
     """
 
     id: str

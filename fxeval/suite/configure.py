@@ -15,14 +15,15 @@ T = TypeVar("T")
 def configured(subject: T, use: Use, role: str, folder: Path | None = None) -> T:
     """Return the subject with the suite's parameters, itself if there are none.
 
-    Parameters are fields of a dataclass; a subject that is none takes none. Relative paths start at
-    the suite's folder; those of a subject with a ``root`` start there, and the root at the suite's.
+    Parameters are fields of a dataclass; a subject that is not a dataclass takes none. Relative
+    paths start at the suite's folder; if the subject has a ``root``, the root starts there, and all
+    other paths start at the root.
 
     Args:
-        subject: What the fixture returned.
-        use: Names it and gives the parameters.
+        subject: The object that the fixture returned.
+        use: The subject's name and parameters in the suite.
         role: ``model``, ``explainer`` or ``pairs``, for messages.
-        folder: Of the suite; None = the current one.
+        folder: Folder of the suite; None = the current one.
 
     Raises:
         SuiteError: With the place in the suite, if a parameter does not exist or is refused.
@@ -44,6 +45,7 @@ def configured(subject: T, use: Use, role: str, folder: Path | None = None) -> T
     for name, message in wrong.items():
         raise SuiteError(f"{start}: '{name}' {message}.")
     suite = folder or Path()
+    # The subject itself joins its other paths to its root.
     starts = {name: suite if name == "root" or "root" not in known else Path() for name in known}
     try:
         placed = {
@@ -56,7 +58,7 @@ def configured(subject: T, use: Use, role: str, folder: Path | None = None) -> T
 
 
 def _placed(value: object, given: object, folder: Path) -> object:
-    """Return a path as it starts at a folder; empty text stays, for the subject to refuse."""
+    """Return a path that starts at a folder; an empty one stays, for the subject to refuse."""
     if not isinstance(value, Path):
         return value
     return folder / value if given else given

@@ -1,6 +1,6 @@
-"""The forms of a suite file: which keys there are, of what type, and in plain words what is wrong.
+"""The forms of a suite file: its keys, their types, and plain words for what is wrong.
 
-Every default of the format stands here or in the ``Parameters`` of a kind of check.
+Every default of the format is set here or in the ``Parameters`` of a kind of check.
 """
 
 import re
@@ -18,12 +18,12 @@ from fxeval.results import Severity
 from fxeval.strict.forms import Strict, branch
 from fxeval.verification.figures import QUANTITIES, THRESHOLDS
 
-# They need arguments, or would turn a verdict into something else.
+# These need arguments or would change a verdict.
 _REFUSED_MARKS = {"filterwarnings", "parametrize", "skip", "skipif", "usefixtures", "xfail"}
 NAME = "^[A-Za-z][A-Za-z0-9_-]{0,79}$"
-"""Of a suite, a check or a subject."""
+"""Pattern of the name of a suite, a check or a subject."""
 ROLE = "x-fxeval-role"
-"""Marks, in the JSON Schema, where an id of a role stands (``fxeval.suite.schema``)."""
+"""Key that marks an id and its role in the JSON Schema (``fxeval.suite.schema``)."""
 _DEVICE = "^(auto|cpu|cuda(:[0-9]{1,3})?)$"
 
 
@@ -41,13 +41,13 @@ def _device(text: str) -> str:
 
 def _mark(text: str) -> str:
     if _name(text) in _REFUSED_MARKS or "-" in text:
-        raise ValueError("expected the plain name of a pytest mark, one that leaves verdicts alone")
+        raise ValueError("expected the plain name of a pytest mark that does not change verdicts")
     return text
 
 
 def _once(values: list[Any]) -> list[Any]:
     if len(set(values)) != len(values):
-        raise ValueError("every entry at most once")
+        raise ValueError("expected every entry at most once")
     return values
 
 
@@ -61,7 +61,7 @@ def _kind(text: str) -> str:
 
 def _check_id(text: str) -> str:
     if re.match(r"(setup|teardown|setUp|tearDown|pytest)", text):
-        raise ValueError("expected a name without a meaning of its own for pytest")
+        raise ValueError("expected a name that has no special meaning for pytest")
     return text
 
 
@@ -72,7 +72,7 @@ def _pinned(value: object) -> object:
 
 
 def _schema(**keys: Any) -> Any:  # noqa: ANN401  (pydantic's FieldInfo, which it calls Any)
-    """Say more in the JSON Schema than pydantic can read from a type."""
+    """Add to the JSON Schema what pydantic cannot read from a type."""
     return Field(json_schema_extra=keys)
 
 
@@ -91,8 +91,8 @@ class Use(Strict):
     """A subject with parameters, or under another name.
 
     Attributes:
-        use: Id: what comes with fxeval, or a fixture of your own.
-        params: Parameters: fields of what the fixture returns.
+        use: Id of a subject that comes with fxeval, or of your own fixture.
+        params: Parameters, the fields of the object that the fixture returns.
         name: Its name in this suite, so that one id can be used with several settings.
     """
 
@@ -141,11 +141,11 @@ PairLists: TypeAlias = Annotated[list[_APairList], _OneOrMore]
 
 
 class Margin(Strict):
-    """By how much a control must be beaten: one of the two.
+    """The margin by which a control must be beaten: one of the two.
 
     Attributes:
-        absolute: In the metric's unit.
-        relative: As a fraction of the control's value.
+        absolute: A value in the metric's unit.
+        relative: A fraction of the control's value.
     """
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
@@ -155,20 +155,20 @@ class Margin(Strict):
 
 
 class Limit(Strict):
-    """What must hold.
+    """A limit that must hold.
 
     Which keys go together is checked by ``fxeval.suite.rules``.
 
     Attributes:
-        metric: What is limited.
+        metric: Name of the metric.
         at_most: Passes if the whole interval is at most this.
         at_least: Passes if the whole interval is at least this.
         better_than: control.<name>: passes if the improvement over this control is above zero, or
             above the margin ``by``.
         by: The margin over the control.
-        under: The conditions it is about, such as {fill: blur}; every one unless given.
+        under: The conditions to which it applies, such as {fill: blur}; all unless given.
         fill: Short for under: {fill: ...}.
-        severity: critical decides the cell; warning and info are shown.
+        severity: critical decides the cell; warning and info are only shown.
     """
 
     model_config = ConfigDict(
@@ -194,9 +194,9 @@ class Check(Strict):
 
     Attributes:
         id: Its name, unique in the suite.
-        kind: What is measured.
+        kind: The protocol that is measured.
         why: Why it matters, for the reader of a scorecard.
-        limits: What must hold.
+        limits: The limits that must hold.
         models: The face models it runs on; the suite's unless given.
         explainers: The explainers it runs on; the suite's unless given.
         pairs: The pair lists it runs on; the suite's unless given.
@@ -220,7 +220,7 @@ class Check(Strict):
 
 
 class CheckOfNoKind(Check):
-    """A check whose kind cannot be told: what any check has is judged all the same."""
+    """A check of unknown kind: only the keys that every check has are validated."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -235,7 +235,7 @@ def _of_kind(kind: str, protocol: ModuleType) -> type[Check]:
     limit = create_model(
         f"{name}Limit",
         __base__=Limit,
-        __doc__="What must hold.",
+        __doc__="A limit that must hold.",
         metric=(Annotated[str, _schema(oneOf=metrics)], ...),
     )
     fields: dict[str, Any] = {
@@ -262,14 +262,14 @@ def _kind_of(check: object) -> str:
 
 
 class Defaults(Strict):
-    """What holds for every check.
+    """Settings of every check.
 
     Attributes:
-        seed: Of everything random.
+        seed: Seed of everything random.
         device: auto, cpu, cuda or cuda:N.
         confidence: Two-sided confidence of the intervals.
-        on_inconclusive: What an undecided interval does to the test.
-        on_unsupported: What an explainer that cannot explain a kind of model does to the test.
+        on_inconclusive: Effect of an undecided interval on the test.
+        on_unsupported: Effect on the test if the explainer cannot explain this kind of model.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 20260101
@@ -285,9 +285,9 @@ class Demand(Strict):
     Which of the two forms goes with a figure is checked by ``fxeval.suite.rules``.
 
     Attributes:
-        metric: The figure.
-        at_most: For a figure of which lower is better.
-        at_least: For a figure of which higher is better.
+        metric: Name of the figure.
+        at_most: For a figure where lower is better.
+        at_least: For a figure where higher is better.
     """
 
     model_config = ConfigDict(
@@ -300,13 +300,13 @@ class Demand(Strict):
 
 
 class Verification(Strict):
-    """What is asked of the models before they are explained.
+    """Demands on the models before they are explained.
 
     Attributes:
         flip_fusion: Fuse an image's embedding with that of its mirror image.
-        operating_threshold: vendor, the model's own, or the name of one that is measured.
-        limits: Figures that must hold.
-        models: Names of the models it is about; all unless given.
+        operating_threshold: vendor for the model's own, or the name of one that is measured.
+        limits: Limits on figures of verification.
+        models: Names of the models to which it applies; all unless given.
     """
 
     flip_fusion: bool = False
@@ -318,10 +318,10 @@ class Verification(Strict):
 
 
 class Report(Strict):
-    """What is written after a run.
+    """The files that are written after a run.
 
     Attributes:
-        formats: html is the scorecard, json the record.
+        formats: html for the scorecard, json for the record.
     """
 
     formats: Annotated[
@@ -335,14 +335,14 @@ class Suite(Strict):
     Attributes:
         fxeval: Version of the format; the first key.
         suite: Its name.
-        title: Its name for people.
-        defaults: What holds for every check.
+        title: Its title for readers.
+        defaults: Settings of every check.
         models: Face models, for the checks that name none of their own.
         explainers: Explainers, for the checks that name none of their own.
         pairs: Pair lists, for the checks that name none of their own.
-        verification: What is asked of the models before they are explained.
-        checks: What is measured, and what must hold.
-        report: What is written after a run.
+        verification: Demands on the models before they are explained.
+        checks: The protocols to measure, and the limits that must hold.
+        report: The files that are written after a run.
     """
 
     fxeval: Literal[1]

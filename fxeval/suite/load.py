@@ -1,9 +1,9 @@
-"""From a suite file to a validated suite; every fault of the file at once, with its place.
+"""From a suite file to a validated suite; all faults of the file are reported at once, with places.
 
-The format is version 1: ``suites/quickstart.yaml`` shows it. ``fxeval.suite.format`` says which
-keys there are and of what type, ``fxeval.suite.rules`` which go together; here a file without
-faults becomes a plan. No default is filled in later than here, and no name is left unchecked but
-the values of a subject's ``params``, for which the caller may hand in a check of its own.
+The format is version 1: ``suites/quickstart.yaml`` shows it. ``fxeval.suite.format`` defines the
+keys and their types, ``fxeval.suite.rules`` which keys go together; here a file without faults
+becomes a plan. No default is filled in later than here. All names are checked, except the values of
+a subject's ``params``, for which the caller may pass a check of its own.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def load(path: Path, known: KnownIds, *, check_params: CheckParams | None = None
     """Read and validate a suite file; no subject is loaded.
 
     Args:
-        path: Of the YAML file.
+        path: Path of the YAML file.
         known: The ids for which a fixture exists.
         check_params: Called with (role, id, params) of every subject; returns (key, message) for
             each parameter that is wrong, and the message is shown at that key.
@@ -76,11 +76,11 @@ def planned(
 
 @dataclass(frozen=True)
 class _Planned:
-    """Makes a plan of the forms of a suite without faults.
+    """Makes a plan from the forms of a suite without faults.
 
     Attributes:
-        document: For places.
-        subjects: Of every check.
+        document: The file, for places.
+        subjects: Subjects of each check, by its position.
     """
 
     document: Document
@@ -130,7 +130,7 @@ class _Planned:
         )
 
     def _verification(self, form: forms.Verification | None) -> Verification | None:
-        """Return what the suite asks of its models, None if it does not say."""
+        """Return the suite's demands on its models; None if it has none."""
         if form is None:
             return None
         return Verification(
@@ -153,11 +153,11 @@ def _one_line(text: str) -> str:
 
 
 def _plain(value: object) -> object:
-    """Return what decides a suite's digest as plain values: all but the places and the path."""
+    """Return the part of a suite that its digest covers: all but the places and the path."""
     if is_dataclass(value) and not isinstance(value, type):
         names = {field.name for field in fields(value)} - {"where", "path", "digest"}
         if isinstance(value, Suite) and value.verification is None:
-            names.remove("verification")  # suites that do not say it keep their digest
+            names.remove("verification")  # the digests of older suites stay the same
         return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")

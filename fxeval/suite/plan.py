@@ -1,4 +1,4 @@
-"""What a suite asks for, and the cells that follow from it."""
+"""The plan of a suite, and the cells that follow from it."""
 
 import json
 from dataclasses import dataclass, replace
@@ -31,14 +31,14 @@ class Subject:
 
 @dataclass(frozen=True)
 class Check:
-    """One check of a suite, nothing left to fill in.
+    """One check of a suite, with all defaults filled in.
 
     Attributes:
         id: Unique in the suite.
         kind: Key of ``fxeval.metrics.CATALOGUE``.
         why: Why it matters; may be empty.
         parameters: The kind's ``Parameters`` object.
-        limits: What must hold; at least one.
+        limits: The limits that must hold; at least one.
         models: The face models it runs on.
         explainers: The explainers it runs on.
         pairs: The pair lists it runs on.
@@ -64,18 +64,18 @@ class Suite:
 
     Attributes:
         path: The file, as given.
-        name: Of the suite.
-        title: For people; the name if the file has none.
-        seed: Of everything random, >= 0.
+        name: Name of the suite.
+        title: Title for readers; the name if the file has none.
+        seed: Seed of everything random, >= 0.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         confidence: Two-sided confidence of the intervals, in [0.5, 1).
-        on_inconclusive: What an undecided interval does to the test.
-        on_unsupported: What an explainer that cannot explain a kind of model does to the test.
-        checks: In the order of the file.
-        formats: Of the report: ``html``, ``json``.
-        digest: SHA-256, as hex, of all of the above but the path, in canonical JSON: files that
-            differ in layout or comments only have one digest.
-        verification: What is asked of the models before they are explained; None = not said.
+        on_inconclusive: Effect of an undecided interval on the test.
+        on_unsupported: Effect on the test if the explainer cannot explain this kind of model.
+        checks: The checks in the order of the file.
+        formats: Formats of the report: ``html``, ``json``.
+        digest: SHA-256, as hex, of everything but the path and the places, in canonical JSON:
+            files that differ only in layout or comments have one digest.
+        verification: Demands on the models before they are explained; None = no demand.
     """
 
     path: Path
@@ -118,7 +118,7 @@ def cells(suite: Suite) -> tuple[Cell, ...]:
 
 
 def _weights(model: Subject) -> tuple[str, str]:
-    """Return what decides which model is loaded: the fixture and its parameters."""
+    """Return the key that decides which model is loaded: the fixture and its parameters."""
     return model.use.id, json.dumps(model.use.params, sort_keys=True)
 
 

@@ -1,6 +1,7 @@
-"""What can be known of a suite's cells before anything is loaded.
+"""Checks of a suite's cells before anything is loaded.
 
-Only of shipped subjects and of models with a card: of a fixture of the user's own, a run can tell.
+They cover shipped subjects and models with a card. Faults in your own fixtures only show when the
+suite runs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +36,7 @@ def check_params(role: str, id: str, params: Mapping[str, Any]) -> list[tuple[st
 
     Args:
         role: ``model``, ``explainer`` or ``pairs``.
-        id: Of the subject; nothing is known of one that is not shipped.
+        id: Id of the subject; one that is not shipped is not checked.
         params: Name to value, as a suite file gives them.
     """
     if role == "model":
@@ -47,17 +48,17 @@ def check_params(role: str, id: str, params: Mapping[str, Any]) -> list[tuple[st
 
 
 def check_cards_of(cells: Sequence[Cell], overridden: Overridden, folder: Path) -> None:
-    """Read the cards of the user's models, so that their faults come before anything is measured.
+    """Read the cards of the user's models, to find their faults before anything is measured.
 
     Args:
-        cells: Of a suite.
+        cells: Cells of a suite.
         overridden: For each role, the ids for which the user has a fixture.
-        folder: Of the suite.
+        folder: Folder of the suite.
 
     Raises:
         SuiteError: With the faults of every card.
     """
-    # A suite may have thousands of cells, and few cards.
+    # Each card is read once: a suite may have thousands of cells and few cards.
     uses = dict.fromkeys(
         (cell.model.where, cell.model.name, _card_of(cell, overridden, folder))
         for cell in cells
@@ -78,11 +79,11 @@ def check_layers_of(cells: Sequence[Cell], overridden: Overridden) -> None:
     """Refuse layers that a shipped model does not have.
 
     Args:
-        cells: Of a suite.
+        cells: Cells of a suite.
         overridden: For each role, the ids for which the user has a fixture.
 
     Raises:
-        SuiteError: Naming every such explainer, its model, and the layers there are.
+        SuiteError: With every such explainer, its model, and the layers that exist.
     """
     faults: dict[str, None] = {}
     known: dict[str, Any] = {}
@@ -107,9 +108,9 @@ def unsupported(
     """Yield (cell id, reason) where a model's card rules out what its explainer needs.
 
     Args:
-        cells: Of a suite.
+        cells: Cells of a suite.
         overridden: For each role, the ids for which the user has a fixture.
-        folder: Of the suite.
+        folder: Folder of the suite.
     """
     known: dict[Path, Preview | None] = {}
     for cell in cells:
@@ -144,7 +145,7 @@ def check_layers(id: str, params: Mapping[str, Any], layers: Sequence["LayerInfo
     Args:
         id: A key of ``SHIPPED``.
         params: Without faults (:func:`check_params`).
-        layers: Of the network.
+        layers: Layers of the network.
     """
     from fxeval.hooks.layers import resolve
 
@@ -171,6 +172,7 @@ def layers_of_shipped(model: str) -> "list[LayerInfo]":
 
     name = models.SHIPPED[model]
     size = CROPS[models.ARCHITECTURES[name].crop].size
+    # On the meta device shapes are computed and no numbers.
     images = torch.empty((1, 3, *size), device="meta")
     return layers_of(models.architecture(name), images)
 
@@ -182,7 +184,8 @@ def _faults_of_model(id: str, params: Mapping[str, Any]) -> list[tuple[str, str]
         return []
     faults = faults_of(CardModel, id, params)
     if not params.get("file") and not any(key == "file" for key, _ in faults):
-        faults.append(("file", "which card? Write: {use: card, params: {file: my-model.yaml}}"))
+        example = "{use: card, params: {file: my-model.yaml}}"
+        faults.append(("file", f"expected the file of a card. Write: {example}"))
     return faults
 
 
@@ -198,7 +201,7 @@ def _card_of(cell: Cell, overridden: Overridden, folder: Path) -> Path | None:
 def _preview(card: Path) -> Preview | None:
     try:
         return preview(read_card(card))
-    except ModelContractError:  # said by every cell that wants the model
+    except ModelContractError:  # reported by every cell that uses the model
         return None
 
 
@@ -206,7 +209,7 @@ def _needs(cell: Cell) -> frozenset[str]:
     kind = explainers.shipped(cell.explainer.id)
     try:
         explainer = kind(**typed(kind, cell.explainer.params)[0])
-    except (FxevalError, TypeError):  # said where parameters are checked
+    except (FxevalError, TypeError):  # reported where parameters are checked
         return frozenset()
     return frozenset(traits_of(explainer).needs)
 

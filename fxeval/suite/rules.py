@@ -1,7 +1,7 @@
-"""What the forms of a suite cannot say: which ids, names and keys of a suite go together.
+"""Rules that the forms of a suite cannot express: which ids, names and keys go together.
 
-The rules look at what the forms left of the values (``fxeval.strict.forms.judged``): None stands
-for what could not be read, which is noted already and broken by no rule.
+The rules check the values that the forms left (``fxeval.strict.forms.judged``). None stands for a
+value that could not be read; its fault is already noted, so the rules pass it over.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ Role = Literal["model", "explainer", "pairs"]
 CheckParams: TypeAlias = Callable[[Role, str, Mapping[str, Any]], Sequence[tuple[str, str]]]
 Values: TypeAlias = Mapping[str, Any]
 Subjects: TypeAlias = Mapping[str, tuple[Subject, ...]]
-"""Of one check: models, explainers, pairs."""
+"""The models, explainers and pairs of one check."""
 
 ROLES: Mapping[str, Role] = {"models": "model", "explainers": "explainer", "pairs": "pairs"}
 _WORDS = {"models": "model", "explainers": "explainer", "pairs": "pair list"}
@@ -45,10 +45,10 @@ def fixture_id(text: str) -> str:
 
 
 def check_head(document: Document) -> None:
-    """Refuse a file of another format or version, whose other faults would mean nothing.
+    """Refuse a file of another format or version, whose other faults would be meaningless.
 
     Raises:
-        SuiteError: If it is one.
+        SuiteError: If the file is not version 1 of the format.
     """
     data = document.data
     first = next(iter(data), "")
@@ -64,7 +64,7 @@ def check_head(document: Document) -> None:
 
 
 class SubjectsOfASuite:
-    """Finds out which subjects a suite and its checks name; notes what is wrong with them."""
+    """Resolves the subjects that a suite and its checks name; notes their faults."""
 
     def __init__(
         self, document: Document, suite: Values, known: KnownIds, check_params: CheckParams | None
@@ -78,7 +78,7 @@ class SubjectsOfASuite:
             self._shared[key] = self._listed(key, (key,), suite.get(key) or ())
 
     def of_check(self, loc: Loc, check: Values) -> Subjects:
-        """Return the subjects a check names, or else the suite's."""
+        """Return the subjects that a check names, and else the suite's."""
         found = {}
         for key in ROLES:
             if key in check:
@@ -91,7 +91,7 @@ class SubjectsOfASuite:
         return found
 
     def _listed(self, key: str, loc: Loc, entries: Iterable[Any]) -> dict[str, Subject]:
-        """Return subjects by name; a bare name may stand for an entry of the suite's own list."""
+        """Return subjects by name; a bare name may refer to an entry of the suite's own list."""
         found: dict[str, Subject] = {}
         shared = self._shared.get(key, {})
         for number, entry in enumerate(entries):
@@ -105,13 +105,14 @@ class SubjectsOfASuite:
                     key, at, {"use": entry} if isinstance(entry, str) else entry
                 )
             if subject.name in found:
-                text = f"'{subject.name}' is listed twice; name one of them otherwise with 'as'"
+                text = f"'{subject.name}' is listed twice; give one of them another name with 'as'"
                 self._document.fault(self._document.value(at), text)
             found[subject.name] = subject
         return found
 
     def _subject(self, key: str, loc: Loc, entry: Values) -> Subject:
         given = entry.get("use")
+        # No name starts with a space: an unreadable id gets a name that clashes with no other.
         id = fixture_id(given or f" {loc}")
         params = entry.get("params", {})
         if given is not None and id not in self._known[key]:
@@ -126,7 +127,7 @@ class SubjectsOfASuite:
 
 
 class Rules:
-    """Notes what goes together in no suite."""
+    """Notes the combinations of keys that no suite may have."""
 
     def __init__(self, document: Document, suite: Values) -> None:
         self._document = document
@@ -136,7 +137,7 @@ class Rules:
         """Note everything that breaks a rule.
 
         Args:
-            subjects: Of every check that could be read, by its position.
+            subjects: Subjects of every check that could be read, by its position.
         """
         taken = set()
         checks: Sequence[Any] = self._suite.get("checks") or ()
@@ -159,7 +160,7 @@ class Rules:
     def _limit(self, loc: Loc, limit: Values, measured: "_Measured | None") -> None:
         given = [key for key in FORMS if key in limit]
         if len(given) != 1:
-            text = f"a limit needs exactly one of {listed(FORMS)}"
+            text = f"a limit: expected exactly one of {listed(FORMS)}"
             self._at_value(loc, f"{text}, got {' and '.join(given) or 'none'}")
         if "fill" in limit and "under" in limit:
             text = "'fill' is short for 'under: {fill: ...}'; give one of the two"
@@ -181,7 +182,7 @@ class Rules:
         if given and given != ["better_than"]:
             self._at_key(loc, "'by' is a margin over a control; it goes with better_than only")
         if len(by) != 1:
-            self._at_value(loc, "'by' needs exactly one of absolute, relative")
+            self._at_value(loc, "'by': expected exactly one of absolute, relative")
 
     def _fill(self, loc: Loc, fill: str | None, measured: "_Measured") -> None:
         if fill is not None and "fill" not in measured.axes:
@@ -207,7 +208,7 @@ class Rules:
             self._at_key(loc, f"{why} {measured.kind} measures none; use at_most or at_least")
         elif not control.startswith("control."):
             known = [f"control.{name}" for name in controls or ()]
-            text = f"'better_than' must be control.<name>, got {describe(control)}"
+            text = f"'better_than': expected control.<name>, got {describe(control)}"
             self._at_value(loc, text, suggestion(control, known))
         else:
             self._one_of(loc, control.removeprefix("control."), controls, "this check")
@@ -219,7 +220,7 @@ class Rules:
                 text = f"no check has a model {describe(name)}; there are: {listed(models)}"
                 self._at_value((*loc, "models", number), text, suggestion(name, models))
         if asked.get("flip_fusion") and asked.get("operating_threshold") not in (None, "vendor"):
-            text = "a threshold of fused embeddings would not fit the cells, which fuse none"
+            text = "a threshold of fused embeddings does not fit the cells, which do not fuse"
             self._at_value((*loc, "operating_threshold"), text, "remove 'flip_fusion'")
         for number, demand in enumerate(asked.get("limits") or ()):
             if demand is not None and demand.get("metric") is not None:
@@ -230,7 +231,7 @@ class Rules:
         wanted = {"lower": "at_most", "higher": "at_least"}[better]
         given = [key for key in ("at_most", "at_least") if key in demand]
         if given != [wanted]:
-            text = f"{demand['metric']}: {better} is better, so exactly {wanted} is needed"
+            text = f"{demand['metric']}: expected exactly {wanted}, as {better} is better"
             self._at_value(loc, f"{text}, got {' and '.join(given) or 'none'}")
 
     def _one_of(self, loc: Loc, name: object, known: Sequence[object] | None, owner: str) -> None:
@@ -248,7 +249,7 @@ class Rules:
 
 
 class _Measured:
-    """What a check measures, for its limits to name."""
+    """The metrics, parameters and conditions of a check, which its limits may name."""
 
     def __init__(self, check: Values) -> None:
         self.kind: str = check["kind"]
@@ -269,7 +270,7 @@ class _Measured:
         return None if None in entries else entries
 
     def values_of(self, axis: str) -> Sequence[object] | None:
-        """Return the values there are along an axis of conditions."""
+        """Return the values along an axis of conditions."""
         return self.values(self.axes[axis])
 
 

@@ -1,7 +1,7 @@
-"""The JSON Schema of a suite, by which editors complete and explain one while it is written.
+"""The JSON Schema of a suite, with which editors complete and explain suites.
 
-It is made of the forms and their docstrings. It offers what comes with fxeval, and it is no more
-than a help: which ids exist, and which keys go together, is decided when a suite is collected.
+It is made from the forms and their docstrings. It offers what comes with fxeval, and it is only a
+help: which ids exist and which keys go together is decided when a suite is collected.
 """
 
 import inspect
@@ -33,7 +33,7 @@ def suite_schema() -> _Schema:
 
 
 def _offering(*ids: str) -> _Schema:
-    """Offer what comes with fxeval, and take any other id: it may be one of the user's own."""
+    """Offer what comes with fxeval, and accept any other id, as users have their own fixtures."""
     return {"anyOf": [{"enum": sorted(ids)}, {"type": "string", "pattern": NAME}]}
 
 
@@ -55,22 +55,22 @@ class _Generator(GenerateJsonSchema):
         return found
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        """Leave null out: a key that is not wanted is not written."""
+        """Leave null out: a key without a value is left out of a suite."""
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """Leave out the default of what has none."""
+        """Leave out a default of None, which only says that the key is optional."""
         if schema.get("default", ...) is None:
             return self.generate_inner(schema["schema"])
         return super().default_schema(schema)
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ANN401
-        """Leave out titles, which would only be the keys again."""
+        """Leave out titles, which would only repeat the keys."""
         return False
 
 
 def _attributes(form: type) -> Mapping[str, str]:
-    """Return what a class's own docstring says of its attributes."""
+    """Return the texts about attributes in a class's own docstring."""
     text = inspect.cleandoc(form.__dict__.get("__doc__") or "").partition("Attributes:\n")[2]
     entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", text, re.MULTILINE)
     return {name: _plain(words) for name, words in entries}

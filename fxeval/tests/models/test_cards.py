@@ -186,7 +186,7 @@ def test_every_fault_is_told_at_once_and_by_place(card):
         (("iresnet50", "iresnet50\nmean: true"), "6:7:'mean': a number or a list of three"),
         (("iresnet50", "iresnet50\nmean: [1, a, 2]"), "6:7:'mean': a number or a list of three"),
         (("iresnet50", "iresnet50\nmean: -3"), "6:7:'mean': numbers for pixels of 0 to 255"),
-        (("iresnet50", "iresnet50\nmean: .nan"), "6:7:a finite number expected"),
+        (("iresnet50", "iresnet50\nmean: .nan"), "6:7:expected a finite number"),
         (("iresnet50", "iresnet50\nlicence: null"), "6:10:'licence' has no value"),
         (("iresnet50", "iresnet50\nstate: {key: a}"), "6:9:'key' is only for checkpoints"),
         (("iresnet50", "iresnet50\nruntime: auto"), "6:1:'runtime' is only for the format onnx"),

@@ -85,8 +85,8 @@ def test_a_model_s_card_is_named_and_a_shipped_model_takes_no_parameters():
     assert preflight.check_params("model", "card", {"file": "own.yaml"}) == []
     assert preflight.check_params("model", "mini_resnet", {}) == []
     for params, key, words in (
-        ({}, "file", "which card?"),
-        ({"file": None}, "file", "which card?"),
+        ({}, "file", "expected the file of a card"),
+        ({"file": None}, "file", "expected the file of a card"),
         ({"fil": "own.yaml"}, "fil", "Did you mean 'file'"),
     ):
         assert words in dict(preflight.check_params("model", "card", params))[key]

@@ -1,4 +1,4 @@
-"""Suite files: what they mean, and what every mistake in one is answered with."""
+"""Suite files: their meaning, and the message for every mistake in one."""
 
 import json
 import subprocess
@@ -71,8 +71,8 @@ MISTAKES = [
     ("device: cpu", "device: gpu", "4:29", "'device': expected auto, cpu, cuda or cuda:N", ""),
     ("confidence: 0.9", "confidence: 95", "4:46", "must be less than 1, got 95", ""),
     ("confidence: 0.9", "confidence: 0.1", "4:46", "must be at least 0.5, got 0.1", ""),
-    ("confidence: 0.9", "confidence: .nan", "4:46", "a finite number expected, got .nan", ""),
-    ("confidence: 0.9", "confidence: 1e999", "4:46", "a finite number expected", ""),
+    ("confidence: 0.9", "confidence: .nan", "4:46", "expected a finite number, got .nan", ""),
+    ("confidence: 0.9", "confidence: 1e999", "4:46", "expected a finite number", ""),
     ("warn}", "warning}", "4:68", "must be 'fail' or 'warn', got 'warning'", "warn"),
     # subjects
     ("models: [net]", "models: net", "5:9", "'models' must be a list, got 'net'", ""),
@@ -125,11 +125,11 @@ MISTAKES = [
     ("deletion_auc", "deletoin_auc", "20:18", "has no metric 'deletoin_auc'", "deletion_auc"),
     ("control.centre", "control.inverse", "20:45", "this check has no control 'inverse'; it has:",
      ""),
-    ("control.centre", "centre", "20:45", "must be control.<name>, got 'centre'",
+    ("control.centre", "centre", "20:45", "expected control.<name>, got 'centre'",
      "control.centre"),
     ("{absolute: 0.01}", "{absolute: -1}", "20:76", "'absolute' must be at least 0, got -1", ""),
     ("{absolute: 0.01}", "{percent: 1}", "20:66", "unknown key 'percent'", ""),
-    ("{absolute: 0.01}", "{}", "20:65", "'by' needs exactly one of absolute, relative", ""),
+    ("{absolute: 0.01}", "{}", "20:65", "'by': expected exactly one of absolute, relative", ""),
     ("{absolute: 0.01}", "{absolute: 0, relative: 0}", "20:65", "exactly one of absolute, rel", ""),
     ("{absolute: 0.01}", "0.01", "20:65", "'by' must be a mapping of keys to values", ""),
     ("fill: blur", "fill: black", "20:89", "this check has no fill 'black'; it has: blur", ""),
@@ -150,7 +150,7 @@ MISTAKES = [
     ("severity: info", "by: {absolute: 1}", "21:48", "'by' is a margin over a control", ""),
     # report
     ("[html]", "[pdf]", "22:20", "an entry of 'formats' must be 'html' or 'json'", ""),
-    ("[html]", "[html, html]", "22:19", "'formats': every entry at most once", ""),
+    ("[html]", "[html, html]", "22:19", "'formats': expected every entry at most once", ""),
     # YAML
     ("use: cam,", "use: &a cam,", "6:20", "anchors ('&a') are not allowed", ""),
     ("[net]", "[*a]", "5:10", "aliases ('*a') are not allowed", ""),
@@ -160,14 +160,14 @@ MISTAKES = [
     ("title: A suite", "title: !x A suite", "3:8", "tags ('!x') are not allowed", ""),
     ("title: A suite", "7: A suite", "3:1", "a key must be text", ""),
     ("title: A suite", 'title: "\\e[31m"', "3:8", "the character U+001B is not allowed", ""),
-    ("title: A suite", 'title: "\\U00110000"', "3:1", "an escape that is no character", ""),
+    ("title: A suite", 'title: "\\U00110000"', "3:1", "does not stand for a character", ""),
     ("title: A suite", 'title: "\\ud800"', "3:8", "the character U+D800 is not allowed", ""),
     ("title: A suite", "title: A: suite", "3:9", "a ':' cannot stand here", ""),
     ("title: A suite", "title: 'A suite", "23:1", "the file ends inside a quoted text", ""),
     ("    steps: 24", "\tsteps: 24", "15:1", "a tab cannot start a value", ""),
     ("    steps: 24", "   steps: 24", "15:4", "does not line up with the lines above", ""),
     ("[net]", "[,net]", "5:10", "a value is missing here", ""),
-    ("[html]", "[html", "22:24", "',' or ']' expected", ""),
+    ("[html]", "[html", "22:24", "expected ',' or ']'", ""),
     ("report:", "---\nreport:", "22:1", "a second document starts here", ""),
     ("fxeval: 1", "%YAML 1.2\n---\nfxeval: 1", "1:1", "directives ('%') are not allowed", ""),
 ]  # fmt: skip
@@ -410,11 +410,11 @@ HOSTILE = {
     "right to left": ("fxeval: 1\nsuite: a\u202eb", "2:9", "the character U+202E is not allowed"),
     "tab": ("fxeval: 1\nx:\n\ty: 1\n", "3:1", "a tab cannot start a value"),
     "two documents": (GOOD + "---\n" + GOOD, "23:1", "a second document starts here"),
-    "list": ("- fxeval: 1\n", "1:1", "a suite is a mapping that starts with 'fxeval: 1', got a l"),
-    "text": ("hello", "1:1", "a suite is a mapping that starts with 'fxeval: 1', got 'hello'"),
+    "list": ("- fxeval: 1\n", "1:1", "expected a suite, a mapping that starts with 'fxeval: 1', g"),
+    "text": ("hello", "1:1", "expected a suite, a mapping that starts with 'fxeval: 1', g"),
     "empty": ("", "1:1", "the file is empty"),
     "only a comment": ("# x\n", "1:1", "the file is empty"),
-    "only a document start": ("---\n", "2:1", "a suite is a mapping"),
+    "only a document start": ("---\n", "2:1", "expected a suite, a mapping that"),
     "empty mapping": ("{}", "1:1", "a suite starts with 'fxeval: 1'"),
     "complex key": ("fxeval: 1\n? [a]\n: 1\n", "2:3", "a key must be text"),
     "python object": (

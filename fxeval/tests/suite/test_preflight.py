@@ -1,4 +1,4 @@
-"""What is known of cells before anything is loaded is found once."""
+"""Facts about cells that are known before loading are looked up once."""
 
 from dataclasses import replace
 from pathlib import Path
