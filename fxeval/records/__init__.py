@@ -1,1 +1,1 @@
-"""What a run leaves behind: its formats, and how they are read and written. No torch."""
+"""The files of a run: their formats, reading and writing. No torch."""

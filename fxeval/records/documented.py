@@ -1,8 +1,8 @@
-"""The formats of a run as tables of Markdown, from the models themselves.
+"""The formats of a run as tables of Markdown, generated from the models themselves.
 
     python -m fxeval.records.documented docs/formats.md
 
-writes the tables between the markers of that page anew.
+replaces the tables between the markers of that page.
 """
 
 import inspect
@@ -45,12 +45,12 @@ _PLACE = re.compile(r"(<!-- begin: generated -->\n).*?(<!-- end: generated -->)"
 
 
 def tables() -> str:
-    """Return all tables, one for each part."""
+    """Return all tables, one per part."""
     return "\n".join(_table(part) for part in PARTS)
 
 
 def renewed(page: str) -> str:
-    """Return the page with the tables of today between its markers."""
+    """Return the page with the current tables between its markers."""
     return _PLACE.sub(lambda found: f"{found[1]}\n{tables()}\n{found[2]}", page)
 
 
@@ -75,16 +75,18 @@ def _table(part: type[Form]) -> str:
 
 def _kind(annotation: object) -> str:
     """Write a type as people read it."""
+    # A plain class by its name; list[int] is a type too, but must keep its parameters.
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     if isinstance(annotation, type) and "[" in str(annotation):
         text = str(annotation)
+    # Annotated[X, ...] is written X, and names lose their modules.
     text = re.sub(r"Annotated\[([^,\]]+)(?:, [^\]]*\([^)]*\))*\]", r"\1", text)
     text = re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", text).replace("typing.", "")
     return text.replace("|", "or").replace("NoneType", "null").replace("None", "null")
 
 
 def _meanings(part: type[Form]) -> dict[str, str]:
-    """Return what the docstring says of each field."""
+    """Return the meaning of each field from the docstring."""
     _, _, attributes = (inspect.getdoc(part) or "").partition("Attributes:\n")
     found: dict[str, str] = {}
     for line in attributes.splitlines():

@@ -1,4 +1,4 @@
-"""The parts of records that other forms are made of."""
+"""The base of all forms of a record, and the types that they share."""
 
 import math
 from typing import Annotated, Any, TypeAlias
@@ -9,7 +9,7 @@ from fxeval.results import Outcome
 
 
 def _finite(value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  (pydantic judges it)
-    """Write what is NaN or infinite as null; nobody may have written it into a file."""
+    """Replace NaN and infinity by None when a record is made; a file must not hold them."""
     is_read = info.mode == "json"
     return None if isinstance(value, float) and not (is_read or math.isfinite(value)) else value
 

@@ -1,4 +1,4 @@
-"""Reads records and rows back, of every version, and says in plain words what is wrong with one."""
+"""Reads records and rows of every version, and says in plain words what is wrong with them."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def read_record(data: object) -> Record:
     """Return a record from plain JSON data.
 
     Raises:
-        StoreError: If it is not a record, is damaged, or is of a version that is not known.
+        StoreError: If it is not a record, is damaged, or has an unknown version.
     """
     if isinstance(data, Record):
         return data
@@ -37,7 +37,7 @@ def read_record(data: object) -> Record:
         today = upgraded(data) if version == 1 else data
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise StoreError(
-            f"record: not as version 1 was written ({type(error).__name__}: "
+            f"record: not a valid record of version 1 ({type(error).__name__}: "
             f"{ascii(str(error))[1:200]}). Was the run cut short?"
         ) from error
     try:
@@ -52,7 +52,7 @@ def read_rows(path: Path) -> list[Row]:
     """Return the rows of a ``rows*.jsonl`` file; a last line that was cut short is left out.
 
     Raises:
-        StoreError: If the file can't be read or another line is no row.
+        StoreError: If the file can't be read or another line is not a row.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -65,9 +65,11 @@ def read_rows(path: Path) -> list[Row]:
         try:
             rows.append(_strictly(Row, line))
         except ValidationError as error:
-            if number == len(lines):  # no newline at its end: a killed run stopped here
+            if number == len(lines):  # without a newline at its end: the run was killed here
                 break
-            raise StoreError(f"{path.name}:{number}: no row: {faults_of(error)}.") from error
+            raise StoreError(
+                f"{path.name}:{number}: not a valid row: {faults_of(error)}."
+            ) from error
     return rows
 
 
@@ -75,25 +77,25 @@ def load_record(path: Path) -> Record:
     """Return the record in a file.
 
     Raises:
-        StoreError: If the file can't be read or holds no record.
+        StoreError: If the file can't be read or does not hold a record.
     """
     try:
         return read_record(json.loads(path.read_bytes()))
     except OSError as error:
         raise StoreError(f"{path.name}: the record can't be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path.name}: no JSON: {ascii(str(error))[1:200]}.") from error
+        raise StoreError(f"{path.name}: not valid JSON: {ascii(str(error))[1:200]}.") from error
     except StoreError as error:
         raise StoreError(f"{path.name}: {error}") from error
 
 
 def _strictly(form: type[Read], text: str | bytes) -> Read:
-    """Read JSON text by a form; what the schema does not allow, a "40" for a 40, is refused."""
+    """Read JSON text as a form; values of other types, such as "40" for 40, are refused."""
     return form.model_validate_json(text, strict=True)
 
 
 def faults_of(error: ValidationError) -> str:
-    """Say where data is not as its form has it, and what is wrong there; a few places of many."""
+    """Name the first few places where data does not match its form, and what is wrong there."""
     found = error.errors(include_url=False)
     told = [
         f"{_place(fault['loc'])}{fault['msg'][:120]}{_got(fault['input'])}"

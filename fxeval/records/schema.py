@@ -1,7 +1,7 @@
-"""The format of a record and of its rows: typed, versioned, the same for everyone who reads them.
+"""The format of a record and of its rows, typed and versioned.
 
-A run leaves ``rows.jsonl``, one :class:`Row` a line, and a :class:`Record`. All that a record says
-of estimates and verdicts is a function of its plans, its facts and the rows
+A run leaves ``rows.jsonl``, one :class:`Row` a line, and a :class:`Record`. The estimates and
+verdicts of a record are a function of its plans, its facts and the rows
 (``fxeval.statistics.results.results_of``). The order of the fields is part of the format. A number
 that is NaN or infinite is null.
 """
@@ -18,21 +18,21 @@ from fxeval.results import Better, RowState, Severity, Statistic
 VERSION = 2
 
 GRID = 28
-"""Cells along a side of a map as it is kept."""
+"""Cells along each side of a stored map."""
 
 Line: TypeAlias = Annotated[list[float], Field(min_length=GRID, max_length=GRID)]
 Grid: TypeAlias = Annotated[list[Line], Field(min_length=GRID, max_length=GRID)]
 
 
 class Measured(Form):
-    """What was measured of a row under one map and one condition.
+    """The measurements of a row with one map under one condition.
 
     Attributes:
         map: ``explainer`` or ``control.<name>``.
         under: The condition.
-        values: By metric; null where the row has none.
-        states: By metric.
-        curves: By kind, points at equal steps.
+        values: Value of each metric; null where the row has none.
+        states: State of each metric.
+        curves: Curve of each kind, as points at equal steps.
     """
 
     map: str
@@ -43,18 +43,18 @@ class Measured(Form):
 
 
 class Row(Form):
-    """One line of ``rows.jsonl``: what has one value, measured once.
+    """One line of ``rows.jsonl``: a unit that has one value per metric.
 
     Attributes:
         cell: Id of the cell.
-        row: By content of the images: no file name, no person's name.
-        identities: One number, or two where a row is of two people; intervals resample these.
+        row: Name of the row, made from the content of its images; it names no file and no person.
+        identities: One number, or two if a row shows two people; intervals resample these.
         state: The worst state of the explainer's maps of the row.
-        reason: What that state is about.
-        diagnostics: What the explainer says of its maps, by the set of maps.
+        reason: The reason for that state.
+        diagnostics: The explainer's numbers about its maps, by the set of maps.
         constant_under: The re-drawn networks under which the map is constant.
-        thumbnail: The map in 28 x 28 cells, scaled to 0..1; null where it has no order.
-        measured: By map and condition.
+        thumbnail: The map in 28 x 28 cells, scaled to 0..1; null if it cannot be ranked.
+        measured: The measurements by map and condition.
     """
 
     cell: str
@@ -69,7 +69,7 @@ class Row(Form):
 
 
 class MetricEntry(Form):
-    """A metric as it was declared when it was measured; null where an older version did not say."""
+    """A metric as declared when it was measured; null where an older version did not state it."""
 
     name: str
     title: str
@@ -85,7 +85,7 @@ class LimitEntry(Form):
     """A limit with the keys of the suite.
 
     Attributes:
-        under: The conditions it is about; {} = all.
+        under: The conditions to which it applies; {} = all.
     """
 
     metric: str
@@ -105,7 +105,7 @@ class LimitEntry(Form):
             found = " and ".join(given) or "none"
             raise ValueError(f"expected one of {', '.join(forms)}, got {found}")
         if self.by and self.better_than is None:
-            raise ValueError(f"expected 'by' with better_than alone, got it with {given[0]}")
+            raise ValueError(f"expected 'by' only with better_than, got it with {given[0]}")
         return self
 
 
@@ -122,12 +122,12 @@ class Figures(Form):
 
 
 class LimitResult(LimitEntry):
-    """A limit judged under one condition (``under``, whole).
+    """A limit judged under one condition, which ``under`` gives with all its axes.
 
     Attributes:
         text: The limit in words.
         line: The number that the interval must clear.
-        estimate: Of the values that decide; null where no row has one.
+        estimate: Estimate of the values that decide; null if no row has one.
     """
 
     text: str
@@ -166,7 +166,7 @@ class Band(Form):
 
 
 class Problem(Form):
-    """A row whose map is not as it should be."""
+    """A row whose map has a problem."""
 
     row: str
     state: RowState
@@ -174,7 +174,7 @@ class Problem(Form):
 
 
 class Diagnostic(Form):
-    """What an explainer says of its maps, over all rows."""
+    """One of the explainer's numbers about its maps, over all rows."""
 
     name: str
     mean: float
@@ -184,7 +184,7 @@ class Diagnostic(Form):
 
 
 class Explaining(Form):
-    """What one set of maps cost when it was made."""
+    """The cost of one set of maps at the time it was made."""
 
     network: str
     side: str
@@ -210,7 +210,7 @@ class Network(Form):
 
 
 class CellPlan(Form):
-    """What a cell was asked to measure, all that judging its rows needs."""
+    """The plan of a cell: everything that judging its rows needs."""
 
     id: str
     check: str
@@ -233,10 +233,10 @@ class CellPlan(Form):
 
 
 class CellFacts(Form):
-    """What happened while a cell was measured, beside its rows.
+    """Facts about the measuring of a cell, beside its rows.
 
     Attributes:
-        refusal: Why the cell could not be measured, or must not be judged; null if neither.
+        refusal: Why the cell could not be measured or must not be judged; null if it could be.
     """
 
     nodeid: str | None = None
@@ -249,7 +249,7 @@ class CellFacts(Form):
 
 
 class CellResult(CellPlan, CellFacts):
-    """A cell: plan, facts, and what follows from its rows."""
+    """A cell: plan, facts, and the results that follow from its rows."""
 
     n_pairs: Count
     n_identities: Count
@@ -302,7 +302,7 @@ class SuiteEntry(Form):
 
 
 class Record(Form):
-    """All that a run says: the truth beside the rows."""
+    """Everything that a run found, beside the rows."""
 
     record: Literal[2] = 2
     run: Run

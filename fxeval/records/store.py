@@ -1,8 +1,8 @@
-"""Keeps what was measured: rows as they come, the record when the run closes.
+"""Writes the files of a run: rows as they come, the record when the run ends.
 
-Rows are appended with one write each, so that a killed run keeps every finished one. The record and
-the scorecard are written beside their place and moved there in one step, so that neither is ever
-half a file.
+Rows are appended with one write per group, so that a killed run keeps every finished one. The
+record and the scorecard are written to a temporary file and moved into place in one step, so that
+neither is ever half written.
 """
 
 import json
@@ -22,7 +22,7 @@ from fxeval.records.schema import Record, Row
 def plain(value: Any) -> Any:  # noqa: ANN401  (JSON is what it is)
     r"""Return JSON-ready data: NaN and infinity become None, mappings and tuples plain.
 
-    Half of a surrogate pair, as names of files may hold, is no text that can be written: it is ?.
+    Half of a surrogate pair, which a file name may hold, cannot be encoded and becomes a ``?``.
 
     >>> plain({"a": (1.0, float("nan"), "\udcff")})
     {'a': [1.0, None, '?']}
@@ -68,12 +68,12 @@ class RowFile:
 def _line(row: Row) -> str:
     try:
         return row.model_dump_json()
-    except PydanticSerializationError:  # text that can't be written
+    except PydanticSerializationError:  # text that can't be encoded
         return json.dumps(plain(row.model_dump(mode="json")), ensure_ascii=False)
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file in one step: it is there as a whole or not at all.
+    """Write a file in one step: it is there completely or not at all.
 
     Raises:
         StoreError: If it can't be written.
@@ -99,7 +99,7 @@ def dump(record: Record) -> str:
 
 
 def json_text(data: Mapping[str, Any]) -> str:
-    """Return data as JSON text, as people read it."""
+    """Return data as indented JSON text."""
     return _indented(plain(data))
 
 

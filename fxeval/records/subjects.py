@@ -1,4 +1,4 @@
-"""What a record says of its subjects: models, explainers, pairs, how models verify, the machine."""
+"""The subjects in a record: models, explainers, pairs, how models verify, the environment."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from fxeval.results import Better
 
 
 class Environment(Form):
-    """What a result depends on besides the suite."""
+    """The versions, device and commit that a result depends on besides the suite."""
 
     fxeval: str
     python: str
@@ -30,7 +30,7 @@ class Environment(Form):
 
 
 class Preprocessing(Form):
-    """How a model is fed."""
+    """How the input of a model is normalised."""
 
     colour: str
     mean: list[float] | float
@@ -38,7 +38,7 @@ class Preprocessing(Form):
 
 
 class Golden(Form):
-    """How a model compares with its vendor's embeddings."""
+    """The result of comparing a model with its vendor's embeddings."""
 
     state: Literal["agrees", "not_checked", "none"]
     n_images: Count
@@ -47,7 +47,7 @@ class Golden(Form):
 
 
 class ModelCardEntry(Form):
-    """Where a model is from."""
+    """The origin of a model."""
 
     digest: str | None
     code: str | None
@@ -86,7 +86,7 @@ class ExplainerEntry(Form):
 
 
 class DataEntry(Form):
-    """What is known of a data set as a whole."""
+    """Facts about a data set as a whole."""
 
     root_digest: str | None
     n_images: Count
@@ -161,7 +161,7 @@ class ClaimResult(Form):
 
 
 class DemandResult(Form):
-    """What the suite demands of a model, judged."""
+    """A demand of the suite on a model, judged."""
 
     metric: str
     at_most: float | None = None
@@ -172,7 +172,7 @@ class DemandResult(Form):
 
 
 class VerificationEntry(Form):
-    """How well a model verifies a list, and what follows."""
+    """How well a model verifies a pair list, and what follows from that."""
 
     model: str
     pairs: str

@@ -1,4 +1,4 @@
-"""Records of version 1, which had no schema, as records of today."""
+"""Converts records of version 1, which had no schema, to the current version."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,7 +6,7 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
-# What version 1 left to the program to know.
+# Sources and meanings of metrics, which version 1 did not record.
 _ADEBAYO = "Adebayo et al. 2018, Sanity Checks for Saliency Maps, sec. 3-4"
 _PETSIUK = "Petsiuk et al. 2018 (RISE), sec. 4.2, on the cosine of a pair"
 _LU = "Lu and Ebrahimi 2023 (S-RISE), sec. 3"
@@ -41,7 +41,7 @@ _WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 
 def upgraded(record: Json) -> dict[str, Any]:
-    """Return a record of version 1 as one of version 2; what it did not say is blank."""
+    """Return a record of version 1 as one of version 2; fields that it lacked are blank."""
     subjects = record["subjects"]
     return {
         **record,
@@ -72,7 +72,7 @@ _ENVIRONMENT: Json = {
 
 
 def _pairs(entry: Json) -> dict[str, Any]:
-    """Count exclusions, of which the first records named every pair."""
+    """Count the excluded pairs; the first records listed each of them."""
     excluded = entry.get("excluded", {})
     if not isinstance(excluded, Mapping):
         reasons = [one["reason"] for one in excluded]
@@ -111,7 +111,7 @@ _ASKED = ("metric", "at_most", "at_least", "better_than", "by", "under", "severi
 
 
 def _without(row: Json, *keys: str) -> dict[str, Any]:
-    """Return a row with its fill as a condition, and without what its metric says."""
+    """Return a row with its fill as a condition, and without the given keys."""
     kept = {key: value for key, value in row.items() if key not in ("fill", *keys)}
     return {**kept, "under": _under(row)}
 

@@ -1,8 +1,8 @@
 """From one value per pair to an estimate with an interval.
 
-Pairs of one person resemble each other, so the unit of every interval is the identity. An interval
-over pairs promises 95 % and keeps 67 % for 10 pairs of each of 50 people whose identity explains
-30 % of the variance (certification.md 4.2).
+Pairs of one person resemble each other, so the unit of every interval is the identity. In a
+simulation of 50 people with 10 pairs each, whose identity explains 30 % of the variance, nominal
+95 % intervals over pairs covered the true mean in 67 % of the cases.
 """
 
 import math
@@ -36,7 +36,9 @@ def mean_estimate(values: FloatArray, identities: IntArray, confidence: float) -
         ValueError: If there is no row, a value is not finite, or the shapes differ.
 
     Source:
-        certification.md 4.2 (mated pairs).
+        Student's t of independent means. That comparisons of one person depend on each other:
+        Fogliato, Patil and Perona 2024, "Confidence Intervals for Error Rates in 1:1 Matching
+        Tasks", International Journal of Computer Vision.
     """
     _, group = _checked(values, identities, confidence)
     sizes = np.bincount(group)
@@ -102,11 +104,11 @@ def median_estimate(values: FloatArray, identities: IntArray, confidence: float)
 def paired(
     values: FloatArray, control: FloatArray, better: Literal["lower", "higher"]
 ) -> FloatArray:
-    """Return by how much each row is better than the control's on the same pair.
+    """Return how much better each row is than the control on the same pair.
 
     Args:
-        values: (N,) of the explainer.
-        control: (N,) of the control, same rows.
+        values: (N,) values of the explainer.
+        control: (N,) values of the control on the same rows.
         better: The metric's direction.
 
     Returns:
@@ -116,9 +118,9 @@ def paired(
         ValueError: If the shapes differ or the direction is unknown.
     """
     if values.shape != control.shape:
-        raise ValueError(f"paired: equal shapes expected, got {values.shape} and {control.shape}.")
+        raise ValueError(f"paired: expected equal shapes, got {values.shape} and {control.shape}.")
     if better not in ("lower", "higher"):
-        raise ValueError(f"paired: 'lower' or 'higher' expected, got {better!r}.")
+        raise ValueError(f"paired: expected 'lower' or 'higher', got {better!r}.")
     return values - control if better == "higher" else control - values
 
 
@@ -137,6 +139,7 @@ def t_quantile(confidence: float, freedom: int) -> float:
         Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.3 and 26.7.4.
     """
     below, above = 0.0, math.pi / 2.0
+    # Ends when no float lies between the two.
     while below < (middle := (below + above) / 2.0) < above:
         if _t_probability(middle, freedom) < confidence:
             below = middle
@@ -182,15 +185,15 @@ def _checked(
     """Return the distinct identities and, for each row, the index of its own among them."""
     if values.ndim != 1 or values.shape != identities.shape or not len(values):
         raise ValueError(
-            f"estimate: values and identities of one length >= 1 expected, got {values.shape} and "
+            f"estimate: expected values and identities of one length >= 1, got {values.shape} and "
             f"{identities.shape}."
         )
     if not np.isfinite(values).all():
         raise ValueError(
-            f"estimate: finite values expected, got {int((~np.isfinite(values)).sum())} of "
-            f"{len(values)} NaN or infinite. Decide before what a row without a value means."
+            f"estimate: expected finite values, got {int((~np.isfinite(values)).sum())} of "
+            f"{len(values)} NaN or infinite. Leave out the rows without a value first."
         )
     if not 0.0 < confidence < 1.0:
-        raise ValueError(f"estimate: a confidence in (0, 1) expected, got {confidence}.")
+        raise ValueError(f"estimate: expected a confidence in (0, 1), got {confidence}.")
     distinct, group = np.unique(identities, return_inverse=True)
     return distinct, group

@@ -1,8 +1,9 @@
-"""What an interval must clear: one class a form, and nobody else asks which form it is.
+"""The forms of limits: one class per form; no other code asks which form a limit has.
 
-A limit says what must have been measured besides the explainer (``compares``), which values its
-estimate is of (``rows``), what the interval must clear (``line``), how it is decided (``decide``),
-and how it is worded and written. ``FORMS`` is the visible list; a new form is a new class here.
+A limit says which maps must be measured besides the explainer's (``compares``), which values are
+estimated (``rows``), what the interval must clear (``line``), how the interval decides
+(``decide``), and how the limit is worded and written. ``FORMS`` lists the forms; a new form is a
+new class here.
 """
 
 import math
@@ -19,18 +20,18 @@ from fxeval.statistics.estimate import paired
 
 FloatArray = NDArray[np.float64]
 Values = Callable[[str], FloatArray]
-"""From ``explainer`` or ``control.<name>`` to its values, one per row."""
+"""Maps ``explainer`` or ``control.<name>`` to its values, one per row."""
 
 _UNDECIDED = Outcome.INCONCLUSIVE, ": the interval contains the limit"
 
 
 @dataclass(frozen=True)
 class Limit(ABC):
-    """What all limits have.
+    """A limit of any form.
 
     Attributes:
         metric: Name of the metric.
-        under: The conditions it is about; an axis that is not named is about all: every one holds.
+        under: The conditions to which it applies; on an axis that is not named, all values.
         severity: ``critical`` decides the cell, ``warning`` and ``info`` are shown.
         where: ``file:line:column`` in the suite.
     """
@@ -38,7 +39,7 @@ class Limit(ABC):
     form: ClassVar[str]
     verb: ClassVar[str]  # what the interval must do with the line
     good_side: ClassVar[Better]  # of the line
-    keys: ClassVar[tuple[str, ...]]  # of a suite, besides those that all forms have
+    keys: ClassVar[tuple[str, ...]]  # in a suite, besides those that all forms have
 
     metric: str
     under: Condition = field(default_factory=dict, kw_only=True)
@@ -50,47 +51,47 @@ class Limit(ABC):
         return ()
 
     def rows(self, of: Values, metric: Metric) -> FloatArray:
-        """Return what the estimate is of, one value per row; NaN where there is none."""
+        """Return the values that are estimated, one per row; NaN where there is none."""
         return of(EXPLAINER)
 
     def applies(self, under: Condition) -> bool:
-        """Say whether the limit is about values under this condition."""
+        """Return whether the limit applies to values under this condition."""
         return all(under.get(axis) == value for axis, value in self.under.items())
 
     def subject(self, under: Condition) -> str:
-        """Name what is judged, for a reason: metric and condition."""
+        """Return the beginning of a reason: metric and condition."""
         return f"{self.metric}{in_words(under)}: "
 
     @abstractmethod
     def line(self) -> float:
-        """Return the number that the interval must clear; NaN if the limit itself is no number."""
+        """Return the number that the interval must clear; NaN if the limit is not a number."""
 
     @abstractmethod
     def decide(self, estimate: Estimate) -> tuple[Outcome, str]:
-        """Return what a finite interval means, and a remark for the reason."""
+        """Return the outcome of a finite interval, and a remark for the reason."""
 
     @abstractmethod
     def text(self) -> str:
         """Return the limit in words."""
 
     def sentence(self, title: str, measured: str, name_of: Callable[[str], str] = str) -> str:
-        """Say what is asked and what was measured, for people.
+        """Return a sentence for readers: what is demanded and what was measured.
 
         Args:
-            title: Of the metric, with its condition.
+            title: Title of the metric, with its condition.
             measured: The estimate in words.
-            name_of: How a control's name is written.
+            name_of: Writes the name of a control.
         """
         del name_of
         return f"{title} must {self.verb} {self.line():g}; it is {measured}."
 
     @abstractmethod
     def written(self) -> dict[str, Any]:
-        """Return the form's own keys, as a suite has them."""
+        """Return the form's own keys as they are written in a suite."""
 
 
 def in_words(under: Condition) -> str:
-    """Write a condition behind a name; a fill needs no word for its axis.
+    """Write a condition to follow a name; a fill is written without the name of its axis.
 
     >>> in_words({"fill": "blur", "fraction": 0.01})
     ' (blur, fraction 0.01)'
@@ -206,20 +207,22 @@ class BetterThan(Limit):
     def rows(self, of: Values, metric: Metric) -> FloatArray:
         """Return each row's improvement over the control, less the relative margin."""
         control = of(self.better_than)
+        # The margin is subtracted row by row, so that the interval covers its variation, too.
         return paired(of(EXPLAINER), control, metric.better) - self.relative * np.abs(control)
 
     def subject(self, under: Condition) -> str:
-        """Name the improvement and what it is over."""
+        """Return the beginning of a reason: the improvement, and the control it is over."""
         beyond = f" beyond {self.relative:g} of the control" if self.relative else ""
         return f"{self.metric}{in_words(under)}: improvement over {self.better_than}{beyond} "
 
     def line(self) -> float:
-        """Return the absolute margin; a negative one would let a worse explainer pass."""
-        helps = not (self.absolute >= 0.0 and self.relative >= 0.0)  # NaN included
+        """Return the absolute margin; NaN if a margin is negative: a worse explainer would pass."""
+        helps = not (self.absolute >= 0.0 and self.relative >= 0.0)  # or NaN
         return math.nan if helps else self.absolute
 
     def decide(self, estimate: Estimate) -> tuple[Outcome, str]:
         """Compare the interval of the improvement with the margin."""
+        # Rounding leaves a tiny width even where all differences are equal.
         if estimate.high - estimate.low <= 1e-12 * max(1.0, abs(estimate.value)):
             remark = ": the interval has no width, which never passes"
             is_better = estimate.value > self.absolute
@@ -238,7 +241,7 @@ class BetterThan(Limit):
         return f"{self.metric} better than {self.better_than}{margin}"
 
     def sentence(self, title: str, measured: str, name_of: Callable[[str], str] = str) -> str:
-        """Say which improvement is asked, and which was measured."""
+        """Return a sentence for readers: the demanded and the measured improvement."""
         relative = f"{self.relative:.0%} of the control's value" if self.relative else ""
         absolute = f"{self.absolute:g}" if self.absolute else ""
         margin = " plus ".join(part for part in (relative, absolute) if part)
@@ -255,4 +258,4 @@ class BetterThan(Limit):
 
 
 FORMS: Mapping[str, type[Limit]] = {one.form: one for one in (AtMost, AtLeast, BetterThan)}
-"""The forms of limits by their key in a suite."""
+"""The forms of limits by their keys in a suite."""

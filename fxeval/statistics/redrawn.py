@@ -1,4 +1,4 @@
-"""Whether re-drawn networks are fit to be compared with, from what was kept of them."""
+"""Judges whether re-drawn networks are fit for a comparison, from their part of the record."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ from fxeval.records.schema import Network, Row
 from fxeval.results import Outcome, Verdict
 
 COLLAPSED_BELOW = 1e-4
-"""Embedding spread below which a re-drawn network tells no face from another."""
+"""Embedding spread below which a re-drawn network cannot tell faces apart."""
 
 REDRAWN_SHARE = 0.5
 """Share of parameters below which a re-drawn network is still mostly the trained one."""
 
 CONSTANT_SHARE = 0.2
-"""Share of constant maps above which a re-drawn network's maps are no sign of change."""
+"""Share of constant maps above which a re-drawn network's maps do not show a change."""
 
 
 def network_notes(networks: Sequence[Network], rows: Sequence[Row]) -> list[str]:
@@ -25,7 +25,7 @@ def network_notes(networks: Sequence[Network], rows: Sequence[Row]) -> list[str]
 
 
 def network_objection(networks: Sequence[Network], rows: Sequence[Row]) -> Verdict | None:
-    """Return why nothing was learnt about the explainer, whatever the intervals say; None if so."""
+    """Return why the re-drawn networks say nothing about the explainer; None if they do."""
     for network in networks:
         if not _spread(network) >= COLLAPSED_BELOW:  # NaN included
             return Verdict(

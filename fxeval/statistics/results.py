@@ -1,7 +1,7 @@
-"""The only road from rows to estimates and verdicts: a pure function, recomputed by anyone.
+"""From rows to estimates and verdicts: one pure function, which anyone can recompute.
 
-Run, report, comparison and verification call :func:`results_of` and get the same digits, whatever
-the order in which rows were written.
+Runs and reports call :func:`results_of` and get the same digits, whatever the order in which the
+rows were written.
 """
 
 from collections import Counter
@@ -57,9 +57,9 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
     """Estimate and judge a cell.
 
     Args:
-        plan: What was asked.
-        facts: What happened beside the rows; a refusal is the cell's verdict.
-        rows: Of the cell, in any order.
+        plan: The plan of the cell.
+        facts: The facts beside the rows; a refusal is the cell's verdict.
+        rows: Rows of the cell, in any order.
 
     Returns:
         The cell's part of the record. A cell without rows has no estimate, and never passes.
@@ -112,8 +112,8 @@ def rederived(record: Record, rows: Sequence[Row]) -> Record:
         found = by_cell.get(cell.id, [])
         if cell.n_pairs != len(found) and cell.refusal is None:
             raise StoreError(
-                f"cell {cell.id}: expected {cell.n_pairs} rows, got {len(found)}. Bring all files "
-                "rows*.jsonl of the run; records of version 1 cannot be judged again."
+                f"cell {cell.id}: expected {cell.n_pairs} rows, got {len(found)}. Keep all files "
+                "rows*.jsonl of the run together; records of version 1 cannot be judged again."
             )
         plan, facts = CellPlan(**_fields(cell, CellPlan)), CellFacts(**_fields(cell, CellFacts))
         cells.append(results_of(plan, facts, found))
@@ -129,7 +129,7 @@ def refused(cell: CellResult, reason: str) -> CellResult:
 
 
 def limit_of(entry: LimitEntry) -> Limit:
-    """Return the limit that an entry with the keys of a suite stands for."""
+    """Return the limit that an entry of a record describes."""
     given = entry.model_dump(exclude_none=True)
     form = next(FORMS[key] for key in FORMS if key in given)
     keys = {"metric", "under", "severity", "where", *form.keys}
@@ -137,7 +137,7 @@ def limit_of(entry: LimitEntry) -> Limit:
 
 
 def overall(cells: Sequence[CellResult], missing: Sequence[str]) -> Verdict:
-    """Return the verdict of a suite: the worst of its cells; nothing measured is never a pass."""
+    """Return the verdict of a suite, the worst of its cells; it never passes without evidence."""
     counts = Counter(cell.verdict.outcome for cell in cells)
     worst = next((one for one in _WORST_FIRST if counts[one]), Outcome.INCONCLUSIVE)
     measured = {cell.check for cell in cells if cell.verdict.outcome is not Outcome.UNSUPPORTED}
@@ -150,7 +150,7 @@ def overall(cells: Sequence[CellResult], missing: Sequence[str]) -> Verdict:
         worst = Outcome.INCONCLUSIVE if worst is Outcome.PASS else worst
     reason = f"of {len(cells) + len(missing)} cells {', '.join(parts) or 'none was run'}"
     if unmeasured:
-        reason += f"; nothing was measured of {', '.join(unmeasured)}"
+        reason += f"; nothing was measured for {', '.join(unmeasured)}"
     return Verdict(worst, reason)
 
 
@@ -165,7 +165,7 @@ _WORST_FIRST = tuple(_WORDS)
 
 
 class _Table:
-    """The values of a cell by metric, map and condition, one per row, in the order they came."""
+    """The values of a cell by metric, map and condition, one per row, in the order of the rows."""
 
     def __init__(self, plan: CellPlan, rows: Sequence[Row]) -> None:
         self._confidence = plan.confidence
@@ -179,7 +179,7 @@ class _Table:
                 self._measured.setdefault((one.map, tuple(one.under.items())), {})[place] = one
 
     def estimates(self) -> list[EstimateEntry]:
-        """One entry per metric, map and condition."""
+        """Return one entry per metric, map and condition."""
         return [
             EstimateEntry(
                 metric=metric.name,
@@ -192,7 +192,7 @@ class _Table:
         ]
 
     def differences(self) -> list[Difference]:
-        """One entry per metric, control and condition: the explainer's improvement, paired."""
+        """Return the explainer's paired improvement per metric, control and condition."""
         return [
             Difference(
                 metric=metric.name,
@@ -214,7 +214,7 @@ class _Table:
         ]
 
     def judged(self, limit: Limit) -> list[LimitResult]:
-        """Judge a limit under every condition it is about; one that nothing is known of, once."""
+        """Judge a limit under every condition to which it applies; once if nothing was measured."""
         found = [
             under
             for map_, under, metric in self._series()
@@ -231,7 +231,7 @@ class _Table:
         ]
 
     def _series(self) -> list[tuple[str, _Key, Metric]]:
-        """Return what was measured: maps and conditions, with the metrics that any row has."""
+        """Return every map, condition and metric for which a row has a value."""
         return [
             (map_, under, metric)
             for (map_, under), measured in self._measured.items()
@@ -260,7 +260,9 @@ class _Table:
         )
 
     def _values(self, metric: str, map_: str, under: _Key) -> FloatArray:
-        values = np.full(len(self.identities), np.nan)  # of a row that lacks it, as of a null
+        values = np.full(
+            len(self.identities), np.nan
+        )  # stays where a row lacks the value or has null
         for place, one in self._measured.get((map_, under), {}).items():
             value = one.values.get(metric)
             values[place] = np.nan if value is None else value
@@ -328,7 +330,7 @@ def _verdict(
     ]
     bad_maps = _bad_maps(rows, states)
     objection = network_objection(networks, rows)
-    if bad_maps is not None:  # what the limits cannot say for lack of maps is a consequence of it
+    if bad_maps is not None:  # other limits that are not passed only follow from the lack of maps
         failed = [judged for judged in verdicts if judged[0].outcome is Outcome.FAIL]
         verdicts = [(bad_maps, "critical"), *failed]
     elif objection is not None:
@@ -337,7 +339,7 @@ def _verdict(
 
 
 def _bad_maps(rows: Sequence[Row], states: Mapping[RowState, int]) -> Verdict | None:
-    """Fail too many bad maps, with what the first of them was."""
+    """Return a fail if too many maps are bad, with the reason of the first; otherwise None."""
     verdict = state_verdict(states, len(rows))
     if verdict is None:
         return None

@@ -1,6 +1,6 @@
 """From an estimate to a verdict and the sentence that justifies it.
 
-Intervals decide, never the value alone, and no evidence is never a pass.
+The interval decides, never the value alone, and missing evidence is never a pass.
 """
 
 import math
@@ -21,16 +21,16 @@ from fxeval.statistics.limits import Limit
 EVERYWHERE: Condition = MappingProxyType({})
 
 MIN_IDENTITIES = 30
-"""Identities from which a limit can be passed (certification.md 4.2)."""
+"""Fewest identities with which a limit can be passed: fewer do not represent a population."""
 
 MIN_IDENTITIES_TO_FAIL = 10
-"""Identities from which an interval wholly on the wrong side is a fail.
+"""Fewest identities with which an interval wholly on the wrong side is a fail.
 
-A fail needs no representative list, only an interval that can be believed, and ten identities are
-the fewest for which its coverage was measured (94 %; certification.md 4.2)."""
+A fail needs no representative list, only an interval that can be trusted. Ten identities are the
+fewest for which its coverage was simulated (94 % for a nominal 95 %)."""
 
 MAX_BAD_SHARE = 0.01
-"""Share of rows that may be degenerate, and share that may be broken (architecture 8)."""
+"""Largest share of rows that may be degenerate, and largest share that may be broken."""
 
 _SEVEREST_FIRST = (Outcome.INVALID, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 
@@ -40,12 +40,12 @@ def judge(limit: Limit, estimate: Estimate, under: Condition = EVERYWHERE) -> Ve
 
     * A pass with fewer than ``MIN_IDENTITIES`` is inconclusive, and so is a fail with fewer than
       ``MIN_IDENTITIES_TO_FAIL``.
-    * A limit or an estimate that is no number is invalid, and so is an estimate without rows; one
-      without an interval is inconclusive.
+    * A limit or an estimate that is not a number is invalid, and so is an estimate without rows;
+      an estimate without an interval is inconclusive.
 
     Args:
-        limit: What must hold.
-        estimate: Of the limit's own rows (``limit.rows``).
+        limit: The limit.
+        estimate: Estimate of the limit's own rows (``limit.rows``).
         under: The condition of those rows, for the reason.
     """
     line = limit.line()
@@ -70,7 +70,7 @@ def state_verdict(states: Mapping[RowState, int], n: int) -> Verdict | None:
     """Fail an explainer that gave too many maps without an order, or none at all.
 
     Args:
-        states: How many of the rows are in each state.
+        states: Number of rows in each state.
         n: Number of rows.
 
     Returns:
@@ -81,23 +81,23 @@ def state_verdict(states: Mapping[RowState, int], n: int) -> Verdict | None:
     reasons = []
     if constant > MAX_BAD_SHARE * n:
         reasons.append(
-            f"{constant} of {n} saliency maps are degenerate (constant), at most "
-            f"{MAX_BAD_SHARE:.0%} may be"
+            f"{constant} of {n} saliency maps are degenerate (constant); at most "
+            f"{MAX_BAD_SHARE:.0%} are allowed"
         )
     if sum(broken.values()) > MAX_BAD_SHARE * n:
         listed = ", ".join(f"{state.value} {rows}" for state, rows in broken.items())
         reasons.append(
-            f"{sum(broken.values())} of {n} rows have no usable saliency map ({listed}), at most "
-            f"{MAX_BAD_SHARE:.0%} may"
+            f"{sum(broken.values())} of {n} rows have no usable saliency map ({listed}); at "
+            f"most {MAX_BAD_SHARE:.0%} are allowed"
         )
     return Verdict(Outcome.FAIL, "; ".join(reasons)) if reasons else None
 
 
 def combine(verdicts: Iterable[tuple[Verdict, Severity]]) -> Verdict:
-    """Make a cell's verdict: the severest among its critical ones, with all reasons for that one.
+    """Return a cell's verdict: the severest of its critical verdicts, with all its reasons.
 
-    invalid > fail > inconclusive > pass. Without a critical verdict nothing was asked for, so
-    nothing can be passed: inconclusive, and the reason says so.
+    invalid > fail > inconclusive > pass. Without a critical verdict there is nothing to pass: the
+    cell is inconclusive, and the reason says so.
     """
     critical = [verdict for verdict, severity in verdicts if severity == "critical"]
     for outcome in _SEVEREST_FIRST:
@@ -108,7 +108,7 @@ def combine(verdicts: Iterable[tuple[Verdict, Severity]]) -> Verdict:
 
 
 def _unusable(estimate: Estimate) -> Verdict | None:
-    """Say why an estimate cannot decide anything, or None if it can."""
+    """Return why an estimate cannot decide anything; None if it can."""
     if estimate.n_pairs < 1:
         return Verdict(Outcome.INVALID, "no row has a value")
     if not math.isfinite(estimate.value):
@@ -122,7 +122,7 @@ def _unusable(estimate: Estimate) -> Verdict | None:
     if not -math.inf < estimate.low <= estimate.value <= estimate.high < math.inf:
         return Verdict(
             Outcome.INVALID,
-            f"[{estimate.low:g}, {estimate.high:g}] is no finite interval around "
+            f"[{estimate.low:g}, {estimate.high:g}] is not a finite interval around "
             f"{estimate.value:g}",
         )
     return None

@@ -186,7 +186,7 @@ DAMAGES = [
     ),
     (
         lambda r: r["cells"][0]["limits"][4].update(by={"absolute": 0.1}),
-        r"cells\.0\.limits\.4: .*expected 'by' with better_than alone, got it with at_most",
+        r"cells\.0\.limits\.4: .*expected 'by' only with better_than, got it with at_most",
     ),
     (
         lambda r: r["cells"][0]["estimates"][0].update(metric="other"),
@@ -226,7 +226,7 @@ def test_what_is_no_mapping_is_no_record(data, tmp_path):
 )  # fmt: skip
 def test_what_is_no_json_is_named(text, tmp_path):
     (tmp_path / "r.json").write_bytes(text)
-    with pytest.raises(StoreError, match=r"^r\.json: no JSON: ") as caught:
+    with pytest.raises(StoreError, match=r"^r\.json: not valid JSON: ") as caught:
         load_record(tmp_path / "r.json")
     assert str(caught.value).isprintable()
 
@@ -340,7 +340,7 @@ def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path, chang
     lines = [json.loads(a_row(str(i)).model_dump_json()) for i in range(3)]
     change(lines[1])
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(StoreError, match=rf"^rows\.jsonl:2: no row: {message}"):
+    with pytest.raises(StoreError, match=rf"^rows\.jsonl:2: not a valid row: {message}"):
         read_rows(path)
 
 
@@ -348,7 +348,7 @@ def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path, chang
 def test_a_line_that_is_no_row_is_an_error_even_if_it_is_the_last(tmp_path, line):
     path = tmp_path / "rows.jsonl"
     path.write_text(a_row().model_dump_json() + "\n" + line + "\n")
-    with pytest.raises(StoreError, match=r"^rows\.jsonl:2: no row: ") as caught:
+    with pytest.raises(StoreError, match=r"^rows\.jsonl:2: not a valid row: ") as caught:
         read_rows(path)
     assert len(str(caught.value)) < 300
 

@@ -74,7 +74,7 @@ def test_a_check_of_which_nothing_was_measured_is_no_pass(gatherer):
     assert gatherer.unmeasured() == ["two"]
     verdict = gatherer.records()[0].verdict
     assert verdict.outcome == "inconclusive"
-    assert verdict.reason.endswith("nothing was measured of two")
+    assert verdict.reason.endswith("nothing was measured for two")
     gatherer.results.pop()
     assert gatherer.unmeasured() == []
 

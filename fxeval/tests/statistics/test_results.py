@@ -315,8 +315,8 @@ def test_two_constant_maps_of_forty_fail_and_the_first_is_named():
     result = results_of(plan({"metric": "auc", "at_most": 0.3}), CellFacts(), rows)
     assert result.verdict.outcome is Outcome.FAIL
     assert result.verdict.reason == (
-        "2 of 40 saliency maps are degenerate (constant), at most 1% may be; first: every pixel "
-        "is 38"
+        "2 of 40 saliency maps are degenerate (constant); at most 1% are allowed; first: every "
+        "pixel is 38"
     )
     assert result.states == {"ok": 38, "degenerate_map": 2}
     assert [one.row for one in result.problems] == ["r038", "r039"]
@@ -331,7 +331,7 @@ def test_what_limits_cannot_say_for_lack_of_maps_is_a_consequence_of_it():
     ]  # fmt: skip
     result = results_of(plan({"metric": "auc", "at_most": 0.3}), CellFacts(), rows)
     assert result.verdict.outcome is Outcome.FAIL
-    assert result.verdict.reason.endswith("(explainer_raised 40), at most 1% may; first: "
+    assert result.verdict.reason.endswith("(explainer_raised 40); at most 1% are allowed; first: "
                                           "ValueError: no")  # fmt: skip
     assert len(result.problems) == SHOWN_PROBLEMS
     assert result.mean_map is None
@@ -508,7 +508,7 @@ def cell(outcome, check="a"):
         (["fail"], ["y"], "fail", "of 2 cells 1 failed, 1 not run"),
         (["pass", "unsupported"], [], "pass", "of 2 cells 1 passed, 1 unsupported"),
         (["unsupported"], [], "inconclusive",
-         "of 1 cells 1 unsupported; nothing was measured of a"),
+         "of 1 cells 1 unsupported; nothing was measured for a"),
         ([], ["x", "y"], "inconclusive", "of 2 cells 2 not run"),
         ([], [], "inconclusive", "of 0 cells none was run"),
     ],
@@ -522,7 +522,7 @@ def test_a_check_that_no_model_supports_is_never_a_pass():
     cells = [cell("pass", "a"), cell("unsupported", "a"), cell("unsupported", "b")]
     found = overall(cells, [])
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert found.reason.endswith("; nothing was measured of b")
+    assert found.reason.endswith("; nothing was measured for b")
     found = overall([*cells, cell("fail", "c")], ["z"])
     assert found.outcome is Outcome.FAIL
     assert isinstance(cells[0], CellResult)

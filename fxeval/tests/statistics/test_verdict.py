@@ -180,8 +180,8 @@ def test_more_than_one_percent_of_bad_maps_fail(states, outcome):
 def test_one_bad_map_of_few_fails_and_is_named():
     verdict = state_verdict({RowState.OK: 38, RowState.DEGENERATE_MAP: 1, RowState.NAN_MAP: 1}, 40)
     assert verdict.reason == (
-        "1 of 40 saliency maps are degenerate (constant), at most 1% may be; "
-        "1 of 40 rows have no usable saliency map (nan_map 1), at most 1% may"
+        "1 of 40 saliency maps are degenerate (constant); at most 1% are allowed; "
+        "1 of 40 rows have no usable saliency map (nan_map 1); at most 1% are allowed"
     )
 
 
