@@ -1,4 +1,4 @@
-"""The two faces of a record: one HTML page and a short table for the terminal.
+"""The two views of a record: an HTML page and a short table for the terminal.
 
 Both are pure functions of the record. They show the verdicts that the record holds and make none.
 """

@@ -1,7 +1,7 @@
 """Geometry of the charts: from a record's numbers to the coordinates that the SVG macros draw.
 
-All coordinates are in the chart's own pixels, origin at the top left. The charts are as wide as
-they are drawn at, so that their text keeps its size on a phone.
+All coordinates are in the chart's own pixels, origin at the top left. Charts are laid out at the
+width at which they are drawn, so that their text keeps its size on a phone.
 """
 
 import base64
@@ -25,7 +25,7 @@ _PANEL_LEFT, _PANEL_RIGHT, _PANEL_TOP, _PANEL_BOTTOM = 30, 168, 8, 112
 
 @dataclass(frozen=True)
 class Row:
-    """One interval to draw: its name, its estimate, and whether it is the one that is judged."""
+    """An interval to draw: its name, its estimate, and whether it is the judged one."""
 
     label: str
     estimate: Estimate
@@ -140,6 +140,7 @@ def nice_ticks(low: float, high: float) -> list[float]:
     >>> nice_ticks(0.21, 0.63)
     [0.3, 0.4, 0.5, 0.6]
     """
+    # Steps of 5, 2 and 1 times a power of ten, from coarse to fine.
     power = math.floor(math.log10(high - low))
     ticks: list[float] = []
     for exponent, factor in ((power, 5), (power, 2), (power, 1), (power - 1, 5), (power - 1, 2)):
@@ -157,10 +158,10 @@ def dot_chart(
     """Lay out intervals under one another on a common scale.
 
     Args:
-        title: Names the quantity; screen readers say it.
+        title: Name of the quantity; screen readers say it.
         rows: From top to bottom; a single unnamed row makes a bar without a column of names.
         rules: Limits and marks; the scale covers them.
-        directions: What it means to be at the left and at the right end of the scale.
+        directions: Meaning of the left and of the right end of the scale.
     """
     named = any(row.label for row in rows)
     left, right = (_LABELS if named else _MARGIN), _WIDTH - _VALUES
@@ -227,8 +228,10 @@ def heat_map(values: Sequence[Sequence[float | None]]) -> HeatMap:
     png = b"\x89PNG\r\n\x1a\n" + b"".join(
         _chunk(kind, data)
         for kind, data in (
+            # 8 bits per channel, colour type 4: grey with alpha.
             (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 4, 0, 0, 0)),
-            (b"IDAT", zlib.compress(scanlines, 0)),  # stored: the same bytes with every zlib
+            # Stored, not compressed: the same bytes with every version of zlib.
+            (b"IDAT", zlib.compress(scanlines, 0)),
             (b"IEND", b""),
         )
     )

@@ -1,4 +1,4 @@
-"""What explaining cost, and what the explainers say about their own maps."""
+"""The cost of explaining, and the diagnostics that explainers give for their maps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,23 +10,23 @@ Json = Mapping[str, Any]
 DIAGNOSTICS: Mapping[str, str] = {
     "negative_activation_share": "activations below 0 at the layer, which class activation maps "
     "are not made for",
-    "supported_share": "pixels that enough masks tell something about",
-    "correlation_over_noise": "largest correlation of a pixel, in units of what chance gives",
+    "supported_share": "pixels that enough masks covered",
+    "correlation_over_noise": "largest correlation of a pixel, divided by what chance gives",
     "completeness_gap": "part of the similarity's change that the attributions miss",
     "supporting_share": "dimensions of the embedding that speak for a match",
-    "unplaced_share": "part of the similarity that belongs to no place",
+    "unplaced_share": "part of the similarity that cannot be assigned to a place",
     "identities": "identities whose maps were compared",
     "subtrees": "neurons whose excitation was summed",
     "excitation_passes": "passes of excitation through the network, beside those counted",
     "mass_lost": "part of the excitation that did not arrive at the image",
-    "rounds_used": "greedy rounds until nothing helped any more",
+    "rounds_used": "greedy rounds until no change helped any more",
 }
 
 
 def cost_rows(cells: Sequence[Json]) -> list[list[str]]:
-    """Return a table: explainer, model, maps, forwards and backwards and seconds per map.
+    """Return a table: explainer, model, pairs, side, maps; forwards, backwards and time per map.
 
-    Every set of maps of the trained network is listed once, as it was when it was made.
+    Every set of maps of the trained network is listed once, with its cost when it was made.
     """
     rows: dict[tuple[str, ...], list[str]] = {}
     for cell in cells:
@@ -38,7 +38,7 @@ def cost_rows(cells: Sequence[Json]) -> list[list[str]]:
 
 
 def explaining_rows(cell: Json) -> list[list[str]]:
-    """Return a table of one cell: network, side, maps, costs per map, whether made here."""
+    """Return a table of one cell: network, side, maps, costs per map, which cell made them."""
     return [
         [
             made["network"],

@@ -1,4 +1,4 @@
-"""What becomes of a record that is not as fxeval writes it."""
+"""Turns errors on damaged records into one kind of error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +8,10 @@ from fxeval.errors import StoreError
 
 @contextmanager
 def refused() -> Iterator[None]:
-    """Turn whatever a damaged record leads to into one error; also a decorator.
+    """Turn every exception of the block into a StoreError; also a decorator.
 
     Raises:
-        StoreError: With what was found wrong.
+        StoreError: With the reason.
     """
     try:
         yield

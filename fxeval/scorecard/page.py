@@ -15,7 +15,7 @@ from fxeval.errors import StoreError
 from fxeval.scorecard import costs, verifying, view, wording
 from fxeval.scorecard.damage import refused
 
-SIZE_AIM = 2_000_000  # bytes; a page above it is thinned, and says what was left out
+SIZE_AIM = 2_000_000  # bytes; a larger page leaves parts out and says which
 _BANNER_LENGTH = 170  # characters of the banners that fit the head of a printed page
 
 
@@ -33,7 +33,7 @@ _DETAILS = (
     Detail(True, view.OUTCOMES, ""),
     Detail(False, view.OUTCOMES, "the tables of the curves"),
     Detail(False, _MISSED, "the tables of the curves and the charts of cells that passed"),
-    Detail(False, (), "the charts of all cells but for their missed limits"),
+    Detail(False, (), "the charts of all cells, except those of missed limits"),
 )
 
 _ENVIRONMENT = Environment(
@@ -69,8 +69,8 @@ def render(record: Mapping[str, Any]) -> str:
         The page. It holds the record as JSON in the element ``fxeval-record``.
 
     Raises:
-        StoreError: If it is not a record, is damaged, or holds NaN or anything that JSON
-            cannot.
+        StoreError: If it is not a record, is damaged, or holds NaN or another value that JSON
+            cannot hold.
     """
     today = view.checked(record)
     embedded = _embedded(today)
@@ -82,7 +82,7 @@ def render(record: Mapping[str, Any]) -> str:
         "record": shown,
         "embedded": Markup(embedded),  # every < > & in it is a JSON escape
         "digest_full": digest,
-        "style": Markup(style),  # our file, plus hex escapes made below
+        "style": Markup(style),  # our file; texts of the record are hex escapes in it
         "style_hash": base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         "cells": cells,
         "not_passed": view.not_passed(cells),
@@ -108,7 +108,7 @@ def render(record: Mapping[str, Any]) -> str:
 
 
 def _embedded(record: Mapping[str, Any]) -> str:
-    """Write the record so that nothing in it can end the script element it stands in."""
+    """Write the record so that nothing in it can end the script element around it."""
     try:
         text = json.dumps(record, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -133,7 +133,7 @@ def _style(record: Mapping[str, Any], digest: str) -> str:
 
 
 def css_string(text: str) -> str:
-    r"""Write any text as a CSS string: whatever is not plain becomes an escape.
+    r"""Write any text as a CSS string: characters that are not plain become escapes.
 
     >>> css_string("a'</style>")
     "'a\\27 \\3c \\2f style\\3e '"
@@ -149,7 +149,7 @@ def css_string(text: str) -> str:
 
 
 def _metrics(cells: tuple[view.CellView, ...]) -> list[view.Json]:
-    """Return what each metric on the page means, in the order of first use."""
+    """Return the metrics on the page with their meanings, in the order of first use."""
     found: dict[str, view.Json] = {}
     for one in cells:
         declared = view.metrics_of(one.cell)

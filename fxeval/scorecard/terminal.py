@@ -24,11 +24,11 @@ _GAP = "  "
 def terminal_summary(
     record: Mapping[str, Any], width: int = 100, *, colour: bool = False
 ) -> list[str]:
-    """Show a record as lines of text: verdict, banners, a row per cell, the models, and why not.
+    """Show a record as lines of text: verdict, banners, cells, models, and what was not passed.
 
     Args:
         record: A record of any format version.
-        width: Of the terminal, in characters; names are shortened to fit, values are not.
+        width: Width of the terminal in characters; names are shortened to fit, values are not.
         colour: Colour the verdict words with ANSI escapes.
 
     Raises:
@@ -52,7 +52,7 @@ def terminal_summary(
 
 
 def _about(cells: list[Mapping[str, Any]]) -> str:
-    """Name what all cells share, which then needs no column."""
+    """Name the check, explainer, model or pairs that all cells share; those need no column."""
     shared = [f"{key} {cells[0][key]}" for key in _NAMES if len({c[key] for c in cells}) == 1]
     return " · ".join([*shared, f"{max(cell['n_pairs'] for cell in cells)} pairs a cell"])
 

@@ -1,4 +1,4 @@
-"""How well the models verify, as a record says it: rows of a table and lines of text."""
+"""How well the models verify: rows of a table and lines of text, from a record."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,8 +45,8 @@ class Judged:
 
     Attributes:
         outcome: ``pass``, ``invalid`` or ``inconclusive``, for shape and colour.
-        word: What came of it.
-        text: What was claimed or demanded.
+        word: The outcome in words.
+        text: The claim or demand.
         reason: The figures, or why there are none.
     """
 
@@ -61,13 +61,13 @@ class VerificationView:
     """One model on one pair list.
 
     Attributes:
-        entry: As recorded.
-        figures: One for each of the table's columns; () if nothing was measured.
+        entry: The entry of the record.
+        figures: One figure for each column of the table; () if nothing was measured.
         threshold: The operating threshold that the cells use.
         rule: How it was set.
         judged: Claims and demands.
         thresholds: Rows: threshold, similarity, FMR, FNMR.
-        facts: Names and values of what else there is to know.
+        facts: Names and values of further facts.
     """
 
     entry: Json
@@ -80,7 +80,7 @@ class VerificationView:
 
 
 def columns(record: Json) -> tuple[str, ...]:
-    """Return the figures that get a column: all, but the least FMR only if a list allows it."""
+    """Return the figures that get a column; the smallest FMR only if a list is long enough."""
     measured = {
         figure["metric"]
         for entry in record.get("verification", ())
@@ -91,7 +91,7 @@ def columns(record: Json) -> tuple[str, ...]:
 
 
 def views(record: Json) -> tuple[VerificationView, ...]:
-    """Return one view per model and pair list; none for a record made before there were any."""
+    """Return one view per model and pair list; none for a record without verification."""
     shown = columns(record)
     return tuple(_view(entry, shown) for entry in record.get("verification", ()))
 
@@ -110,7 +110,7 @@ def golden_text(golden: Json | None) -> str:
     if golden is None or golden["state"] == "none":
         return "none named"
     if golden["state"] == "not_checked":
-        return "not checked: the file is not there"
+        return "not checked: the file is missing"
     difference = f"largest difference {golden['largest']:.2g}, at most {golden['at_most']:g}"
     return f"agrees on {counted(golden['n_images'], 'image')} ({difference})"
 
@@ -165,7 +165,10 @@ def _facts(entry: Json, found: Mapping[str, Json]) -> list[tuple[str, str]]:
         ("protocol", entry["protocol"]),
         ("pairs", f"{pairs}, of {counted(entry['n_identities'], 'identity', 'identities')}"),
         ("accuracy over the folds", f"SD {number(accuracy['std'], _PLACES)}"),
-        ("forward passes", f"{entry['forwards']:,}, in {entry['seconds']:.1f} s; of no cell's own"),
+        (
+            "forward passes",
+            f"{entry['forwards']:,}, in {entry['seconds']:.1f} s; not counted in any cell",
+        ),
     ]
     set_by = entry["operating_threshold"]["set_by"]
     if set_by:

@@ -1,4 +1,4 @@
-"""What the page and the terminal show of a record: chosen and ordered, never judged anew."""
+"""Chooses and orders the parts of a record that the page and the terminal show; judges nothing."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,15 +44,15 @@ class Missed:
 
 @dataclass(frozen=True)
 class MetricView:
-    """One metric under one condition: the explainer beside its controls, and against each of them.
+    """One metric under one condition: the explainer beside its controls and compared with each.
 
     Attributes:
-        metric: As it was declared.
+        metric: The metric as declared.
         under: The condition in words; empty if there is none.
         values: Estimates of explainer and controls.
-        chart: The same, drawn.
+        chart: Chart of the estimates.
         differences: Improvements of the explainer over each control.
-        difference_chart: The same, drawn; None if there are none.
+        difference_chart: Chart of the improvements; None if there are none.
     """
 
     metric: Json
@@ -92,7 +92,7 @@ class Matrix:
     """Checks by explainers or the reverse, for one model and one pair list.
 
     Attributes:
-        corner: What the rows are: ``Check`` or ``Explainer``; the columns are the others.
+        corner: Kind of the rows: ``Check`` or ``Explainer``; the columns are of the other kind.
         rows: Name and cells of each row; None = no such cell.
     """
 
@@ -104,10 +104,10 @@ class Matrix:
 
 
 def checked(record: object) -> Json:
-    """Return a record of any version as the plain data of today's.
+    """Return a record of any version as plain data of the current version.
 
     Raises:
-        StoreError: Naming what is wrong with it.
+        StoreError: If it is not a record or is damaged.
     """
     return dumped(read_record(record))
 
@@ -120,7 +120,7 @@ def deciding(cell: Json) -> Json | None:
 
 
 def deciding_text(cell: Json) -> str:
-    """Say what decided a cell, the value first."""
+    """Return the value and the limit that decided a cell."""
     limit = deciding(cell)
     if limit is None:
         return "no limit: see below"
@@ -135,7 +135,7 @@ def limit_text(limit: Json) -> str:
 def limit_line(limit: Json) -> float:
     """Return the number that a limit's interval must clear.
 
-    A margin relative to the control is already taken off the recorded improvement, row by row.
+    A margin relative to the control is already subtracted from the recorded improvement.
     """
     return float("nan") if limit["line"] is None else float(limit["line"])
 
@@ -146,14 +146,14 @@ def cell_views(record: Json) -> tuple[CellView, ...]:
 
 
 def not_passed(views: Sequence[CellView]) -> list[CellView]:
-    """Return the cells that decided the run: all measured ones that did not pass, worst first."""
+    """Return the cells that decided the run: all that were measured and not passed, worst first."""
     neutral = ("pass", "unsupported")
     found = [view for view in views if view.cell["verdict"]["outcome"] not in neutral]
     return sorted(found, key=lambda view: OUTCOMES.index(view.cell["verdict"]["outcome"]))
 
 
 def matrices(views: Sequence[CellView]) -> tuple[Matrix, ...]:
-    """Arrange the cells, one table per model and pair list; many explainers become its rows."""
+    """Arrange the cells, one table per model and pair list; if explainers are many, in rows."""
     groups = dict.fromkeys((view.cell["model"], view.cell["pairs"]) for view in views)
     found = []
     for model, pairs in groups:
@@ -186,7 +186,7 @@ def counts(record: Json) -> list[tuple[str, int]]:
 
 
 def warnings(record: Json) -> list[str]:
-    """Return what a reader must know before reading a verdict: the banners, and an odd run."""
+    """Return the warnings that a reader must see before a verdict: banners, an incomplete run."""
     found = list(record["banners"])
     if not record["run"].get("complete", True):
         missing = counted(len(record["run"].get("missing", ())), "cell")
@@ -197,9 +197,9 @@ def warnings(record: Json) -> list[str]:
 
 
 def names(record: Json, role: str) -> tuple[str, ...]:
-    """Return the ids of the models, explainers or pairs that the cells are about.
+    """Return the ids of the models, explainers or pairs of the cells.
 
-    A subject that could not be loaded is in no card, but it was to be tested all the same.
+    That includes subjects that could not be loaded and therefore have no card.
     """
     key = role if role == "pairs" else role[:-1]
     tested = [cell[key] for cell in record["cells"]]
@@ -207,7 +207,7 @@ def names(record: Json, role: str) -> tuple[str, ...]:
 
 
 def exclusions(pairs: Json) -> dict[str, int]:
-    """Return how many pairs were left out for which reason; no pair is named on the page."""
+    """Return the number of excluded pairs by reason; the page names no pair."""
     return dict(pairs["excluded"])
 
 
@@ -217,7 +217,7 @@ def metrics_of(cell: Json) -> dict[str, Json]:
 
 
 def _meant(limit: Json) -> Limit:
-    """Return the limit that a judged one is."""
+    """Return the limit of a judged entry."""
     return limit_of(LimitEntry(**{key: limit[key] for key in LimitEntry.model_fields}))
 
 
@@ -230,7 +230,7 @@ def _missed(cell: Json) -> Iterator[Missed]:
 
 
 def _sentence(cell: Json, limit: Json) -> str:
-    """Say in plain words what a limit asks and what was measured."""
+    """Say in plain words what a limit demands and what was measured."""
     title = metrics_of(cell)[limit["metric"]]["title"] + condition(limit["under"], " with ")
     measured = interval(limit["estimate"], limit_line(limit))
     return _meant(limit).sentence(title, measured, map_name)
@@ -254,7 +254,7 @@ def _limit_chart(cell: Json, limit: Json) -> DotChart | None:
 
 
 def _bounds(limits: Sequence[Json]) -> list[Rule]:
-    """Return the lines in the metric's own unit; margins over a control are none."""
+    """Return the lines of limits in the metric's own unit; a margin over a control is not one."""
     found = []
     for limit in limits:
         asked = _meant(limit)
@@ -353,7 +353,7 @@ def _point(curve: Json, at: int) -> str:
 
 
 def measured_on(cell: Json) -> str:
-    """Say on how much a cell stands."""
+    """Say how many pairs and identities a cell is based on."""
     if not cell.get("n_pairs"):
         return "no pair measured"
     pairs = counted(cell["n_pairs"], "pair")

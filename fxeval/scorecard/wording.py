@@ -1,4 +1,4 @@
-"""Words and figures: how numbers are written and what the terms of a scorecard mean."""
+"""Words and figures: how numbers are written, and the meanings of terms on a scorecard."""
 
 import math
 import unicodedata
@@ -11,26 +11,27 @@ VERDICTS: Mapping[str, str] = {
     "explainer's maps were constant, not finite or missing.",
     "inconclusive": "an interval straddles its limit, or too few identities were measured: a pass "
     "needs 30, a fail 10. It is not a pass; the suite says whether it stops the test.",
-    "invalid": "nothing could be measured that counts: a subject could not be loaded, the model "
-    "verifies worse than its card or the suite says, a control is missing, or the metric cannot "
+    "invalid": "there is no valid measurement: a subject could not be loaded, the model verifies "
+    "worse than its card claims or the suite demands, a control is missing, or the metric cannot "
     "tell a true map from a random one here.",
-    "unsupported": "the explainer cannot explain this kind of model, and the suite says that this "
-    "is to be passed over (on_unsupported: skip). Nothing was measured.",
+    "unsupported": "the explainer cannot explain this kind of model, and the suite says to skip "
+    "such models (on_unsupported: skip). Nothing was measured.",
 }
 
 CONTROLS: Mapping[str, str] = {
     "random_pixels": "every pixel gets an independent random value",
     "random_blobs": "smoothed noise: random regions as coherent as those of real maps",
     "centre": "a Gaussian in the middle of the crop, the same for every pair",
-    "edge": "strength of the edges of the probe; no model is asked",
+    "edge": "strength of the edges of the probe, computed without a model",
     "mean_map": "mean of the explainer's own maps over the other identities",
-    "inverse": "the explainer's map upside down: must do worse than the map itself",
+    "inverse": "the explainer's map with the order of its pixels reversed: must do worse than the "
+    "map itself",
 }
 
 KINDS: Mapping[str, str] = {
     "faithfulness.deletion_insertion": "Pixels are removed in the order of the saliency map, most "
     "salient first (deletion), or restored in that order on a filled image (insertion), while the "
-    "similarity to the unchanged other image is read.",
+    "similarity to the other image, which stays unchanged, is measured.",
     "sanity.model_randomisation": "The network is re-drawn with random weights, the pair is "
     "explained again, and the two saliency maps are compared.",
 }
@@ -44,7 +45,7 @@ FILLS: Mapping[str, str] = {
 NOT_CLAIMED: tuple[str, ...] = (
     "Safety: no verdict here says that a model or an explainer is safe to deploy.",
     "Fairness: groups of people are not compared.",
-    "Meaning to people: whether a person understands or trusts a map was not asked.",
+    "Meaning to people: whether a person understands or trusts a map was not tested.",
     "Other conditions: a verdict holds for these weights, this explainer and its parameters, these "
     "pairs, this crop and these fills, and for the mean over identities, not for one pair.",
     "Real faces, if the pairs are rendered: rendered faces test explainers and metrics only.",
@@ -69,7 +70,7 @@ _STATES: Mapping[str, tuple[str, str]] = {
     ),
 }
 
-# Characters that would let a name move the cursor, break the line or turn the text around it.
+# Characters with which a name could move the cursor, break the line or reverse the text around it.
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _HIDDEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
@@ -93,7 +94,7 @@ def visible(value: Any) -> Any:  # noqa: ANN401  (JSON is what it is)
 
 
 def number(value: float | None, places: int = 3) -> str:
-    """Write a measured value; a record's null is a missing number, never a zero.
+    """Write a measured value; null in a record is a missing number, never zero.
 
     >>> number(0.41249), number(-0.02), number(4e-05), number(None)
     ('0.412', '−0.020', '4.0e−05', 'none')
@@ -105,7 +106,7 @@ def number(value: float | None, places: int = 3) -> str:
 
 
 def places_for(values: Iterable[float | None], line: float | None) -> int:
-    """Return how many decimals keep every value apart from the limit it is judged by.
+    """Return the number of decimals at which no value looks equal to the limit it is judged by.
 
     >>> places_for([0.4004, 0.41], 0.4)
     4
@@ -183,7 +184,7 @@ def states_text(states: Mapping[str, int]) -> str:
 
 
 def condition(under: Mapping[str, Any], joint: str = ", ") -> str:
-    """Write a condition behind a title; nothing if there is none.
+    """Write a condition to follow a title; "" if there is none.
 
     >>> condition({"fill": "blur", "fraction": 0.01})
     ', fill blur, fraction 0.01'
@@ -193,10 +194,10 @@ def condition(under: Mapping[str, Any], joint: str = ", ") -> str:
 
 
 def map_name(name: str) -> str:
-    """Name a map as readers do: ``control.random_blobs`` is 'random blobs'."""
+    """Write the name of a map for readers: ``control.random_blobs`` is 'random blobs'."""
     return name.removeprefix("control.").replace("_", " ")
 
 
 def clipped(text: str, length: int) -> str:
-    """Shorten a name to a length; the full one stands elsewhere on the page."""
+    """Shorten a name to a length; the full name appears elsewhere on the page."""
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -52,7 +52,7 @@ def test_maps_from_a_file_are_not_judged_by_a_network_they_cannot_follow(world):
     world(explainers="saved")
     sanity, faithful = the_record(world)["cells"]
     assert sanity["verdict"]["outcome"] == "invalid"
-    assert "follow no re-drawn one" in sanity["verdict"]["reason"]
+    assert "do not change with a re-drawn one" in sanity["verdict"]["reason"]
     assert faithful["states"] == {"ok": 32}
     assert len(the_record(world)["subjects"]["explainers"]["saved"]["digest"]) == 64
 
@@ -99,5 +99,5 @@ def test_diagnostics_and_costs_reach_rows_record_and_page(world):
     (page,) = world.path.glob("reports/*/small.html")
     text = page.read_text()
     assert "Nobody, nowhere, p. 1" in text
-    assert "What explaining took" in text
+    assert "Cost of explaining" in text
     assert "negative activation share" in text

@@ -137,4 +137,4 @@ def test_a_record_made_before_there_were_baselines_is_shown_without():
 
 def test_the_examples_of_the_docstrings_hold():
     assert doctest.testmod(verifying).failed == 0
-    assert verifying.golden_text({"state": "not_checked"}) == "not checked: the file is not there"
+    assert verifying.golden_text({"state": "not_checked"}) == "not checked: the file is missing"
