@@ -1,4 +1,4 @@
-"""``fxeval check-model``: does a model keep its card's word?"""
+"""``fxeval check-model``: checks whether the claims of a model's card hold."""
 
 import os
 from pathlib import Path
@@ -18,11 +18,19 @@ _DLIB = "dlib_resnet"
 
 @click.command("check-model")
 @click.argument("model")
-@click.option("--pairs", required=True, help="rendered, lfw, a .csv of pairs, or a list as LFW's.")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of faces ($FXEVAL_DATA).")
-@click.option("--weights", type=click.Path(path_type=Path), help="Of weights ($FXEVAL_WEIGHTS).")
+@click.option(
+    "--pairs", required=True, help="rendered, lfw, a .csv of pairs, or a list in LFW's format."
+)
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of faces (default: $FXEVAL_DATA)."
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Folder of weights (default: $FXEVAL_WEIGHTS).",
+)
 @click.option("--flip-fusion", is_flag=True, help="Fuse with the mirror image's embedding.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check_model(
     model: str,
     pairs: str,
@@ -33,8 +41,8 @@ def check_model(
 ) -> None:
     """Load a model, by its card or a shipped id, and measure how well it verifies.
 
-    Exit status: 0, every claim of the card about these pairs holds; 1, a claim or a check of the
-    file fails; 2, that cannot be said.
+    Exit status: 0 if every claim of the card about these pairs holds; 1 if a claim or a check of
+    the file fails; 2 if that cannot be decided.
     """
     data = data or _folder("FXEVAL_DATA")
     weights = weights or _folder("FXEVAL_WEIGHTS") or (data / "weights" if data else None)
@@ -85,8 +93,8 @@ def _check(
     folder = _weights_of(card, model[1])
     if not (folder / card.weights).is_file():
         raise DataContractError(
-            f"model '{card.name}': {folder / card.weights} is not there. Name its folder with "
-            f"--weights DIR or FXEVAL_WEIGHTS (from {card.source or 'its vendor'})."
+            f"model '{card.name}': {folder / card.weights} does not exist. Name its folder with "
+            f"--weights DIR or FXEVAL_WEIGHTS (source: {card.source or 'its vendor'})."
         )
     read_weights(inside(folder, card.weights, f"model '{card.name}'"), card.sha256)
     passed("digest", f"SHA-256 {card.sha256}")
@@ -110,8 +118,8 @@ def _check(
     status, reason = _judged(entry)
     if status == _HOLDS and loaded.golden.state == "not_checked" and card.golden is not None:
         return _CANNOT_SAY, (
-            f"{reason}, but the golden embeddings are not checked: {folder / card.golden.file} is "
-            "not there. Put it there, or remove 'golden' from the card."
+            f"{reason}, but the golden embeddings are not checked: {folder / card.golden.file} "
+            "does not exist. Put it there, or remove 'golden' from the card."
         )
     return status, reason
 
@@ -139,7 +147,7 @@ def _source(pairs: str, data: Path | None) -> "PairSource":
     """Return the pair list of a shipped id or a file.
 
     Raises:
-        DataContractError: If there is none, or its folder is not named.
+        DataContractError: If it does not exist, or its folder is not named.
     """
     from importlib.resources import files
 
@@ -159,7 +167,7 @@ def _source(pairs: str, data: Path | None) -> "PairSource":
     file = Path(pairs)
     if not file.is_file():
         raise DataContractError(
-            f"pairs '{pairs}': no such file, and neither 'rendered' nor 'lfw'. Correct --pairs."
+            f"pairs '{pairs}': expected 'rendered', 'lfw' or an existing file. Correct --pairs."
         )
     root, file = data or file.parent, file.absolute()
     names = (Path("faces_manifest.json"), Path("manifest.json"))
@@ -173,7 +181,7 @@ def _card_file(model: str) -> Path:
     """Return the card of a shipped id, or the file that is named.
 
     Raises:
-        DataContractError: If there is neither.
+        DataContractError: If it is neither.
     """
     from fxeval.strict.text import hint
     from fxeval.suite.preflight import SHIPPED_CARDS
@@ -181,14 +189,14 @@ def _card_file(model: str) -> Path:
     file = SHIPPED_CARDS.get(model.replace("-", "_"), Path(model))
     if not file.is_file():
         raise DataContractError(
-            f"model '{model}': neither the file of a card nor a shipped model. "
+            f"model '{model}': expected the file of a card or a shipped model. "
             f"{hint(model, SHIPPED_CARDS)}"
         )
     return file
 
 
 def _weights_of(card: "ModelCard", weights: Path | None) -> Path:
-    """Return the folder of a card's weights: beside the card, or the one that was named."""
+    """Return the folder of a card's weights: the card's own, or the one that was named."""
     beside = card.file.parent
     if weights is None or (beside / card.weights).is_file():
         weights = beside
@@ -205,7 +213,7 @@ def _folder(variable: str) -> Path | None:
 
 
 def _told(aloud: bool) -> Any:  # noqa: ANN401  (a callback)
-    """Return what shows progress, every eighth of the way; silent where nobody looks on."""
+    """Return a callback that shows progress at every eighth of the way, or shows nothing."""
     shown = [0]
 
     def told(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""``fxeval convert``: a checkpoint as safetensors, and the card to go with it."""
+"""``fxeval convert``: writes a checkpoint as safetensors, and prints a card for it."""
 
 import json
 import re
@@ -29,7 +29,7 @@ similarity: cosine"""
 
 
 def _yaml(text: str) -> str:
-    """Write text so that YAML reads the same text."""
+    """Quote text where YAML would read it as something else."""
     return text if re.fullmatch(r"[A-Za-z][\w.-]*", text) else json.dumps(text, ensure_ascii=False)
 
 
@@ -37,16 +37,16 @@ def _yaml(text: str) -> str:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--key", help="Entry of the checkpoint with the state dict, e.g. state_dict.")
-@click.option("--prefix", default="", help="Take only keys that start with it, e.g. model.")
+@click.option("--prefix", default="", help="Take only keys that start with this, e.g. model.")
 @click.option("--force", is_flag=True, help="Replace the target.")
 def convert(source: Path, target: Path, key: str | None, prefix: str, force: bool) -> None:
     """Write a checkpoint (.pt, .pth, .ckpt) as .safetensors.
 
-    The checkpoint is read in a process of its own, whose memory and time are bounded, and by
-    PyTorch's restricted unpickler: a file that wants to run code is refused.
+    The checkpoint is read in a separate process with bounded memory and time, by PyTorch's
+    restricted unpickler: a file that tries to run code is refused.
     """
     if target.suffix != ".safetensors":
-        raise click.ClickException(f"{target}: a name that ends in .safetensors expected.")
+        raise click.ClickException(f"{target}: expected a name that ends in .safetensors.")
     if target.exists() and not force:
         raise click.ClickException(f"{target} exists already. Replace it with --force.")
     if not target.parent.is_dir():

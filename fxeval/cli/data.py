@@ -1,4 +1,4 @@
-"""``fxeval data``: folders of faces made ready."""
+"""``fxeval data``: prepares folders of faces."""
 
 import sys
 import time
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from fxeval.datasets.preparing.preparation import Preparation, Settings
 
 SECONDS_BETWEEN_LINES = 30.0
-"""How often a run says where it is if nobody watches a terminal."""
+"""Time between two lines of progress where there is no terminal."""
 
 _SHOWN = 3
 
 
 @click.group("data")
 def data() -> None:
-    """Make folders of faces ready."""
+    """Prepare folders of faces."""
 
 
 @data.command("prepare")
@@ -32,14 +32,14 @@ def data() -> None:
     "--detector",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="YuNet of the OpenCV Zoo, as ONNX.",
+    help="YuNet from the OpenCV Zoo, as ONNX.",
 )
-@click.option("--detector-sha256", metavar="HEX", help="Its digest, if it is no known YuNet.")
+@click.option("--detector-sha256", metavar="HEX", help="Its digest, if it is not a known YuNet.")
 @click.option(
     "--landmarks",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="In place of a detector: CSV with file,x1,y1,...,x5,y5, or a manifest.",
+    help="Instead of a detector: CSV with file,x1,y1,...,x5,y5, or a manifest.",
 )
 @click.option(
     "--crop",
@@ -56,24 +56,26 @@ def data() -> None:
     default="central",
     show_default=True,
     type=click.Choice(["central", "largest"]),
-    help="Which of several faces.",
+    help="Which face to take if there are several.",
 )
-@click.option("--confidence", default=0.6, show_default=True, help="Least of a face, in (0, 1).")
+@click.option(
+    "--confidence", default=0.6, show_default=True, help="Least confidence of a face, in (0, 1)."
+)
 @click.option(
     "--identity",
     default="folder",
     show_default=True,
     type=click.Choice(["folder", "none"]),
-    help="What names an identity.",
+    help="Where identities are named.",
 )
-@click.option("--licence", metavar="TEXT", help="Of the images.")
-@click.option("--source", "origin", metavar="TEXT", help="Where the images are from.")
+@click.option("--licence", metavar="TEXT", help="Licence of the images.")
+@click.option("--source", "origin", metavar="TEXT", help="Where the images come from.")
 @click.option("--may-show", is_flag=True, help="Reports may show the images.")
 def prepare(source: Path, target: Path, **options: Any) -> None:  # noqa: ANN401
     """Align the faces of SOURCE, and write them and a manifest to TARGET.
 
-    SOURCE holds JPEG and PNG files, each in a folder of its identity. An orientation tag is not
-    applied. A run that was stopped goes on when it is started again with the same settings.
+    SOURCE holds JPEG and PNG files, each in a folder of its identity. Orientation tags are not
+    applied. A run that was stopped resumes when it is started again with the same settings.
 
     The exit code is 1 if no image could be used.
     """
@@ -100,8 +102,8 @@ def _landmarks(options: dict[str, Any]) -> "LandmarkSource":
 
     if (options["detector"] is None) == (options["landmarks"] is None):
         raise DataContractError(
-            "one of --detector and --landmarks expected. With --detector "
-            "face_detection_yunet_2026may.onnx (OpenCV Zoo) the faces are found."
+            "expected either --detector or --landmarks. To find the faces, pass --detector "
+            "face_detection_yunet_2026may.onnx (from the OpenCV Zoo)."
         )
     if options["landmarks"] is not None:
         return LandmarkFile(options["landmarks"])
@@ -115,7 +117,7 @@ def _settings(options: dict[str, Any]) -> "Settings":
 
     if options["crop"] not in CROPS:
         raise DataContractError(
-            f"--crop of {', '.join(CROPS)} expected, got {options['crop']!a}. Take one of them."
+            f"--crop: expected one of {', '.join(CROPS)}, got {options['crop']!a}."
         )
     return Settings(
         None if options["landmarks_only"] else CROPS[options["crop"]],
@@ -127,7 +129,7 @@ def _settings(options: dict[str, Any]) -> "Settings":
 
 
 class _Line:
-    """Says on standard error how far a run is: one live line on a terminal, else now and then."""
+    """Shows progress on standard error: a live line on a terminal, else a line now and then."""
 
     def __init__(self) -> None:
         self._is_live = sys.stderr.isatty()
@@ -152,7 +154,7 @@ class _Line:
 
 
 def _report(done: "Preparation") -> None:
-    """Say what was written, and in a table why images can't be used."""
+    """Print what was written, and a table of the reasons why images can't be used."""
     from fxeval.strict.text import printable
 
     kept = f" ({done.n_kept} images were done already)" if done.n_kept else ""

@@ -1,4 +1,4 @@
-"""``fxeval list``: what a suite can ask for."""
+"""``fxeval list``: shows what a suite can use."""
 
 import json
 import textwrap
@@ -23,10 +23,10 @@ class Parameter:
     """A parameter that a suite may set.
 
     Attributes:
-        name: Its key.
-        type: In the words of YAML.
+        name: Key of the parameter.
+        type: Its type in the words of YAML.
         default: Its value if a suite does not set it.
-        is_required: It has no default; the fixture of the id sets one.
+        is_required: Whether it has no default; the fixture of the id then sets it.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Card:
-    """What there is to know of a shipped explainer or pair list before it is used.
+    """The description of a shipped explainer or pair list.
 
     Attributes:
-        id: In suites.
+        id: Id in suites.
         summary: One sentence.
-        needs: What an explainer asks of the model, and what else it must be given; without
-            parameters set.
-        params: In the order in which they are declared.
+        needs: What an explainer with default parameters needs of the model, and which further
+            arguments.
+        params: The parameters in the order of their declaration.
         source: The paper, or None.
     """
 
@@ -57,11 +57,11 @@ class Card:
 
 @click.group("list")
 def list_() -> None:
-    """Show what a suite can ask for."""
+    """Show what a suite can use."""
 
 
 @list_.command("explainers")
-@click.option("--json", "as_json", is_flag=True, help="For machines: a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def explainers(as_json: bool) -> None:
     """Show the shipped explainers: what they need, their parameters and sources."""
     cards = [card_of(id) for id in sorted(SHIPPED)]
@@ -72,7 +72,7 @@ def explainers(as_json: bool) -> None:
 
 
 @list_.command("models")
-@click.option("--json", "as_json", is_flag=True, help="For machines: a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def models(as_json: bool) -> None:
     """Show the shipped models, and the architectures that a card of your own may name."""
     from fxeval.models import ARCHITECTURES
@@ -92,7 +92,7 @@ def models(as_json: bool) -> None:
 
 
 @list_.command("pairs")
-@click.option("--json", "as_json", is_flag=True, help="For machines: a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def pairs(as_json: bool) -> None:
     """Show the shipped pair lists and their parameters."""
     from fxeval import datasets
@@ -154,7 +154,7 @@ def card_of(id: str, kind: type | None = None) -> Card:
     """
     explainer = kind or shipped(id)
     types = get_type_hints(explainer)
-    # Of an instance: what some need depends on their parameters.
+    # Asked of an instance, as the needs of some explainers depend on their parameters.
     traits = ExplainerTraits() if kind else traits_of(explainer())
     return Card(
         id=id,

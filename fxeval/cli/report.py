@@ -1,4 +1,4 @@
-"""``fxeval report``: the scorecard again, from the rows of a run."""
+"""``fxeval report``: makes the scorecard again from the rows of a run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +19,11 @@ _SAME, _DIFFERS, _CANNOT_SAY = 0, 1, 2
 def report(run: Path, out: Path | None) -> None:
     """Judge the rows of RUN, a folder that a run wrote, and write its records and scorecards again.
 
-    Needs neither the model nor the data nor torch: everything after the rows is a pure function of
-    them and of what the suite asked.
+    This needs neither the model nor the data nor torch: everything after the rows is a pure
+    function of the rows and the suite.
 
-    Exit status: 0, the verdicts are the recorded ones; 1, one differs; 2, that cannot be said.
+    Exit status: 0 if the verdicts equal the recorded ones; 1 if one differs; 2 if that cannot be
+    decided.
     """
     from fxeval.records.reading import load_record, read_rows
     from fxeval.records.schema import Row
@@ -55,7 +56,7 @@ def report(run: Path, out: Path | None) -> None:
 
 
 def differences(recorded: "Record", found: "Record") -> list[str]:
-    """Return a line for each verdict that is not the recorded one."""
+    """Return a line for each verdict that differs from the recorded one."""
     lines = []
     for before, after in zip(recorded.cells, found.cells, strict=True):
         if before.verdict != after.verdict:

@@ -1,4 +1,4 @@
-"""``fxeval schema``: the formats as JSON Schema, for editors and for programs that read records."""
+"""``fxeval schema``: prints the formats as JSON Schema, for editors and readers of records."""
 
 import json
 from collections.abc import Mapping

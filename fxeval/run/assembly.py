@@ -1,4 +1,4 @@
-"""Brings the results of all processes together into one record and one scorecard per suite."""
+"""Assembles the results of all processes into one record and one scorecard per suite."""
 
 from __future__ import annotations
 
@@ -62,18 +62,19 @@ def finished(
 
 
 class Gatherer:
-    """Gathers cells as they finish; closes the records at the end.
+    """Gathers cells as they finish; writes the records at the end.
 
     Args:
-        folder: Of this run; made when the first file is written.
+        folder: Folder of this run; made when the first file is written.
         run_id: Name of the run.
         started: When the run began.
-        command: That started it.
+        command: The command that started the run.
 
     Attributes:
-        results: What the processes sent, in order of arrival.
+        results: Results that the processes sent, in order of arrival.
         written: Files written so far.
-        told: What user code said, and the cells in which it did: for whoever runs, and no record.
+        told: Messages of user code, and the cells in which they came up. They are printed for the
+            person who runs, and no record holds them.
     """
 
     def __init__(self, folder: Path, run_id: str, started: datetime, command: str) -> None:
@@ -87,16 +88,16 @@ class Gatherer:
         self._finished: datetime | None = None
 
     def add(self, result: dict[str, Any]) -> None:
-        """Take a finished cell with what its process knows about suite, subjects, environment."""
+        """Take a finished cell with the suite, subjects and environment of its process."""
         self.results.append(result)
 
     def tell(self, cell: str, texts: Sequence[str]) -> None:
-        """Take what user code said in a cell."""
+        """Take the messages of user code in a cell."""
         for text in texts:
             self.told.setdefault(text, []).append(cell)
 
     def told_lines(self) -> list[str]:
-        """Return what user code said, each text once, with the cell that was first."""
+        """Return the messages of user code, each text once, with the first cell."""
         lines = []
         for text, cells in self.told.items():
             more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
@@ -105,7 +106,7 @@ class Gatherer:
         return lines
 
     def spoil(self, nodeid: str, reason: str) -> None:
-        """Make a cell invalid whose test failed after it was measured."""
+        """Make a cell invalid because its test failed after the cell was measured."""
         from fxeval.records.schema import CellResult
         from fxeval.statistics.results import refused
 
@@ -115,7 +116,7 @@ class Gatherer:
                 result["cell"] = cell.model_dump(mode="json", by_alias=True)
 
     def unmeasured(self) -> list[str]:
-        """Return the checks of which every cell that ran was unsupported: nothing was measured."""
+        """Return the checks without a measurement: every cell that ran was unsupported."""
         outcomes: dict[str, set[str]] = {}
         for result in self.results:
             cell = result["cell"]
@@ -126,7 +127,7 @@ class Gatherer:
         """Return one record per suite file, cells in the suite's order.
 
         Raises:
-            StoreError: If a subject says of itself what no record can hold.
+            StoreError: If a subject describes itself in a way that a record cannot hold.
         """
         from pydantic import ValidationError
 
@@ -152,9 +153,10 @@ class Gatherer:
         records = self.records()
         for record in records:
             name = record.suite.name
+            # Two suites of one name: their paths tell them apart.
             if sum(one.suite.name == name for one in records) > 1:
                 name += "-" + hashlib.sha256(record.suite.path.encode()).hexdigest()[:6]
-            # Whatever else is written: all of it comes from the record.
+            # The scorecard is made from the record alone.
             self._write(f"{name}.json", dump(record))
             if "html" in self._of(record.suite.path)[0]["formats"]:
                 self._write(f"{name}.html", render(dumped(record)))

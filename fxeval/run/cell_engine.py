@@ -1,4 +1,4 @@
-"""Stands behind the evidence of one cell: subjects, and maps made once for all of its rows."""
+"""The engine of one cell: its subjects, and maps that are made once for all of its rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ class NetworkHandle:
 
     Attributes:
         label: ``trained``, or the name of the re-drawn copy.
-        key: What its embeddings and maps are remembered under.
-        get: Builds it, or returns it.
+        key: Key under which its embeddings and maps are cached.
+        get: Builds the network, or returns it.
     """
 
     label: str
@@ -45,14 +45,14 @@ class NetworkHandle:
 
 @dataclass(frozen=True, eq=False)
 class Redrawing:
-    """A re-drawn network, and what is known of it."""
+    """A re-drawn network, and the facts about it."""
 
     network: NetworkHandle
     known: Network
 
 
 class Shared(Protocol):
-    """What cells share: the pool, maps that were made before, re-drawn networks."""
+    """The parts that cells share: the pool, maps that were made before, re-drawn networks."""
 
     pool: ForwardPool
 
@@ -66,7 +66,7 @@ class Shared(Protocol):
 
 
 class CellEngine:
-    """Stands behind the evidence of one cell: subjects, and maps made once for all of its rows."""
+    """Makes the subjects of one cell, and their maps once for all rows."""
 
     def __init__(
         self, shared: Shared, cell: Cell, explainer: Explainer, source: PairSource,
@@ -81,10 +81,10 @@ class CellEngine:
         """Return a network at work on the cell's images.
 
         Args:
-            name: In reports.
+            name: Name in reports.
             network: The network.
-            pairs: Its images, for a re-drawn copy to be calibrated with.
-            faces: The same images, with who is in them.
+            pairs: The pairs, with whose images a re-drawn copy is calibrated.
+            faces: The same images, with their identities.
         """
         model, pool = network.get(), self._shared.pool
         crop = model.crop
@@ -104,11 +104,12 @@ class CellEngine:
             redraw=lambda index: self._redraw(network, pairs, faces, index),
             labels=lambda images: self._labels(pairs, images, crop),
         )
+        # By id: subjects consist of functions and are never equal by value.
         self._behind[id(made)] = network, faces, crop
         return made
 
     def maps(self, rows: Rows, subject: Subject, explainer: OtherExplainer | None) -> SaliencyMaps:
-        """Return the maps of all rows on a subject; the mean of several if a row has several."""
+        """Return one map per row on a subject: the mean if a row has several sources."""
         network, faces, _ = self._behind[id(subject)]
         found = []
         for number in range(rows.source.shape[1]):
@@ -148,13 +149,13 @@ class CellEngine:
             )
         if not model_traits(model).has_layers:
             raise UnsupportedError(
-                f"model '{model.name}': its layers are out of reach, so its weights can't be "
-                f"re-drawn as what they are. Leave {cell.kind} out for it."
+                f"model '{model.name}': its layers can't be reached, so its weights can't be "
+                f"re-drawn layer by layer. Leave {cell.kind} out for it."
             )
         if traits_of(self._own.explainer).maps_are_given:
             raise UnsupportedError(
                 f"the maps of {cell.explainer.name} are given: they were made with one network and "
-                f"follow no re-drawn one. Leave {cell.kind} out for them."
+                f"do not change with a re-drawn one. Leave {cell.kind} out for them."
             )
         found = self._shared.redrawn(cell, network, pairs, index)
         return Redrawn(self.subject(found.known.name, found.network, pairs, faces), found.known)

@@ -1,4 +1,4 @@
-"""What a record says of models, explainers and pair lists, beside what was measured with them."""
+"""Entries of a record that describe models, explainers and pair lists."""
 
 import hashlib
 from collections import Counter
@@ -12,7 +12,7 @@ from fxeval.verification.claims import model_card
 
 
 def model_entry(model: FaceModel) -> dict[str, Any]:
-    """Return what a record says of a model; see ``fxeval.records.subjects.ModelEntry``."""
+    """Return the entry of a model; see ``fxeval.records.subjects.ModelEntry``."""
     module = model.module
     return {
         "name": model.name,
@@ -27,11 +27,11 @@ def model_entry(model: FaceModel) -> dict[str, Any]:
 
 
 def explainer_entry(explainer: Explainer, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a record says of an explainer.
+    """Return the entry of an explainer.
 
     Args:
         explainer: The explainer.
-        params: That the suite sets; shown where the explainer itself does not tell its settings.
+        params: The suite's parameters; shown if the explainer does not reveal its settings.
     """
     traits = traits_of(explainer)
     return {
@@ -44,7 +44,7 @@ def explainer_entry(explainer: Explainer, params: Mapping[str, Any]) -> dict[str
 
 
 def pairs_entry(pairs: Pairs) -> dict[str, Any]:
-    """Return what a record says of the pairs themselves; their source says the rest."""
+    """Return the part of the entry of a pair list that comes from the pairs, not their source."""
     rows = [pairs.row_id(i) for i in range(len(pairs))]
     if pairs.contrast is not None:
         rows += [pairs.image_digests[i] for i in pairs.contrast.tolist()]
@@ -58,7 +58,7 @@ def pairs_entry(pairs: Pairs) -> dict[str, Any]:
 
 
 def settings_of(subject: object) -> dict[str, Any]:
-    """Return all that a dataclass is made of, as plain data; functions and objects by their names.
+    """Return the fields of a dataclass as plain data; functions and objects by their names.
 
     >>> from fxeval.explainers.grad_cam import GradCAM
     >>> settings_of(GradCAM(layer=("stage2", "stage4")))
@@ -70,7 +70,7 @@ def settings_of(subject: object) -> dict[str, Any]:
 
 
 def _text_or_none(value: object) -> str | None:
-    """Return what user code may say of itself, as text."""
+    """Return an optional value of user code as text."""
     return None if value is None else str(value)
 
 
@@ -83,6 +83,6 @@ def _plain(value: object) -> Any:  # noqa: ANN401  (plain JSON)
         return [_plain(item) for item in value]
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
-    if isinstance(value, PurePath):  # its folder is the machine's own
+    if isinstance(value, PurePath):  # the folder belongs to the machine, not into a record
         return value.name
     return getattr(value, "__qualname__", type(value).__qualname__)

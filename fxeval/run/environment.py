@@ -1,4 +1,4 @@
-"""What a result depends on besides the suite: versions, device, commit."""
+"""Describes the environment that a result depends on: versions, device, commit."""
 
 import importlib.metadata
 import platform
@@ -15,7 +15,7 @@ def describe(device: torch.device, batch_size: int, folder: Path) -> dict[str, s
 
     Args:
         device: Where the models ran.
-        batch_size: Most images in one forward pass.
+        batch_size: Largest number of images in one forward pass.
         folder: A folder of the checkout whose commit is recorded.
     """
     facts: dict[str, str | int | None] = {

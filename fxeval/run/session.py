@@ -1,4 +1,4 @@
-"""What one process keeps while it runs cells: the bench, the row file, the progress line."""
+"""The state of one process while it runs cells: the workshop, the row file, the progress line."""
 
 import os
 import sys
@@ -29,7 +29,7 @@ class Session:
     """State of a pytest process that runs cells.
 
     Args:
-        config: Of pytest.
+        config: Pytest's configuration.
         run_id: Name of the run, the same in all processes.
     """
 
@@ -52,15 +52,15 @@ class Session:
         self._environments: dict[tuple[Path, torch.device], dict[str, Any]] = {}
 
     def loaded(self, subject: Any) -> Any:  # noqa: ANN401  (whatever a fixture returned)
-        """Return the model that a fixture meant; a file is read once for all cells in a row.
+        """Return the model of a fixture; a file is read once for consecutive cells that use it.
 
         Raises:
-            FxevalError: If the file can't be trusted; again for every cell that wants it.
+            FxevalError: If the file can't be trusted; again for every cell that uses it.
         """
         if not isinstance(subject, ModelFile) or hasattr(subject, "embed"):
             return subject
         if self._model is None or self._model[0] != subject:
-            self._model = None  # the one before goes before the next one comes
+            self._model = None  # frees the previous model before the next one is loaded
             self.bench.release()
             try:
                 self._model = subject, subject.load()
@@ -76,7 +76,7 @@ class Session:
         self._suites[path] = asked_of(suite, cells)
 
     def result(self, node: "pytest.Item", cell: CellResult) -> dict[str, Any]:
-        """Return a finished cell as plain data, with all that the record says beside it."""
+        """Return a finished cell as plain data, with its suite, environment and subjects."""
         self._progress.clear()
         named = cell.model_copy(update={"nodeid": node.nodeid})
         asked, environment = self._suites[node.path], self._environment(node.path.parent)
@@ -90,13 +90,13 @@ class Session:
 
 
 def _set_threads(asked: int | None, workers: int) -> None:
-    """Share the cores among the workers; with ``asked``, results are equal for any number."""
+    """Share the cores among the workers; with ``asked``, results do not depend on their number."""
     if asked is not None or workers > 1:
         torch.set_num_threads(asked or max(1, (os.cpu_count() or 1) // workers))
 
 
 class Progress:
-    """One live line on a terminal; a line every half minute elsewhere; nothing in a worker."""
+    """Shows a live line on a terminal, a line every half minute elsewhere, nothing in a worker."""
 
     def __init__(self, config: "pytest.Config") -> None:
         self._capture = config.pluginmanager.getplugin("capturemanager")
@@ -112,7 +112,7 @@ class Progress:
         self._width = 0
 
     def show(self, cell: str, stage: str, done: int, total: int) -> None:
-        """Say how far a stage of a cell is."""
+        """Show the progress of a stage of a cell."""
         now = time.monotonic()
         started = self._started.setdefault((cell, stage), now)
         if self._silent or (not self._live and now - self._last < QUIET_SECONDS):
@@ -125,7 +125,7 @@ class Progress:
         self._width = len(line)
 
     def clear(self) -> None:
-        """Take the live line away."""
+        """Remove the live line."""
         if self._live and self._width:
             self._write("\r" + " " * self._width + "\r")
             self._width = 0
@@ -136,5 +136,6 @@ class Progress:
         if self._capture is None:
             self._writer.write(text, flush=True)
             return
+        # While a test runs, pytest captures what is written.
         with self._capture.global_and_fixture_disabled():
             self._writer.write(text, flush=True)

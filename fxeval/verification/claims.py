@@ -1,8 +1,8 @@
 """Compares a verification baseline with what the model's card claims and the suite demands.
 
-An explanation of a model that doesn't recognise faces explains nothing. So every run measures how
-well its models verify the very lists that are explained, and a model that falls short of its own
-card, or of what the suite demands, is not judged: its cells are invalid.
+An explanation of a model that does not recognise faces means nothing. So every run measures how
+well its models verify the same lists that are explained. If a model is worse than its card claims
+or the suite demands, its cells are invalid.
 """
 
 import math
@@ -24,12 +24,12 @@ def entry_of(
 
     Args:
         measured: The baseline.
-        model: Whose it is.
-        names: Of the pair list; a claim may use any, the reasons use the first.
-        asked: What the suite demands.
+        model: The model.
+        names: Names of the pair list; a claim may use any of them, reasons use the first.
+        asked: The demands of the suite.
 
     Returns:
-        What the record says; its ``objections``, a sentence each, are why the model is not to be
+        The entry of the record; its ``objections``, a sentence each, say why the model must not be
         judged on these pairs.
     """
     about = f"model {model.name} on {names[0]}"
@@ -66,13 +66,13 @@ def entry_of(
 
 
 def claims_of(model: FaceModel) -> tuple[ClaimedFigure, ...]:
-    """Return what a model's card claims; nothing if it has none."""
+    """Return the claims of a model's card; () if it has no card."""
     card = model_traits(model).card
     return () if card is None else tuple(card.claims)
 
 
 def model_card(model: FaceModel) -> dict[str, Any] | None:
-    """Return what a report says of where a model is from; None if it has no card."""
+    """Return the part of a record about a model's card; None if it has no card."""
     traits = model_traits(model)
     card, golden = traits.card, traits.golden
     if card is None:
@@ -93,7 +93,7 @@ def model_card(model: FaceModel) -> dict[str, Any] | None:
 def _claim(
     claim: ClaimedFigure, measured: Measured, names: Collection[str], about: str
 ) -> dict[str, Any]:
-    """Hold a claim against the interval: wholly beyond the margin, and it is false."""
+    """Compare a claim with the interval, which refutes it if it lies wholly beyond the margin."""
     figure = _figure(measured, claim.metric)
     text = f"{claim.metric} {claim.value:g} within {claim.within:g}"
     if claim.pairs not in names:
@@ -123,7 +123,7 @@ def _claim(
 
 
 def _limit(limit: Limit, measured: Measured, about: str) -> dict[str, Any]:
-    """Compare a demand with the interval: all of it must clear the bound."""
+    """Compare a demand with the interval: the whole interval must clear the bound."""
     figure = _figure(measured, limit.metric)
     title = QUANTITIES[limit.metric].title
     words = limit.text().removeprefix(f"{limit.metric} ")
@@ -171,16 +171,17 @@ def _figure(measured: Measured, metric: str) -> Figure | None:
 
 
 def _estimate(figure: Figure, measured: Measured) -> Estimate:
-    """Return a figure as limits are decided on it: by its interval."""
+    """Return a figure as an estimate, which limits can decide."""
     found = measured.baseline
     people = found.n_identities if found else 0
     return Estimate(figure.value, figure.low, figure.high, 0.95, 0, people, "of verification")
 
 
 def _why_not(measured: Measured, name: str) -> str:
-    """Say why a figure or a threshold is not there."""
+    """Return why a figure or a threshold is missing."""
     if measured.baseline is None:
         return measured.reason
+    # A threshold at a false match rate is missing for the reason of the true match rate there.
     metric = name.replace("tau_fmr", "tmr_at_fmr")
     return measured.baseline.missing.get(metric, "it has no finite interval")
 

@@ -1,4 +1,4 @@
-"""What a suite demands of a model before it is explained."""
+"""The demands of a suite on a model before it is explained."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from fxeval.statistics.limits import Limit
 
 @dataclass(frozen=True)
 class Verification:
-    """What a suite asks of a model before it is explained.
+    """The demands of a suite on its models before they are explained.
 
     Attributes:
         flip_fusion: Fuse an image's embedding with that of its mirror image.
-        operating_threshold: ``vendor``, the model's own, or the name of one that is measured
+        operating_threshold: ``vendor`` for the model's own, or the name of a measured one
             (``fxeval.verification.figures.THRESHOLDS``).
-        limits: Figures that must hold; of the forms ``at_least`` and ``at_most``.
-        models: Names of the models it is about; None = all.
+        limits: Limits on figures, of the forms ``at_least`` and ``at_most``.
+        models: Names of the models to which it applies; None = all.
     """
 
     flip_fusion: bool = False

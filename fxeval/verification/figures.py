@@ -2,8 +2,9 @@
 
 Pairs of one person resemble each other, and a nonmated pair belongs to two people at once. So the
 identities are resampled with replacement, not the pairs: in a resample that holds identity i w_i
-times, a mated pair of i counts w_i times and a nonmated pair of i and j w_i * w_j times (the vertex
-bootstrap, which is wide rather than bold). All resamples are valued at once, from the weights.
+times, a mated pair of i counts w_i times, and a nonmated pair of i and j counts w_i * w_j times
+(the vertex bootstrap, whose intervals are rather too wide than too narrow). All resamples are
+evaluated at once, from the weights.
 """
 
 import math
@@ -24,7 +25,7 @@ IntArray = NDArray[np.int64]
 
 CONFIDENCE = 0.95
 MIN_IDENTITIES = 30
-"""Identities from which anything is said (certification.md 4.2)."""
+"""Fewest identities with which figures are given."""
 RESAMPLES = 1000
 CONTIGUOUS_FOLDS = 10
 
@@ -33,10 +34,10 @@ _Z = 1.959963984540054  # standard normal quantile of (1 + CONFIDENCE) / 2
 
 @dataclass(frozen=True)
 class Quantity:
-    """A figure that a claim or a demand may be about.
+    """A figure that claims and demands may name.
 
     Attributes:
-        title: In words.
+        title: Its name in words.
         better: Which direction is better.
     """
 
@@ -66,12 +67,12 @@ class ComparedPairs:
     """Clean similarities of all pairs of a list, in its order.
 
     Attributes:
-        kind: What the similarities are.
+        kind: Kind of the similarities.
         similarities: (N,) float64, native, larger = more alike.
         is_mated: (N,) bool.
         probe_identity: (N,) int64.
         reference_identity: (N,) int64, in the same numbering.
-        fold: (N,) int64, or None for ten of contiguous pairs (:func:`folds_of`).
+        fold: (N,) int64; None for folds of contiguous pairs (:func:`folds_of`).
     """
 
     kind: SimilarityKind
@@ -97,8 +98,8 @@ class Threshold:
 
     Attributes:
         similarity: Native similarity from which a pair is a match; no interval if it was given.
-        fmr: Achieved false match rate, Wilson's interval over pairs.
-        fnmr: False nonmatch rate, likewise.
+        fmr: Achieved false match rate, with Wilson's interval over pairs.
+        fnmr: Achieved false nonmatch rate, with Wilson's interval over pairs.
     """
 
     similarity: Figure
@@ -111,15 +112,15 @@ class Baseline:
     """How well a model verifies one pair list.
 
     Attributes:
-        figures: By the names of :data:`QUANTITIES`, those that could be measured.
-        missing: The others, and why not.
+        figures: The measured figures, by the names of :data:`QUANTITIES`.
+        missing: The reasons why the other figures could not be measured.
         thresholds: By the names of :data:`THRESHOLDS`, and ``vendor`` if the model has one.
-        accuracy_std: Standard deviation (ddof 0) over the folds.
-        n_folds: Folds.
-        n_mated: Mated pairs.
-        n_nonmated: Nonmated pairs.
-        n_identities: Identities in them.
-        protocol: How it was measured, in words.
+        accuracy_std: Standard deviation (ddof 0) of the accuracy over the folds.
+        n_folds: Number of folds.
+        n_mated: Number of mated pairs.
+        n_nonmated: Number of nonmated pairs.
+        n_identities: Number of identities in the pairs.
+        protocol: The method in words.
     """
 
     figures: Mapping[str, Figure]
@@ -134,7 +135,7 @@ class Baseline:
 
 
 def why_unmeasurable(n_mated: int, n_nonmated: int, n_identities: int) -> str | None:
-    """Say why nothing can be said of a list, or None.
+    """Return why a list cannot be measured; None if it can.
 
     >>> why_unmeasurable(40, 0, 40)
     'the list has no nonmated pairs'
@@ -158,12 +159,13 @@ def measure(
     identities: no error so far does not show that there is none.
 
     Args:
-        compared: Of all pairs.
+        compared: Similarities of all pairs.
         vendor: The model's own operating threshold.
-        resamples: Of the identities; which ones depends on their number alone.
+        resamples: Number of resamples; their draws depend only on the number of identities.
 
     Raises:
-        EvidenceError: If a class of pairs or identities are too few, or a similarity is not finite.
+        EvidenceError: If one kind of pairs is missing, identities are too few, or a similarity is
+            not finite.
     """
     people, group = np.unique(
         np.stack([compared.probe_identity, compared.reference_identity]), return_inverse=True
@@ -250,15 +252,16 @@ def point_figures(
 def folds_of(fold: IntArray | None, is_mated: NDArray[np.bool_]) -> tuple[IntArray, bool]:
     """Return the fold of each pair, and whether it is the list's own.
 
-    A list that names no folds, or a single one, gets ten at most: contiguous parts of its mated and
-    of its nonmated pairs. Where every tenth of the list holds as many of either kind, as in LFW's,
-    those are the contiguous tenths of the protocol; where all mated pairs come first, contiguous
-    tenths would be of one kind each, and a model that knows nothing would have an accuracy of 0.
+    A list that names no folds, or a single one, gets at most ten: contiguous parts of its mated
+    pairs joined with contiguous parts of its nonmated pairs. If every tenth of the list holds as
+    many mated as nonmated pairs, as in LFW, these are the contiguous tenths of LFW's protocol. If
+    all mated pairs come first, contiguous tenths of the list would hold one kind each, and a model
+    that knows nothing would have an accuracy of 0.
     """
     if fold is not None and len(np.unique(fold)) > 1:
         return np.unique(fold, return_inverse=True)[1].astype(np.int64), True
     fewest = min(int(is_mated.sum()), int((~is_mated).sum()))
-    n_folds = max(2, min(CONTIGUOUS_FOLDS, fewest))  # both kinds in each, if there are so many
+    n_folds = max(2, min(CONTIGUOUS_FOLDS, fewest))  # so that both kinds are in each fold
     found = np.zeros(len(is_mated), np.int64)
     for kind in (is_mated, ~is_mated):
         for number, rows in enumerate(np.array_split(np.flatnonzero(kind), n_folds)):
@@ -287,7 +290,7 @@ def wilson(hits: int, n: int) -> Figure:
     share, z2 = hits / n, _Z**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # Exactly 0 and 1 at the ends, where rounding would leave 1e-19.
+    # The ends are exactly 0 and 1, where rounding would leave 1e-19.
     low = 0.0 if hits == 0 else middle - half
     return Figure(share, low, 1.0 if hits == n else middle + half)
 
@@ -305,23 +308,23 @@ def _at_once(pairs: WeightedPairs) -> int:
 def _figure(value: float, drawn: FloatArray) -> Figure:
     """Return the percentile interval, widened to the value where it misses it.
 
-    Resamples without mated or without nonmated pairs say nothing; more than one in twenty of them,
-    and there is no interval.
+    Resamples without mated or without nonmated pairs have no value; if they are more than one in
+    twenty, there is no interval.
     """
     known = drawn[~np.isnan(drawn)]
     if len(known) < CONFIDENCE * len(drawn) or not len(known):
         return Figure(value, math.nan, math.nan)
     ends = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
-    # Observed values only: thresholds may be infinite, and nothing lies between them.
+    # Without interpolation, as thresholds may be infinite.
     low, high = np.quantile(known, ends, method="inverted_cdf")
     return Figure(value, min(float(low), value), max(float(high), value))
 
 
 def _uncertain(figure: Figure, n_identities: int) -> Figure:
-    """Return a share with an interval, also where no resample differs: Wilson's over identities.
+    """Return a share with Wilson's interval over identities if all resamples are 0, or all are 1.
 
-    Without an error among the pairs there is none in any resample; a few people are no proof that
-    there never will be one.
+    If no pair is an error, no resample holds one; but a few people do not prove that there are no
+    errors.
     """
     if figure.low == figure.high == figure.value and figure.value in (0.0, 1.0):
         return wilson(round(figure.value * n_identities), n_identities)

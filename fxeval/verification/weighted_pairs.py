@@ -1,8 +1,8 @@
-"""Verification figures of pairs that count several times, or not at all, for many weightings.
+"""Verification figures of weighted pairs, for many weightings at once.
 
-Every figure is what it would be if each pair stood in the list as often as its weight says: whole
-weights give, to the last bit, the figures of the list written out. All of them follow from how much
-weight of mated and of nonmated pairs lies at each distinct similarity.
+Every figure equals that of a list in which each pair is repeated as often as its weight says; whole
+weights give the figures of that list to the last bit. All figures follow from the weights of mated
+and of nonmated pairs at each distinct similarity.
 
 R weightings, N pairs, T distinct similarities, F folds.
 """
@@ -28,10 +28,10 @@ class WeightedPairs:
     """Pairs in the order of their similarity.
 
     Args:
-        kind: What the similarities are.
+        kind: Kind of the similarities.
         similarities: (N,) finite, in float64.
         is_mated: (N,) bool.
-        fold: (N,) int64, 0 to F - 1, none empty, F at least 2.
+        fold: (N,) int64, 0 to F - 1, no fold empty, F at least 2.
 
     Attributes:
         cells: Numbers that one weighting takes in the largest intermediate array.
@@ -63,7 +63,7 @@ class WeightedPairs:
         self.cells = max(self._n_folds * self._n_bins, len(similarities))
 
     def statistics(self, weights: FloatArray, rates: Mapping[str, float]) -> dict[str, FloatArray]:
-        """Value the pairs under R weightings.
+        """Return the figures of the pairs under R weightings.
 
         Args:
             weights: (R, N), whole numbers >= 0.
@@ -76,7 +76,7 @@ class WeightedPairs:
         mated = self._at_value.sums(np.where(self._is_mated, weights, 0.0))
         nonmated = self._at_value.sums(np.where(self._is_mated, 0.0, weights))
         n_mated, n_nonmated = mated.sum(1), nonmated.sum(1)
-        # Accepted are the similarities from the k-th on; there are T + 1 such k.
+        # Threshold k accepts the similarities from the k-th on, for k from 0 to T.
         misses = _led_by_zero(mated.cumsum(1))
         alarms = n_nonmated[:, None] - _led_by_zero(nonmated.cumsum(1))
         gap = np.abs(alarms * n_mated[:, None] - misses * n_nonmated[:, None])
@@ -95,7 +95,9 @@ class WeightedPairs:
                 "tau_eer": self._values[at_eer],
             }
             for name, rate in rates.items():
+                # rate * n may be rounded to just below a whole number.
                 allowed = np.floor(rate * n_nonmated + 1e-9)
+                # The threshold lies just above the last similarity with too many false matches.
                 last = np.maximum((alarms > allowed[:, None]).sum(1) - 1, 0)
                 found[f"tmr_at_fmr_{name}"] = 1 - _at(misses, last + 1) / n_mated
                 found[f"tau_fmr_{name}"] = np.nextafter(self._values[last], np.inf)
@@ -105,16 +107,17 @@ class WeightedPairs:
     def _fold_accuracy(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return mean and standard deviation over the folds that hold any weight."""
         shape = (len(weights), self._n_folds, self._n_bins)
+        # Mated minus nonmated pairs up to a bin: their accuracy there, but for a constant.
         signs = np.where(self._is_mated, 1.0, -1.0)
         gains = self._at_bin.sums(weights * signs).reshape(shape).cumsum(2)
-        right = gains.sum(1, keepdims=True) - gains
+        right = gains.sum(1, keepdims=True) - gains  # of the other folds
         n_candidates = self._n_bins if self._candidates is None else self._n_bins - 1
         chosen = right[:, :, :n_candidates].argmax(2)
         totals = self._at_bin.sums(weights).reshape(shape)
         if self._candidates is None:
             chosen = self._midway(chosen, totals.sum(1, keepdims=True) - totals)
         size = totals.sum(2)
-        # Below the threshold the mated are right, above it the nonmated.
+        # Right are the accepted mated and the rejected nonmated pairs: add all nonmated ones.
         correct = np.take_along_axis(gains, chosen[:, :, None], 2)[:, :, 0]
         correct += (size - gains[:, :, -1]) / 2
         filled = size > 0
@@ -125,13 +128,13 @@ class WeightedPairs:
         return mean, np.sqrt(spread.sum(1) / n)
 
     def _midway(self, chosen: IntArray, rest: FloatArray) -> IntArray:
-        """Return which bins lie below the midpoint that the other folds' own distances make."""
+        """Return the bins below the midpoints between distances of the other folds."""
         after = _next_present(rest > 0)
         upper = np.take_along_axis(after, np.minimum(chosen + 1, self._n_bins)[:, :, None], 2)
         upper = upper[:, :, 0]
         ends = np.concatenate(([-np.inf], self._distances, [np.inf]))
         middle = _middle(ends[chosen], ends[np.minimum(upper, len(ends) - 1)])
-        # Nothing accepted stays nothing: below the least distance the threshold is -inf.
+        # A candidate that accepts nothing has the threshold -inf, not a midpoint.
         middle = np.where(chosen == 0, -np.inf, middle)
         below: IntArray = np.searchsorted(self._distances, middle, "left").astype(np.int64)
         return below
@@ -148,7 +151,7 @@ class WeightedPairs:
 
 
 class _Columns:
-    """Adds columns up that belong to one place."""
+    """Sums the columns that belong to the same place."""
 
     def __init__(self, place: IntArray, n_places: int) -> None:
         self._order = np.argsort(place, kind="stable")
@@ -158,6 +161,7 @@ class _Columns:
     def sums(self, columns: FloatArray) -> FloatArray:
         """Return (R, places) sums of (R, N) columns."""
         found: FloatArray = np.zeros((len(columns), self._n_places))
+        # reduceat would return a single column for an empty place, so those are left out.
         found[:, self._places] = np.add.reduceat(columns[:, self._order], self._starts, axis=1)
         return found
 
@@ -191,7 +195,7 @@ def _next_present(present: NDArray[np.bool_]) -> IntArray:
 
 
 def _middle(low: FloatArray, high: FloatArray) -> FloatArray:
-    """Return what separates two neighbours: halfway, or the upper one if nothing is between."""
+    """Return the middle of two neighbours, or the upper one if no number lies between."""
     with np.errstate(invalid="ignore"):
         middle = low + (high - low) / 2
     return np.where(middle > low, middle, high)

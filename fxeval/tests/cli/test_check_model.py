@@ -1,4 +1,4 @@
-"""The command that holds a model against its card: figures, claims, exit status."""
+"""The command that compares a model with its card: figures, claims, exit status."""
 
 import json
 import subprocess
@@ -134,9 +134,13 @@ def test_a_check_that_fails_ends_it_after_those_that_passed(run, card, tmp_path)
     ("args", "status", "words"),
     [
         (("mini_resnet", "--pairs", "lfw"), 2, "Pass --data DIR or set FXEVAL_DATA"),
-        (("mini_resnet", "--pairs", "nowhere.csv"), 2, "neither 'rendered' nor 'lfw'"),
+        (("mini_resnet", "--pairs", "nowhere.csv"), 2, "expected 'rendered', 'lfw' or an"),
         (("mini_resnet",), 2, "--pairs"),
-        (("edgeface_xs", "--pairs", "rendered"), 2, "is not there. Name its folder with --weights"),
+        (
+            ("edgeface_xs", "--pairs", "rendered"),
+            2,
+            "does not exist. Name its folder with --weights",
+        ),
         (("mini-resnett", "--pairs", "rendered"), 2, "Did you mean 'mini_resnet'?"),
     ],
 )
@@ -194,4 +198,4 @@ def test_golden_embeddings_that_are_not_there_leave_it_open_whether_the_card_hol
     file.write_text(file.read_text() + golden)
     result = run(file)
     assert result.exit_code == 2
-    assert "gone.npz is not there" in result.output.splitlines()[-1]
+    assert "gone.npz does not exist" in result.output.splitlines()[-1]

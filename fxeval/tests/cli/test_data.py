@@ -60,8 +60,8 @@ def test_without_a_usable_image_the_exit_code_says_so(folder):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["faces", "out"], "one of --detector and --landmarks expected"),
-        (["faces", "out", "--landmarks", "a.csv", "--detector", "x"], "one of --detector"),
+        (["faces", "out"], "expected either --detector or --landmarks"),
+        (["faces", "out", "--landmarks", "a.csv", "--detector", "x"], "expected either --detector"),
         (["faces", "out", "--detector", "missing.onnx"], "missing.onnx: cannot be read"),
         (["faces", "out", "--detector", "a.csv"], "SHA-256 of a known YuNet"),
         (["faces", "out", "--detector", "a.csv", "--confidence", "7"], "confidence"),

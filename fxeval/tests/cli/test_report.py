@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from fxeval.cli import main
 from fxeval.tests.world import the_record
 
-# A process in which torch, numpy's heavier friends and every network are not to be had.
+# A process that cannot import torch and other heavy libraries.
 WITHOUT_TORCH = """
 import sys
 

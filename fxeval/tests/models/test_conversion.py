@@ -129,7 +129,7 @@ def test_a_target_is_replaced_only_on_demand_and_only_by_a_whole_file(tmp_path: 
     done = run(tmp_path / "gone.pt", target, "--force")
     assert (done.exit_code, target.read_bytes()) == (1, b"precious")
     done = run(tmp_path / "gone.pt", tmp_path / "x.bin")
-    assert "a name that ends in .safetensors expected" in done.output
+    assert "expected a name that ends in .safetensors" in done.output
     done = run(tmp_path / "gone.pt", tmp_path / "absent" / "x.safetensors")
     assert "absent: no such folder" in done.output
 

@@ -1,4 +1,4 @@
-"""Verification figures are those of the list written out, and their intervals keep their word."""
+"""Verification figures are those of the list written out; their intervals cover the truth."""
 
 import math
 import time
@@ -28,7 +28,7 @@ RATES = {"1e-1": 0.1, "4e-1": 0.4}
 
 
 def made(n_people=60, n=200, *, seed=0, kind="cosine", effect=0.05, mean=0.5):
-    """Pairs whose similarities share what is peculiar to a person, half of them mated."""
+    """Pairs, half of them mated, whose similarities share an effect of each person."""
     generator = np.random.default_rng(seed)
     peculiar = generator.normal(0, effect, n_people)
     first = generator.integers(0, n_people, 2 * n)
@@ -133,7 +133,7 @@ def test_the_figures_are_those_of_the_unweighted_functions(kind):
     }  # fmt: skip
     assert found.thresholds["tau_fmr_1e-2"].fmr.value == 0.01
     assert found.figures["tmr_at_fmr_1e-2"].value == (values[mated] >= taus["tau_fmr_1e-2"]).mean()
-    for name, tau in taus.items():  # that of equal errors is a similarity of the list
+    for name, tau in taus.items():  # tau_eer is a similarity of the list
         assert found.thresholds[name].fmr.value == (values[~mated] >= tau).mean()
         assert found.thresholds[name].fnmr.value == (values[mated] < tau).mean()
 
@@ -149,7 +149,7 @@ def test_a_fold_that_a_resample_leaves_empty_counts_for_nothing(kind):
 
 
 def test_a_distance_at_the_threshold_is_not_accepted():
-    """Of the candidates 0.49 and 0.50 only the latter parts distances of 0.495 and 0.5."""
+    """Of the candidates 0.49 and 0.50 only 0.50 separates the distances 0.495 and 0.5."""
     compared = made()
     values = np.where(compared.is_mated, 1 - 0.495 / 2, 0.75)
     assert k_fold_accuracy("cosine", values, compared.is_mated).mean == 1
@@ -158,7 +158,7 @@ def test_a_distance_at_the_threshold_is_not_accepted():
 
 
 def test_golden_folds_keep_their_figure():
-    """600 pairs of algorithms section 4; 60 people, so that there is an interval."""
+    """600 seeded pairs whose figures are known, of 60 people, so that there are intervals."""
     generator = np.random.Generator(np.random.PCG64(7))
     mated = np.tile([True] * 30 + [False] * 30, 10)
     same, different = generator.normal(0.55, 0.15, 600), generator.normal(0.1, 0.15, 600)
