@@ -1,4 +1,4 @@
-"""A small network with everything CAMs stumble over, and what its maps are held against."""
+"""A small network with everything that is difficult for CAMs, and references for its maps."""
 
 from copy import deepcopy
 from dataclasses import dataclass, replace

@@ -20,7 +20,7 @@ def write_images(root: Path, files: list[str], size: tuple[int, int] = (112, 112
 
 
 def entry(root: Path, file: str, identity: str, number: int) -> dict:
-    """What a manifest says of an image that is there."""
+    """The entry of a manifest for an image that exists."""
     digest = hashlib.sha256((root / file).read_bytes()).hexdigest()
     return {
         "file": file, "sha256": digest, "identity": identity, "number": number,

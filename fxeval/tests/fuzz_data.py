@@ -1,4 +1,4 @@
-"""What is fuzzed of data: lists, manifests, landmarks, journals and images."""
+"""Fuzzed parsers of data: lists, manifests, landmarks, journals and images."""
 
 import hashlib
 import json
@@ -248,7 +248,7 @@ PARAMETERS = {"detector": {"name": "given"}, "size": 112}
 
 @st.composite
 def _journals(draw: Any) -> bytes:
-    """Journals damaged anywhere, and such whose entries are odd and yet have their checksums."""
+    """Journals damaged anywhere, and journals with odd entries and right checksums."""
     entries = [
         {"source": f"{n}.jpg", "source_sha256": "a" * 64, "landmarks": POINTS,
          "file": f"Ann/{n}.png", "sha256": "b" * 64, "reason": None} for n in (1, 2)

@@ -1,4 +1,4 @@
-"""What is fuzzed of models, suites, maps and records."""
+"""Fuzzed parsers of models, suites, maps and records."""
 
 import importlib.util
 import io

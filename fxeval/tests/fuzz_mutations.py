@@ -138,7 +138,7 @@ def _reworded(draw: Draw, line: str, other: str) -> str:
 
 @st.composite
 def retyped(draw: Draw, trees: Sequence[Any]) -> bytes:
-    """JSON with fields removed, moved, named otherwise, given twice or of other values."""
+    """JSON with fields removed, moved, renamed, repeated or changed."""
     tree = copy.deepcopy(draw(st.sampled_from(trees)))
     for _ in range(draw(st.sampled_from((0, 1, 1, 1, 2, 3)))):
         _retype(draw, tree)
@@ -177,7 +177,7 @@ def _retype(draw: Draw, tree: Any) -> None:
 
 @st.composite
 def rezipped(draw: Draw, examples: Sequence[bytes]) -> bytes:
-    """Archives with other members, whose checksums are right, and with other announcements."""
+    """Archives with other members and right checksums, and with wrong headers."""
     with zipfile.ZipFile(io.BytesIO(draw(st.sampled_from(examples)))) as archive:
         members = [[info.filename, bytearray(archive.read(info))] for info in archive.infolist()]
     for _ in range(draw(st.sampled_from((0, 1, 1, 1, 2, 3)))):

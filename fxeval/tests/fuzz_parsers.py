@@ -1,4 +1,4 @@
-"""Everything of fxeval that reads what strangers made."""
+"""All parsers of fxeval that read files of users."""
 
 from pathlib import Path
 

@@ -85,6 +85,6 @@ def parsers(data: Path | None) -> list[Parser]:
         planted("runs code", _runs_code),
         planted("warns", _warns),
         planted("speaks in tongues", _speaks_in_tongues),
-        planted("breaks its promise", _refuses, _is_odd),
+        planted("breaks the contract", _refuses, _is_odd),
         planted("sound again", _refuses),
     ]

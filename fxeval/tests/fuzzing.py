@@ -1,7 +1,7 @@
-"""Hostile inputs by the thousand, read in a process of their own, so that none can hide its end.
+"""Hostile inputs by the thousand, read in separate processes, so that no crash goes unnoticed.
 
-A process that crashes, hangs or is out of memory is reported with the input that caused it, and
-the next process goes on behind that input. Run as ``python -m fxeval.tests.fuzzing JOB``.
+A process that crashes, hangs or runs out of memory is reported with the input that caused it, and
+the next process continues after that input. Run as ``python -m fxeval.tests.fuzzing JOB``.
 """
 
 import faulthandler
@@ -58,14 +58,14 @@ _reached: list[str] = []
 
 @dataclass(frozen=True)
 class Parser:
-    """What is fuzzed.
+    """A parser to be fuzzed.
 
     Attributes:
-        name: In the table.
-        inputs: Of files.
+        name: Name in the table.
+        inputs: Strategy for the content of files.
         read: Parses a file, or refuses it with an FxevalError.
-        check: Raises AssertionError if what was accepted breaks the parser's promise.
-        suffix: Of the file.
+        check: Raises AssertionError if an accepted value breaks the parser's contract.
+        suffix: Suffix of the file.
         most: Inputs of this parser in one run; None = no limit.
     """
 
@@ -79,7 +79,7 @@ class Parser:
 
 @dataclass
 class Tally:
-    """What became of the inputs of one parser."""
+    """Counts of the inputs of one parser by their results."""
 
     accepted: int = 0
     refused: int = 0
@@ -320,7 +320,7 @@ def _outcome(parser: Parser, path: Path) -> tuple[str, str]:
 
 
 def _judged(error: FxevalError) -> tuple[str, str]:
-    """Hold a refusal to what all refusals promise."""
+    """Check a refusal against the rules for all refusals."""
     text, cause = str(error), error.__cause__
     unfit = {c for c in text if c != "\n" and (unicodedata.category(c) in _UNFIT or c in _BIDI)}
     if unfit:

@@ -1,4 +1,4 @@
-"""ONNX files whose right answers are known, damaged ones, and a library that is not there."""
+"""ONNX files whose right answers are known, damaged ones, and a missing library."""
 
 import importlib.machinery
 import io

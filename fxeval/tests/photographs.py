@@ -61,6 +61,6 @@ def run(folder: Path, landmarks=None, to: str = "target", **settings) -> Prepara
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file that is no journal."""
+    """Every file that is not a journal."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

@@ -1,4 +1,4 @@
-"""Published networks told a second time: keys by enumeration, arithmetic by plain functions.
+"""Published networks, implemented again: keys by enumeration, arithmetic by plain functions.
 
 Written from the published block structure, with nothing of ``fxeval.models`` in it.
 """

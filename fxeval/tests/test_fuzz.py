@@ -1,4 +1,4 @@
-"""Strangers' files by the thousand: each is refused in fxeval's own words, or is what it must be.
+"""Files of users by the thousand: each is refused in fxeval's own words, or is read correctly.
 
 ``pytest -s`` shows a table of what became of the inputs. A finding names its input's file: feed it
 to the parser of that name in ``fuzz_parsers``. FXEVAL_FUZZ_SEED asks for other inputs.
@@ -23,7 +23,7 @@ FAULTS = {
     "warns": "warns: 'odd'",
     "runs code": "reached for os.system",
     "speaks in tongues": "a message with",
-    "breaks its promise": "accepted, but AssertionError",
+    "breaks the contract": "accepted, but AssertionError",
 }
 
 
