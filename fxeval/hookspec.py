@@ -4,7 +4,7 @@ What a plug-in adds is a part of its own: its names must be new. A record says w
 were used; other people need the plug-in to measure them again, and nothing to read the record.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from fxeval.functional.fills import FillFunction
+    from fxeval.records.schema import Record, Section
 
 
 @pytest.hookspec
@@ -45,4 +46,22 @@ def pytest_fxeval_fills() -> Mapping[str, "FillFunction"]:  # type: ignore[empty
 
             def pytest_fxeval_fills():
                 return {"white": White()}
+    """
+
+
+@pytest.hookspec
+def pytest_fxeval_sections(record: "Record") -> Sequence["Section"]:  # type: ignore[empty-body]
+    """Return sections for the scorecard of a suite, as mappings or ``Section`` objects.
+
+    They are kept in the record, so that ``fxeval report`` shows them too, and they decide nothing.
+
+    Args:
+        record: Finished, without sections.
+
+    Example:
+        ::
+
+            def pytest_fxeval_sections(record):
+                rows = [[cell.id, f"{cell.seconds:.0f} s"] for cell in record.cells]
+                return [{"title": "Time", "columns": ["cell", "measured in"], "rows": rows}]
     """

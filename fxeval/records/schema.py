@@ -301,6 +301,29 @@ class SuiteEntry(Form):
     seed: int
 
 
+class Section(Form):
+    """A part of the scorecard that a plug-in adds; it decides nothing.
+
+    Attributes:
+        title: Its heading.
+        text: A paragraph; may be empty.
+        columns: Heads of a table; [] = no table.
+        rows: Cells of the table, as many a row as there are heads.
+    """
+
+    title: str
+    text: str = ""
+    columns: list[str] = []
+    rows: list[list[str]] = []
+
+    @model_validator(mode="after")
+    def _is_a_table(self) -> Self:
+        odd = next((row for row in self.rows if len(row) != len(self.columns)), None)
+        if odd is not None:
+            raise ValueError(f"expected {len(self.columns)} cells in each row, got {len(odd)}")
+        return self
+
+
 class Record(Form):
     """Everything that a run found, beside the rows."""
 
@@ -313,6 +336,7 @@ class Record(Form):
     verification: list[VerificationEntry]
     cells: list[CellResult]
     verdict: VerdictEntry
+    sections: list[Section] = []
 
 
 def json_schema(form: type[Form]) -> Mapping[str, Any]:

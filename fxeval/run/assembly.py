@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fxeval.records.schema import CellResult, Record
+    from fxeval.records.schema import CellResult, Record, Section
     from fxeval.suite.plan import Suite
 
 
@@ -75,12 +75,14 @@ class Gatherer:
         written: Files written so far.
         told: Messages of user code, and the cells in which they came up. They are printed for the
             person who runs, and no record holds them.
+        sections: By the path of a suite, what plug-ins add to its scorecard.
     """
 
     def __init__(self, folder: Path, run_id: str, started: datetime, command: str) -> None:
         self.results: list[dict[str, Any]] = []
         self.written: list[Path] = []
         self.told: dict[str, list[str]] = {}
+        self.sections: dict[str, list[Section]] = {}
         self._folder = folder
         self._run_id = run_id
         self._started = started
@@ -212,6 +214,7 @@ class Gatherer:
                 "subjects": subjects,
                 "verification": list(baselines.values()),
                 "cells": [cells[cell] for cell in planned if cell in cells],
+                "sections": self.sections.get(path, []),
                 "verdict": VerdictEntry(outcome=verdict.outcome, reason=verdict.reason),
             }
         )

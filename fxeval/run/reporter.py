@@ -38,10 +38,35 @@ class Reporter:
         if self._gatherer.unmeasured() and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         try:
+            self._add_sections(session)
             self._gatherer.write()
         except StoreError as error:
-            self._error = str(error)
-            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+            self._fail(session, str(error))
+
+    def _add_sections(self, session: pytest.Session) -> None:
+        """Ask plug-ins for sections; a plug-in that fails loses its sections and nothing else."""
+        from pydantic import ValidationError
+
+        from fxeval.records.reading import faults_of
+        from fxeval.records.schema import Section
+
+        hook = session.config.hook.pytest_fxeval_sections
+        if not hook.get_hookimpls():
+            return
+        for record in self._gatherer.records():
+            try:
+                given = [part for parts in hook(record=record) for part in parts]
+                found = [Section.model_validate(part) for part in given]
+            except ValidationError as error:
+                self._fail(session, f"pytest_fxeval_sections: {faults_of(error)}")
+            except Exception as error:  # user code may raise anything
+                self._fail(session, f"pytest_fxeval_sections: {type(error).__name__}: {error}")
+            else:
+                self._gatherer.sections[record.suite.path] = found
+
+    def _fail(self, session: pytest.Session, text: str) -> None:
+        self._error = text
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show a short table and where the scorecard is."""

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 
+from fxeval.cli import main
 from fxeval.errors import FxevalError
 from fxeval.functional.fills import SHIPPED_FILLS, add_fills, fills
 from fxeval.metrics import CATALOGUE, add_metrics, kinds
@@ -135,3 +137,47 @@ def test_a_kind_has_a_name_of_its_own(kind, words):
     with pytest.raises(FxevalError, match=words):
         add_metrics({kind: retention})
     assert kinds() == CATALOGUE
+
+
+SECTIONS = """
+
+def pytest_fxeval_sections(record):
+    rows = [[cell.id, str(cell.n_pairs)] for cell in record.cells]
+    return [{"title": "Sizes <b>", "text": "How many.", "columns": ["cell", "n"], "rows": rows}]
+"""
+
+
+def test_a_section_is_kept_in_the_record_and_shown_by_report(pytester):
+    result = run(pytester, hooks=HOOKS + SECTIONS)
+    assert result.ret == 1  # four identities decide nothing
+    (path,) = pytester.path.glob("reports/*/own.json")
+    [section] = json.loads(path.read_text())["sections"]
+    assert section["rows"] == [
+        ["removal[tiny-occlusion-memory]", "4"], ["retention[tiny-occlusion-memory]", "4"],
+    ]  # fmt: skip
+    page = path.with_suffix(".html").read_text()
+    assert "Sizes &lt;b&gt;</h3>" in page
+    assert "Added by plug-ins" in page
+    again = CliRunner().invoke(main, ["report", str(path.parent), "--out", "again"])
+    assert (pytester.path / "again" / "own.html").read_text() == page, again.output
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise KeyError('no')", "pytest_fxeval_sections: KeyError: 'no'"),
+        ("return [{'title': 'x', 'rows': [['1']]}]", "expected 0 cells in each row, got 1"),
+        ("return [{'text': 'x'}]", "title"),
+        ("return 3", "TypeError"),
+    ],
+)
+def test_a_section_that_fails_loses_nothing_else(pytester, body, words):
+    hooks = f"{HOOKS}\n\ndef pytest_fxeval_sections(record):\n    {body}\n"
+    result = run(pytester, hooks=hooks)
+    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+    result.stdout.fnmatch_lines([f"error: *{words}*"])
+    (path,) = pytester.path.glob("reports/*/own.json")
+    record = json.loads(path.read_text())
+    assert record["sections"] == []
+    assert len(record["cells"]) == 2
+    assert "Added by plug-ins" not in path.with_suffix(".html").read_text()
