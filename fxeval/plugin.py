@@ -263,7 +263,7 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     session, told = _session(request.config), ""
     try:
         # No variable of its own: the traceback of a failed test would keep the model alive.
-        result = measure_cell(cell, _subjects(cell, request, session), session.bench)
+        result = measure_cell(cell, _subjects(cell, request, session), session.workshop)
     except UnsupportedError as error:
         told, said = f"unsupported: {error}", for_a_record(error)
         if cell.on_unsupported == "skip":
@@ -332,7 +332,7 @@ def pytest_runtest_makereport(
     report = yield
     if call.when == "call" and _RESULT in item.stash:
         report.fxeval = item.stash[_RESULT]  # type: ignore[attr-defined]
-        report.fxeval_told = _session(item.config).bench.take_told()  # type: ignore[attr-defined]
+        report.fxeval_told = _session(item.config).workshop.take_told()  # type: ignore[attr-defined]
     elif call.when == "teardown" and _RESULT in item.stash and call.excinfo is not None:
         from fxeval.redaction import of_user_code
 

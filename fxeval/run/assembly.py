@@ -185,14 +185,14 @@ class Gatherer:
             result["cell"]["id"]: CellResult.model_validate(result["cell"]) for result in results
         }
         subjects: dict[str, dict[str, Any]] = {"models": {}, "explainers": {}, "pairs": {}}
-        baselines: dict[tuple[str, str], dict[str, Any]] = {}
+        verified: dict[tuple[str, str], dict[str, Any]] = {}
         for result in results:
             for role, found in result["subjects"].items():
                 for name, subject in found.items():
                     subjects[role][name] = {**subject}
-                    baseline = subjects[role][name].pop("verification", None)
-                    if baseline is not None:
-                        baselines[baseline["model"], baseline["pairs"]] = baseline
+                    entry = subjects[role][name].pop("verification", None)
+                    if entry is not None:
+                        verified[entry["model"], entry["pairs"]] = entry
         finished = self._finished or datetime.now(UTC)
         missing = [cell for cell in planned if cell not in cells]
         verdict = overall([cells[cell] for cell in cells], missing)
@@ -212,7 +212,7 @@ class Gatherer:
                 "banners": list(dict.fromkeys(banners)),
                 "environment": results[0]["environment"],
                 "subjects": subjects,
-                "verification": list(baselines.values()),
+                "verification": list(verified.values()),
                 "cells": [cells[cell] for cell in planned if cell in cells],
                 "sections": self.sections.get(path, []),
                 "verdict": VerdictEntry(outcome=verdict.outcome, reason=verdict.reason),

@@ -2,7 +2,7 @@
 
 explain -> rank -> remove -> embed -> ask -> rows; everything after the rows is
 ``fxeval.statistics.results``. What the cells of a run share, devices and batches among it, is the
-bench's and the forward pool's.
+workshop's and the forward pool's.
 """
 
 import time
@@ -36,13 +36,13 @@ BYTES_PER_PIXEL = 128
 """Of a row: its map and those of the controls, their ranks and sorting keys, its images."""
 
 
-def measure_cell(cell: Cell, subjects: Subjects, bench: Workshop) -> CellResult:
+def measure_cell(cell: Cell, subjects: Subjects, workshop: Workshop) -> CellResult:
     """Measure and judge one cell.
 
     Args:
         cell: What to measure.
         subjects: The resolved model, explainer and pair source.
-        bench: What cells share: device, forward passes, loaded pairs, maps.
+        workshop: What cells share: device, forward passes, loaded pairs, maps.
 
     Returns:
         The cell's part of the record.
@@ -51,8 +51,8 @@ def measure_cell(cell: Cell, subjects: Subjects, bench: Workshop) -> CellResult:
         ContractError: If the model or the data can't be used at all; the explainer's faults are
             states of rows instead.
     """
-    started, forwards = time.perf_counter() - bench.verifying.seconds, bench.forwards
-    prepared = bench.prepare(cell, subjects)
+    started, forwards = time.perf_counter() - workshop.verifying.seconds, workshop.forwards
+    prepared = workshop.prepare(cell, subjects)
     if prepared.objection is not None:
         return invalid_cell(cell, prepared.objection)
     rows: list[Row] = []
@@ -65,16 +65,16 @@ def measure_cell(cell: Cell, subjects: Subjects, bench: Workshop) -> CellResult:
             row.model_copy(update={"reason": without_paths(row.reason)})
             for row in ledgers[-1].rows(cell.id)
         ]
-        bench.emit(finished)
+        workshop.emit(finished)
         rows += finished
     facts = CellFacts(
-        seconds=time.perf_counter() - bench.verifying.seconds - started,
-        forwards=bench.forwards - forwards,
+        seconds=time.perf_counter() - workshop.verifying.seconds - started,
+        forwards=workshop.forwards - forwards,
         explaining=prepared.explaining,
         networks=_distinct(network for ledger in ledgers for network in ledger.networks),
         remarks=[
             *_distinct(text for ledger in ledgers for text in ledger.remarks),
-            *bench.take_notes(),
+            *workshop.take_notes(),
         ],
     )
     return results_of(plan_of(cell), facts, rows)

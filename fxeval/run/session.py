@@ -41,7 +41,7 @@ class Session:
         self._rows = RowFile(folder / name)
         self._progress = Progress(config)
         self._batch_size = int(config.getoption("--fx-batch-size") or fastest_batch_size())
-        self.bench = Workshop(
+        self.workshop = Workshop(
             batch_size=self._batch_size,
             emit=self._rows.append,
             progress=self._progress.show,
@@ -61,7 +61,7 @@ class Session:
             return subject
         if self._model is None or self._model[0] != subject:
             self._model = None  # frees the previous model before the next one is loaded
-            self.bench.release()
+            self.workshop.release()
             try:
                 self._model = subject, subject.load()
             except FxevalError as error:
@@ -80,12 +80,12 @@ class Session:
         self._progress.clear()
         named = cell.model_copy(update={"nodeid": node.nodeid})
         asked, environment = self._suites[node.path], self._environment(node.path.parent)
-        return finished(named, asked, environment, self.bench.subjects)
+        return finished(named, asked, environment, self.workshop.subjects)
 
     def _environment(self, folder: Path) -> dict[str, Any]:
-        key = folder, self.bench.device
+        key = folder, self.workshop.device
         if key not in self._environments:
-            self._environments[key] = describe(self.bench.device, self._batch_size, folder)
+            self._environments[key] = describe(self.workshop.device, self._batch_size, folder)
         return self._environments[key]
 
 

@@ -94,7 +94,7 @@ class Workshop:
         pool: All forward passes.
         subjects: What is known about models, explainers and pairs, for the record.
         device: Of the cell measured last.
-        verifying: Forward passes and seconds spent on verification baselines, of no cell's own.
+        verifying: Forward passes and seconds spent on verification figures, of no cell's own.
         emit: Takes finished rows.
     """
 
@@ -109,7 +109,7 @@ class Workshop:
         self._worker = worker
         self._admitted: FaceModel | None = None
         self.verifying = Cost()
-        self._baselines: dict[tuple[Any, ...], Measured | ModelContractError] = {}
+        self._measured: dict[tuple[Any, ...], Measured | ModelContractError] = {}
         self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}
         self._pairs: dict[tuple[Any, ...], Pairs] = {}
         self._set_aside: dict[int, Counter[str]] = {}
@@ -217,7 +217,7 @@ class Workshop:
         """Return the model as the suite wants it used, and why it is not to be judged, if so."""
         asked = cell.verification
         key = (_model_key(cell, model), _fixture(cell, cell.pairs), asked.flip_fusion, self.device)
-        if key not in self._baselines:
+        if key not in self._measured:
             try:
                 measured = measure_list(
                     model,
@@ -228,10 +228,10 @@ class Workshop:
                 )
                 self.verifying.forwards += measured.forwards
                 self.verifying.seconds += measured.seconds
-                self._baselines[key] = measured
+                self._measured[key] = measured
             except ModelContractError as error:  # at an image that it would come to again
-                self._baselines[key] = error
-        found = self._baselines[key]
+                self._measured[key] = error
+        found = self._measured[key]
         if isinstance(found, ModelContractError):
             raise found
         if found.fault:

@@ -101,6 +101,6 @@ def cell_of(kind: str, parameters: object, limits=()) -> Cell:
 def measured(kind, parameters, *, explainer=None, source=None, others=None, limits=(), batch=16):
     """Measure one cell; return its result and its rows as they were written."""
     rows = []
-    bench = Workshop(batch_size=batch, emit=rows.extend, progress=lambda *_: None)
+    workshop = Workshop(batch_size=batch, emit=rows.extend, progress=lambda *_: None)
     subjects = Subjects(model(), explainer or Occlusion(), source or People(), others or {})
-    return measure_cell(cell_of(kind, parameters, limits), subjects, bench), rows
+    return measure_cell(cell_of(kind, parameters, limits), subjects, workshop), rows

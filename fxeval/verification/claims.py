@@ -1,4 +1,4 @@
-"""Compares a verification baseline with what the model's card claims and the suite demands.
+"""Compares a verification figures with what the model's card claims and the suite demands.
 
 An explanation of a model that does not recognise faces means nothing. So every run measures how
 well its models verify the same lists that are explained. If a model is worse than its card claims
@@ -13,17 +13,17 @@ from fxeval.contracts import ClaimedFigure, FaceModel, model_traits
 from fxeval.results import Estimate, Outcome
 from fxeval.statistics.limits import AtLeast, AtMost, Limit
 from fxeval.verification.demands import Verification
-from fxeval.verification.figures import QUANTITIES, Baseline, Figure
+from fxeval.verification.figures import QUANTITIES, Figure, Verified
 from fxeval.verification.measured import Measured
 
 
 def entry_of(
     measured: Measured, model: FaceModel, names: tuple[str, ...], asked: Verification
 ) -> dict[str, Any]:
-    """Return a baseline with its claims and demands judged, as plain data for the record.
+    """Return verification figures, claims and demands judged, as plain data for the record.
 
     Args:
-        measured: The baseline.
+        measured: The figures.
         model: The model.
         names: Names of the pair list; a claim may use any of them, reasons use the first.
         asked: The demands of the suite.
@@ -42,7 +42,7 @@ def entry_of(
             f"{about}: the suite sets the operating threshold by {asked.operating_threshold}, "
             f"which was not measured: {_why_not(measured, asked.operating_threshold)}"
         )
-    found = measured.baseline
+    found = measured.verified
     return {
         "pair_list": names[0],
         "similarity": model.similarity,
@@ -151,7 +151,7 @@ def _operating(measured: Measured, model: FaceModel, asked: Verification) -> dic
         value = model.operating_threshold
         return {"rule": "vendor", "value": value, "low": None, "high": None, "set_by": set_by}
     found = (
-        measured.baseline.thresholds.get(asked.operating_threshold) if measured.baseline else None
+        measured.verified.thresholds.get(asked.operating_threshold) if measured.verified else None
     )
     similarity = found.similarity if found else None
     usable = similarity if similarity and math.isfinite(similarity.value) else None
@@ -166,24 +166,24 @@ def _operating(measured: Measured, model: FaceModel, asked: Verification) -> dic
 
 def _figure(measured: Measured, metric: str) -> Figure | None:
     """Return a figure that has a finite interval."""
-    figure = measured.baseline.figures.get(metric) if measured.baseline else None
+    figure = measured.verified.figures.get(metric) if measured.verified else None
     return figure if figure and math.isfinite(figure.high - figure.low) else None
 
 
 def _estimate(figure: Figure, measured: Measured) -> Estimate:
     """Return a figure as an estimate, which limits can decide."""
-    found = measured.baseline
+    found = measured.verified
     people = found.n_identities if found else 0
     return Estimate(figure.value, figure.low, figure.high, 0.95, 0, people, "of verification")
 
 
 def _why_not(measured: Measured, name: str) -> str:
     """Return why a figure or a threshold is missing."""
-    if measured.baseline is None:
+    if measured.verified is None:
         return measured.reason
     # A threshold at a false match rate is missing for the reason of the true match rate there.
     metric = name.replace("tau_fmr", "tmr_at_fmr")
-    return measured.baseline.missing.get(metric, "it has no finite interval")
+    return measured.verified.missing.get(metric, "it has no finite interval")
 
 
 def _is_invalid(one: Mapping[str, Any]) -> bool:
@@ -195,17 +195,17 @@ def _shown(figure: Figure) -> str:
 
 
 def _protocol(measured: Measured) -> str:
-    if measured.baseline is None:
+    if measured.verified is None:
         return ""
     fused = (
         "embeddings fused with those of the mirror images"
         if measured.flip_fusion
         else ("no flip fusion")
     )
-    return f"{measured.baseline.protocol}; {fused}"
+    return f"{measured.verified.protocol}; {fused}"
 
 
-def _figures(found: Baseline) -> list[dict[str, Any]]:
+def _figures(found: Verified) -> list[dict[str, Any]]:
     return [
         {
             "metric": name,
@@ -219,7 +219,7 @@ def _figures(found: Baseline) -> list[dict[str, Any]]:
     ]
 
 
-def _thresholds(found: Baseline) -> list[dict[str, Any]]:
+def _thresholds(found: Verified) -> list[dict[str, Any]]:
     return [
         {
             "name": name,

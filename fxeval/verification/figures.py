@@ -108,7 +108,7 @@ class Threshold:
 
 
 @dataclass(frozen=True)
-class Baseline:
+class Verified:
     """How well a model verifies one pair list.
 
     Attributes:
@@ -149,7 +149,7 @@ def why_unmeasurable(n_mated: int, n_nonmated: int, n_identities: int) -> str | 
 
 def measure(
     compared: ComparedPairs, vendor: float | None = None, *, resamples: int = RESAMPLES
-) -> Baseline:
+) -> Verified:
     """Measure how well similarities tell mated from nonmated pairs.
 
     The accuracy is that of LFW's protocol (each fold decided by the threshold best on all others;
@@ -194,7 +194,7 @@ def measure(
     thresholds = {name: found[name] for name in THRESHOLDS if name in found}
     if vendor is not None:
         thresholds["vendor"] = Figure(vendor, math.nan, math.nan)
-    return Baseline(
+    return Verified(
         figures={name: found[name] for name in QUANTITIES if name in found},
         missing={
             name: f"too few nonmated pairs: {n - n_mated}, at least "

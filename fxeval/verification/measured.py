@@ -18,7 +18,7 @@ from fxeval.engine.forward_pool import ForwardPool
 from fxeval.errors import DataContractError, EvidenceError, for_a_record
 from fxeval.functional.similarity import similarity
 from fxeval.models.loading import ModelAround, device_of
-from fxeval.verification.figures import Baseline, ComparedPairs, measure, why_unmeasurable
+from fxeval.verification.figures import ComparedPairs, Verified, measure, why_unmeasurable
 
 IMAGES_AT_ONCE = 128
 """Images whose pixels are in memory at the same time."""
@@ -33,7 +33,7 @@ class Measured:
     """The result of measuring a model on a list.
 
     Attributes:
-        baseline: The figures; None if there are none.
+        verified: The figures; None if there are none.
         reason: Why there are no figures; empty if there are.
         flip_fusion: Whether an image's embedding is fused with that of its mirror image.
         n_images: Distinct images that were embedded.
@@ -43,7 +43,7 @@ class Measured:
             holds it. Empty = the data can be used.
     """
 
-    baseline: Baseline | None
+    verified: Verified | None
     reason: str
     flip_fusion: bool
     n_images: int = 0
@@ -95,7 +95,7 @@ def measure_list(
     """
     started, forwards = time.perf_counter(), pool.forwards
     ids: list[str] = []
-    baseline, reason, fault = None, "", ""
+    verified, reason, fault = None, "", ""
     try:
         listing = source.listing().with_nonmates()
         ids = list(dict.fromkeys([*listing.probe, *listing.reference]))
@@ -106,16 +106,16 @@ def measure_list(
             reason = "flip fusion needs unit embeddings, and this model compares raw ones"
         if not reason:
             compared = _compared(model, source, listing, pool, (flip_fusion, progress))
-            baseline = measure(compared, model.operating_threshold)
+            verified = measure(compared, model.operating_threshold)
     except DataContractError as error:
         fault, reason = error.detail, for_a_record(error)
     except EvidenceError as error:
         reason = for_a_record(error)
     return Measured(
-        baseline=baseline,
+        verified=verified,
         reason=reason,
         flip_fusion=flip_fusion,
-        n_images=len(ids) if baseline else 0,
+        n_images=len(ids) if verified else 0,
         forwards=pool.forwards - forwards,
         seconds=time.perf_counter() - started,
         fault=fault,

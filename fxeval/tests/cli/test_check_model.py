@@ -32,7 +32,7 @@ TOO_RARE = "  - {pairs: rendered, metric: tmr_at_fmr_1e-3, value: 0.9}"
 
 @pytest.fixture(scope="module")
 def measured():
-    """The baseline of the bundled network, measured once."""
+    """The figures of the bundled network, measured once."""
     from fxeval.cli.check_model import _source
     from fxeval.engine.forward_pool import ForwardPool
     from fxeval.models.from_card import load_card
@@ -153,7 +153,7 @@ def test_what_is_not_there_is_named(args, status, words, monkeypatch):
 
 
 def test_nothing_measured_is_nothing_said(run, card, monkeypatch, measured):
-    nothing = replace(measured, baseline=None, reason="the list has no nonmated pairs")
+    nothing = replace(measured, verified=None, reason="the list has no nonmated pairs")
     monkeypatch.setattr(
         "fxeval.verification.measured.measure_list", lambda *args, **options: nothing
     )

@@ -67,13 +67,13 @@ def tiny(seed=0):
 
 
 @pytest.fixture
-def bench():
+def workshop():
     return Workshop(batch_size=16, emit=lambda *a: None, progress=lambda *a: None)
 
 
-def ready(bench, cell, subjects):
+def ready(workshop, cell, subjects):
     """The evidence of a cell's protocol, for all rows at once."""
-    prepared = bench.prepare(cell, subjects)
+    prepared = workshop.prepare(cell, subjects)
     evidence = prepared.evidence
 
     def explain(side, subject=evidence.subject):
@@ -154,7 +154,7 @@ def test_a_source_that_breaks_the_contract_is_named(images):
         load_pairs(Source(), Memory().listing(), CROP)
 
 
-def test_maps_and_pairs_are_made_once_for_equal_explainers(bench):
+def test_maps_and_pairs_are_made_once_for_equal_explainers(workshop):
     model, asked = tiny(), []
 
     @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def test_maps_and_pairs_are_made_once_for_equal_explainers(bench):
 
     for power in (1.0, 1.0, 2.0):
         cell = replace(CELL, explainer=Use("mean", {"power": power}))
-        ready(bench, cell, Subjects(model, Watched(power), Memory())).explain("probe")
+        ready(workshop, cell, Subjects(model, Watched(power), Memory())).explain("probe")
     assert asked == [1.0, 2.0]
 
 
@@ -179,7 +179,7 @@ def test_maps_and_pairs_are_made_once_for_equal_explainers(bench):
         {"model": Use("other")},
     ],
 )
-def test_another_fixture_parameter_suite_file_or_seed_is_asked_anew(bench, change):
+def test_another_fixture_parameter_suite_file_or_seed_is_asked_anew(workshop, change):
     model, asked = tiny(), []
 
     class Plain:
@@ -188,30 +188,30 @@ def test_another_fixture_parameter_suite_file_or_seed_is_asked_anew(bench, chang
             return probes.mean(1)
 
     for cell in (CELL, replace(CELL, id="same"), replace(CELL, **change)):
-        ready(bench, cell, Subjects(model, Plain(), Memory())).explain("probe")
+        ready(workshop, cell, Subjects(model, Plain(), Memory())).explain("probe")
     assert len(asked) == 2
 
 
-def test_equal_weights_fed_otherwise_are_another_model(bench):
+def test_equal_weights_fed_otherwise_are_another_model(workshop):
     class Turned(ConvNet):
         def forward(self, images):
             return super().forward(images.flip(1))
 
     one, two = tiny(), TorchFaceModel("bgr", CROP, Turned(), "cosine", 0.5, tiny().digest)
-    first = ready(bench, CELL, Subjects(one, Mean(), Memory()))
-    second = ready(bench, replace(CELL, model=Use("bgr")), Subjects(two, Mean(), Memory()))
+    first = ready(workshop, CELL, Subjects(one, Mean(), Memory()))
+    second = ready(workshop, replace(CELL, model=Use("bgr")), Subjects(two, Mean(), Memory()))
     assert not torch.allclose(first.clean(), second.clean())
     assert not torch.allclose(first.explain("probe").positive, second.explain("probe").positive)
 
 
-def test_a_network_in_training_mode_is_refused(bench):
+def test_a_network_in_training_mode_is_refused(workshop):
     class Training(CountingModel):
         def embed(self, images):
             with torch.inference_mode():
                 return self.module.train()(images)
 
     with pytest.raises(ModelContractError, match="evaluation mode"):
-        ready(bench, CELL, Subjects(Training(ConvNet()), Mean(), Memory()))
+        ready(workshop, CELL, Subjects(Training(ConvNet()), Mean(), Memory()))
 
 
 def test_a_source_that_uses_its_buffer_again_spoils_nothing():
@@ -226,22 +226,22 @@ def test_a_source_that_uses_its_buffer_again_spoils_nothing():
     assert int(pairs.images.max()) == 0
 
 
-def test_what_maps_cost_is_counted_once_and_the_hook_is_gone(bench):
-    model, before = tiny(), bench.forwards
-    first = ready(bench, CELL, Subjects(model, Mean(), Memory()))
+def test_what_maps_cost_is_counted_once_and_the_hook_is_gone(workshop):
+    model, before = tiny(), workshop.forwards
+    first = ready(workshop, CELL, Subjects(model, Mean(), Memory()))
     first.explain("probe")
     first.explain("probe")
-    later = ready(bench, CELL, Subjects(model, Mean(), Memory()))
+    later = ready(workshop, CELL, Subjects(model, Mean(), Memory()))
     later.explain("probe")
     [made], [shared] = first.explaining, later.explaining
     assert (made.network, made.side, made.n_maps) == ("trained", "probe", 8)
     assert (made.forwards, made.backwards, made.was_shared) == (16, 8, False)
     assert shared == made.model_copy(update={"was_shared": True})
-    assert bench.forwards - before == 16  # probes and references
+    assert workshop.forwards - before == 16  # probes and references
     assert not model.module._forward_hooks
 
 
-def test_pooled_and_unpooled_passes_are_counted_and_batched_gradients_each(bench):
+def test_pooled_and_unpooled_passes_are_counted_and_batched_gradients_each(workshop):
     class Jacobian(Mean):
         def explain(self, model, probes, references, *, contrast=None, generator):
             model.embed(references)  # through the pool
@@ -253,37 +253,37 @@ def test_pooled_and_unpooled_passes_are_counted_and_batched_gradients_each(bench
             torch.autograd.grad(embeddings, images, rows, is_grads_batched=True)
             return probes.mean(1)
 
-    evidence = ready(bench, CELL, Subjects(tiny(), Jacobian(), Memory()))
+    evidence = ready(workshop, CELL, Subjects(tiny(), Jacobian(), Memory()))
     evidence.explain("probe")
     [cost] = evidence.explaining
     assert (cost.forwards, cost.backwards) == (3 * 8, 8 * 8)
 
 
 @pytest.mark.parametrize("reason", ["it has a sigmoid", None])
-def test_an_explainer_may_say_that_it_does_not_support_a_model(bench, reason):
+def test_an_explainer_may_say_that_it_does_not_support_a_model(workshop, reason):
     class Picky(Mean):
         def unsupported(self, model):
             return reason
 
     subjects = Subjects(tiny(), Picky(), Memory())
     if reason is None:
-        assert ready(bench, CELL, subjects).explain("probe")
+        assert ready(workshop, CELL, subjects).explain("probe")
         return
     with pytest.raises(UnsupportedError, match="mean cannot explain tiny: it has a"):
-        ready(bench, CELL, subjects)
+        ready(workshop, CELL, subjects)
 
 
 @pytest.mark.parametrize("answer", ["", False, True, 3])
-def test_an_odd_answer_is_no_reason(bench, answer):
+def test_an_odd_answer_is_no_reason(workshop, answer):
     class Odd(Mean):
         def unsupported(self, model):
             return answer
 
     with pytest.raises(ExplainerContractError, match="expected the reason as text, or None"):
-        ready(bench, CELL, Subjects(tiny(), Odd(), Memory()))
+        ready(workshop, CELL, Subjects(tiny(), Odd(), Memory()))
 
 
-def test_a_model_that_is_changed_while_an_explainer_is_asked_comes_back(bench):
+def test_a_model_that_is_changed_while_an_explainer_is_asked_comes_back(workshop):
     class Vandal(Mean):
         def unsupported(self, model):
             with torch.no_grad():
@@ -292,15 +292,15 @@ def test_a_model_that_is_changed_while_an_explainer_is_asked_comes_back(bench):
     model = tiny()
     before = model.module.fc.weight.clone()
     with pytest.raises(ExplainerContractError, match=r"changed the model: its weights"):
-        ready(bench, CELL, Subjects(model, Vandal(), Memory()))
+        ready(workshop, CELL, Subjects(model, Vandal(), Memory()))
     assert torch.equal(model.module.fc.weight, before)
 
 
-def test_given_maps_are_not_asked_to_follow_a_redrawn_network(bench):
+def test_given_maps_are_not_asked_to_follow_a_redrawn_network(workshop):
     class Given(Mean):
         traits = ExplainerTraits(maps_are_given=True)
 
-    evidence = ready(bench, CELL, Subjects(tiny(), Given(), Memory()))
+    evidence = ready(workshop, CELL, Subjects(tiny(), Given(), Memory()))
     assert evidence.explain("probe")
     with pytest.raises(UnsupportedError, match="do not change with a re-drawn one"):
         evidence.redraw(0)
@@ -320,33 +320,33 @@ def test_given_maps_are_not_asked_to_follow_a_redrawn_network(bench):
         ({"traits": {"contrast"}}, r"'mean': traits: expected ExplainerTraits.* got set"),
     ],
 )
-def test_what_is_no_explainer_is_refused_before_it_is_asked(bench, explainer, message):
+def test_what_is_no_explainer_is_refused_before_it_is_asked(workshop, explainer, message):
     if isinstance(explainer, dict):
         [(name, value)], explainer = explainer.items(), Mean()
         object.__setattr__(explainer, name, value)
     with pytest.raises(ExplainerContractError, match=message):
-        ready(bench, CELL, Subjects(tiny(), explainer, Memory()))
+        ready(workshop, CELL, Subjects(tiny(), explainer, Memory()))
 
 
-def test_the_record_tells_two_settings_of_one_class_apart(bench):
+def test_the_record_tells_two_settings_of_one_class_apart(workshop):
     for power in (1.0, 2.0):
-        ready(bench, CELL, Subjects(tiny(), Mean(power), Memory()))
-        assert bench.subjects["explainers"]["mean"]["params"] == {"power": power}
+        ready(workshop, CELL, Subjects(tiny(), Mean(power), Memory()))
+        assert workshop.subjects["explainers"]["mean"]["params"] == {"power": power}
 
 
-def test_an_explainer_that_cannot_be_asked_is_at_fault(bench):
+def test_an_explainer_that_cannot_be_asked_is_at_fault(workshop):
     class Rude(Mean):
         def unsupported(self, model):
             raise KeyError("no")
 
     with pytest.raises(ExplainerContractError, match=r"Rude.*raised KeyError"):
-        ready(bench, CELL, Subjects(tiny(), Rude(), Memory()))
+        ready(workshop, CELL, Subjects(tiny(), Rude(), Memory()))
 
 
-def test_a_redrawn_network_is_another_network_and_the_model_stays(bench):
+def test_a_redrawn_network_is_another_network_and_the_model_stays(workshop):
     model = tiny()
     before = {name: value.clone() for name, value in model.module.state_dict().items()}
-    evidence = ready(bench, CELL, Subjects(model, Mean(), Memory()))
+    evidence = ready(workshop, CELL, Subjects(model, Mean(), Memory()))
     one, again, two = evidence.redraw(0), evidence.redraw(0), evidence.redraw(1)
     maps = [evidence.explain("probe", copy.subject).positive for copy in (one, again, two)]
     assert torch.equal(maps[0], maps[1])
@@ -369,14 +369,14 @@ class Api(CountingModel):
             return self._inner(images)
 
 
-def test_a_black_box_is_refused_gradients_and_re_drawing(bench):
+def test_a_black_box_is_refused_gradients_and_re_drawing(workshop):
     @dataclass(frozen=True)
     class NeedsGradients(Mean):
         traits = ExplainerTraits(needs={"gradients"})
 
     with pytest.raises(UnsupportedError, match="needs gradients, and the model is a black box"):
-        ready(bench, CELL, Subjects(Api(), NeedsGradients(), Memory()))
-    evidence = ready(bench, CELL, Subjects(Api(), Mean(), Memory()))
+        ready(workshop, CELL, Subjects(Api(), NeedsGradients(), Memory()))
+    evidence = ready(workshop, CELL, Subjects(Api(), Mean(), Memory()))
     with pytest.raises(UnsupportedError, match="can't be re-drawn"):
         evidence.redraw(0)
 
@@ -399,26 +399,26 @@ class Wrong(torch.nn.Module):
         (lambda x: x, r"\(2, D\)"),
     ],
 )
-def test_a_model_that_tells_no_faces_apart_is_refused(bench, answer, message):
+def test_a_model_that_tells_no_faces_apart_is_refused(workshop, answer, message):
     model = TorchFaceModel("bad", CROP, Wrong(answer), "cosine", 0.5, "f" * 64)
     with pytest.raises(ModelContractError, match=message):
-        ready(bench, CELL, Subjects(model, Mean(), Memory()))
+        ready(workshop, CELL, Subjects(model, Mean(), Memory()))
 
 
-def test_embed_and_module_must_agree(bench):
+def test_embed_and_module_must_agree(workshop):
     class Two(CountingModel):
         def embed(self, images):
             return super().embed(images * 255)
 
     model = Two(ConvNet().eval())
     with pytest.raises(ModelContractError, match="differ, so that gradient explainers"):
-        ready(bench, CELL, Subjects(model, Mean(), Memory()))
+        ready(workshop, CELL, Subjects(model, Mean(), Memory()))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there_is_refused(bench):
+def test_a_device_that_is_not_there_is_refused(workshop):
     with pytest.raises(ModelContractError, match="there is no CUDA device"):
-        ready(bench, replace(CELL, device="cuda"), Subjects(tiny(), Mean(), Memory()))
+        ready(workshop, replace(CELL, device="cuda"), Subjects(tiny(), Mean(), Memory()))
 
 
 def test_rows_that_the_list_sets_aside_are_never_chosen():
@@ -447,9 +447,9 @@ def test_nonmates_that_the_list_names_are_loaded_with_their_identities():
     assert pairs.contrast_identity.tolist() != pairs.probe_identity.tolist()
 
 
-def test_a_network_whose_layers_are_out_of_reach_is_not_redrawn(bench):
+def test_a_network_whose_layers_are_out_of_reach_is_not_redrawn(workshop):
     scripted = replace(tiny(), traits=ModelTraits(has_layers=False))
-    evidence = ready(bench, CELL, Subjects(scripted, Mean(), Memory()))
+    evidence = ready(workshop, CELL, Subjects(scripted, Mean(), Memory()))
     with pytest.raises(UnsupportedError, match="layers can't be reached"):
         evidence.redraw(0)
 
@@ -462,7 +462,7 @@ def test_a_file_is_recorded_by_its_name_and_not_by_where_it_lies():
     assert settings_of(Filed())["file"] == "maps.npz"
 
 
-def test_equal_weights_under_another_card_are_another_model(bench):
+def test_equal_weights_under_another_card_are_another_model(workshop):
     class Carded:
         def __init__(self, module, digest):
             self.module, self.traits = module, ModelTraits(card=CardFacts(digest=digest))
@@ -474,8 +474,8 @@ def test_equal_weights_under_another_card_are_another_model(bench):
 
     NAMES = ("name", "crop", "similarity", "operating_threshold", "digest")
     one, two = Carded(ConvNet(0), "a" * 64), Carded(ConvNet(1), "b" * 64)
-    first = ready(bench, CELL, Subjects(one, Mean(), Memory()))
-    second = ready(bench, CELL, Subjects(two, Mean(), Memory()))
+    first = ready(workshop, CELL, Subjects(one, Mean(), Memory()))
+    second = ready(workshop, CELL, Subjects(two, Mean(), Memory()))
     assert not torch.allclose(first.clean(), second.clean())
 
 
@@ -489,13 +489,13 @@ class Triplets(Memory):
         return replace(super().listing(), contrast=contrast, contrast_identity=tuple(nonmates))
 
 
-def test_lists_that_differ_in_their_nonmates_alone_have_different_digests(bench):
+def test_lists_that_differ_in_their_nonmates_alone_have_different_digests(workshop):
     found = set()
     for source in (Memory(), Triplets(), Triplets(next=2), Triplets(next=2)):
         params = {"next": getattr(source, "next", None)}
         cell = replace(CELL, pairs=replace(CELL.pairs, params=params))
-        ready(bench, cell, Subjects(tiny(), Mean(), source))
-        found.add(bench.subjects["pairs"]["memory"]["digest"])
+        ready(workshop, cell, Subjects(tiny(), Mean(), source))
+        found.add(workshop.subjects["pairs"]["memory"]["digest"])
     assert len(found) == 3
 
 
@@ -511,7 +511,7 @@ class TwoSided(Memory):
         )  # fmt: skip
 
 
-def test_a_model_that_fails_on_an_image_of_the_list_is_not_measured_again_for_every_cell(bench):
+def test_a_model_that_fails_on_an_image_of_the_list_is_not_measured_again_for_every_cell(workshop):
     class Failing(CountingModel):
         def embed(self, images):
             found = super().embed(images)
@@ -522,12 +522,12 @@ def test_a_model_that_fails_on_an_image_of_the_list_is_not_measured_again_for_ev
     for explainer in ("mean", "other"):
         cell = replace(CELL, explainer=Use(explainer))
         with pytest.raises(ModelContractError, match="NaN"):
-            ready(bench, cell, Subjects(model, Mean(), TwoSided(n=40)))
+            ready(workshop, cell, Subjects(model, Mean(), TwoSided(n=40)))
         counts.append(len(model.batches))
     assert counts[0] == counts[1] > 5
 
 
-def test_pairs_that_are_set_aside_are_counted_with_their_reasons(bench):
+def test_pairs_that_are_set_aside_are_counted_with_their_reasons(workshop):
     class Aside(Memory):
         def listing(self):
             found = super().listing()
@@ -535,5 +535,5 @@ def test_pairs_that_are_set_aside_are_counted_with_their_reasons(bench):
                 found, set_aside=(PublicReason("wrongly labelled"),) + ("",) * (len(found) - 1)
             )
 
-    ready(bench, CELL, Subjects(tiny(), Mean(), Aside()))
-    assert bench.subjects["pairs"]["memory"]["set_aside"] == {"wrongly labelled": 1}
+    ready(workshop, CELL, Subjects(tiny(), Mean(), Aside()))
+    assert workshop.subjects["pairs"]["memory"]["set_aside"] == {"wrongly labelled": 1}

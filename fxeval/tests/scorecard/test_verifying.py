@@ -126,7 +126,7 @@ def test_the_terminal_has_one_line_per_model_and_pair_list(record):
     assert all(line.isprintable() for line in lines)
 
 
-def test_a_record_made_before_there_were_baselines_is_shown_without():
+def test_a_record_made_before_models_were_verified_is_shown_without():
     assert "verification" not in FIRST
     old = render(FIRST)
     assert "How well the models verify" not in old

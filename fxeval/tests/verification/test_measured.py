@@ -1,4 +1,4 @@
-"""A baseline is measured over the whole list, a few images at a time, and decides who is judged."""
+"""A model is measured over the whole list, a few images at a time, and decides who is judged."""
 
 import math
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from fxeval.suite.cells import Use
 from fxeval.tests.run.test_workshop import CELL, Mean
 from fxeval.tests.slow_figures import auc, k_fold_accuracy
 from fxeval.tests.subjects import CROP, ConvNet, CountingModel
-from fxeval.verification import measured as baseline
+from fxeval.verification import measured as measuring
 from fxeval.verification.claims import entry_of, model_card
 from fxeval.verification.demands import Verification
 from fxeval.verification.figures import Figure
@@ -92,12 +92,12 @@ def test_the_figures_are_those_of_the_pairs_one_by_one(pool, kind, fold):
     values, mated = by_hand(net(similarity=kind), source)
     folds = np.array(source.listing().fold) if fold else None
     expected = k_fold_accuracy(kind, values, mated, folds=folds)
-    figures = found.baseline.figures
+    figures = found.verified.figures
     assert figures["verification_accuracy"].value == pytest.approx(expected.mean, abs=1e-9)
     assert figures["verification_auc"].value == pytest.approx(auc(values, mated), abs=1e-9)
-    assert found.baseline.n_folds == (5 if fold else 10)
-    assert (found.baseline.n_mated, found.baseline.n_nonmated) == (80, 80)
-    assert found.baseline.thresholds["vendor"].fmr.value == (values[~mated] >= -0.5).mean()
+    assert found.verified.n_folds == (5 if fold else 10)
+    assert (found.verified.n_mated, found.verified.n_nonmated) == (80, 80)
+    assert found.verified.thresholds["vendor"].fmr.value == (values[~mated] >= -0.5).mean()
 
 
 def test_a_list_of_triplets_is_verified_by_mates_and_the_nonmates_it_names(pool):
@@ -113,11 +113,11 @@ def test_a_list_of_triplets_is_verified_by_mates_and_the_nonmates_it_names(pool)
 
     found = measure_list(CountingModel(ConvNet().eval()), Triplets(), pool)
     assert found.n_images == 3 * 40
-    assert (found.baseline.n_mated, found.baseline.n_nonmated) == (40, 40)
+    assert (found.verified.n_mated, found.verified.n_nonmated) == (40, 40)
 
 
 def test_each_image_is_embedded_once_and_a_few_are_in_memory_at_a_time(pool, monkeypatch):
-    monkeypatch.setattr(baseline, "IMAGES_AT_ONCE", 50)
+    monkeypatch.setattr(measuring, "IMAGES_AT_ONCE", 50)
     source, model, told = People(), net(), []
     found = measure_list(model, source, pool, progress=lambda *at: told.append(at))
     assert found.forwards == found.n_images == 120
@@ -139,9 +139,9 @@ def test_flip_fusion_adds_the_mirror_image_and_is_named(pool):
     found = measure_list(model, People(), pool, flip_fusion=True)
     plain = measure_list(model, People(), pool)
     assert found.forwards == 240
-    got = found.baseline.figures["verification_auc"].value
+    got = found.verified.figures["verification_auc"].value
     assert got == pytest.approx(auc(values, mated), abs=1e-9)
-    assert got != plain.baseline.figures["verification_auc"].value
+    assert got != plain.verified.figures["verification_auc"].value
     assert "mirror" in judged(found, model)["protocol"]
     assert "no flip fusion" in judged(plain, model)["protocol"]
     refused = measure_list(net(similarity="neg_l2"), People(), pool, flip_fusion=True)
@@ -162,7 +162,7 @@ def test_flip_fusion_adds_the_mirror_image_and_is_named(pool):
 )
 def test_what_cannot_be_measured_has_a_reason_and_no_figures(pool, source, words, forwards):
     found = measure_list(net(), source, pool)
-    assert found.baseline is None
+    assert found.verified is None
     assert (found.reason, found.forwards) == (words, forwards)
     assert ("unreadable" in found.fault) == ("data" in words)
     entry = judged(found, net())
@@ -181,7 +181,7 @@ def test_a_model_that_fails_on_an_image_of_the_list_is_at_fault(pool):
 
 
 def test_a_run_measures_a_model_and_a_list_once_and_counts_it_to_no_cell():
-    bench = Workshop(batch_size=16, emit=lambda *a: None, progress=lambda *a: None)
+    workshop = Workshop(batch_size=16, emit=lambda *a: None, progress=lambda *a: None)
     model = net()
     cell = replace(CELL, pairs=Use("people"))
     for change in (
@@ -189,20 +189,20 @@ def test_a_run_measures_a_model_and_a_list_once_and_counts_it_to_no_cell():
         {"verification": Verification(operating_threshold="tau_eer")},
         {"verification": Verification(limits=(AtLeast("verification_auc", at_least=0.0),))},
     ):  # fmt: skip
-        bench.prepare(replace(cell, **change), Subjects(model, Mean(), People()))
-        entry = bench.subjects["models"]["tiny"]["verification"]
+        workshop.prepare(replace(cell, **change), Subjects(model, Mean(), People()))
+        entry = workshop.subjects["models"]["tiny"]["verification"]
         assert (entry["model"], entry["pairs"], entry["pair_list"]) == ("tiny", "people", "people")
-    assert bench.verifying.forwards == 120
-    assert bench.forwards == 0
+    assert workshop.verifying.forwards == 120
+    assert workshop.forwards == 0
     fused = replace(cell, verification=Verification(flip_fusion=True))
-    bench.prepare(fused, Subjects(model, Mean(), People()))
-    assert bench.verifying.forwards == 120 + 240
-    bench.prepare(replace(cell, pairs=Use("more")), Subjects(model, Mean(), People(50)))
-    assert bench.verifying.forwards == 120 + 240 + 150
+    workshop.prepare(fused, Subjects(model, Mean(), People()))
+    assert workshop.verifying.forwards == 120 + 240
+    workshop.prepare(replace(cell, pairs=Use("more")), Subjects(model, Mean(), People(50)))
+    assert workshop.verifying.forwards == 120 + 240 + 150
 
 
 def test_explainers_are_handed_the_threshold_the_suite_chose_and_maps_are_made_anew():
-    bench = Workshop(batch_size=16, emit=lambda *a: None, progress=lambda *a: None)
+    workshop = Workshop(batch_size=16, emit=lambda *a: None, progress=lambda *a: None)
     model, seen = net(), []
 
     class Watching(Mean):
@@ -213,9 +213,9 @@ def test_explainers_are_handed_the_threshold_the_suite_chose_and_maps_are_made_a
     cell = replace(CELL, pairs=Use("people"), n=30)
     for rule in ("vendor", "tau_eer", "vendor"):
         asked = replace(cell, verification=Verification(operating_threshold=rule))
-        evidence = bench.prepare(asked, Subjects(model, Watching(), People())).evidence
+        evidence = workshop.prepare(asked, Subjects(model, Watching(), People())).evidence
         evidence.engine.maps(evidence.everyone, evidence.subject, None)
-        known = bench.subjects["models"]["tiny"]["verification"]["operating_threshold"]["value"]
+        known = workshop.subjects["models"]["tiny"]["verification"]["operating_threshold"]["value"]
         assert evidence.subject.operating_threshold == known
     tau = seen[-1]
     assert seen == [0.5, 0.5, tau, tau]  # two groups of pairs, under either threshold once
@@ -246,8 +246,8 @@ def claim(metric, value, within=0.003, pairs="people"):
 
 
 def test_a_claim_is_false_only_if_the_whole_interval_lies_beyond_its_margin(measured):
-    accuracy = measured.baseline.figures["verification_accuracy"]
-    eer = measured.baseline.figures["verification_eer"]
+    accuracy = measured.verified.figures["verification_accuracy"]
+    eer = measured.verified.figures["verification_eer"]
     assert accuracy.high < 1
     gap = 1e-9
     for one, outcome in {
@@ -273,7 +273,7 @@ def test_the_reasons_of_claims_hold_the_figures_or_say_why_nothing_was_checked(m
     elsewhere = claim("verification_auc", 0.9, pairs="lfw_view2")
     entry = judged(measured, carded(false, short, elsewhere))
     reasons = [one["verdict"]["reason"] for one in entry["claims"]]
-    accuracy = measured.baseline.figures["verification_accuracy"]
+    accuracy = measured.verified.figures["verification_accuracy"]
     assert reasons[0] == (
         f"model counting on people: verification accuracy {accuracy.value:.4f} "
         f"[{accuracy.low:.4f}, {accuracy.high:.4f}], its card claims 0.999 within 0.003: the whole "
@@ -282,7 +282,7 @@ def test_the_reasons_of_claims_hold_the_figures_or_say_why_nothing_was_checked(m
     assert reasons[1] == "not checked: too few nonmated pairs: 80, at least 1,000 needed"
     assert reasons[2] == "not checked: it is about lfw_view2"
     assert entry["operating_threshold"]["set_by"] == "the vendor's own data"
-    unmeasured = replace(measured, baseline=None, reason="the list has no nonmated pairs")
+    unmeasured = replace(measured, verified=None, reason="the list has no nonmated pairs")
     [of_nothing] = judged(unmeasured, carded(false))["claims"]
     assert of_nothing["verdict"] == {
         "outcome": "inconclusive", "reason": "not checked: the list has no nonmated pairs",
@@ -290,8 +290,8 @@ def test_the_reasons_of_claims_hold_the_figures_or_say_why_nothing_was_checked(m
 
 
 def test_a_demand_must_be_cleared_by_the_whole_interval(measured):
-    accuracy = measured.baseline.figures["verification_accuracy"]
-    eer = measured.baseline.figures["verification_eer"]
+    accuracy = measured.verified.figures["verification_accuracy"]
+    eer = measured.verified.figures["verification_eer"]
     for metric, form, bound, is_met in (
         ("verification_accuracy", "at_least", accuracy.low, True),
         ("verification_accuracy", "at_least", accuracy.value, False),
@@ -309,10 +309,10 @@ def test_a_demand_must_be_cleared_by_the_whole_interval(measured):
 
 
 def test_a_figure_without_an_interval_meets_no_demand_and_breaks_no_claim(measured):
-    found = measured.baseline
+    found = measured.verified
     of_one_person = Figure(0.99, math.nan, math.nan)
     figures = {**found.figures, "verification_auc": of_one_person}
-    measured = replace(measured, baseline=replace(found, figures=figures))
+    measured = replace(measured, verified=replace(found, figures=figures))
     limit = AtLeast("verification_auc", at_least=0.5, where="s.yaml:3:5")
     entry = judged(measured, carded(claim("verification_auc", 1.0)), limits=(limit,))
     assert entry["claims"][0]["verdict"]["outcome"] == "inconclusive"
@@ -326,7 +326,7 @@ def test_the_operating_threshold_is_the_model_s_or_one_that_was_measured(measure
     vendor = judged(measured, net())["operating_threshold"]
     assert (vendor["rule"], vendor["value"], vendor["low"]) == ("vendor", 0.5, None)
     eer = judged(measured, net(), operating_threshold="tau_eer")["operating_threshold"]
-    known = measured.baseline.thresholds["tau_eer"].similarity
+    known = measured.verified.thresholds["tau_eer"].similarity
     assert (eer["value"], eer["low"], eer["high"]) == (known.value, known.low, known.high)
     entry = judged(measured, net(), operating_threshold="tau_fmr_1e-3")
     assert entry["objections"] == [
