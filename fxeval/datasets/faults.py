@@ -8,6 +8,7 @@ these may be a person's name.
 from pathlib import Path
 
 from fxeval.errors import DataContractError
+from fxeval.strict.text import printable
 
 _LONGEST = 100
 
@@ -20,7 +21,7 @@ def bare(where: str | Path) -> str:
     """
     name = Path(where).name
     shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
-    return "".join(char if char.isprintable() else "?" for char in shown)
+    return printable(shown)
 
 
 def of_list(where: str | Path, said: str, private: str = "", then: str = "") -> DataContractError:

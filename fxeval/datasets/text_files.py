@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from fxeval.datasets.faults import of_list
+from fxeval.strict.text import UNFIT
 
 MAX_BYTES = 64 << 20
 """Largest list or manifest read."""
@@ -14,11 +15,9 @@ MAX_LINE = 4000
 MAX_LINES = 1_000_000
 """Most lines of a list."""
 
-# Control characters except tab and line feed, line breaks that editors do not count, characters
-# that reverse the reading direction, lone surrogates, and noncharacters.
 _UNFIT = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
-)
+    f"[{UNFIT}\r\ufeff]"
+)  # a line may hold no carriage return, nor a byte order mark
 
 
 def read_text(path: Path) -> str:

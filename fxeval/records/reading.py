@@ -11,6 +11,7 @@ from fxeval.errors import StoreError
 from fxeval.records.form import Form
 from fxeval.records.schema import VERSION, Record, Row
 from fxeval.records.version_1 import upgraded
+from fxeval.strict.text import printable
 
 SHOWN_FAULTS = 5
 
@@ -102,7 +103,7 @@ def faults_of(error: ValidationError) -> str:
         for fault in found[:SHOWN_FAULTS]
     ]
     more = f"; and {len(found) - SHOWN_FAULTS} more" if len(found) > SHOWN_FAULTS else ""
-    return "".join(c if c.isprintable() else "?" for c in "; ".join(told)) + more
+    return printable("; ".join(told)) + more
 
 
 def _place(parts: tuple[int | str, ...]) -> str:

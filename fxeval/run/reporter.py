@@ -74,10 +74,11 @@ class Reporter:
             return
         from fxeval.records.store import dumped
         from fxeval.scorecard import terminal_summary
+        from fxeval.strict.text import printable
 
         writer = terminalreporter
         for record in self._records():
-            title = "".join(c for c in record.suite.title if c.isprintable())
+            title = printable(" ".join(record.suite.title.split()))
             writer.section(f"fxeval: {title}")
             width = writer.config.get_terminal_writer().fullwidth
             colour = writer.config.get_terminal_writer().hasmarkup

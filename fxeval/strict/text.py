@@ -3,6 +3,11 @@
 import difflib
 from collections.abc import Iterable
 
+UNFIT = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff"
+"""Inside of a regular expression's ``[...]``: control characters but tab and line ends, line breaks
+that editors do not count, characters that reverse the reading direction, lone surrogates and
+noncharacters. None may reach a terminal or a page."""
+
 
 def hint(name: str, known: Iterable[str]) -> str:
     """Return the sentence that helps after a wrong name.

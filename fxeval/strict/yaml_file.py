@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 import yaml
 
 from fxeval.errors import FxevalError, SuiteError
-from fxeval.strict.text import brief, describe
+from fxeval.strict.text import UNFIT, brief, describe
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
@@ -31,11 +31,7 @@ _INTEGER = re.compile(r"([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _NOT_FINITE = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z")
 _MAX_DIGITS = 100
-# Control characters, line breaks that editors do not count, characters that reverse the reading
-# direction, lone surrogates, noncharacters: none may reach a terminal or a page.
-_UNFIT = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
-)
+_UNFIT = re.compile(f"[{UNFIT}]")
 
 # The fixed beginnings of PyYAML's messages, and the words that replace them.
 _SYNTAX = {
