@@ -123,7 +123,7 @@ def model_entry(file: Path) -> dict[str, Any]:
         "has_gradients": offered.has_gradients,
         "has_layers": offered.has_layers,
         "reason": offered.reason,
-        "claims": [asdict(claim) for claim in card.claims],
+        "claims": [claim.model_dump() for claim in card.claims],
         "licence": card.licence,
         "source": card.source,
     }

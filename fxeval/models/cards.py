@@ -7,11 +7,10 @@ what is claimed of them. What an architecture of the catalogue knows need not be
 
 import hashlib
 import re
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, SkipValidation
 
 from fxeval.contracts import Colour, Crop, SimilarityKind
 from fxeval.datasets.faces.alignment import CROPS
@@ -46,12 +45,92 @@ _NO_EXPORT = (
     "evaluates text in it, so that opening a '.pt2' can run anything"
 )
 _EXPORT_HELP = "give the weights as .safetensors with 'architecture: module:factory', or an .onnx"
+_PRESET = ("crop", "colour", "mean", "std", "similarity")
 _OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_METRICS = r"verification_(accuracy|auc|eer)|tmr_at_fmr_1e-[2-4]"
+_Three = tuple[float, float, float]
 
 
-@dataclass(frozen=True)
-class Claim:
+def _matching(pattern: str, expected: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(expected)
+        return text
+
+    return AfterValidator(check)
+
+
+def _inside(text: str) -> str:
+    """Accept the path of a file in a folder, and nothing that leads out of it on any system."""
+    is_plain = not re.search(r"[\\:~\n\t]", text) and PurePosixPath(text).as_posix() == text
+    if not is_plain or text in (".", "") or text.startswith("/") or ".." in text.split("/"):
+        raise ValueError("a file inside the folder of the weights expected, without '..'")
+    return text
+
+
+def _three(value: object) -> _Three:
+    numbers: list[Any] = value if isinstance(value, list) and len(value) == 3 else [value] * 3
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in numbers):
+        raise ValueError("a number or a list of three numbers expected")
+    if not all(0 <= x <= 1000 for x in numbers):
+        raise ValueError("numbers for pixels of 0 to 255 expected")
+    first, second, third = map(float, numbers)
+    return first, second, third
+
+
+def _dividing(numbers: _Three) -> _Three:
+    if min(numbers) <= 0:
+        raise ValueError("more than 0 expected")
+    if min(numbers) < 1:
+        raise ValueError(
+            "1 or more expected, for pixels of 0 to 255 (127.5 where those of 0 to 1 have 0.5)"
+        )
+    return numbers
+
+
+_Name = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z][A-Za-z0-9_.-]{0,79}",
+        "a letter, then letters, digits, '.', '-' and '_' expected, 80 at most",
+    ),
+]
+_Digest = Annotated[
+    str, _matching(r"[0-9a-fA-F]{64}", "64 hexadecimal digits expected"), AfterValidator(str.lower)
+]
+_Metric = Annotated[
+    str,
+    _matching(
+        r"verification_(accuracy|auc|eer)|tmr_at_fmr_1e-[2-4]",
+        "verification_accuracy, verification_auc, verification_eer or tmr_at_fmr_1e-2, -3 or -4 "
+        "expected",
+    ),
+]
+_Text = Annotated[str, Field(max_length=4000)]
+_NotEmpty = Annotated[str, Field(min_length=1)]
+_Inside = Annotated[str, AfterValidator(_inside)]
+_Normalising = Annotated[_Three, PlainValidator(_three)]
+_FILLED: Any = None  # read_card fills such a key in, or refuses the card
+
+
+class _Frozen(Strict):
+    model_config = ConfigDict(frozen=True)
+
+
+class State(_Frozen):
+    """Where the state dict lies in a file of weights.
+
+    Attributes:
+        key: Entry of a checkpoint that holds it; None = the checkpoint is one.
+        prefix: Only keys that start with it are taken, without it.
+        ignore: Beginnings of keys that are left out.
+    """
+
+    key: _NotEmpty | None = None
+    prefix: str = ""
+    ignore: tuple[_NotEmpty, ...] = ()
+
+
+class Claim(_Frozen):
     """What the vendor says was measured.
 
     Attributes:
@@ -61,14 +140,13 @@ class Claim:
         within: How far a measurement may be from it.
     """
 
-    pairs: str
-    metric: str
-    value: float
-    within: float
+    pairs: _Name
+    metric: _Metric
+    value: Annotated[float, Field(ge=0, le=1)]
+    within: Annotated[float, Field(gt=0, le=0.1)] = 0.003
 
 
-@dataclass(frozen=True)
-class Golden:
+class Golden(_Frozen):
     """Embeddings that the vendor computed: images in, embeddings out, in one ``.npz`` file.
 
     Attributes:
@@ -79,66 +157,66 @@ class Golden:
         relative: Whether ``at_most`` is a share of the largest entry.
     """
 
-    file: str
+    file: _Inside
     images: str
     embeddings: str
-    at_most: float
-    relative: bool
+    at_most: Annotated[float, Field(gt=0, le=0.1)] = 1e-4
+    relative: bool = False
 
 
-@dataclass(frozen=True)
-class ModelCard:
+class _Crop(_Frozen):
+    """A crop that has no name in the catalogue, as it is written."""
+
+    name: _Name
+    size: Annotated[list[Annotated[int, Field(ge=16, le=1024)]], Field(min_length=2, max_length=2)]
+    template: Annotated[
+        list[Annotated[list[float], Field(min_length=2, max_length=2)]],
+        Field(min_length=5, max_length=5),
+    ]
+
+
+class Keys(_Frozen):
+    """The keys of a card; :func:`read_card` adds what the architecture and the format imply."""
+
+    card: Literal[1]
+    name: _Name  # shown in reports
+    weights: _Inside  # relative to their folder
+    sha256: _Digest  # of the weights, lower case
+    architecture: str | None = None  # of ARCHITECTURES, module:factory; None: a whole network
+    state: State = State()
+    format: Format = _FILLED  # of the weights
+    runtime: Runtime = "auto"  # of an ONNX graph
+    output: _Text | None = None  # of an ONNX graph: the embeddings; None: the first
+    crop: SkipValidation[Crop] = _FILLED  # in the file a name or a mapping, which _crop reads
+    colour: Colour = _FILLED  # order of the channels that the network sees
+    mean: _Normalising = _FILLED  # of each channel in that order, in 0 to 255
+    std: Annotated[_Normalising, AfterValidator(_dividing)] = _FILLED
+    similarity: SimilarityKind = _FILLED
+    operating_threshold: float | None = None  # native similarity from which the model says match
+    threshold_set_by: _Text = ""  # on which data, by which rule
+    claims: tuple[Claim, ...] = ()
+    golden: Golden | None = None
+    licence: _Text = ""  # empty: not stated; likewise the rest
+    source: _Text = ""  # of the weights
+    trained_on: _Text = ""
+    notes: _Text = ""
+
+
+class ModelCard(Keys, State):
     """A card without faults, every default filled in.
 
     Attributes:
         file: The card.
         digest: SHA-256 of its text as hex: what it says changes what the weights compute.
-        name: Id shown in reports.
-        weights: Path of the weights relative to their folder.
-        sha256: Of the weights, lower case.
-        format: Of the weights.
-        architecture: A key of ``ARCHITECTURES``, ``module:factory``, or None for a whole network.
-        key: Entry of a checkpoint that holds the state dict; None = the checkpoint is one.
-        prefix: Only keys that start with it are taken, without it.
-        ignore: Beginnings of keys that are left out.
-        runtime: Of an ONNX graph.
-        output: Of an ONNX graph: name of its output with the embeddings; None = the first.
-        crop: How faces are cut out.
-        preprocessing: Colour order, mean and standard deviation.
-        similarity: ``cosine`` or ``neg_l2``.
-        operating_threshold: Native similarity from which the model says match, or None.
-        threshold_set_by: How it was set.
-        claims: What the vendor says was measured.
-        golden: Embeddings to compare with, or None.
-        licence: Empty = not stated; likewise the next three.
-        source: Where the weights are from.
-        trained_on: What they were trained on.
-        notes: Anything else.
     """
 
     file: Path
     digest: str
-    name: str
-    weights: str
-    sha256: str
-    format: Format
-    architecture: str | None
-    key: str | None
-    prefix: str
-    ignore: tuple[str, ...]
-    runtime: Runtime
-    output: str | None
-    crop: Crop
-    preprocessing: Preprocessing
-    similarity: SimilarityKind
-    operating_threshold: float | None
-    threshold_set_by: str
-    claims: tuple[Claim, ...]
-    golden: Golden | None
-    licence: str
-    source: str
-    trained_on: str
-    notes: str
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Colour order, mean and standard deviation."""
+        return Preprocessing(self.colour, self.mean, self.std)
 
 
 def read_card(path: Path) -> ModelCard:
@@ -151,163 +229,23 @@ def read_card(path: Path) -> ModelCard:
     raw = dict(document.data)
     if raw.get("operating_threshold", 0) is None:  # null is an answer: there is none
         del raw["operating_threshold"]
-    form = read_form(document, _Card, (), raw)
+    form = read_form(document, Keys, (), raw)
     format = _format(form, document)
     preset = _preset(form, document, format)
-    crop = _crop(preset.get("crop"), document)
-    _check_threshold(form, preset.get("similarity"), document)
+    crop = _crop(preset["crop"], document)
+    _check_threshold(form, preset["similarity"], document)
     document.raise_faults()
-    state, golden = form.state or _State(), form.golden
-    return ModelCard(
-        file=path,
-        digest=hashlib.sha256("\n".join(document.lines).encode()).hexdigest(),
-        name=form.name,
-        weights=form.weights,
-        sha256=form.sha256.lower(),
-        format=cast(Format, format),
-        architecture=form.architecture or ("dlib_resnet" if format == "dlib" else None),
-        key=state.key,
-        prefix=state.prefix,
-        ignore=(*state.ignore, *preset["ignore"]),
-        runtime=form.runtime or "auto",
-        output=form.output,
-        crop=cast(Crop, crop),
-        preprocessing=Preprocessing(
-            preset["colour"], _three(preset["mean"]), _three(preset["std"])
-        ),
-        similarity=preset["similarity"],
-        operating_threshold=form.operating_threshold,
-        threshold_set_by=form.threshold_set_by,
-        claims=tuple(Claim(**claim.model_dump()) for claim in form.claims),
-        golden=None if golden is None else Golden(**golden.model_dump()),
-        licence=form.licence,
-        source=form.source,
-        trained_on=form.trained_on,
-        notes=form.notes,
-    )
+    known = ARCHITECTURES.get(preset["architecture"])
+    values = dict(form) | dict(form.state) | preset | {"format": format, "crop": crop}
+    values["ignore"] += known.ignore if known else ()
+    digest = hashlib.sha256("\n".join(document.lines).encode()).hexdigest()
+    return ModelCard.model_construct(file=path, digest=digest, **values)
 
 
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,79}", text):
-        raise ValueError("a letter, then letters, digits, '.', '-' and '_' expected, 80 at most")
-    return text
-
-
-def _digest(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        raise ValueError("64 hexadecimal digits expected")
-    return text
-
-
-def _inside(text: str) -> str:
-    """Accept the path of a file in a folder, and nothing that leads out of it on any system."""
-    is_plain = not re.search(r"[\\:~\n\t]", text) and PurePosixPath(text).as_posix() == text
-    if not is_plain or text in (".", "") or text.startswith("/") or ".." in text.split("/"):
-        raise ValueError("a file inside the folder of the weights expected, without '..'")
-    return text
-
-
-def _metric(text: str) -> str:
-    if not re.fullmatch(_METRICS, text):
-        raise ValueError(
-            "verification_accuracy, verification_auc, verification_eer or tmr_at_fmr_1e-2, -3 or "
-            "-4 expected"
-        )
-    return text
-
-
-def _normalising(value: Any) -> Any:  # noqa: ANN401  (a number or a list, as written)
-    numbers = value if isinstance(value, list) and len(value) == 3 else [value]
-    if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in numbers):
-        raise ValueError("a number or a list of three numbers expected")
-    if not all(0 <= x <= 1000 for x in numbers):
-        raise ValueError("numbers for pixels of 0 to 255 expected")
-    return value
-
-
-def _dividing(value: Any) -> Any:  # noqa: ANN401
-    if not all(x > 0 for x in (value if isinstance(value, list) else [value])):
-        raise ValueError("more than 0 expected")
-    if not all(x >= 1 for x in (value if isinstance(value, list) else [value])):
-        raise ValueError(
-            "1 or more expected, for pixels of 0 to 255 (127.5 where those of 0 to 1 have 0.5)"
-        )
-    return value
-
-
-_Text = Annotated[str, Field(max_length=4000)]
-_Inside = Annotated[str, AfterValidator(_inside)]
-_Normalising = Annotated[Any, AfterValidator(_normalising)]
-
-
-class _State(Strict):
-    """Where the weights lie in a checkpoint."""
-
-    key: Annotated[str, Field(min_length=1)] | None = None
-    prefix: str = ""
-    ignore: list[Annotated[str, Field(min_length=1)]] = []
-
-
-class _Claim(Strict):
-    """One claim."""
-
-    pairs: Annotated[str, AfterValidator(_name)]
-    metric: Annotated[str, AfterValidator(_metric)]
-    value: Annotated[float, Field(ge=0, le=1)]
-    within: Annotated[float, Field(gt=0, le=0.1)] = 0.003
-
-
-class _Golden(Strict):
-    """Embeddings to compare with."""
-
-    file: _Inside
-    images: str
-    embeddings: str
-    at_most: Annotated[float, Field(gt=0, le=0.1)] = 1e-4
-    relative: bool = False
-
-
-class _Crop(Strict):
-    """A crop that has no name in the catalogue."""
-
-    name: Annotated[str, AfterValidator(_name)]
-    size: Annotated[list[Annotated[int, Field(ge=16, le=1024)]], Field(min_length=2, max_length=2)]
-    template: Annotated[
-        list[Annotated[list[float], Field(min_length=2, max_length=2)]],
-        Field(min_length=5, max_length=5),
-    ]
-
-
-class _Card(Strict):
-    """The whole file."""
-
-    card: Literal[1]
-    name: Annotated[str, AfterValidator(_name)]
-    weights: _Inside
-    sha256: Annotated[str, AfterValidator(_digest)]
-    architecture: str | None = None
-    state: _State | None = None
-    format: Format | None = None
-    runtime: Runtime | None = None
-    output: _Text | None = None
-    crop: Any = None
-    colour: Colour | None = None
-    mean: _Normalising = None
-    std: Annotated[_Normalising, AfterValidator(_dividing)] = None
-    similarity: SimilarityKind | None = None
-    operating_threshold: float | None = None
-    threshold_set_by: _Text = ""
-    claims: list[_Claim] = []
-    golden: _Golden | None = None
-    licence: _Text = ""
-    source: _Text = ""
-    trained_on: _Text = ""
-    notes: _Text = ""
-
-
-def _format(form: _Card, document: Document) -> Format | None:
+def _format(form: Keys, document: Document) -> Format | None:
     """Return the format of the weights, noting what does not go with it."""
     weights = getattr(form, "weights", None) or ""
+    given = {key for key, value in document.data.items() if value is not None}
     format = form.format or SUFFIXES.get(PurePosixPath(weights).suffix.lower())
     if format is None and weights and "format" not in document.data:
         text = f"'weights' has none of the endings {', '.join(SUFFIXES)}"
@@ -316,19 +254,19 @@ def _format(form: _Card, document: Document) -> Format | None:
         at = document.value(("format",) if form.format else ("weights",))
         document.fault(at, f"torch_export {_NO_EXPORT}", _EXPORT_HELP)
     for key in ("runtime", "output"):
-        if getattr(form, key) and format != "onnx":
+        if key in given and getattr(form, key) and format != "onnx":
             document.fault(document.key((key,)), f"'{key}' is only for the format onnx")
-    if form.state and format not in ("state_dict", "safetensors", None):
+    if "state" in given and form.state and format not in ("state_dict", "safetensors", None):
         text = f"'state' is only for files of weights, not for {format}"
         document.fault(document.key(("state",)), text)
-    if isinstance(form.state, _State) and form.state.key and format == "safetensors":
+    if isinstance(form.state, State) and form.state.key and format == "safetensors":
         text = "'key' is only for checkpoints: a safetensors file holds one state dict"
         document.fault(document.key(("state", "key")), text)
     return format
 
 
-def _preset(form: _Card, document: Document, format: Format | None) -> dict[str, Any]:
-    """Return crop, colour, mean, std, similarity and ignore, from the card or its architecture."""
+def _preset(form: Keys, document: Document, format: Format | None) -> dict[str, Any]:
+    """Return architecture, crop, colour, mean, std and similarity, noting which are missing."""
     name, at = form.architecture, document.value(("architecture",))
     if name is None and format == "dlib":
         name = "dlib_resnet"
@@ -342,17 +280,17 @@ def _preset(form: _Card, document: Document, format: Format | None) -> dict[str,
     elif format not in STATE_FORMATS and format is not None and name is not None:
         text = f"'architecture' is only for files of weights: {format} holds the network"
         document.fault(document.key(("architecture",)), text)
-    elif name and not known and not _OWN_CODE.fullmatch(name):
+    elif name is not None and not known and not _OWN_CODE.fullmatch(name):
         near = suggestion(name, ARCHITECTURES) or f"known: {', '.join(ARCHITECTURES)}"
         document.fault(at, f"no architecture {describe(name)}, and no module:factory", near)
     elif format == "dlib" and name != "dlib_resnet":
         document.fault(at, f"'dlib_resnet' expected for the format dlib, got {describe(name)}")
-    preset: dict[str, Any] = {"ignore": known.ignore if known else ()}
-    for key in ("crop", "colour", "mean", "std", "similarity"):
-        preset[key] = getattr(form, key, None)
+    preset: dict[str, Any] = {"architecture": name}
+    for key in _PRESET:
+        preset[key] = getattr(form, key)
         if preset[key] is None and known:
             preset[key] = getattr(known, key)
-    missing = [key for key, value in preset.items() if value is None and key not in document.data]
+    missing = [key for key in _PRESET if preset[key] is None and key not in document.data]
     if missing and (name is None or _OWN_CODE.fullmatch(name)):
         text = f"missing: {', '.join(missing)}; no architecture of the catalogue gives them"
         document.fault(document.value(()), text)
@@ -381,7 +319,7 @@ def _crop(given: object, document: Document) -> Crop | None:
     return crop
 
 
-def _check_threshold(form: _Card, similarity: str | None, document: Document) -> None:
+def _check_threshold(form: Keys, similarity: str | None, document: Document) -> None:
     threshold = form.operating_threshold
     if threshold is None:
         return
@@ -393,8 +331,3 @@ def _check_threshold(form: _Card, similarity: str | None, document: Document) ->
     if not form.threshold_set_by and "threshold_set_by" not in document.data:
         text = "'threshold_set_by' is missing: say on which data and by which rule"
         document.fault(document.key(("operating_threshold",)), text)
-
-
-def _three(value: Any) -> tuple[float, float, float]:  # noqa: ANN401
-    first, second, third = value if isinstance(value, list | tuple) else (value,) * 3
-    return float(first), float(second), float(third)

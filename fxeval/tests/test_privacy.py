@@ -457,7 +457,8 @@ def pairs_crowd():
 def model_claiming():
     from fxeval.contracts import CardFacts, ModelTraits
 
-    card = CardFacts(claims=(Claim("memory", "verification_accuracy", 0.9, 0.01),))
+    claim = Claim(pairs="memory", metric="verification_accuracy", value=0.9, within=0.01)
+    card = CardFacts(claims=(claim,))
     traits = ModelTraits(card=card)
     return TorchFaceModel("claiming", CROP, ConvNet(), "cosine", 0.5, "a" * 64, traits=traits)
 

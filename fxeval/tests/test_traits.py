@@ -349,7 +349,11 @@ def test_what_is_private_or_near_and_can_be_called_is_free():
 
 
 def test_models_around_models_pass_traits_on():
-    card = CardFacts("d" * 64, (Claim("people", "verification_auc", 0.9, 0.1),), licence="none")
+    card = CardFacts(
+        "d" * 64,
+        (Claim(pairs="people", metric="verification_auc", value=0.9, within=0.1),),
+        licence="none",
+    )
     traits = ModelTraits(card=card, runtime="ort 1", golden=GoldenCheck("none"))
     model = model_of(traits=traits)
     pooled = PooledModel(ThresholdModel(model, 0.3), ForwardPool(), "key")

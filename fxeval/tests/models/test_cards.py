@@ -99,10 +99,12 @@ def test_a_long_card_says_all_of_it(card):
     assert read.preprocessing == Preprocessing("BGR", (103.9, 116.8, 123.7), (128.0,) * 3)
     assert (read.similarity, read.operating_threshold) == ("neg_l2", -1.1)
     assert read.claims == (
-        Claim("lfw_view2", "verification_accuracy", 0.994, 0.003),
-        Claim("lfw_view2", "tmr_at_fmr_1e-3", 0.97, 0.01),
+        Claim(pairs="lfw_view2", metric="verification_accuracy", value=0.994, within=0.003),
+        Claim(pairs="lfw_view2", metric="tmr_at_fmr_1e-3", value=0.97, within=0.01),
     )
-    assert read.golden == Golden("golden.npz", "crops", "emb", 1e-3, True)
+    assert read.golden == Golden(
+        file="golden.npz", images="crops", embeddings="emb", at_most=1e-3, relative=True
+    )
     assert (read.licence, read.source, read.notes) == ("proprietary", "Acme", "none")
 
 
@@ -170,6 +172,8 @@ def test_every_fault_is_told_at_once_and_by_place(card):
     [
         (("name: acme-net", "name: 4 net"), "2:7:'name': a letter, then letters"),
         (("name: acme-net\n", ""), "1:1:the key 'name' is missing"),
+        (("acme.safetensors", "null"), "3:10:'weights' has no value"),
+        (("architecture: iresnet50", "architecture: ''"), "5:15:no architecture ''"),
         (("iresnet50", "iresnet51"), "5:15:no architecture 'iresnet51', and no module:factory"),
         (("iresnet50", "os.system('x'):y"), "5:15:no architecture"),
         (("architecture: iresnet50\n", FREE), "3:10:safetensors holds weights and no network"),

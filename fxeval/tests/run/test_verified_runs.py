@@ -39,8 +39,8 @@ def pairs_crowd():
 
 def card(value):
     return CardFacts(
-        claims=(Claim("crowd", "verification_accuracy", value, 0.003),
-                Claim("lfw_view2", "verification_auc", 0.99, 0.003)),
+        claims=(Claim(pairs="crowd", metric="verification_accuracy", value=value, within=0.003),
+                Claim(pairs="lfw_view2", metric="verification_auc", value=0.99, within=0.003)),
         threshold_set_by="a guess", licence="Apache-2.0",
     )
 

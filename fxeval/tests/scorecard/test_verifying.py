@@ -24,10 +24,10 @@ EVIL = "<script>alert(1)</script>"
 CARD = CardFacts(
     threshold_set_by=f"a guess {EVIL}",
     claims=(
-        Claim("people", "verification_accuracy", 0.5, 0.003),
-        Claim("people", "verification_auc", 0.9999, 1e-4),
-        Claim("people", "tmr_at_fmr_1e-3", 0.9, 0.003),
-        Claim("lfw_view2", "verification_eer", 0.01, 0.003),
+        Claim(pairs="people", metric="verification_accuracy", value=0.5, within=0.003),
+        Claim(pairs="people", metric="verification_auc", value=0.9999, within=1e-4),
+        Claim(pairs="people", metric="tmr_at_fmr_1e-3", value=0.9, within=0.003),
+        Claim(pairs="lfw_view2", metric="verification_eer", value=0.01, within=0.003),
     ),
 )
 

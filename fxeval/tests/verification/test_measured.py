@@ -242,7 +242,7 @@ def measured():
 
 
 def claim(metric, value, within=0.003, pairs="people"):
-    return Claim(pairs, metric, value, within)
+    return Claim(pairs=pairs, metric=metric, value=value, within=within)
 
 
 def test_a_claim_is_false_only_if_the_whole_interval_lies_beyond_its_margin(measured):
