@@ -1,1 +1,1 @@
-"""Strict reading of what users write: YAML with places, forms, parameters, names."""
+"""Strict reading of what users write: YAML with places, forms, parameters, names, a sandbox."""

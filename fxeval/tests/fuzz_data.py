@@ -1,6 +1,7 @@
 """Fuzzed parsers of data: lists, manifests, landmarks, journals and images."""
 
 import hashlib
+import io
 import json
 import math
 import pickle
@@ -8,14 +9,17 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
 from hypothesis import strategies as st
 
 from fxeval.contracts import PairListing
+from fxeval.datasets import restricted_pickle
 from fxeval.datasets.faces.alignment import CROPS, MAX_PIXELS, decode_image, read_image
 from fxeval.datasets.faces.manifests import Manifest, path_fault, read_manifest
+from fxeval.datasets.lists import insightface_bin
 from fxeval.datasets.lists.flat_pairs import parse_flat, parse_patch
 from fxeval.datasets.lists.insightface_bin import InsightfaceBin
 from fxeval.datasets.lists.lfw import LfwPairs, parse_pairs
@@ -160,7 +164,7 @@ def parsers(data: Path | None) -> list[Parser]:
         ),
         Parser(
             "insightface bin",
-            repickled(bins) | damaged(bins) | _code() | garbage(b"\x80\x04"),
+            repickled(bins) | damaged(bins) | _code() | _programs() | garbage(b"\x80\x04"),
             _bin,
             _check_listing,
             ".bin",
@@ -302,9 +306,33 @@ def _code() -> Any:
     return repickled(evil) | st.sampled_from(evil)
 
 
+_INSTRUCTIONS = [
+    b"N", b"]", b")", b"(", b"\x88", b"\x85", b"\x86", b"\x87", b"K\x05", b"U\x02ab", b"q\x01",
+    b"h\x01", b"a", b"e", b"l", b"t", b"b", b"R", b"Vlatin1\n", b"Vu1\n", b"Vb\n", b"\x94",
+    b"I01\n", b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", b"c_codecs\nencode\n", b"\x8a\x01\x07",
+    b"cnumpy.core.multiarray\n_reconstruct\n", b"cnumpy._core.multiarray\nscalar\n", b"\x93",
+    b"C\x03abc", b"cnumpy.core.numeric\n_frombuffer\n", b"2", b"cos\nsystem\n",
+]  # fmt: skip
+
+
+def _programs() -> Any:
+    """Programs of the instructions that the reader knows."""
+    programs = st.lists(st.sampled_from(_INSTRUCTIONS), max_size=40)
+    return programs.map(lambda program: b"".join([*program, b"."]))
+
+
+def _loaded(data: bytes, where: str, most: int) -> restricted_pickle.Content:
+    """As ``load`` does it, in this process, which has bounds already."""
+    answer = io.BytesIO()
+    restricted_pickle.send(io.BytesIO(data), answer, most)
+    answer.seek(0)
+    return restricted_pickle.received(answer, where)
+
+
 def _bin(path: Path) -> tuple[InsightfaceBin, PairListing]:
     source = InsightfaceBin(path, "small", folds=2)
-    return source, source.listing()
+    with patch.object(insightface_bin, "load", _loaded):
+        return source, source.listing()
 
 
 def _check_listing(found: tuple[InsightfaceBin, PairListing]) -> None:

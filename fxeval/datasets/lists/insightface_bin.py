@@ -2,7 +2,7 @@
 
 The file is a pickle of (list of encoded images, list of truth values), two images for each pair
 (insightface ``recognition/_datasets_/lfw2pack.py``). A pickle can run code, so it is read by
-:mod:`fxeval.datasets.restricted_pickle`, which cannot.
+:mod:`fxeval.datasets.restricted_pickle`, which runs none.
 
 Who is in the images, the file does not say. Images that mated pairs join, and images with equal
 pixels, are taken for one identity. That is an approximation: one person may be counted as several,
@@ -24,7 +24,7 @@ from fxeval.contracts import Crop, DataCard, PairListing
 from fxeval.datasets.faces.alignment import align, crop_named, decode_image
 from fxeval.datasets.faults import bare, of_list
 from fxeval.datasets.lists.pair_lines import joined
-from fxeval.datasets.restricted_pickle import PlainArray, load
+from fxeval.datasets.restricted_pickle import load
 from fxeval.datasets.text_files import lines_of, read_text
 from fxeval.errors import DataContractError
 from fxeval.redaction import PublicReason
@@ -130,12 +130,12 @@ class InsightfaceBin:
             raise DataContractError(said, public=said)
         stored, where = crop_named(self.crop, "crop"), str(self.file)
         data = _read(self.file)
-        images, labels = _parts(load(data, where), where)
-        if len(images) > MAX_IMAGES or not labels or len(images) != 2 * len(labels):
+        images, labels, n_images, n_labels = load(data, where, MAX_IMAGES)
+        if not 2 <= n_images <= MAX_IMAGES or n_images != 2 * n_labels:
             raise of_list(
                 where,
                 f"expected two images for each label, and 2 to {MAX_IMAGES} images, got "
-                f"{len(images)} images and {len(labels)} labels",
+                f"{n_images} images and {n_labels} labels",
                 then="Is it a .bin of pairs, and whole?",
             )
         is_mated = tuple(_label(label, f"{where}: label {at}") for at, label in enumerate(labels))
@@ -211,33 +211,17 @@ def _read(path: Path) -> bytes:
         raise of_list(path, "cannot be read", f" ({reason})") from error
 
 
-def _parts(content: object, where: str) -> tuple[Sequence[object], Sequence[object]]:
-    """Return the list of images and that of labels."""
-    if isinstance(content, tuple | list) and len(content) == 2:
-        images, labels = content
-        if isinstance(labels, PlainArray) and labels.kind == "b1" and labels.data is not None:
-            labels = [entry != 0 for entry in labels.data[:MAX_IMAGES]]
-        if isinstance(images, tuple | list) and isinstance(labels, tuple | list):
-            return images, labels
-    raise of_list(
-        where,
-        "expected a pickle of (list of encoded images, list of truth values), got something else",
-        then="Is it a .bin of a verification set?",
-    )
-
-
-def _label(label: object, where: str) -> bool:
+def _label(label: bool | str, where: str) -> bool:
     if isinstance(label, bool):
         return label
-    raise of_list(where, f"expected true or false, got {type(label).__name__}")
+    raise of_list(where, f"expected true or false, got {label}")
 
 
-def _faces(images: Sequence[object], stored: Crop, where: str) -> list[tuple[bytes, str]]:
+def _faces(images: Sequence[bytes | str], stored: Crop, where: str) -> list[tuple[bytes, str]]:
     """Return the encoded bytes and the id of each image."""
-    faces = [image.data if isinstance(image, PlainArray) else image for image in images]
     known: dict[int, tuple[bytes, str]] = {}  # a pickle may name one image a million times
     faults = []
-    for row, face in enumerate(faces):
+    for row, face in enumerate(images):
         if id(face) not in known:
             known[id(face)] = (b"", "")
             try:
@@ -250,16 +234,15 @@ def _faces(images: Sequence[object], stored: Crop, where: str) -> list[tuple[byt
             f"{where}: {counted}; the first:\n" + "\n".join(faults[:_SHOWN]),
             public=f"{bare(where)}: {counted}",
         )
-    return [known[id(face)] for face in faces]
+    return [known[id(face)] for face in images]
 
 
-def _face(image: object, stored: Crop, where: str) -> tuple[bytes, str]:
+def _face(data: bytes | str, stored: Crop, where: str) -> tuple[bytes, str]:
     """Return an image's encoded bytes and its id, the digest of its pixels."""
-    if not isinstance(image, bytes | memoryview):
-        raise of_list(where, f"expected bytes of a JPEG or PNG, got {type(image).__name__}")
-    if len(image) > MAX_IMAGE_BYTES:
-        raise of_list(where, f"expected at most {MAX_IMAGE_BYTES} bytes, got {len(image)}")
-    data = bytes(image)
+    if isinstance(data, str):  # the name of another type
+        raise of_list(where, f"expected bytes of a JPEG or PNG, got {data}")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise of_list(where, f"expected at most {MAX_IMAGE_BYTES} bytes, got {len(data)}")
     pixels = decode_image(data, where)
     if pixels.shape[:2] != stored.size:
         (high, wide), (height, width) = stored.size, pixels.shape[:2]

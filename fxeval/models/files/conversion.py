@@ -1,23 +1,18 @@
-"""A checkpoint -> safetensors, read in a process of its own with bounded memory, time and output.
-
-A pickle is the one format here whose reader has had holes; whatever the next one does, it does it
-to a process that holds nothing and may write little.
-"""
+"""A checkpoint -> safetensors, read in a process of its own with bounds."""
 
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from fxeval.errors import ModelContractError
-from fxeval.strict.text import brief
+from fxeval.strict import sandbox
+from fxeval.strict.sandbox import SandboxError
 
 CPU_SECONDS = 120
-TIMEOUT = 300
-"""Seconds that the process may compute, and that it may take in all."""
+"""Seconds that the process may compute."""
 
 MEMORY_TIMES = 6
 """Times the file's size, beside a gigabyte, that the process may take more than torch itself."""
@@ -53,17 +48,13 @@ def convert(source: Path, target: Path, *, key: str | None = None, prefix: str =
     """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     request = json.dumps({"source": str(source), "part": str(part), "key": key, "prefix": prefix})
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "fxeval.models.files.conversion"],
-            input=request, capture_output=True, text=True, timeout=TIMEOUT, env=environment,
-        )  # fmt: skip
-        answer = _answer(done, source)
+        with sandbox.answer_of(__name__, given=request.encode()) as file:
+            answer = _answer(file)
         part.replace(target)
-    except subprocess.TimeoutExpired as error:
+    except SandboxError as error:
         raise ModelContractError(
-            f"{source}: reading it took more than {TIMEOUT} seconds. Is it a file of weights?"
+            f"{source}: reading it {error}. Is it a file of weights?"
         ) from error
     except OSError as error:
         raise ModelContractError(f"{target}: cannot be written ({error.strerror}).") from error
@@ -72,25 +63,16 @@ def convert(source: Path, target: Path, *, key: str | None = None, prefix: str =
     return answer
 
 
-def _answer(done: "subprocess.CompletedProcess[str]", source: Path) -> Converted:
+def _answer(file: IO[bytes]) -> Converted:
     try:
-        answer = json.loads(done.stdout.rpartition("\n")[2])
-    except ValueError:
-        answer = {}
-    if not isinstance(answer, dict):
-        answer = {}
-    if "error" in answer:
-        raise ModelContractError(str(answer["error"]))
-    if done.returncode or "sha256" not in answer:
-        last = done.stderr.strip().rpartition("\n")[2]
-        reason = f"signal {-done.returncode}" if done.returncode < 0 else brief(last) or "silence"
-        raise ModelContractError(
-            f"{source}: reading it ended with {reason}; it may have asked for more memory, time "
-            "or output than a file of its size needs. Is it a file of weights?"
+        answer = json.loads(file.read().rpartition(b"\n")[2])
+        if "error" in answer:
+            raise ModelContractError(str(answer["error"]))
+        return Converted(
+            answer["sha256"], answer["n_tensors"], answer["n_values"], tuple(answer["fits"])
         )
-    return Converted(
-        answer["sha256"], answer["n_tensors"], answer["n_values"], tuple(answer["fits"])
-    )
+    except (ValueError, TypeError, KeyError) as error:
+        raise SandboxError(sandbox.ended("silence")) from error
 
 
 def _main() -> None:
@@ -115,7 +97,8 @@ def _converted(source: str, part: str, key: str | None, prefix: str) -> dict[str
     from fxeval.models.loading import read_weights
 
     data = read_weights(Path(source))
-    _bound(len(data))
+    memory, output = MEMORY_TIMES * len(data) + (1 << 30), 2 * len(data) + (16 << 20)
+    sandbox.bound(memory=memory, output=output, seconds=CPU_SECONDS)
     state = selected(parse_checkpoint(data, source, key), prefix, (), source)
     # Tensors that share memory, as tied weights do, are written out one by one.
     apart = {name: value.clone().contiguous() for name, value in state.items()}
@@ -128,23 +111,6 @@ def _converted(source: str, part: str, key: str | None, prefix: str) -> dict[str
         "n_values": sum(value.numel() for value in apart.values()),
         "fits": fitting(apart),
     }
-
-
-def _bound(size: int) -> None:
-    """Bound what this process may do from here on; on Windows only its time is."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    held = [int(line.split()[1]) << 10 for line in lines if line.startswith("VmSize")]
-    if held:  # address space of torch differs a lot between builds
-        most = held[0] + MEMORY_TIMES * size + (1 << 30)
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    output = 2 * size + (16 << 20)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (output, output))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def test_identities_are_what_mated_pairs_join(bin_file):
     assert len({zero, two, four}) == 3
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.booleans()), min_size=2,
                 max_size=14))  # fmt: skip
 def test_identities_are_the_connected_components(tmp_path_factory, pairs):
@@ -327,7 +327,7 @@ def test_nothing_in_a_hostile_file_is_run(tmp_path):
     assert not (tmp_path / "created").exists()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=30)
 @given(st.data())
 def test_any_bytes_are_a_listing_or_refused(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("bin") / "x.bin"

@@ -15,16 +15,16 @@ from click.testing import CliRunner
 from fxeval.cli.convert import convert as command
 from fxeval.errors import ModelContractError
 from fxeval.fixtures.models import CARDS
-from fxeval.models.files import conversion
 from fxeval.models.files.conversion import _converted, convert
 from fxeval.models.files.formats import parse_safetensors
 from fxeval.models.from_card import load_card
+from fxeval.strict import sandbox
 
 
 @pytest.fixture
 def in_process(monkeypatch):
     """The same steps without a process of their own, and without its bounds."""
-    monkeypatch.setattr(conversion, "_bound", lambda size: None)
+    monkeypatch.setattr(sandbox, "bound", lambda **_: None)
 
 
 def run(*arguments: object):
@@ -99,9 +99,11 @@ def test_a_file_that_asks_for_more_memory_than_its_size_explains_is_refused(tmp_
 def test_a_process_that_ends_early_is_an_error_and_leaves_nothing(
     tmp_path: Path, monkeypatch, code: int, stdout: str, stderr: str, message: str
 ):
-    def run(*_, input: str, **__):
-        Path(json.loads(input)["part"]).write_bytes(b"half of it")
-        return subprocess.CompletedProcess([], code, stdout, stderr)
+    def run(*_, **options):
+        Path(json.loads(options["input"])["part"]).write_bytes(b"half of it")
+        options["stdout"].write(stdout.encode())
+        options["stderr"].write(stderr.encode())
+        return subprocess.CompletedProcess([], code)
 
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(ModelContractError, match=message):
@@ -124,8 +126,12 @@ def test_a_target_is_replaced_only_on_demand_and_only_by_a_whole_file(tmp_path: 
     done = run(tmp_path / "gone.pt", target)
     assert (done.exit_code, target.read_bytes()) == (1, b"precious")
     assert "exists already. Replace it with --force" in done.output
-    failed = subprocess.CompletedProcess([], 0, '{"error": "no"}', "")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+
+    def failed(*_, **options):
+        options["stdout"].write(b'{"error": "no"}')
+        return subprocess.CompletedProcess([], 0)
+
+    monkeypatch.setattr(subprocess, "run", failed)
     done = run(tmp_path / "gone.pt", target, "--force")
     assert (done.exit_code, target.read_bytes()) == (1, b"precious")
     done = run(tmp_path / "gone.pt", tmp_path / "x.bin")
