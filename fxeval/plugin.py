@@ -79,7 +79,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise ValueError(f"at least 1 expected, got {number}")
+        raise ValueError(f"expected at least 1, got {number}")
     return number
 
 

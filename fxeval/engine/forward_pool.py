@@ -25,8 +25,8 @@ from fxeval.contracts import (
     Perturbations,
 )
 from fxeval.errors import ModelContractError
-from fxeval.explainers.mask_banks import masker
 from fxeval.functional.fills import applied, fills, removed_pixels
+from fxeval.functional.masking import masker
 from fxeval.hooks.returned import check_embeddings
 from fxeval.models.loading import ModelAround, device_of
 from fxeval.redaction import of_user_code
@@ -278,7 +278,7 @@ class PooledModel(ModelAround):
         pool: Takes its forward passes.
         key: What its embeddings are remembered under. The digest of the weights alone does not say
             how images are prepared, so whoever knows more hands in more.
-        changes: Says what of the model is not as it was, for models in the hands of strangers.
+        changes: Says what user code has changed of the model.
     """
 
     pool: ForwardPool

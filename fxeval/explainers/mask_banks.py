@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from hashlib import sha256
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ from fxeval.contracts import (
 )
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.objectives import rounding_of, targets_of
-from fxeval.functional.perturbation import fill_images
+from fxeval.functional.masking import bank_of, masker
 from fxeval.functional.similarity import similarity
 from fxeval.hooks.returned import check_embeddings
 
@@ -42,17 +41,6 @@ _BLOCK = 64  # masks weighted at once in float64
 _KEPT_BYTES = 512 << 20  # of cached banks; the latest one is kept whatever its size
 
 _banks: OrderedDict[tuple[object, ...], MaskBank] = OrderedDict()  # least recently used first
-_verified: WeakKeyDictionary[MaskBank, int] = WeakKeyDictionary()  # version of the checked masks
-
-
-def bank_of(masks: Tensor) -> MaskBank:
-    """Return a bank: masks, (N, H, W) float32 in [0, 1], 1 = kept, with their digest."""
-    masks = masks.detach().cpu().contiguous()
-    bank = MaskBank(masks, _digest(masks))
-    version = _version(masks)
-    if version is not None:
-        _verified[bank] = version
-    return bank
 
 
 def drawn_bank(
@@ -108,24 +96,6 @@ def masked_embeddings(
         images = hide(start, min(start + CHUNK, len(bank.masks)))
         parts.append(check_embeddings(model.name, model.embed(images), len(images)))
     return torch.cat(parts).to(image.device)
-
-
-def masker(image: Tensor, bank: MaskBank, fill: Fill) -> Callable[[int, int], Images]:
-    """Return a function of (start, stop) that makes the images under these masks of the bank.
-
-    They are (stop - start, 3, H, W), on the image's device.
-
-    Raises:
-        ExplainerContractError: If the bank does not fit the image, or its digest is wrong.
-    """
-    _check_bank(bank, image)
-    filler = None if fill == "black" else fill_images(image[None], fill)
-
-    def hide(start: int, stop: int) -> Images:
-        masks = bank.masks[start:stop, None].to(image.device)
-        return image * masks if filler is None else torch.lerp(filler, image[None], masks)
-
-    return hide
 
 
 def masked_similarities(
@@ -285,36 +255,6 @@ def check_switch(id: str, name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise ExplainerContractError(f"{id}: {name} must be true or false, got {value!r}.")
-
-
-def _check_bank(bank: MaskBank, image: Tensor) -> None:
-    masks = bank.masks
-    if masks.ndim != 3 or masks.shape[1:] != image.shape[1:] or masks.dtype != torch.float32:
-        raise ExplainerContractError(
-            f"mask bank: expected masks (N, {image.shape[1]}, {image.shape[2]}) float32 for this "
-            f"image, got {tuple(masks.shape)} {masks.dtype}."
-        )
-    # Embeddings are cached by digest: it must be theirs even if the masks were written to.
-    version = _version(masks)
-    if version is not None and _verified.get(bank) == version:
-        return
-    if _digest(masks) != bank.digest:
-        raise ExplainerContractError(
-            "mask bank: the digest is not that of the masks. Make banks with bank_of, and do not "
-            "write to them."
-        )
-    if version is not None:
-        _verified[bank] = version
-
-
-def _version(masks: Tensor) -> int | None:
-    """Return torch's counter of writes to the masks; inference tensors have none."""
-    return None if masks.is_inference() else masks._version
-
-
-def _digest(masks: Tensor) -> str:
-    head = f"{tuple(masks.shape)} {masks.dtype}".encode()
-    return sha256(head + masks.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def rows_by_image(images: Images) -> list[list[int]]:

@@ -22,7 +22,6 @@ from fxeval.contracts import (
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.mask_banks import (
     NATIVE_HEIGHT,
-    bank_of,
     check_choice,
     check_counts,
     masked_embeddings,
@@ -31,6 +30,7 @@ from fxeval.explainers.mask_banks import (
 from fxeval.explainers.objectives import Targets, rounding_of, targets_of
 from fxeval.explainers.occlusion import signed, similarities
 from fxeval.functional.map_similarity import norm01
+from fxeval.functional.masking import bank_of
 from fxeval.hooks.returned import check_embeddings
 
 CHUNK = 256  # masked images in memory at once

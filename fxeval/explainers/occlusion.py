@@ -28,7 +28,6 @@ from fxeval.errors import ExplainerContractError
 from fxeval.explainers.mask_banks import (
     NATIVE_HEIGHT,
     NO_OPINION,
-    bank_of,
     check_choice,
     check_counts,
     check_fits,
@@ -38,6 +37,7 @@ from fxeval.explainers.mask_banks import (
     scaled,
 )
 from fxeval.explainers.objectives import Targets, rounding_of, targets_of
+from fxeval.functional.masking import bank_of
 from fxeval.functional.similarity import similarity
 
 XFACE_PATCHES = (7, 14, 28)  # sides, in pixels at H = 112

@@ -41,7 +41,7 @@ def fill_images(images: Images, fill: Fill) -> Images:
         return mean.expand_as(images).contiguous()
     if fill == "black":
         return torch.zeros_like(images)
-    raise ValueError(f"fill_images: one of {get_args(Fill)} expected, got {fill!r}.")
+    raise ValueError(f"fill_images: expected one of {get_args(Fill)}, got {fill!r}.")
 
 
 def _blurred(images: Images) -> Images:
@@ -73,6 +73,6 @@ def _blur_matrix(size: int, sigma: float) -> np.ndarray[tuple[int, int], np.dtyp
 def _check_images(where: str, images: Images) -> None:
     if images.ndim != 4 or images.shape[1] != 3 or not images.dtype.is_floating_point:
         raise ValueError(
-            f"{where}: images (N, 3, H, W) floating expected, got {tuple(images.shape)} "
+            f"{where}: expected floating images (N, 3, H, W), got {tuple(images.shape)} "
             f"{images.dtype}."
         )

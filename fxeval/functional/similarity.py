@@ -28,7 +28,7 @@ def similarity(kind: SimilarityKind, probes: Embeddings, references: Embeddings)
     """
     if probes.ndim != 2 or probes.shape != references.shape:
         raise ValueError(
-            f"two (N, D) sets of embeddings expected, got {tuple(probes.shape)} and "
+            f"similarity: expected two (N, D) sets of embeddings, got {tuple(probes.shape)} and "
             f"{tuple(references.shape)}"
         )
     a, b = probes.double(), references.double()
@@ -36,7 +36,7 @@ def similarity(kind: SimilarityKind, probes: Embeddings, references: Embeddings)
         return (_unit(a) * _unit(b)).sum(dim=1)
     if kind == "neg_l2":
         return -_length(a - b)[:, 0]
-    raise ValueError(f"similarity 'cosine' or 'neg_l2' expected, got {kind!r}")
+    raise ValueError(f"similarity: expected 'cosine' or 'neg_l2', got {kind!r}")
 
 
 def _unit(embeddings: Tensor) -> Tensor:

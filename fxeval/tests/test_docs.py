@@ -157,13 +157,18 @@ def run_conftest(pytester, text):
         role: re.findall(rf"^def {role}_(\w+)\(", text, re.MULTILINE) or ids
         for role, ids in USUAL.items()
     }
-    assert named != USUAL, "a conftest without fixtures of fxeval"
+    hooks = re.findall(r"^def pytest_fxeval_(\w+)\(", text, re.MULTILINE)
+    assert named != USUAL or hooks, "a conftest without fixtures or hooks of fxeval"
     suite = SUITE.replace("MODEL", named["model"][0]).replace("PAIRS", named["pairs"][0])
     suite = suite.replace("EXPLAINERS", ", ".join(named["explainer"]))
+    fill = re.search(r"def pytest_fxeval_fills\(\):\n    return {\"(\w+)\"", text)
+    suite = suite.replace("mean", fill[1]) if fill else suite
     pytester.path.joinpath("page.yaml").write_text(suite)
     result = pytester.runpytest_subprocess("page.yaml", "--fx-threads=1")
     (path,) = pytester.path.glob("reports/*/page.json")
-    cells = json.loads(path.read_text())["cells"]
+    record = json.loads(path.read_text())
+    cells = record["cells"]
+    assert bool(record["sections"]) == ("sections" in hooks)
     assert len(cells) == len(named["explainer"]), result.outlines
     for cell in cells:
         assert cell["verdict"]["outcome"] in {"pass", "fail", "inconclusive"}, cell["verdict"]

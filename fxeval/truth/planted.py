@@ -123,7 +123,7 @@ def planted_pairs(model: FaceModel, n: int, seed: int = 0) -> PlantedPairs:
         seed: Of the images.
     """
     if n < 2:
-        raise ValueError(f"planted_pairs: at least 2 pairs expected, got {n}.")
+        raise ValueError(f"planted_pairs: expected at least 2 pairs, got {n}.")
     images = torch.stack([textures(2, seed, identity) for identity in range(n)])
     probes, references = images.unbind(1)
     enrolled = torch.cat([references, _enrolled(seed, images_each=1)[:, 0]])

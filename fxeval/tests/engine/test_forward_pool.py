@@ -10,7 +10,7 @@ from fxeval.contracts import MaskBank, Perturbations, RowState
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.maps import explain
 from fxeval.errors import ExplainerContractError, ModelContractError
-from fxeval.explainers.mask_banks import bank_of
+from fxeval.functional.masking import bank_of
 from fxeval.functional.perturbation import fill_images
 from fxeval.functional.ranking import ranks
 from fxeval.tests.evidence import comparison

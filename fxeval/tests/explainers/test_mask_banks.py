@@ -16,7 +16,6 @@ from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers.corr_rise import CorrRISE
 from fxeval.explainers.mask_banks import (
     CHUNK,
-    bank_of,
     coverage,
     drawn_bank,
     masked_embeddings,
@@ -25,6 +24,7 @@ from fxeval.explainers.mask_banks import (
 )
 from fxeval.explainers.rise import RISE
 from fxeval.explainers.s_rise import SRISE, mask_bank
+from fxeval.functional.masking import bank_of
 from fxeval.functional.perturbation import fill_images
 from fxeval.tests.black_boxes import (
     SIZE,
