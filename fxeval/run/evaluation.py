@@ -84,34 +84,17 @@ def evaluate(
         >>> record.verdict.outcome.value, record.cells[0].n_pairs
         ('inconclusive', 2)
     """
-    reserved = sorted(_OURS & parameters.keys())
-    if reserved:
+    if reserved := sorted(_OURS & parameters.keys()):
         raise SuiteError(f"evaluate: expected parameters of {check}, got {', '.join(reserved)}.")
-    given = {
-        role: _Given.of(role, one)
-        for role, one in zip(_ROLES, (model, explainer, pairs), strict=True)
-    }
-    document = {
-        "fxeval": 1,
-        "suite": "evaluate",
-        "defaults": {"seed": seed, "device": device},
-        "models": [given["model"].entry],
-        "explainers": [given["explainer"].entry],
-        "pairs": [{**given["pairs"].entry, **({} if n is None else {"n": n})}],
-        "checks": [
-            {"id": "check", "kind": check, **parameters, "limits": _limits(check, limits)}
-        ],
-    }  # fmt: skip
-    suite = _suite(document, given)
+    roles = zip(_ROLES, (model, explainer, pairs), strict=True)
+    given = {role: _Given.of(role, subject) for role, subject in roles}
+    asked = {"id": "check", "kind": check, **parameters, "limits": _limits(check, limits)}
+    suite = _suite(given, asked, n, {"seed": seed, "device": device})
     if not limits:
         suite = replace(suite, checks=(replace(suite.checks[0], limits=()),))
     (cell,) = cells(suite)
-    subjects = Subjects(
-        *(
-            configured(given[role].subject, use, role)
-            for role, use in zip(_ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
-        )
-    )
+    uses = zip(_ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
+    subjects = Subjects(*(configured(given[role].subject, use, role) for role, use in uses))
     return _measured(suite, cell, subjects, None if reports is None else Path(reports))
 
 
@@ -141,8 +124,22 @@ class _Given:
         return _Given(given, {"use": spelt if spelt[:1].isalpha() else f"a{spelt}"}, False)
 
 
-def _suite(document: Mapping[str, Any], given: Mapping[str, _Given]) -> Suite:
+def _suite(
+    given: Mapping[str, _Given],
+    check: Mapping[str, Any],
+    n: int | None,
+    defaults: Mapping[str, Any],
+) -> Suite:
     """Return the suite, judged by the rules of a file: JSON is YAML, so the reader is the same."""
+    document = {
+        "fxeval": 1,
+        "suite": "evaluate",
+        "defaults": defaults,
+        "models": [given["model"].entry],
+        "explainers": [given["explainer"].entry],
+        "pairs": [{**given["pairs"].entry, **({} if n is None else {"n": n})}],
+        "checks": [check],
+    }
     try:
         text = json.dumps(document, indent=1)
     except TypeError as error:
