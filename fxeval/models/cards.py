@@ -63,26 +63,26 @@ def _inside(text: str) -> str:
     """Accept the path of a file in a folder, and nothing that leads out of it on any system."""
     is_plain = not re.search(r"[\\:~\n\t]", text) and PurePosixPath(text).as_posix() == text
     if not is_plain or text in (".", "") or text.startswith("/") or ".." in text.split("/"):
-        raise ValueError("a file inside the folder of the weights expected, without '..'")
+        raise ValueError("expected a file inside the folder of the weights, without '..'")
     return text
 
 
 def _three(value: object) -> _Three:
     numbers: list[Any] = value if isinstance(value, list) and len(value) == 3 else [value] * 3
     if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in numbers):
-        raise ValueError("a number or a list of three numbers expected")
+        raise ValueError("expected a number or a list of three numbers")
     if not all(0 <= x <= 1000 for x in numbers):
-        raise ValueError("numbers for pixels of 0 to 255 expected")
+        raise ValueError("expected numbers for pixels of 0 to 255")
     first, second, third = map(float, numbers)
     return first, second, third
 
 
 def _dividing(numbers: _Three) -> _Three:
     if min(numbers) <= 0:
-        raise ValueError("more than 0 expected")
+        raise ValueError("expected more than 0")
     if min(numbers) < 1:
         raise ValueError(
-            "1 or more expected, for pixels of 0 to 255 (127.5 where those of 0 to 1 have 0.5)"
+            "expected 1 or more, for pixels of 0 to 255 (127.5 where those of 0 to 1 have 0.5)"
         )
     return numbers
 
@@ -91,18 +91,18 @@ _Name = Annotated[
     str,
     _matching(
         r"[A-Za-z][A-Za-z0-9_.-]{0,79}",
-        "a letter, then letters, digits, '.', '-' and '_' expected, 80 at most",
+        "expected a letter, then letters, digits, '.', '-' and '_', 80 at most",
     ),
 ]
 _Digest = Annotated[
-    str, _matching(r"[0-9a-fA-F]{64}", "64 hexadecimal digits expected"), AfterValidator(str.lower)
+    str, _matching(r"[0-9a-fA-F]{64}", "expected 64 hexadecimal digits"), AfterValidator(str.lower)
 ]
 _Metric = Annotated[
     str,
     _matching(
         r"verification_(accuracy|auc|eer)|tmr_at_fmr_1e-[2-4]",
-        "verification_accuracy, verification_auc, verification_eer or tmr_at_fmr_1e-2, -3 or -4 "
-        "expected",
+        "expected verification_accuracy, verification_auc, verification_eer or tmr_at_fmr_1e-2, -3 "
+        "or -4",
     ),
 ]
 _Text = Annotated[str, Field(max_length=4000)]
@@ -284,7 +284,7 @@ def _preset(form: Keys, document: Document, format: Format | None) -> dict[str, 
         near = suggestion(name, ARCHITECTURES) or f"known: {', '.join(ARCHITECTURES)}"
         document.fault(at, f"no architecture {describe(name)}, and no module:factory", near)
     elif format == "dlib" and name != "dlib_resnet":
-        document.fault(at, f"'dlib_resnet' expected for the format dlib, got {describe(name)}")
+        document.fault(at, f"expected 'dlib_resnet' for the format dlib, got {describe(name)}")
     preset: dict[str, Any] = {"architecture": name}
     for key in _PRESET:
         preset[key] = getattr(form, key)
@@ -325,8 +325,8 @@ def _check_threshold(form: Keys, similarity: str | None, document: Document) -> 
         return
     low, high = (-1.0, 1.0) if similarity == "cosine" else (float("-inf"), 0.0)
     if similarity and not low <= threshold <= high:
-        meant = "-1 to 1" if similarity == "cosine" else "0 or less, minus a distance,"
-        text = f"'operating_threshold': {meant} expected for {similarity}, got {threshold:g}"
+        meant = "-1 to 1" if similarity == "cosine" else "0 or less (minus a distance)"
+        text = f"'operating_threshold': expected {meant} for {similarity}, got {threshold:g}"
         document.fault(document.value(("operating_threshold",)), text)
     if not form.threshold_set_by and "threshold_set_by" not in document.data:
         text = "'threshold_set_by' is missing: say on which data and by which rule"

@@ -170,7 +170,7 @@ def test_every_fault_is_told_at_once_and_by_place(card):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (("name: acme-net", "name: 4 net"), "2:7:'name': a letter, then letters"),
+        (("name: acme-net", "name: 4 net"), "2:7:'name': expected a letter, then letters"),
         (("name: acme-net\n", ""), "1:1:the key 'name' is missing"),
         (("acme.safetensors", "null"), "3:10:'weights' has no value"),
         (("architecture: iresnet50", "architecture: ''"), "5:15:no architecture ''"),
@@ -180,31 +180,40 @@ def test_every_fault_is_told_at_once_and_by_place(card):
         (("iresnet50", "acme:make"), "1:1:missing: crop, colour, mean, std, similarity;"),
         (("iresnet50", "iresnet50\ncrop: arcface"), "6:7:no crop 'arcface'"),
         (("iresnet50", "iresnet50\ncrop: 112"), "6:7:'crop' must be a name or a mapping, got 112"),
-        (("iresnet50", "iresnet50\nstd: 0"), "6:6:'std': more than 0 expected, got 0"),
+        (("iresnet50", "iresnet50\nstd: 0"), "6:6:'std': expected more than 0, got 0"),
         (
             ("iresnet50", "iresnet50\nmean: 0.5\nstd: 0.5"),
-            "7:6:'std': 1 or more expected, for pixels of",
+            "7:6:'std': expected 1 or more, for pixels of",
         ),
-        (("iresnet50", "iresnet50\nstd: [1, 0.229, 1]"), "6:6:'std': 1 or more expected"),
-        (("iresnet50", "iresnet50\nstd: [1, 0, 1]"), "6:6:'std': more than 0 expected"),
-        (("iresnet50", "iresnet50\nmean: true"), "6:7:'mean': a number or a list of three"),
-        (("iresnet50", "iresnet50\nmean: [1, a, 2]"), "6:7:'mean': a number or a list of three"),
-        (("iresnet50", "iresnet50\nmean: -3"), "6:7:'mean': numbers for pixels of 0 to 255"),
+        (("iresnet50", "iresnet50\nstd: [1, 0.229, 1]"), "6:6:'std': expected 1 or more"),
+        (("iresnet50", "iresnet50\nstd: [1, 0, 1]"), "6:6:'std': expected more than 0"),
+        (
+            ("iresnet50", "iresnet50\nmean: true"),
+            "6:7:'mean': expected a number or a list of three",
+        ),
+        (
+            ("iresnet50", "iresnet50\nmean: [1, a, 2]"),
+            "6:7:'mean': expected a number or a list of three",
+        ),
+        (
+            ("iresnet50", "iresnet50\nmean: -3"),
+            "6:7:'mean': expected numbers for pixels of 0 to 255",
+        ),
         (("iresnet50", "iresnet50\nmean: .nan"), "6:7:expected a finite number"),
         (("iresnet50", "iresnet50\nlicence: null"), "6:10:'licence' has no value"),
         (("iresnet50", "iresnet50\nstate: {key: a}"), "6:9:'key' is only for checkpoints"),
         (("iresnet50", "iresnet50\nruntime: auto"), "6:1:'runtime' is only for the format onnx"),
         (("iresnet50", "iresnet50\noutput: emb"), "6:1:'output' is only for the format onnx"),
         (("acme.safetensors", "acme.onnx"), "5:1:'architecture' is only for files of weights"),
-        (("acme.safetensors", "acme.dat"), "5:15:'dlib_resnet' expected for the format dlib"),
+        (("acme.safetensors", "acme.dat"), "5:15:expected 'dlib_resnet' for the format dlib"),
         (("iresnet50", "iresnet50\nname: b"), "6:1:the key 'name' is already given in line 2"),
         (
             ("iresnet50", "iresnet50\noperating_threshold: 30\nthreshold_set_by: us"),
-            "6:22:'operating_threshold': -1 to 1 expected for cosine, got 30",
+            "6:22:'operating_threshold': expected -1 to 1 for cosine, got 30",
         ),
         (
             ("iresnet50", "dlib_resnet\noperating_threshold: 0.6\nthreshold_set_by: us"),
-            "6:22:'operating_threshold': 0 or less, minus a distance, expected for neg_l2, got 0.6",
+            "6:22:'operating_threshold': expected 0 or less (minus a distance) for neg_l2, got 0.6",
         ),
         (
             ("iresnet50", "iresnet50\noperating_threshold: 0.3"),
@@ -230,7 +239,7 @@ def test_a_known_crop_is_not_redefined(card):
 )  # fmt: skip
 def test_paths_that_lead_out_of_the_folder_are_refused(card, path: str):
     (fault,) = faults(card, SHORT.replace("acme.safetensors", f'"{path}"'))
-    assert fault.startswith("3:10:'weights': a file inside the folder of the weights expected")
+    assert fault.startswith("3:10:'weights': expected a file inside the folder of the weights")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "card: 1", "card: &a 1", "[" * 100_000, "\0", "a: b"])

@@ -100,7 +100,7 @@ def test_what_is_written_can_be_judged_again(tmp_path):
         ({"fils": ["blur"]}, "unknown key 'fils'.*did you mean 'fills'"),
         ({"check": "faithfulness.deletion"}, "'kind' must be .*did you mean"),
         ({"limits": [{"metric": "deletoin_auc", "at_most": 1}]}, "did you mean 'deletion_auc'"),
-        ({"limits": [{"metric": "deletion_auc"}]}, "needs exactly one of at_most, at_least"),
+        ({"limits": [{"metric": "deletion_auc"}]}, "expected exactly one of at_most, at_least"),
         ({"n": 0}, "'n' must be at least 1, got 0"),
         ({"seed": -1}, "'seed' must be at least 0, got -1"),
         ({"device": "tpu"}, "auto, cpu, cuda"),
