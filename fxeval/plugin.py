@@ -216,7 +216,8 @@ def fixture_ids(
 
 def _fixture_names(plugin: object) -> Iterable[str]:
     for name, value in list(vars(plugin).items()) if hasattr(plugin, "__dict__") else ():
-        # pytest >= 8.4 has a fixture object; before, a function that carries its marker
+        # pytest has no public name for it: since 8.4 a fixture is an object, before it was a
+        # function that carried its marker.
         marker = getattr(value, "_fixture_function_marker", None) or getattr(
             value, "_pytestfixturefunction", None
         )
@@ -231,6 +232,7 @@ def _module(suite: Suite, cells: Sequence[Cell], path: Path) -> types.ModuleType
     for check in suite.checks:
         own = [cell for cell in cells if cell.check == check.id]
         line = int(check.where.rsplit(":", 2)[-2])
+        # A copy whose code lies in the suite file: failures and --collect-only point at the check.
         function = types.FunctionType(
             _cell_test.__code__.replace(co_filename=str(path), co_firstlineno=line),
             globals(),
@@ -250,7 +252,7 @@ def _cell_test(fx_cell: Cell, request: pytest.FixtureRequest) -> None:
     _judge(fx_cell, request)
 
 
-_EXCUSES = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest, SystemExit)
+_NO_RESULT = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest, SystemExit)
 
 
 def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
@@ -275,7 +277,7 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
         result = invalid_cell(cell, f"{for_a_record(error)} ({cell.explainer.where})")
     except FxevalError as error:
         result, told = invalid_cell(cell, for_a_record(error)), str(error)
-    except _EXCUSES as error:  # a cell that was asked for and not measured is never green
+    except _NO_RESULT as error:  # a cell that was asked for and not measured is never green
         result = invalid_cell(cell, of_user_code(error))
         told = f"{type(error).__name__}: {error}"
     except (Exception, pytest.fail.Exception) as error:  # a bug, shown as it is

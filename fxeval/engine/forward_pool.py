@@ -129,6 +129,7 @@ class ForwardPool:
             used, inverse = torch.unique(wanted.image[full], return_inverse=True)
             result[full] = self._filled(model, faces, used, wanted.fill)[inverse]
         if bool(partial.any()):
+            # Curves of both directions and all maps share points: each is embedded once.
             columns = torch.stack(
                 [wanted.image, wanted.ranking, wanted.first.long(), wanted.last.long()], dim=1
             )[partial]

@@ -256,6 +256,7 @@ class Workshop:
             else:
                 rows = chosen_rows(listing, cell.n, cell.seed, cell.pairs.id)
             self._pairs[key] = load_pairs(source, listing.take(rows), crop)
+            # By identity: the cache keeps the pairs alive, and Pairs cannot be hashed.
             self._set_aside[id(self._pairs[key])] = aside
         return self._pairs[key]
 
@@ -265,6 +266,7 @@ class Workshop:
         """Return the maps of some comparisons, made once, and what they cost when they were."""
         is_own = by.name == cell.explainer.name
         what: object = _fixture(cell, cell.explainer) if is_own else (by.name, id(by.explainer))
+        # The images' identity stands for the rows: a cell's pairs are loaded once and kept.
         about = (what, network.key, id(asked.faces.images), name)
         key = (*about, cell.seed, self.device)
         is_new = key not in self._maps
