@@ -325,7 +325,11 @@ class Section(Form):
 
 
 class Record(Form):
-    """Everything that a run found, beside the rows."""
+    """Everything that a run found, beside the rows.
+
+    Attributes:
+        sections: Added by plug-ins; they decide nothing.
+    """
 
     record: Literal[2] = 2
     run: Run
