@@ -74,7 +74,7 @@ def _check(
     from fxeval.models.cards import read_card
     from fxeval.models.from_card import inside, load_card
     from fxeval.models.loading import read_weights
-    from fxeval.scorecard.verifying import golden_text
+    from fxeval.scorecard.verification_rows import golden_text
     from fxeval.verification.claims import entry_of
     from fxeval.verification.demands import Verification
     from fxeval.verification.measured import measure_list
@@ -225,7 +225,7 @@ def _told(aloud: bool) -> Any:  # noqa: ANN401  (a callback)
 
 
 def _lines(entry: dict[str, Any]) -> list[str]:
-    from fxeval.scorecard.verifying import HEADS, RULES
+    from fxeval.scorecard.verification_rows import HEADS, RULES
 
     if not entry["measured"]:
         return [f"not measured: {entry['reason']}"]

@@ -1,4 +1,4 @@
-"""Explainers and controls, and the visible catalogue of the shipped explainers."""
+"""Explainers, and the visible catalogue of the shipped ones."""
 
 import importlib
 from collections.abc import Mapping

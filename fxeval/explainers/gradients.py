@@ -31,7 +31,7 @@ from fxeval.explainers.image_gradients import (
     without_void,
 )
 from fxeval.explainers.objectives import Objective, targets_of, twins
-from fxeval.functional.perturbation import fill_images
+from fxeval.functional.fill_images import fill_images
 from fxeval.hooks.layers import black_box, borrowed, lent_module
 
 Channels = Literal["mean", "max"]
@@ -183,7 +183,7 @@ class IntegratedGradients(_Backprop):
     Attributes:
         objective: What is differentiated (:class:`fxeval.explainers.objectives.Objective`).
         steps: Points of the Gauss-Legendre sum.
-        baseline: A fill (:func:`fxeval.functional.perturbation.fill_images`): the image without
+        baseline: A fill (:func:`fxeval.functional.fill_images.fill_images`): the image without
             information.
 
     Example:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ class OcclusionSensitivity:
 
     patch: int = 14
     stride: int = 7
-    fill: Literal["black", "blur", "mean"] = "black"
+    fill: Fill = "black"
 
     def __post_init__(self) -> None:
         check_counts("occlusion", {"patch": self.patch, "stride": self.stride})

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fxeval.contracts import Fill, Images
 from fxeval.errors import FxevalError
-from fxeval.functional.perturbation import fill_images
+from fxeval.functional.fill_images import fill_images
 
 
 class FillFunction(Protocol):

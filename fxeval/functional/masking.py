@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fxeval.contracts import Fill, Images, MaskBank
 from fxeval.errors import ExplainerContractError
-from fxeval.functional.perturbation import fill_images
+from fxeval.functional.fill_images import fill_images
 
 _verified: WeakKeyDictionary[MaskBank, int] = WeakKeyDictionary()  # version of the checked masks
 

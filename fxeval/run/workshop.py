@@ -19,11 +19,11 @@ from fxeval.contracts import (
     SaliencyMaps,
     model_traits,
 )
-from fxeval.engine.chosen_pairs import chosen_rows, load_pairs, whole_rows
-from fxeval.engine.cost import Cost, metered
 from fxeval.engine.forward_pool import ForwardPool, PooledModel, precise
 from fxeval.engine.maps import Comparison, explain, why_unsupported
-from fxeval.engine.rows import TABLES, WHOLE_LISTS
+from fxeval.engine.metering import Cost, metered
+from fxeval.engine.row_kinds import TABLES, WHOLE_LISTS
+from fxeval.engine.selection import chosen_rows, load_pairs, whole_rows
 from fxeval.errors import (
     ModelContractError,
     UnsupportedError,

@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fxeval.errors import StoreError
-from fxeval.scorecard import costs, verifying, view, wording
-from fxeval.scorecard.damage import refused
+from fxeval.scorecard import cost_tables, verification_rows, view, wording
+from fxeval.scorecard.refusals import refused
 
 SIZE_AIM = 2_000_000  # bytes; a larger page leaves parts out and says which
 _BANNER_LENGTH = 170  # characters of the banners that fit the head of a printed page
@@ -50,11 +50,12 @@ _ENVIRONMENT.filters |= {
     "map_name": wording.map_name,
     "states_text": wording.states_text,
     "limit_text": view.limit_text,
+    "estimated": view.estimated,
     "curve_table": view.curve_table,
     "measured_on": view.measured_on,
-    "explaining_rows": costs.explaining_rows,
-    "diagnostic_rows": costs.diagnostic_rows,
-    "golden_text": verifying.golden_text,
+    "explaining_rows": cost_tables.explaining_rows,
+    "diagnostic_rows": cost_tables.diagnostic_rows,
+    "golden_text": verification_rows.golden_text,
 }
 
 
@@ -88,9 +89,9 @@ def render(record: Mapping[str, Any]) -> str:
         "not_passed": view.not_passed(cells),
         "matrices": view.matrices(cells),
         "counts": view.counts(shown),
-        "verifications": verifying.views(shown),
-        "verified": [verifying.HEADS[name] for name in verifying.columns(shown)],
-        "cost_rows": costs.cost_rows(shown["cells"]),
+        "verifications": verification_rows.views(shown),
+        "verified": [verification_rows.HEADS[name] for name in verification_rows.columns(shown)],
+        "cost_rows": cost_tables.cost_rows(shown["cells"]),
         "warnings": view.warnings(shown),
         "metrics": _metrics(cells),
         "names": view.names,

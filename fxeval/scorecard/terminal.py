@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fxeval.scorecard import verifying, view
-from fxeval.scorecard.damage import refused
+from fxeval.scorecard import verification_rows, view
+from fxeval.scorecard.refusals import refused
 from fxeval.scorecard.wording import clipped, visible
 
 _COLOURS: Mapping[str, str] = {
@@ -43,7 +43,7 @@ def terminal_summary(
     cells = shown["cells"]
     if cells:
         lines += [_about(cells), "", *_table(cells, width, colour)]
-    lines += verifying.lines(shown)
+    lines += verification_rows.lines(shown)
     missed = [cell for cell in cells if cell["verdict"]["outcome"] != "pass"]
     if missed:
         lines += ["", *(_why(cell, colour) for cell in missed)]

@@ -132,6 +132,11 @@ def limit_text(limit: Json) -> str:
     return f"{limit['text']}{condition(limit['under'])}"
 
 
+def estimated(limit: Json) -> str:
+    """Return in words what a limit's estimate is of; empty = the metric itself."""
+    return _meant(limit).estimated()
+
+
 def limit_line(limit: Json) -> float:
     """Return the number that a limit's interval must clear.
 

@@ -1,9 +1,9 @@
-"""The forms of limits: one class per form; no other code asks which form a limit has.
+"""The forms of limits: one class per form; no code that judges or shows asks which form it is.
 
 A limit says which maps must be measured besides the explainer's (``compares``), which values are
 estimated (``rows``), what the interval must clear (``line``), how the interval decides
-(``decide``), and how the limit is worded and written. ``FORMS`` lists the forms; a new form is a
-new class here.
+(``decide``), and how the limit is worded and written. ``FORMS`` lists the forms. A new form is a
+new class here, and its keys in ``fxeval.suite.format`` and ``fxeval.records.schema``.
 """
 
 import math
@@ -61,6 +61,10 @@ class Limit(ABC):
     def subject(self, under: Condition) -> str:
         """Return the beginning of a reason: metric and condition."""
         return f"{self.metric}{in_words(under)}: "
+
+    def estimated(self) -> str:
+        """Return in words what is estimated; empty = the metric itself."""
+        return ""
 
     @abstractmethod
     def line(self) -> float:
@@ -214,6 +218,10 @@ class BetterThan(Limit):
         """Return the beginning of a reason: the improvement, and the control it is over."""
         beyond = f" beyond {self.relative:g} of the control" if self.relative else ""
         return f"{self.metric}{in_words(under)}: improvement over {self.better_than}{beyond} "
+
+    def estimated(self) -> str:
+        """Return ``paired improvement``, or ``paired improvement less margin``."""
+        return "paired improvement" + (" less margin" if self.relative else "")
 
     def line(self) -> float:
         """Return the absolute margin; NaN if a margin is negative: a worse explainer would pass."""

@@ -15,6 +15,7 @@ from pydantic_core import PydanticKnownError
 
 from fxeval.metrics import kinds
 from fxeval.results import Severity
+from fxeval.statistics.limits import FORMS
 from fxeval.strict.forms import Strict, branch
 from fxeval.verification.figures import QUANTITIES, THRESHOLDS
 
@@ -173,8 +174,10 @@ class Limit(Strict):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "oneOf": [{"required": [key]} for key in ("at_most", "at_least", "better_than")],
-            "dependentRequired": {"by": ["better_than"]},
+            "oneOf": [{"required": [form]} for form in FORMS],
+            "dependentRequired": {
+                key: [name] for name, form in FORMS.items() for key in form.keys if key != name
+            },
             "not": {"required": ["fill", "under"]},
         }
     )

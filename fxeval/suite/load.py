@@ -118,15 +118,14 @@ class _Planned:
 
     def _limit(self, loc: Loc, form: forms.Limit) -> Limit:
         key = next(key for key in FORMS if getattr(form, key) is not None)
-        margin = {} if form.by is None else {"by": form.by.model_dump(exclude_unset=True)}
+        own = form.model_dump(include=set(FORMS[key].keys), exclude_unset=True, exclude_none=True)
         shorthand = {} if form.fill is None else {"fill": form.fill}
         return FORMS[key](
             form.metric,
             under=form.under or shorthand,
             severity=form.severity,
             where=self.document.where(loc),
-            **{key: getattr(form, key)},
-            **margin,
+            **own,
         )
 
     def _verification(self, form: forms.Verification | None) -> Verification | None:

@@ -165,7 +165,7 @@ class Rules:
         if "fill" in limit and "under" in limit:
             text = "'fill' is short for 'under: {fill: ...}'; give one of the two"
             self._at_key((*loc, "fill"), text)
-        self._margin((*loc, "by"), limit, given)
+        self._more_keys(loc, limit, given)
         if measured is None:
             return
         metrics = [metric.name for metric in measured.protocol.METRICS]
@@ -175,14 +175,14 @@ class Rules:
             self._condition((*loc, "under", axis), value, measured)
         self._control((*loc, "better_than"), limit.get("better_than"), measured)
 
-    def _margin(self, loc: Loc, limit: Values, given: list[str]) -> None:
+    def _more_keys(self, loc: Loc, limit: Values, given: list[str]) -> None:
+        for name, form in FORMS.items():
+            for key in set(form.keys) - {name}:
+                if limit.get(key) is not None and given and given != [name]:
+                    self._at_key((*loc, key), f"'{key}' goes with {name} only")
         by = limit.get("by")
-        if by is None:
-            return
-        if given and given != ["better_than"]:
-            self._at_key(loc, "'by' is a margin over a control; it goes with better_than only")
-        if len(by) != 1:
-            self._at_value(loc, "'by': expected exactly one of absolute, relative")
+        if by is not None and len(by) != 1:
+            self._at_value((*loc, "by"), "'by': expected exactly one of absolute, relative")
 
     def _fill(self, loc: Loc, fill: str | None, measured: "_Measured") -> None:
         if fill is not None and "fill" not in measured.axes:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fxeval.contracts import Fill, Pairs, RowState, SaliencyMaps
 from fxeval.engine.forward_pool import ForwardPool
 from fxeval.engine.maps import Comparison
-from fxeval.engine.rows import mated_pairs
+from fxeval.engine.row_kinds import mated_pairs
 from fxeval.metrics.orders import Order
 from fxeval.metrics.protocol import Evidence, Ledger, Redrawn, Rows, Subject
 from fxeval.metrics.removal_curves import Removal

@@ -23,7 +23,8 @@ from fxeval.functional.controls import CONTROLS
 from fxeval.metrics import CATALOGUE
 from fxeval.models import ARCHITECTURES
 from fxeval.models.cards import read_card
-from fxeval.suite import documented, preflight
+from fxeval.suite import markdown as suite_page
+from fxeval.suite import preflight
 from fxeval.suite.load import KnownIds, load
 from fxeval.tests.test_layers import FLOORS
 
@@ -356,8 +357,8 @@ def test_the_page_of_the_library_names_all_that_is_public():
 
 def test_the_format_of_a_suite_is_up_to_date():
     page = of_page("docs/suite-format.md")
-    assert documented.page() == page, "run python -m fxeval.suite.documented docs/suite-format.md"
-    for form in documented.suite_schema()["$defs"].values():
+    assert suite_page.page() == page, "run python -m fxeval.suite.markdown docs/suite-format.md"
+    for form in suite_page.suite_schema()["$defs"].values():
         for key in form.get("properties", {}):
             assert f"`{key}`" in page
 

@@ -13,8 +13,8 @@ from fxeval.contracts import (
     PairListing,
     PairSource,
 )
-from fxeval.engine.chosen_pairs import checked_images
 from fxeval.engine.forward_pool import ForwardPool
+from fxeval.engine.selection import checked_images
 from fxeval.errors import DataContractError, EvidenceError, for_a_record
 from fxeval.functional.similarity import similarity
 from fxeval.models.loading import ModelAround, device_of

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from fxeval.contracts import Crop, FaceModel
-from fxeval.engine.cost import metered
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
+from fxeval.engine.metering import metered
 from fxeval.explainers.grad_cam import GradCAM, GradCAMpp, LayerCAM
 from fxeval.models.loading import TorchFaceModel
 from fxeval.tests.peers import pytorch_grad_cam

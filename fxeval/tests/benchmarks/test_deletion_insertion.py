@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fxeval.contracts import FaceModel, Pairs
 from fxeval.engine.forward_pool import ForwardPool
-from fxeval.functional.perturbation import fill_images
+from fxeval.functional.fill_images import fill_images
 from fxeval.functional.ranking import ranks
 from fxeval.metrics.removal_curves import area, crossings, trace
 from fxeval.models.networks.dlib_resnet import load_dlib_resnet

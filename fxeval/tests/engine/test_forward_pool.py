@@ -10,8 +10,8 @@ from fxeval.contracts import MaskBank, Perturbations, RowState
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.maps import explain
 from fxeval.errors import ExplainerContractError, ModelContractError
+from fxeval.functional.fill_images import fill_images
 from fxeval.functional.masking import bank_of
-from fxeval.functional.perturbation import fill_images
 from fxeval.functional.ranking import ranks
 from fxeval.tests.evidence import comparison
 from fxeval.tests.rounding import assert_rounded, condition_of, terms_of

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fxeval.contracts import Gallery, RowState
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.gradients import Gradient, InputXGradient, IntegratedGradients, SmoothGrad
-from fxeval.functional.perturbation import fill_images
+from fxeval.functional.fill_images import fill_images
 from fxeval.tests.rounding import FLOAT64, assert_rounded, condition_of, terms_of
 from fxeval.tests.subjects import ConvNet, CountingModel
 

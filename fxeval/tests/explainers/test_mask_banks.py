@@ -24,8 +24,8 @@ from fxeval.explainers.mask_banks import (
 )
 from fxeval.explainers.rise import RISE
 from fxeval.explainers.s_rise import SRISE, mask_bank
+from fxeval.functional.fill_images import fill_images
 from fxeval.functional.masking import bank_of
-from fxeval.functional.perturbation import fill_images
 from fxeval.tests.black_boxes import (
     SIZE,
     BlackBox,

@@ -16,7 +16,7 @@ from fxeval.contracts import Explainer
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers.occlusion import OcclusionSensitivity, XFace, rows_by_image
-from fxeval.functional.perturbation import fill_images
+from fxeval.functional.fill_images import fill_images
 from fxeval.tests.black_boxes import InFloat64, with_condition
 from fxeval.tests.rounding import assert_rounded
 from fxeval.tests.subjects import ConvNet, CountingModel, Patches

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fxeval.contracts import Fill
 from fxeval.explainers.gradients import Gradient, InputXGradient, IntegratedGradients, SmoothGrad
 from fxeval.fixtures.synthetic.evaluate import DATA
-from fxeval.functional.perturbation import fill_images
+from fxeval.functional.fill_images import fill_images
 from fxeval.models.from_card import load_card
 from fxeval.tests.rounding import assert_rounded
 from fxeval.tests.subjects import ConvNet, CountingModel

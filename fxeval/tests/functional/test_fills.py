@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from fxeval.contracts import Perturbations
 from fxeval.engine.forward_pool import ForwardPool
 from fxeval.errors import FxevalError
+from fxeval.functional.fill_images import fill_images
 from fxeval.functional.fills import (
     SHIPPED_FILLS,
     FillName,
@@ -17,7 +18,6 @@ from fxeval.functional.fills import (
     fills,
     removed_pixels,
 )
-from fxeval.functional.perturbation import fill_images
 from fxeval.functional.ranking import ranks as rank_maps
 from fxeval.tests.run.test_workshop import tiny
 from fxeval.tests.subjects import make_pairs

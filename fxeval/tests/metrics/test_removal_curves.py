@@ -12,7 +12,7 @@ from torch import nn
 
 from fxeval.contracts import Crop, Pairs, RowState
 from fxeval.engine.forward_pool import ForwardPool
-from fxeval.functional.perturbation import fill_images
+from fxeval.functional.fill_images import fill_images
 from fxeval.functional.ranking import ranks, step_counts
 from fxeval.metrics import removal_curves
 from fxeval.metrics.removal_curves import Curves, area

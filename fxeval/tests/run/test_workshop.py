@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fxeval.contracts import CardFacts, ExplainerTraits, ModelTraits, PairListing
-from fxeval.engine.chosen_pairs import chosen_rows, load_pairs
+from fxeval.engine.selection import chosen_rows, load_pairs
 from fxeval.errors import (
     DataContractError,
     ExplainerContractError,

@@ -147,7 +147,7 @@ MISTAKES = [
     ("0.4}", "0.4, under: {fill: blur}}", "12:80",
      "sanity.model_randomisation has no condition 'fill'; it has: none", ""),
     ("severity: info", "severity: inof", "21:58", "must be 'critical', 'warning' or", "info"),
-    ("severity: info", "by: {absolute: 1}", "21:48", "'by' is a margin over a control", ""),
+    ("severity: info", "by: {absolute: 1}", "21:48", "'by' goes with better_than only", ""),
     # report
     ("[html]", "[pdf]", "22:20", "an entry of 'formats' must be 'html' or 'json'", ""),
     ("[html]", "[html, html]", "22:19", "'formats': expected every entry at most once", ""),

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fxeval.records.documented import PARTS, renewed
 from fxeval.records.form import Form
+from fxeval.records.markdown import PARTS, renewed
 
 PAGE = Path(__file__).parents[3] / "docs" / "formats.md"
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="no docs beside an in
 
 def test_the_page_is_up_to_date():
     page = PAGE.read_text("utf-8")
-    assert renewed(page) == page, "run python -m fxeval.records.documented docs/formats.md"
+    assert renewed(page) == page, "run python -m fxeval.records.markdown docs/formats.md"
 
 
 def test_every_part_of_rows_and_records_stands_there():

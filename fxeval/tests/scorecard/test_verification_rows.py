@@ -8,7 +8,7 @@ import pytest
 from fxeval.contracts import CardFacts, ModelTraits
 from fxeval.models.cards import Claim
 from fxeval.records.store import plain
-from fxeval.scorecard import render, terminal_summary, verifying
+from fxeval.scorecard import render, terminal_summary, verification_rows
 from fxeval.statistics.limits import AtMost
 from fxeval.tests.scorecard.test_scorecard import EXAMPLE, FIRST, Reader
 from fxeval.tests.subjects import ConvNet, CountingModel
@@ -131,10 +131,13 @@ def test_a_record_made_before_models_were_verified_is_shown_without():
     old = render(FIRST)
     assert "How well the models verify" not in old
     assert 'href="#verification"' not in old
-    assert verifying.lines(FIRST) == []
+    assert verification_rows.lines(FIRST) == []
     assert not [line for line in terminal_summary(FIRST) if line.startswith("verifies")]
 
 
 def test_the_examples_of_the_docstrings_hold():
-    assert doctest.testmod(verifying).failed == 0
-    assert verifying.golden_text({"state": "not_checked"}) == "not checked: the file is missing"
+    assert doctest.testmod(verification_rows).failed == 0
+    assert (
+        verification_rows.golden_text({"state": "not_checked"})
+        == "not checked: the file is missing"
+    )

@@ -1,6 +1,6 @@
 """The format of a suite as a page of Markdown, from its JSON Schema and an annotated example.
 
-    python -m fxeval.suite.documented docs/suite-format.md
+    python -m fxeval.suite.markdown docs/suite-format.md
 
 writes the whole page anew.
 """
@@ -16,6 +16,7 @@ from typing import Any
 from fxeval.functional.controls import CONTROLS
 from fxeval.metrics import CATALOGUE
 from fxeval.results import Metric
+from fxeval.statistics.limits import FORMS
 from fxeval.suite.schema import suite_schema
 from fxeval.verification.figures import QUANTITIES
 
@@ -24,7 +25,7 @@ _Schema = Mapping[str, Any]
 HEAD = """\
 # The format of a suite
 
-<!-- Generated: python -m fxeval.suite.documented docs/suite-format.md -->
+<!-- Generated: python -m fxeval.suite.markdown docs/suite-format.md -->
 
 A suite is a YAML file. `pytest suites/mine.yaml` runs it, and plain `pytest` collects every suite
 that matches the ini value `fx_suites` (default: `suites/*.yaml` and `suites/*.yml`). Every
@@ -152,7 +153,8 @@ def page() -> str:
     parts = [HEAD, "## Keys\n"]
     parts += [_part(title, about, forms[name]) for name, title, about in _PARTS]
     parts.append(_part("A check", "The keys that every kind has.", a_check, _CHECK_KEYS))
-    about = "Exactly one of `at_most`, `at_least` and `better_than`."
+    *others, last = (f"`{form}`" for form in FORMS)
+    about = f"Exactly one of {', '.join(others)} and {last}."
     parts += [_part("A limit of a check", about, a_limit), _part("`by`", "", forms["Margin"])]
     parts.append("## Kinds of checks\n")
     for kind, form in checks.items():

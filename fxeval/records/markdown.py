@@ -1,6 +1,6 @@
 """The formats of a run as tables of Markdown, generated from the models themselves.
 
-    python -m fxeval.records.documented docs/formats.md
+    python -m fxeval.records.markdown docs/formats.md
 
 replaces the tables between the markers of that page.
 """

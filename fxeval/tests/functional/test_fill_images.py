@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from fxeval.functional.perturbation import fill_images
+from fxeval.functional.fill_images import fill_images
 from fxeval.tests.rounding import assert_rounded
 
 
