@@ -134,3 +134,11 @@ def test_every_room_has_a_floor_and_every_floor_a_room():
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_is_short_enough_to_read(name: str):
     assert len(MODULES[name].splitlines()) <= 400
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_function_is_short_enough_to_read(name: str):
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [node for node in ast.walk(ast.parse(MODULES[name])) if isinstance(node, functions)]
+    long = [one.name for one in found if (one.end_lineno or 0) - one.lineno >= 60]
+    assert long == []

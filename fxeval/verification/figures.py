@@ -172,11 +172,7 @@ def measure(
     )
     first, second = group.reshape(2, -1)
     n_mated, n = int(compared.is_mated.sum()), len(compared.is_mated)
-    reason = why_unmeasurable(n_mated, n - n_mated, len(people))
-    if not np.isfinite(compared.similarities).all():
-        reason = "similarities are NaN or infinite: check the model's weights"
-    if reason is not None:
-        raise EvidenceError(f"verification: {reason}.")
+    _check(compared.similarities, compared.is_mated, len(people))
     fold, own = folds_of(compared.fold, compared.is_mated)
     rates = {name: rate for name, rate in RATES.items() if (n - n_mated) * rate >= 1 - 1e-9}
     pairs = WeightedPairs(compared.kind, compared.similarities, compared.is_mated, fold)
@@ -238,15 +234,21 @@ def point_figures(
     (1.0, 0.55, 0.6)
     """
     n_mated, n = int(is_mated.sum()), len(is_mated)
-    reason = why_unmeasurable(n_mated, n - n_mated, MIN_IDENTITIES)
-    if not np.isfinite(similarities).all():
-        reason = "similarities are NaN or infinite: check the model's weights"
-    if reason is not None:
-        raise EvidenceError(f"verification: {reason}.")
+    _check(similarities, is_mated, MIN_IDENTITIES)
     pairs = WeightedPairs(kind, similarities, is_mated, folds_of(fold, is_mated)[0])
     rates = {name: rate for name, rate in RATES.items() if (n - n_mated) * rate >= 1 - 1e-9}
     found = pairs.statistics(np.ones((1, n)), rates)
     return {name: float(value[0]) for name, value in found.items()}
+
+
+def _check(similarities: FloatArray, is_mated: NDArray[np.bool_], n_identities: int) -> None:
+    """Refuse a list of which nothing can be said."""
+    n_mated = int(is_mated.sum())
+    reason = why_unmeasurable(n_mated, len(is_mated) - n_mated, n_identities)
+    if not np.isfinite(similarities).all():
+        reason = "similarities are NaN or infinite: check the model's weights"
+    if reason is not None:
+        raise EvidenceError(f"verification: {reason}.")
 
 
 def folds_of(fold: IntArray | None, is_mated: NDArray[np.bool_]) -> tuple[IntArray, bool]:
