@@ -280,7 +280,8 @@ def test_the_shipped_networks_are_explained_and_left_alone(net, side: int) -> No
         assert torch.isfinite(maps.positive).all()
         assert maps.positive.min() >= 0
         assert_rounded(maps.positive.double().sum(), 1.0, terms=1)  # each pixel once, at the end
-        assert 0 <= maps.diagnostics["mass_lost"].item() < 1
+        # Where nothing is lost, the difference from 1 is the rounding of the sums.
+        assert -allowance(terms_of(module)) <= maps.diagnostics["mass_lost"].item() < 1
         assert 0 < maps.diagnostics["negative_activation_share"].item() < 1
     assert not torch.allclose(sums["ebp"], sums["contrastive"], atol=1e-6)
     assert traces(module) == before
