@@ -167,7 +167,7 @@ class SuiteFile(pytest.Module):
 
 
 def _take_additions(config: pytest.Config) -> None:
-    """Make known what plug-ins add, once, before the first suite of the run is read.
+    """Register what plug-ins add, once, before the first suite of the run is read.
 
     Raises:
         FxevalError: If two plug-ins give one name, or one gives what cannot be used.
@@ -183,7 +183,7 @@ def _take_additions(config: pytest.Config) -> None:
 
 
 def _merged(hook: str, given: Sequence[Any]) -> dict[str, Any]:
-    """Return what all plug-ins returned from a hook as one mapping."""
+    """Return the results of a hook as one mapping."""
     from fxeval.errors import FxevalError
 
     found: dict[str, Any] = {}
@@ -297,7 +297,7 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
 
 
 def _subjects(cell: Cell, request: pytest.FixtureRequest, session: Session) -> Subjects:
-    """Return what a cell's ids resolve to, with the suite's parameters, models loaded."""
+    """Return the subjects of a cell, with the suite's parameters and models loaded."""
     from fxeval.errors import UnsupportedError
     from fxeval.run.workshop import Subjects
     from fxeval.suite.configure import configured
@@ -312,13 +312,13 @@ def _subjects(cell: Cell, request: pytest.FixtureRequest, session: Session) -> S
 
 
 def pytest_report_collectionfinish(items: Sequence[pytest.Item]) -> list[str]:
-    """Say which cells cannot be measured, before the first one is."""
+    """Name the cells that cannot be measured, before the first one is measured."""
     reasons = [item.stash[_UNSUPPORTED] for item in items if _UNSUPPORTED in item.stash]
     return [f"unsupported: {reason}" for reason in dict.fromkeys(reasons) if reason]
 
 
 def _session(config: pytest.Config) -> Session:
-    """Return what the cells of this process share, made when the first suite needs it."""
+    """Return the session of this process, created when the first suite needs it."""
     if _SESSION not in config.stash:
         from fxeval.run.session import Session
 
@@ -330,7 +330,7 @@ def _session(config: pytest.Config) -> Session:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Hang the result on the report, so that it travels from workers to the controller."""
+    """Attach the result to the report, so that it travels from workers to the controller."""
     report = yield
     if call.when == "call" and _RESULT in item.stash:
         report.fxeval = item.stash[_RESULT]  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The command ``fxeval``: for what is no test run. Suites are run by pytest.
+"""The ``fxeval`` command, for everything that is not a test run. Suites are run by pytest.
 
 Importing this package loads no torch.
 """

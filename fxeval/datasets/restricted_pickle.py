@@ -268,7 +268,7 @@ def _parts(content: object) -> tuple[Any, Any]:
 
 
 def _main() -> None:
-    """Be that process: a pickle on standard input, its content on standard output."""
+    """Run as that process: a pickle on standard input, its content on standard output."""
     size, most = map(int, sys.argv[1:])
     memory = MEMORY_TIMES * size + (256 << 20)
     bound(memory=memory, output=size + (16 << 20), seconds=20 + (size >> 23))

@@ -237,7 +237,7 @@ class ForwardPool:
         return torch.cat(parts) if parts else torch.empty(0, 0)
 
     def _filled_up(self, images: Images) -> Images:
-        """Repeat the last image until the batch has the size that all small batches have.
+        """Repeat the last image until the batch has the size of all small batches.
 
         Kernels differ with the number of images, and with them the last digits: so an image has the
         same embedding whatever it is asked for with.
@@ -273,7 +273,7 @@ class ForwardPool:
 
 @dataclass(frozen=True, eq=False)
 class PooledModel(ModelAround):
-    """A face model whose ``embed`` goes through a pool; what explainers are given.
+    """A face model whose ``embed`` goes through a pool; explainers get this one.
 
     Attributes:
         pool: Takes its forward passes.

@@ -18,7 +18,7 @@ LUMA = (0.299, 0.587, 0.114)  # of R, G, B: ITU-R BT.601
 
 @dataclass(frozen=True, eq=False)
 class ControlInputs:
-    """What controls are made from; a control of one row never depends on the batch it is in.
+    """Inputs of controls; the control of a row never depends on the batch that it is in.
 
     Attributes:
         probes: (N, 3, H, W) in [0, 1].
@@ -137,7 +137,7 @@ def mean_map(maps: Maps, identities: Sequence[int]) -> Maps:
 
 
 def inverse(maps: Maps) -> Maps:
-    """Return minus the map: what it says is important least comes first."""
+    """Return minus the map: the least important pixels come first."""
     return -maps.float()
 
 

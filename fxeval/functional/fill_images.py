@@ -14,7 +14,7 @@ from fxeval.contracts import Fill, Images
 
 
 def fill_images(images: Images, fill: Fill) -> Images:
-    """Return what each image is replaced with where its pixels are removed.
+    """Return the images that take the place of removed pixels.
 
     ``blur`` is a Gaussian of sigma = 5 * H / 112 pixels in both directions, kernel cut at
     ceil(3 * sigma) and normalised, border reflected about the outermost pixel (reflect-101);

@@ -1,4 +1,4 @@
-"""Model cards: what a vendor writes down about a model, read strictly and before any weights.
+"""Model cards: a vendor's description of a model, read strictly and before any weights.
 
 A card is strict YAML (``fxeval.strict.yaml_file``) that starts with ``card: 1``. Beside the weights
 and their SHA-256 it says how faces must be cut out and normalised, how embeddings are compared, and
@@ -131,7 +131,7 @@ class State(_Frozen):
 
 
 class Claim(_Frozen):
-    """What the vendor says was measured.
+    """A figure that the vendor claims.
 
     Attributes:
         pairs: Name of the pair list.

@@ -33,7 +33,7 @@ GROUP_BYTES = 256 << 20
 """Memory that the maps, orders and images of a group may take, besides the networks."""
 
 BYTES_PER_PIXEL = 128
-"""Of a row: its map and those of the controls, their ranks and sorting keys, its images."""
+"""Memory of a row: its map and those of the controls, their ranks and sorting keys, its images."""
 
 
 def measure_cell(cell: Cell, subjects: Subjects, workshop: Workshop) -> CellResult:
@@ -98,7 +98,7 @@ def invalid_cell(cell: Cell, reason: str, outcome: Outcome = Outcome.INVALID) ->
 
 
 def plan_of(cell: Cell) -> CellPlan:
-    """Return what a cell is and asks, for the record."""
+    """Return the plan of a cell for the record."""
     return CellPlan(
         id=cell.id,
         check=cell.check,

@@ -1,4 +1,4 @@
-"""Where results come together: closes the records and tells whoever runs what came out."""
+"""Brings results together: closes the records and prints the outcome."""
 
 from __future__ import annotations
 

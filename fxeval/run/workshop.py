@@ -1,4 +1,4 @@
-"""What the cells of a run share: device, forward passes, pairs, maps, re-drawn networks."""
+"""Prepares cells and keeps what they share: forward passes, pairs, maps, re-drawn networks."""
 
 import hashlib
 import json
@@ -51,7 +51,7 @@ Progress = Callable[[str, str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Subjects:
-    """What a cell's ids resolved to.
+    """The subjects of a cell, resolved from its ids.
 
     Attributes:
         model: The face model.
@@ -181,7 +181,7 @@ class Workshop:
         )
 
     def release(self) -> None:
-        """Let go of networks; what was measured of them stays."""
+        """Free the networks; measurements of them are kept."""
         self._admitted = None
         self._redrawn = {}
 
@@ -191,17 +191,17 @@ class Workshop:
         return self.pool.forwards + self._unpooled_forwards - self.verifying.forwards
 
     def take_notes(self) -> list[str]:
-        """Return what the pool has to say since last asked."""
+        """Return the notes of the pool since the last call."""
         notes, self.pool.halvings = self.pool.halvings, []
         return notes
 
     def take_told(self) -> list[str]:
-        """Return what user code said since last asked: for whoever runs, and for no record."""
+        """Return messages of user code since the last call; printed, and in no record."""
         told, self._told = list(self._told), {}
         return told
 
     def _admit(self, cell: Cell, model: FaceModel) -> FaceModel:
-        """Move a model to the cell's device and try it once."""
+        """Move a model to the cell's device and check it once."""
         self.device = _device(cell.device, self._worker)
         if model.module is not None:
             model.module.to(self.device)
@@ -214,7 +214,7 @@ class Workshop:
     def _verified(
         self, cell: Cell, model: FaceModel, source: PairSource
     ) -> tuple[FaceModel, str | None]:
-        """Return the model as the suite wants it used, and why it is not to be judged, if so."""
+        """Return the model with the suite's threshold, and the reason not to judge it, or None."""
         asked = cell.verification
         key = (_model_key(cell, model), _fixture(cell, cell.pairs), asked.flip_fusion, self.device)
         if key not in self._measured:
@@ -263,7 +263,7 @@ class Workshop:
     def explained(
         self, cell: Cell, by: OtherExplainer, network: NetworkHandle, asked: Comparison, name: str
     ) -> tuple[SaliencyMaps, Explaining]:
-        """Return the maps of some comparisons, made once, and what they cost when they were."""
+        """Return the maps of some comparisons, made once, and their cost at that time."""
         is_own = by.name == cell.explainer.name
         what: object = _fixture(cell, cell.explainer) if is_own else (by.name, id(by.explainer))
         # The images' identity stands for the rows: a cell's pairs are loaded once and kept.
@@ -298,7 +298,7 @@ class Workshop:
         )
 
     def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> "Redrawing":
-        """Return the re-drawn network and what is known of it; built anew if it was let go."""
+        """Return the re-drawn network and its facts; built again if it was freed."""
         key = _digest(network.key, cell.seed, index, *pairs.image_digests)
         label = f"re-drawn network {index + 1}"
 
@@ -343,7 +343,7 @@ class Workshop:
         }
 
     def _card(self, cell: Cell, source: PairSource) -> dict[str, Any] | None:
-        """Return what a source says of its data; None if it says nothing."""
+        """Return the card of a source's data; None if it has none."""
         key = _fixture(cell, cell.pairs)
         if key not in self._cards:
             card = getattr(source, "card", None)
@@ -355,7 +355,7 @@ class Workshop:
         return {**found, "failures": failures}
 
     def _quoted(self, about: str, counts: Mapping[str, int]) -> dict[str, int]:
-        """Return how often each reason came, for the record; those it does not quote are told."""
+        """Return the count of each reason; reasons that a record may not quote are printed."""
         for reason, number in counts.items():
             if not isinstance(reason, PublicReason):
                 self._told[f"{about}: {reason} ({number})"] = None

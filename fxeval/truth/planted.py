@@ -115,7 +115,7 @@ def planted_model(seed: int = 0, kind: SimilarityKind = "cosine") -> TorchFaceMo
 
 
 def planted_pairs(model: FaceModel, n: int, seed: int = 0) -> PlantedPairs:
-    """Return n pairs of faces that nobody has; a pair does not depend on how many there are.
+    """Return n pairs of made-up faces; a pair does not depend on how many there are.
 
     Args:
         model: Embeds the gallery.
@@ -133,7 +133,7 @@ def planted_pairs(model: FaceModel, n: int, seed: int = 0) -> PlantedPairs:
 
 
 def textures(n: int, *address: int | str) -> Images:
-    """Return n (3, 112, 112) images of the identity of that address: smooth, mostly dark noise."""
+    """Return n (3, 112, 112) images of one identity: smooth, mostly dark noise."""
     noise = generator_of("planted_texture", *address).random((1 + n, 3, _GRAIN, _GRAIN))
     fields = F.interpolate(
         torch.from_numpy(noise), (SIDE, SIDE), mode="bicubic", align_corners=False
@@ -163,7 +163,7 @@ def contributions(module: AdditiveFace, probes: Images, references: Images) -> T
 def truth(
     model: FaceModel, probes: Images, references: Images, contrast: Images | None = None
 ) -> Tensor:
-    """Return by how much the native similarity drops when a cell of the probe is blackened.
+    """Return the drop of the native similarity when a cell of the probe is blackened.
 
     One cell at a time, by brute force: 64 forward passes a probe.
 

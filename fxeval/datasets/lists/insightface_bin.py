@@ -4,9 +4,9 @@ The file is a pickle of (list of encoded images, list of truth values), two imag
 (insightface ``recognition/_datasets_/lfw2pack.py``). A pickle can run code, so it is read by
 :mod:`fxeval.datasets.restricted_pickle`, which runs none.
 
-Who is in the images, the file does not say. Images that mated pairs join, and images with equal
-pixels, are taken for one identity. That is an approximation: one person may be counted as several,
-and intervals that resample identities are then too narrow. A file of identities is better.
+The file does not name identities. Images linked by a mated pair, or with identical pixels, are
+treated as one person. That is an approximation: one person may be counted as several, and intervals
+that resample identities are then too narrow. A file of identities is better.
 """
 
 import hashlib

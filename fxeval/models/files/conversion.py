@@ -19,7 +19,7 @@ MEMORY_TIMES = 6
 
 
 class Converted(NamedTuple):
-    """What was written.
+    """The file that was written.
 
     Attributes:
         sha256: Of the safetensors file.
@@ -76,7 +76,7 @@ def _answer(file: IO[bytes]) -> Converted:
 
 
 def _main() -> None:
-    """Be that process: one request on standard input, one answer on standard output."""
+    """Run as that process: one request on standard input, one answer on standard output."""
     request = json.load(sys.stdin)
     try:
         answer = _converted(**request)
