@@ -9,6 +9,9 @@ import torch
 from fxeval.tests.rounding import assert_rounded
 from fxeval.tests.world import CONFTEST, SUITE
 
+# Tests that import ONNX Runtime themselves send nothing either (fxeval.models.files.onnx_model).
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what depends on rounding: the modules that compare with a bound of it."""

@@ -1,6 +1,7 @@
 """Face models in ONNX as black boxes, with embeddings computed by ONNX Runtime."""
 
 import importlib
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,8 @@ from fxeval.models.files.onnx_file import OnnxFile, flat, missing
 from fxeval.models.preprocessing import InputNormalisation, Preprocessing
 
 Runtime = Literal["auto", "onnxruntime", "onnx2torch"]
+
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,32 @@ def black_box(file: OnnxFile, where: str, facts: OnnxFacts) -> OnnxFaceModel:
     )
 
 
-def _session(file: OnnxFile, where: str) -> tuple[Library, str]:
-    """Give ONNX Runtime the checked graph, not the file that it came from."""
+def onnx_runtime() -> Library:
+    """Import ONNX Runtime without its telemetry: fxeval uses no network.
+
+    Raises:
+        ModelContractError: If it is not installed.
+    """
+    # Recent builds for Linux and macOS send usage data, and keep an id of the machine in the home
+    # folder, unless this is set at the first import; the decision holds for the whole process.
+    before = os.environ.get(_NO_TELEMETRY)
+    os.environ[_NO_TELEMETRY] = "1"
     try:
-        onnxruntime = importlib.import_module("onnxruntime")
+        library = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise missing("onnxruntime") from error
+    finally:
+        if before is None:
+            del os.environ[_NO_TELEMETRY]
+        else:
+            os.environ[_NO_TELEMETRY] = before
+    library.disable_telemetry_events()  # where user code imported it first
+    return library
+
+
+def _session(file: OnnxFile, where: str) -> tuple[Library, str]:
+    """Give ONNX Runtime the checked graph, not the file that it came from."""
+    onnxruntime = onnx_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1

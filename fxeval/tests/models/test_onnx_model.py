@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -322,3 +325,21 @@ def test_a_whole_run_judges_a_network_alike_in_either_runtime(world):
         assert verdicts["occlusion"] != verdicts["constant"]
         assert cells[f"{check}[exported-grad-memory]"]["verdict"]["outcome"] == "unsupported"
         assert cells[f"{check}[tiny-grad-memory]"]["verdict"]["outcome"] != "unsupported"
+
+
+def test_the_runtime_sends_nothing_and_leaves_no_id_at_home(tmp_path):
+    code = (
+        "import os, sys\n"
+        "from fxeval.models.files.onnx_model import onnx_runtime\n"
+        "before = dict(os.environ)\n"
+        "assert onnx_runtime() is sys.modules['onnxruntime']\n"
+        "assert before == dict(os.environ)\n"
+    )
+    kept_out = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "XDG_DATA_HOME", "CI")
+    around = {name: value for name, value in os.environ.items() if name not in kept_out}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**around, "HOME": str(tmp_path)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.rglob("*")) == []
