@@ -8,6 +8,7 @@ Every error that a user can cause is one of these; anything else is a bug in fxe
         * ModelContractError      ... a face model or its weights
         * ExplainerContractError  ... an explainer or its maps
         * DataContractError       ... a pair list, an image, a landmark file
+        * FillContractError       ... a fill of a plug-in
     * UnsupportedError        an explainer cannot explain this kind of model: nobody's mistake
     * EvidenceError           nothing can be concluded: a control is missing, a metric is unfit
     * StoreError              a record cannot be written or read
@@ -78,6 +79,10 @@ class DataContractError(ContractError):
     def public(self) -> str:
         """The part that may appear in a record: a fixed sentence unless ``public`` was given."""
         return _DATA if self._public is None else self._public
+
+
+class FillContractError(ContractError):
+    """A fill of a plug-in raised an error, or returned images that are not filled images."""
 
 
 class UnsupportedError(FxevalError):

@@ -24,8 +24,8 @@ from fxeval.contracts import (
     MaskBank,
     Perturbations,
 )
-from fxeval.errors import ModelContractError
-from fxeval.functional.fills import applied, fills, removed_pixels
+from fxeval.errors import FillContractError, ModelContractError
+from fxeval.functional.fills import applied, fills, prepared, removed_pixels
 from fxeval.functional.masking import masker
 from fxeval.hooks.returned import check_embeddings
 from fxeval.models.loading import ModelAround, device_of
@@ -172,7 +172,7 @@ class ForwardPool:
             images = _float(faces.images[used[start:stop]], model)
             everything = torch.ones_like(images[:, 0], dtype=torch.bool)
             function = fills()[fill]
-            return applied(fill, function, images, function.prepare(images), everything)
+            return applied(fill, function, images, prepared(fill, function, images), everything)
 
         return self._remembered(
             _key(model, digests, "filled", fill), lambda: self._batches(model, len(used), make)
@@ -196,7 +196,7 @@ class ForwardPool:
             device = device_of(model)
             images = _float(faces.images[used], model)
             function = fills()[wanted.fill]
-            prepared = function.prepare(images)
+            once = prepared(wanted.fill, function, images)
             ranks = wanted.ranks[rankings].to(device)
             rows, orders, bounds = image.to(device), ranking.to(device), distinct[:, 2:].to(device)
 
@@ -205,7 +205,7 @@ class ForwardPool:
                 first, last = bounds[start:stop].unbind(1)
                 size = (images.shape[2], images.shape[3])
                 removed = removed_pixels(ranks[order], first, last, size)
-                return applied(wanted.fill, function, images[row], prepared[row], removed)
+                return applied(wanted.fill, function, images[row], once[row], removed)
 
             return self._batches(model, len(distinct), make)
 
@@ -224,6 +224,8 @@ class ForwardPool:
             try:
                 with precise(device_of(model)):
                     embeddings = model.embed(self._filled_up(make(start, stop)))[: stop - start]
+            except FillContractError:  # no fault of the model
+                raise
             except Exception as error:  # user code may raise anything
                 self._halve(model, error)
                 continue

@@ -1,18 +1,19 @@
 """What removed pixels are replaced with: the fills that come with fxeval, and those of plug-ins."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Protocol
 
 import torch
 from pydantic import AfterValidator, WithJsonSchema
-from pydantic_core import PydanticKnownError
 from torch import Tensor
 
 from fxeval.contracts import Fill, Images
-from fxeval.errors import FxevalError
+from fxeval.errors import FillContractError, FxevalError
 from fxeval.functional.fill_images import fill_images
+from fxeval.redaction import of_user_code
+from fxeval.strict.forms import one_of
 
 
 class FillFunction(Protocol):
@@ -107,28 +108,63 @@ def add_fills(more: Mapping[str, FillFunction]) -> None:
     _added.update(more)
 
 
+def prepared(name: str, fill: FillFunction, images: Images) -> Tensor:
+    """Return what a fill computes once an image.
+
+    Raises:
+        FillContractError: If the fill of a plug-in raises, or does not return a row for each image.
+    """
+    if isinstance(fill, _OfTheImage):
+        return fill.prepare(images)
+    found: object = _asked(name, "prepare", lambda: fill.prepare(images))
+    if not isinstance(found, Tensor) or not found.ndim or len(found) != len(images):
+        raise FillContractError(
+            f"fill '{name}': expected {len(images)} rows from prepare, got {_form(found)}."
+        )
+    return found
+
+
 def applied(
     name: str, fill: FillFunction, images: Images, prepared: Tensor, removed: Tensor
 ) -> Images:
-    """Return the images without their removed pixels, refusing what is not a fill of them.
+    """Return the images without their removed pixels.
 
     Raises:
-        FxevalError: If the fill of a plug-in returns another shape or dtype, values that are not
-            finite, or changes a pixel that is kept.
+        FillContractError: If the fill of a plug-in raises, returns another shape or dtype or values
+            that are not finite, or changes a pixel that is kept.
     """
-    found = fill.apply(images, prepared, removed)
     if isinstance(fill, _OfTheImage):
-        return found
+        return fill.apply(images, prepared, removed)
+    found: object = _asked(name, "apply", lambda: fill.apply(images, prepared, removed))
     if not isinstance(found, Tensor) or (found.shape, found.dtype) != (images.shape, images.dtype):
-        got = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, Tensor) else type(found)
-        raise FxevalError(
-            f"fill '{name}': expected {tuple(images.shape)} {images.dtype} from apply, got {got}."
+        expected = f"{tuple(images.shape)} {images.dtype}"
+        raise FillContractError(
+            f"fill '{name}': expected {expected} from apply, got {_form(found)}."
         )
     if not bool(found.isfinite().all()):
-        raise FxevalError(f"fill '{name}': expected finite values, got NaN or infinity.")
+        raise FillContractError(f"fill '{name}': expected finite values, got NaN or infinity.")
     if not bool(((found == images) | removed[:, None]).all()):
-        raise FxevalError(f"fill '{name}': expected kept pixels as they were, got others.")
+        raise FillContractError(f"fill '{name}': expected kept pixels as they were, got others.")
     return found
+
+
+def _asked(name: str, method: str, call: Callable[[], Tensor]) -> Tensor:
+    """Call a fill of a plug-in; its fault must not be taken for the model's."""
+    try:
+        return call()
+    except Exception as error:  # user code may raise anything
+        if "out of memory" in str(error).lower():  # a smaller batch may do
+            raise
+        said = f"fill '{name}': {method} raised"
+        raise FillContractError(
+            f"{said} {type(error).__name__}: {error}", public=f"{said} {of_user_code(error)}"
+        ) from error
+
+
+def _form(found: object) -> str:
+    if isinstance(found, Tensor):
+        return f"{tuple(found.shape)} {found.dtype}"
+    return type(found).__name__
 
 
 def removed_pixels(ranks: Tensor, first: Tensor, last: Tensor, size: tuple[int, int]) -> Tensor:
@@ -164,11 +200,7 @@ def removed_pixels(ranks: Tensor, first: Tensor, last: Tensor, size: tuple[int, 
 
 
 def _known(name: str) -> str:
-    names = [f"'{one}'" for one in fills()]
-    if name not in fills():
-        expected = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-        raise PydanticKnownError("literal_error", {"expected": expected})
-    return name
+    return one_of(name, fills())
 
 
 _SCHEMA: dict[str, Any] = {"enum": list(SHIPPED_FILLS), "type": "string"}

@@ -64,13 +64,23 @@ def check_explainer(name: str, explainer: object) -> Explainer:
         raise ExplainerContractError(
             f"explainer '{name}': expected an object with explain(model, probes, references, *, "
             f"contrast, generator), got {type(explainer).__name__}. Wrap a function with "
-            "fxeval.explainers.adapters.from_function."
+            "fxeval.from_function."
         )
     check_explainer_traits(name, explainer)
     return cast(Explainer, explainer)
 
 
 _OF_A_MODEL = ("name", "crop", "similarity", "operating_threshold", "digest", "module", "embed")
+_OF_A_SOURCE = ("name", "banner", "listing", "images")
+
+
+def _lacking(subject: object, parts: Sequence[str]) -> str:
+    """Describe a subject that is a class or lacks parts; "" if it is an object with all of them."""
+    missing = [one for one in parts if not hasattr(subject, one)]
+    if not missing and not isinstance(subject, type):
+        return ""
+    got = f"the class {subject.__name__}" if isinstance(subject, type) else type(subject).__name__
+    return got + (f" without {', '.join(missing)}" if missing else "")
 
 
 def check_model(name: str, model: object) -> FaceModel:
@@ -79,12 +89,9 @@ def check_model(name: str, model: object) -> FaceModel:
     Raises:
         ModelContractError: If an attribute is missing, or crop or similarity is of another kind.
     """
-    missing = [one for one in _OF_A_MODEL if not hasattr(model, one)]
-    if isinstance(model, type) or missing:
-        got = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
-        without = f" without {', '.join(missing)}" if missing else ""
+    if got := _lacking(model, _OF_A_MODEL):
         raise ModelContractError(
-            f"model '{name}': expected a face model, got {got}{without}. Wrap a network with "
+            f"model '{name}': expected a face model, got {got}. Wrap a network with "
             "fxeval.TorchFaceModel, or a function with fxeval.EmbeddingFunction."
         )
     found = cast(FaceModel, model)
@@ -106,13 +113,10 @@ def check_source(name: str, source: object) -> PairSource:
     Raises:
         DataContractError: If an attribute is missing.
     """
-    missing = [one for one in ("name", "banner", "listing", "images") if not hasattr(source, one)]
-    if isinstance(source, type) or missing:
-        got = f"the class {source.__name__}" if isinstance(source, type) else type(source).__name__
-        without = f" without {', '.join(missing)}" if missing else ""
+    if got := _lacking(source, _OF_A_SOURCE):
         said = (
             f"pairs '{name}': expected an object with name, banner, listing() and images(), got "
-            f"{got}{without}."
+            f"{got}."
         )
         raise DataContractError(said, public=said)
     return cast(PairSource, source)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -77,7 +78,8 @@ def evaluate(
     Raises:
         SuiteError: If an argument is not what a suite could say.
         FxevalError: If the model or the data cannot be used, or the explainer cannot explain this
-            kind of model. What an explainer does to single rows is a state of these rows.
+            kind of model. What an explainer does to single rows is a state of these rows, and a
+            warning has the message of its exception, which no record quotes.
 
     Example:
         >>> record = evaluate("mini_resnet", "gradcam", "rendered", n=2, fills=["blur"], steps=4)
@@ -207,6 +209,8 @@ def _measured(suite: Suite, cell: Cell, subjects: Subjects, reports: Path | None
     batch_size = fastest_batch_size()
     workshop = Workshop(batch_size=batch_size, emit=emit, progress=lambda *_: None)
     result = measure_cell(cell, subjects, workshop)
+    for text in workshop.take_told():  # what no record quotes, such as the message of an exception
+        warnings.warn(f"evaluate: {text}", stacklevel=3)
     environment = describe(workshop.device, batch_size, Path())
     gatherer = Gatherer(folder, run_id, started, "fxeval.evaluate")
     asked = asked_of(suite, [cell.id])

@@ -7,9 +7,9 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticKnownError
 
-from fxeval.strict.text import describe, suggestion
+from fxeval.strict.text import describe, either, suggestion
 from fxeval.strict.yaml_file import Document, Loc
 
 _Form = TypeVar("_Form", bound=BaseModel)
@@ -42,6 +42,17 @@ class Strict(BaseModel):
     """A form: no other keys, no values of other types."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def one_of(name: str, known: Collection[str]) -> str:
+    """Return a name if it is known, or refuse it as pydantic refuses what is no literal.
+
+    For names that may be added while the program runs, which a ``Literal`` cannot hold.
+    """
+    if name not in known:
+        expected = either([f"'{one}'" for one in known])
+        raise PydanticKnownError("literal_error", {"expected": expected})
+    return name
 
 
 def branch(name: str) -> str:

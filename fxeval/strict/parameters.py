@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, 
 from typing_extensions import TypedDict
 
 from fxeval.errors import FxevalError
-from fxeval.strict.text import hint
+from fxeval.strict.text import either, hint
 
 _WORDS: Mapping[object, str] = {
     int: "whole number", float: "number", bool: "true or false", str: "text", Path: "path",
@@ -145,9 +145,9 @@ def spoken(kind: object) -> str:
     """
     origin, members = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return _either([spoken(member) for member in members])
+        return either([spoken(member) for member in members])
     if origin is Literal:
-        return _either([str(member) for member in members])
+        return either([str(member) for member in members])
     if origin in (tuple, list):
         if origin is list or members[-1] is Ellipsis:
             return f"list of {spoken(members[0])}"
@@ -157,10 +157,6 @@ def spoken(kind: object) -> str:
 
 def _described(value: object) -> str:
     return f"{value!r} ({type(value).__name__})"
-
-
-def _either(words: Sequence[str]) -> str:
-    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _refused(kind: type, params: Mapping[str, Any]) -> list[tuple[str, str]]:

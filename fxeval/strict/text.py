@@ -1,7 +1,7 @@
 """Words for messages: suggestions for wrong names, values short and printable."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 UNFIT = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff"
 """Inside of a regular expression's ``[...]``: control characters but tab and line ends, line breaks
@@ -50,3 +50,12 @@ def brief(text: str) -> str:
 def printable(text: str) -> str:
     """Return the text with a question mark for every character a terminal should not get."""
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def either(words: Sequence[str]) -> str:
+    """Return words as a choice.
+
+    >>> either(["blur", "mean", "black"])
+    'blur, mean or black'
+    """
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

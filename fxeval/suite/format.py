@@ -11,12 +11,11 @@ from typing import Annotated, Any, Literal, TypeAlias, Union
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, create_model
 from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import PydanticKnownError
 
 from fxeval.metrics import kinds
 from fxeval.results import Severity
 from fxeval.statistics.limits import FORMS
-from fxeval.strict.forms import Strict, branch
+from fxeval.strict.forms import Strict, branch, one_of
 from fxeval.verification.figures import QUANTITIES, THRESHOLDS
 
 # These need arguments or would change a verdict.
@@ -53,11 +52,7 @@ def _once(values: list[Any]) -> list[Any]:
 
 
 def _kind(text: str) -> str:
-    if text not in kinds():
-        names = [f"'{name}'" for name in kinds()]
-        expected = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-        raise PydanticKnownError("literal_error", {"expected": expected})
-    return text
+    return one_of(text, kinds())
 
 
 def _check_id(text: str) -> str:

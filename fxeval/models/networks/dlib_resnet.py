@@ -293,7 +293,7 @@ class _Reader:
 
     def _refuse(self, expected: str, got: str) -> NoReturn:
         raise ModelContractError(
-            f"dlib weights, byte {self._at}: {expected} expected, got {got}. The file is damaged "
+            f"dlib weights, byte {self._at}: expected {expected}, got {got}. The file is damaged "
             "or of another network: fetch it again."
         )
 

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fxeval.contracts import Perturbations
 from fxeval.engine.forward_pool import ForwardPool
-from fxeval.errors import FxevalError
+from fxeval.errors import FillContractError, FxevalError, ModelContractError
 from fxeval.functional.fill_images import fill_images
 from fxeval.functional.fills import (
     SHIPPED_FILLS,
@@ -16,6 +16,7 @@ from fxeval.functional.fills import (
     add_fills,
     applied,
     fills,
+    prepared,
     removed_pixels,
 )
 from fxeval.functional.ranking import ranks as rank_maps
@@ -185,3 +186,40 @@ def test_what_a_fill_returns_is_checked(change, words):
     removed[:, 0] = True
     with pytest.raises(FxevalError, match=f"fill 'wrong'.*{words}"):
         applied("wrong", Wrong(change), images, images, removed)
+
+
+def test_a_fill_that_raises_is_blamed_and_not_the_model():
+    class Raising(Rest):
+        def __init__(self, method, error):
+            setattr(self, method, lambda *_: self.fail(error))
+
+        @staticmethod
+        def fail(error):
+            raise error
+
+    pairs, model = make_pairs(), tiny()
+    ranks = rank_maps(torch.rand(1, *pairs.images.shape[2:]), [1])
+    zero = torch.zeros(1, dtype=torch.int64)
+    for method, count in (("prepare", 5), ("apply", 5), ("apply", ranks.shape[1])):
+        add_fills({"rest": Raising(method, KeyError("Ann Lee"))})
+        wanted = Perturbations(zero, ranks, zero, zero, zero + count, "rest")
+        with pytest.raises(FillContractError, match=f"fill 'rest': {method} raised KeyError") as it:
+            ForwardPool(batch_size=16).embed(model, pairs.faces(), wanted)
+        assert "Ann Lee" not in it.value.public
+        assert "test_fills.py" in it.value.public
+    add_fills({"rest": Raising("apply", RuntimeError("CUDA out of memory"))})
+    pool = ForwardPool(batch_size=4)
+    with pytest.raises(ModelContractError, match="out of memory with a single image"):
+        pool.embed(model, pairs.faces(), wanted)
+    assert len(pool.halvings) == 2
+    add_fills({})
+
+
+@pytest.mark.parametrize("found", [None, torch.zeros(()), torch.zeros(3, 2)])
+def test_prepare_gives_a_row_for_each_image(found):
+    class Odd(Rest):
+        def prepare(self, images):
+            return found
+
+    with pytest.raises(FillContractError, match="fill 'odd': expected 2 rows from prepare, got"):
+        prepared("odd", Odd(), _images(2, 4, 4))

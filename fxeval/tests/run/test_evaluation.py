@@ -161,3 +161,14 @@ def test_folders_of_shipped_subjects_come_from_the_environment(monkeypatch, tmp_
         fxeval.evaluate(tiny(), Mean(), "lfw", n=4, **SMALL)
     with pytest.raises(FxevalError, match="weights"):
         fxeval.evaluate("edgeface_xs", Mean(), Memory(n=4), **SMALL)
+
+
+def test_what_user_code_raised_is_a_warning_and_in_no_record():
+    class Raising:
+        def explain(self, model, probes, references, *, contrast=None, generator):
+            raise KeyError("Ann Lee")
+
+    with pytest.warns(UserWarning, match="evaluate: .*Ann Lee"):
+        record = fxeval.evaluate(tiny(), Raising(), Memory(n=4), **SMALL)
+    assert record.cells[0].states == {"explainer_raised": 4}
+    assert "Ann Lee" not in record.model_dump_json()
