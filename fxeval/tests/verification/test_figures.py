@@ -18,6 +18,7 @@ from fxeval.verification.figures import (
     ComparedPairs,
     folds_of,
     measure,
+    point_figures,
     resampled,
     why_unmeasurable,
     wilson,
@@ -368,3 +369,23 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(effect):
             wronged[name] += figure.low > value if is_lower_better else figure.high < value
     assert all(count <= 0.12 * 200 for count in missed.values()), missed
     assert all(count <= 0.03 * 200 for count in wronged.values()), wronged
+
+
+@pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
+def test_the_figures_without_intervals_are_those_of_the_list(kind):
+    generator = np.random.default_rng(3)
+    mated = np.arange(300) % 3 == 0
+    values = np.round(generator.normal(np.where(mated, -0.5, -0.9), 0.2), 2)
+    fold = generator.integers(0, 4, 300)
+    found = point_figures(kind, values, mated, fold)
+    folds = k_fold_accuracy(kind, values, mated, folds=fold)
+    assert found["verification_accuracy"] == pytest.approx(folds.mean, abs=1e-12)
+    assert found["accuracy_std"] == pytest.approx(folds.std, abs=1e-12)
+    assert found["verification_auc"] == pytest.approx(auc(values, mated), abs=1e-12)
+    assert found["tau_acc"] == tau_acc(values, mated)
+    assert found["tau_eer"] == tau_eer(values, mated)
+    ten = point_figures(kind, values, mated)
+    assert ten["verification_accuracy"] != found["verification_accuracy"]
+    for odd, words in ((values * np.nan, "NaN"), (values, "no nonmated pairs")):
+        with pytest.raises(EvidenceError, match=words):
+            point_figures(kind, odd, mated | (words == "no nonmated pairs"))
