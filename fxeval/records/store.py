@@ -5,9 +5,11 @@ record and the scorecard are written to a temporary file and moved into place in
 neither is ever half written.
 """
 
+import contextlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,13 +58,22 @@ class RowFile:
         Raises:
             StoreError: If the file can't be written.
         """
-        lines = "".join(_line(row) + "\n" for row in rows)
+        left = memoryview("".join(_line(row) + "\n" for row in rows).encode())
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab", buffering=0) as file:
-                file.write(lines.encode())
+                start = file.tell()
+                try:
+                    while left:  # a disk that fills up takes a part, and refuses the rest
+                        left = left[file.write(left) :]
+                except OSError:
+                    file.truncate(start)  # half a line would spoil the rows before it
+                    raise
         except OSError as error:
-            raise StoreError(f"{self._path}: rows can't be written: {error}") from error
+            raise StoreError(
+                f"{self._path}: rows can't be written: {error.strerror}. Make room, or name "
+                "another folder with --fx-reports."
+            ) from error
 
 
 def _line(row: Row) -> str:
@@ -84,7 +95,25 @@ def write(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)
     except OSError as error:
-        raise StoreError(f"{path}: can't be written: {error}") from error
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise StoreError(f"{path}: can't be written: {error.strerror}.") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Check that files can be made in a folder, or in the nearest folder above it that exists.
+
+    Nothing is left behind, so that a run without results leaves no folder either.
+
+    Raises:
+        StoreError: If none can be made; it says why.
+    """
+    nearest = next(part for part in (folder, *folder.absolute().parents) if part.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise StoreError(f"{nearest}: no file can be made there: {error.strerror}.") from error
 
 
 def dumped(record: Record) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Rows survive a kill, files are whole or absent, and NaN never reaches JSON."""
 
+import errno
 import json
 import math
 import os
@@ -15,7 +16,15 @@ from hypothesis import strategies as st
 
 from fxeval.errors import StoreError
 from fxeval.records.schema import Measured, Record, Row
-from fxeval.records.store import RowFile, dump, dumped, json_text, plain, write
+from fxeval.records.store import (
+    RowFile,
+    check_writable,
+    dump,
+    dumped,
+    json_text,
+    plain,
+    write,
+)
 
 RECORD = json.loads((Path(__file__).parents[1] / "records" / "example_v2.json").read_text("utf-8"))
 LEAVES = st.one_of(
@@ -128,3 +137,72 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     ):
         with pytest.raises(StoreError, match="file"):
             attempt()
+
+
+class _FullDisk:
+    """A file on a disk with room for some more bytes."""
+
+    def __init__(self, file, room):
+        self._file, self._room = file, room
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def write(self, data):
+        part = data[: self._room]
+        if not part:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._room -= len(part)
+        return self._file.write(part)
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize("room", [0, 1, 40, 10_000])
+def test_rows_are_whole_even_if_the_disk_takes_them_in_parts(tmp_path, monkeypatch, room):
+    file = RowFile(tmp_path / "rows.jsonl")
+    file.append([row("first")])
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    opened = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, *how, **more: _FullDisk(opened(path, *how, **more), room)
+    )
+    if room == 10_000:
+        file.append([row("second")])
+    else:
+        with pytest.raises(StoreError, match=r"No space left on device. Make room, or name"):
+            file.append([row("second")])
+    monkeypatch.undo()
+    now = (tmp_path / "rows.jsonl").read_bytes()
+    assert now.startswith(before)
+    assert [json.loads(line)["row"] for line in now.splitlines()] == (
+        ["first", "second"] if room == 10_000 else ["first"]
+    )
+
+
+def test_a_full_disk_leaves_no_temporary_file(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text("old")
+
+    def full(path, text, **_):
+        path.write_bytes(text.encode()[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(StoreError, match=r"a.json: can't be written: No space left on device"):
+        write(tmp_path / "a.json", "new text")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "old"
+
+
+def test_a_folder_is_probed_without_a_trace(tmp_path):
+    check_writable(tmp_path / "reports" / "deep")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "reports").write_text("a file")
+    with pytest.raises(StoreError, match=r"reports: no file can be made there: Not a directory"):
+        check_writable(tmp_path / "reports" / "deep")
+    with pytest.raises(StoreError, match=r"/proc: no file can be made there: "):
+        check_writable(Path("/proc/fxeval/reports"))
