@@ -1,3 +1,3 @@
-"""What every test of this checkout may use, wherever pytest is started."""
+"""What pytest should know of this checkout, wherever it is started."""
 
-pytest_plugins = ["pytester"]
+collect_ignore = ["reports"]  # output only

@@ -21,10 +21,10 @@ def describe(device: torch.device, batch_size: int, folder: Path) -> dict[str, s
     facts: dict[str, str | int | None] = {
         "fxeval": fxeval.__version__,
         "python": platform.python_version(),
+        "torch": str(torch.__version__),  # with the build, which the package's version may lack
         **{
             name: _version(package)
             for name, package in (
-                ("torch", "torch"),
                 ("numpy", "numpy"),
                 ("opencv", "opencv-python-headless"),
                 ("pytest", "pytest"),
