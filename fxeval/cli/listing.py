@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 import click
 
+from fxeval.cli.catalogue import CATALOGUES, chosen, command, with_names
 from fxeval.explainers import SHIPPED, shipped
 from fxeval.strict.parameters import spoken
 from fxeval.traits import ExplainerTraits, traits_of
@@ -60,11 +61,15 @@ def list_() -> None:
     """Show what a suite can use."""
 
 
+for name in CATALOGUES:
+    list_.add_command(command(name))
+
+
 @list_.command("explainers")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
-def explainers(as_json: bool) -> None:
+@with_names("list")
+def explainers(names: tuple[str, ...], as_json: bool) -> None:
     """Show the shipped explainers: what they need, their parameters and sources."""
-    cards = [card_of(id) for id in sorted(SHIPPED)]
+    cards = [card_of(id) for id in chosen(sorted(SHIPPED), names, "explainers")]
     if as_json:
         click.echo(json.dumps([asdict(card) for card in cards], indent=2, allow_nan=False))
     else:
@@ -72,19 +77,23 @@ def explainers(as_json: bool) -> None:
 
 
 @list_.command("models")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-def models(as_json: bool) -> None:
+@with_names("object")
+def models(names: tuple[str, ...], as_json: bool) -> None:
     """Show the shipped models, and the architectures that a card of your own may name."""
     from fxeval.models import ARCHITECTURES
     from fxeval.suite.preflight import SHIPPED_CARDS, shipped_card
 
-    found = [model_entry(shipped_card(id)) for id in sorted(SHIPPED_CARDS)]
+    ids = chosen(sorted(SHIPPED_CARDS), names, "models")
+    found = [model_entry(shipped_card(id)) for id in ids]
     known = {name: asdict(one) for name, one in ARCHITECTURES.items()}
     if as_json:
         text = json.dumps({"models": found, "architectures": known}, indent=2, allow_nan=False)
         click.echo(text)
         return
     blocks = ["\n".join(_model_lines(entry)) for entry in found]
+    if names:
+        click.echo("\n\n".join(blocks))
+        return
     lines = ["Architectures that a model card may name:"]
     for name, one in known.items():
         lines += _wrapped(f"{one['summary']}; {one['crop']}", f"  {name:<21}", " " * 23)
@@ -92,12 +101,13 @@ def models(as_json: bool) -> None:
 
 
 @list_.command("pairs")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
-def pairs(as_json: bool) -> None:
+@with_names("list")
+def pairs(names: tuple[str, ...], as_json: bool) -> None:
     """Show the shipped pair lists and their parameters."""
     from fxeval import datasets
 
-    found = [card_of(id, datasets.shipped(id)) for id in sorted(datasets.SHIPPED)]
+    ids = chosen(sorted(datasets.SHIPPED), names, "pairs")
+    found = [card_of(id, datasets.shipped(id)) for id in ids]
     if as_json:
         click.echo(json.dumps([_without_needs(card) for card in found], indent=2, allow_nan=False))
     else:

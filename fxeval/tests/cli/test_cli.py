@@ -196,3 +196,45 @@ def test_every_shipped_pair_list_is_described_and_has_a_fixture():
     text = run("list", "pairs").output
     assert max(map(len, text.splitlines())) <= 80
     assert "root  (path; --fx-data unless set)" in text
+
+
+@pytest.mark.parametrize("what", ["suites", "checks", "metrics", "controls", "fills"])
+def test_every_catalogue_is_listed_whole_for_people_and_machines(what):
+    from fxeval.functional.controls import CONTROLS
+    from fxeval.functional.fills import SHIPPED_FILLS
+    from fxeval.metrics import CATALOGUE
+    from fxeval.suite.recognition import shipped_suites
+
+    names = {
+        "suites": [*shipped_suites()],
+        "checks": [*CATALOGUE],
+        "metrics": [metric.name for one in CATALOGUE.values() for metric in one.METRICS],
+        "controls": [*CONTROLS],
+        "fills": [*SHIPPED_FILLS],
+    }[what]
+    entries = json.loads(run("list", what, "--json").output)
+    assert [entry["id"] for entry in entries] == names
+    assert all(entry["summary"] for entry in entries)
+    text = run("list", what).output
+    assert [line for line in text.splitlines() if line[:1].strip()] == names
+    assert max(map(len, text.splitlines())) <= 80
+    assert json.loads(run("list", what, names[0], "--json").output) == entries[:1]
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "other"),
+    [
+        ("explainers", "gradcam", "srise"),
+        ("pairs", "lfw", "rendered"),
+        ("models", "mini-resnet", "dlib_resnet"),
+        ("suites", "quickstart", "lfw"),
+    ],
+)
+def test_one_entry_can_be_asked_for(what, name, other):
+    text = run("list", what, name).output
+    assert text.startswith(f"{name.replace('-', '_')}\n")
+    assert f"\n{other}\n" not in text
+    wrong = run("list", what, name + "x")
+    assert wrong.exit_code == 2
+    assert f"expected one of the {what}, got '{name}x'; " in wrong.stderr
+    assert f"did you mean '{name.replace('-', '_')}'?" in wrong.stderr

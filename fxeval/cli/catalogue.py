@@ -1,0 +1,159 @@
+"""What a suite can name besides subjects: suites, checks, metrics, controls and fills."""
+
+import json
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from inspect import getdoc
+from typing import Any, TypeAlias
+
+import click
+
+from fxeval.strict.text import suggestion
+
+Entry: TypeAlias = Mapping[str, Any]
+"""What is known of one name: ``id``, ``summary``, and more, in the order in which it is shown."""
+
+_WIDTH = 80
+
+
+def suites() -> list[Entry]:
+    """Return the shipped suites."""
+    from fxeval.strict.yaml_file import read
+    from fxeval.suite.recognition import shipped_suites
+
+    found = {name: read(path).data for name, path in shipped_suites().items()}
+    return [
+        {
+            "id": name,
+            "summary": data.get("title", ""),
+            "run": f"pytest fxeval:{name}",
+            "kinds": [*dict.fromkeys(check["kind"] for check in data["checks"])],
+        }
+        for name, data in found.items()
+    ]
+
+
+def checks() -> list[Entry]:
+    """Return the kinds of checks, with their parameters and metrics."""
+    from fxeval.metrics import CATALOGUE
+
+    return [
+        {
+            "id": kind,
+            "summary": (getdoc(protocol) or "").partition("\n")[0],
+            "rows": protocol.ROWS,
+            "params": [
+                f"{name} = {json.dumps(default)}"
+                for name, default in protocol.Parameters().model_dump(mode="json").items()
+            ],
+            "metrics": [metric.name for metric in protocol.METRICS],
+        }
+        for kind, protocol in CATALOGUE.items()
+    ]
+
+
+def metrics() -> list[Entry]:
+    """Return the metrics that a limit may name, and how good models verify."""
+    from fxeval.metrics import CATALOGUE
+
+    return [
+        {
+            "id": metric.name,
+            "summary": metric.meaning,
+            "kind": kind,
+            "unit": metric.unit,
+            "range": [end if math.isfinite(end) else None for end in metric.range],
+            "better": metric.better,
+            "statistic": metric.statistic,
+            "source": metric.source,
+        }
+        for kind, protocol in CATALOGUE.items()
+        for metric in protocol.METRICS
+    ]
+
+
+def controls() -> list[Entry]:
+    """Return the controls, which a limit names as ``control.<name>``."""
+    from fxeval.functional.controls import CONTROLS
+
+    return [
+        {
+            "id": name,
+            "summary": control.title,
+            "made from": "the explainer's maps" if control.depends_on_explainer else "the images",
+        }
+        for name, control in CONTROLS.items()
+    ]
+
+
+def fills() -> list[Entry]:
+    """Return the fills that come with fxeval."""
+    from fxeval.functional.fills import SHIPPED_FILLS
+    from fxeval.scorecard.wording import FILLS
+
+    return [{"id": name, "summary": f"{FILLS[name].capitalize()}."} for name in SHIPPED_FILLS]
+
+
+CATALOGUES: Mapping[str, tuple[str, Callable[[], list[Entry]]]] = {
+    "suites": ("Show the shipped suites, and the command that runs each.", suites),
+    "checks": ("Show the kinds of checks, their parameters and metrics.", checks),
+    "metrics": ("Show the metrics of limits: units, ranges, directions, sources.", metrics),
+    "controls": ("Show the controls that limits may compare with.", controls),
+    "fills": ("Show what removed pixels can be replaced with.", fills),
+}
+
+
+def command(name: str) -> click.Command:
+    """Return the command ``fxeval list NAME`` of one of ``CATALOGUES``."""
+    about, entries = CATALOGUES[name]
+
+    def show(names: tuple[str, ...], as_json: bool) -> None:
+        known = {entry["id"]: entry for entry in entries()}
+        found = [known[id] for id in chosen([*known], names, name)]
+        if as_json:
+            click.echo(json.dumps(found, indent=2, allow_nan=False))
+        else:
+            click.echo("\n\n".join(map(_text, found)))
+
+    return click.command(name, help=about)(with_names("list")(show))
+
+
+def with_names(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return what adds to a command the names that it shows, and ``--json``."""
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        as_json = click.option("--json", "as_json", is_flag=True, help=f"Print a JSON {what}.")
+        return click.argument("names", nargs=-1, metavar="[NAME]...")(as_json(function))
+
+    return add
+
+
+def chosen(known: Sequence[str], names: Sequence[str], what: str) -> Sequence[str]:
+    """Return the ids that were asked for, all if none was; ``-`` and ``_`` are the same in them.
+
+    Raises:
+        click.UsageError: If there is no such id.
+    """
+    asked = [name if name in known else name.replace("-", "_") for name in names]
+    for name, id in zip(names, asked, strict=True):
+        if id not in known:
+            near = suggestion(id, known) or f"there are: {', '.join(known)}"
+            raise click.UsageError(f"expected one of the {what}, got '{name}'; {near}")
+    return asked or known
+
+
+def _text(entry: Entry) -> str:
+    lines = [entry["id"], *_wrapped(entry["summary"] or "-", "  ")]
+    for key, value in entry.items():
+        if key not in ("id", "summary"):
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            lines += _wrapped(shown, f"  {key:<10}")
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, first: str) -> list[str]:
+    rest = " " * max(len(first), 2)
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+    )
