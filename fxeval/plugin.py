@@ -6,7 +6,6 @@ Importing this module loads no torch; everything heavy is imported when a suite 
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import types
 import unittest
@@ -20,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fxeval.run.assembly import Gatherer
+from fxeval.run.fixture_names import ROLES, fixture_ids
 from fxeval.run.reporter import Reporter
+from fxeval.suite import recognition
 
 if TYPE_CHECKING:
     from fxeval.run.session import Session
@@ -38,8 +39,8 @@ _SESSION: pytest.StashKey[Session] = pytest.StashKey()
 _RESULT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 _RUN_ID: pytest.StashKey[str] = pytest.StashKey()
 _UNSUPPORTED: pytest.StashKey[str] = pytest.StashKey()
+_UNMARKED: pytest.StashKey[dict[str, None]] = pytest.StashKey()
 _HAS_ADDITIONS: pytest.StashKey[bool] = pytest.StashKey()
-_ROLES = ("model", "explainer", "pairs")
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -47,6 +48,16 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     from fxeval import hookspec
 
     pluginmanager.add_hookspecs(hookspec)
+
+
+def pytest_load_initial_conftests(args: list[str]) -> None:
+    """Put the file of a shipped suite in place of its name, such as ``fxeval:quickstart``."""
+    from fxeval.errors import SuiteError
+
+    try:
+        args[:] = [recognition.resolved(argument) for argument in args]
+    except SuiteError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -106,11 +117,14 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> SuiteFile 
     config = parent.config
     start = config.invocation_params.dir
     named = [os.path.normpath(start / arg.partition("::")[0]) for arg in config.args]
-    if (
-        os.path.normpath(file_path) in named
-        or any(_matches(file_path, config, pattern) for pattern in config.getini("fx_suites"))
-    ) and _claims_to_be_a_suite(file_path):
+    is_named = os.path.normpath(file_path) in named
+    is_matched = any(_matches(file_path, config, one) for one in config.getini("fx_suites"))
+    if (is_named and recognition.may_be_meant(file_path)) or (
+        is_matched and recognition.has_mark(file_path)
+    ):
         return SuiteFile.from_parent(parent, path=file_path)
+    if is_matched and recognition.lacks_mark(file_path):
+        config.stash[_UNMARKED][os.path.relpath(file_path, start)] = None
     return None
 
 
@@ -118,12 +132,6 @@ def _matches(path: Path, config: pytest.Config, pattern: str) -> bool:
     return fnmatch(path.as_posix(), f"*/{pattern}") or fnmatch(
         os.path.relpath(path, config.rootpath), pattern
     )
-
-
-def _claims_to_be_a_suite(path: Path) -> bool:
-    """Say whether a YAML file looks like ours, even if it is a faulty one; others are not."""
-    head = path.read_bytes()[:65536].decode("utf-8", errors="replace").splitlines()
-    return any(re.match(r"[\s{\ufeff]*['\"]?(fxeval|suite|checks)\b", line) for line in head)
 
 
 class SuiteFile(pytest.Module):
@@ -136,6 +144,7 @@ class SuiteFile(pytest.Module):
 
         try:
             _take_additions(self.config)
+            self._check_reports()
         except FxevalError as error:
             raise self.CollectError(str(error)) from None
         known = fixture_ids(self.config, self.path)
@@ -144,9 +153,9 @@ class SuiteFile(pytest.Module):
         def faults(role: str, id: str, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
             return () if id in overridden[role] else preflight.check_params(role, id, params)
 
-        ids = load.KnownIds(known["model"], known["explainer"], known["pairs"])
+        ids = load.KnownIds(known["model"], known["explainer"], known["pairs"], preflight.devices())
         try:
-            loaded = load.load(self._shown_path(), ids, check_params=faults)
+            loaded = load.load(self.path, ids, check_params=faults, shown=self._shown_path())
             cells = plan.cells(loaded)
             preflight.check_cards_of(cells, overridden, self.path.parent)
             preflight.check_layers_of(cells, overridden)
@@ -162,8 +171,23 @@ class SuiteFile(pytest.Module):
         _session(self.config).plan(self.path, loaded, [cell.id for cell in cells])
         return items
 
+    def _check_reports(self) -> None:
+        """Refuse, before the first cell is measured, a folder that could not keep its rows."""
+        from fxeval.errors import StoreError
+        from fxeval.records.store import check_writable
+
+        if self.config.option.collectonly:
+            return
+        try:
+            check_writable(_reports(self.config))
+        except StoreError as error:
+            raise StoreError(f"{error} Name another folder with --fx-reports.") from None
+
     def _shown_path(self) -> Path:
-        return Path(os.path.relpath(self.path, self.config.invocation_params.dir))
+        shown = Path(os.path.relpath(self.path, self.config.invocation_params.dir))
+        # A path to where packages are installed is the machine's own, and says less.
+        shipped = recognition.shown_name(self.path) if ".." in shown.parts else None
+        return Path(shipped) if shipped else shown
 
 
 def _take_additions(config: pytest.Config) -> None:
@@ -194,35 +218,6 @@ def _merged(hook: str, given: Sequence[Any]) -> dict[str, Any]:
             raise FxevalError(f"{hook}: expected each name once, got {', '.join(twice)} twice.")
         found |= one
     return found
-
-
-def fixture_ids(
-    config: pytest.Config, suite: Path, *, conftests_only: bool = False
-) -> dict[str, frozenset[str]]:
-    """Return, for each role, the ids for which a fixture is visible from a suite file."""
-    found: dict[str, set[str]] = {role: set() for role in _ROLES}
-    for plugin in config.pluginmanager.get_plugins():
-        file = Path(getattr(plugin, "__file__", None) or "")
-        if file.name == "conftest.py" and file.parent not in suite.parents:
-            continue
-        if conftests_only and file.name != "conftest.py":
-            continue
-        for name in _fixture_names(plugin):
-            role, _, id = name.partition("_")
-            if role in found and id:
-                found[role].add(id)
-    return {role: frozenset(ids) for role, ids in found.items()}
-
-
-def _fixture_names(plugin: object) -> Iterable[str]:
-    for name, value in list(vars(plugin).items()) if hasattr(plugin, "__dict__") else ():
-        # pytest has no public name for it: since 8.4 a fixture is an object, before it was a
-        # function that carried its marker.
-        marker = getattr(value, "_fixture_function_marker", None) or getattr(
-            value, "_pytestfixturefunction", None
-        )
-        if marker is not None:
-            yield getattr(marker, "name", None) or name
 
 
 def _module(suite: Suite, cells: Sequence[Cell], path: Path) -> types.ModuleType:
@@ -265,7 +260,12 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     session, told = _session(request.config), ""
     try:
         # No variable of its own: the traceback of a failed test would keep the model alive.
-        result = measure_cell(cell, _subjects(cell, request, session), session.workshop)
+        result = measure_cell(
+            cell,
+            _subjects(cell, request, session),
+            session.workshop,
+            earlier=session.earlier(request.node.path, cell.id),
+        )
     except UnsupportedError as error:
         told, said = f"unsupported: {error}", for_a_record(error)
         if cell.on_unsupported == "skip":
@@ -306,15 +306,21 @@ def _subjects(cell: Cell, request: pytest.FixtureRequest, session: Session) -> S
         raise UnsupportedError(request.node.stash[_UNSUPPORTED])
     model, explainer, source = (
         configured(request.getfixturevalue(f"{role}_{use.id}"), use, role, request.node.path.parent)
-        for role, use in zip(_ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
+        for role, use in zip(ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
     )
     return Subjects(session.loaded(model), explainer, source)
 
 
-def pytest_report_collectionfinish(items: Sequence[pytest.Item]) -> list[str]:
-    """Name the cells that cannot be measured, before the first one is measured."""
+def pytest_report_collectionfinish(
+    config: pytest.Config, items: Sequence[pytest.Item]
+) -> list[str]:
+    """Name the cells that cannot be measured, and files that may have been meant as suites."""
     reasons = [item.stash[_UNSUPPORTED] for item in items if _UNSUPPORTED in item.stash]
-    return [f"unsupported: {reason}" for reason in dict.fromkeys(reasons) if reason]
+    unmarked = [
+        f"not collected: {path} has the keys of a suite; a suite starts with 'fxeval: 1'"
+        for path in config.stash[_UNMARKED]
+    ]
+    return [f"unsupported: {reason}" for reason in dict.fromkeys(reasons) if reason] + unmarked
 
 
 def _session(config: pytest.Config) -> Session:
@@ -345,16 +351,22 @@ def pytest_runtest_makereport(
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the run; where results come together, gather them."""
+    config.stash[_UNMARKED] = {}
     worker_input = getattr(config, "workerinput", None)
     if worker_input is not None:
         config.stash[_RUN_ID] = worker_input["fx_run"]
         return
     now = datetime.now(UTC)
     config.stash[_RUN_ID] = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    folder = config.invocation_params.dir / config.getoption("--fx-reports")
+    folder = _reports(config)
     command = " ".join(["pytest", *map(_portable, config.invocation_params.args)])
     gatherer = Gatherer(folder / config.stash[_RUN_ID], config.stash[_RUN_ID], now, command)
     config.pluginmanager.register(Reporter(gatherer), "fxeval.results")
+
+
+def _reports(config: pytest.Config) -> Path:
+    folder: Path = config.invocation_params.dir / config.getoption("--fx-reports")
+    return folder
 
 
 def _portable(argument: object) -> str:

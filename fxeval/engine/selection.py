@@ -12,7 +12,9 @@ from fxeval.errors import DataContractError
 from fxeval.seeding import seed_of
 
 
-def chosen_rows(listing: PairListing, n: int | None, seed: int, name: str) -> list[int]:
+def chosen_rows(
+    listing: PairListing, n: int | None, seed: int, name: str, n_where: str = ""
+) -> list[int]:
     """Choose n mated pairs; no identity comes twice before every identity has come once.
 
     Rows that the list sets aside are not chosen. The choice depends on the suite's seed and the
@@ -27,7 +29,7 @@ def chosen_rows(listing: PairListing, n: int | None, seed: int, name: str) -> li
     if wanted > len(mated) or not mated:
         text = (
             f"pairs '{name}': expected at least {max(wanted, 1)} mated pairs, the list holds "
-            f"{len(mated)}. Lower n or use more pairs."
+            f"{len(mated)}. {_advice(n_where)}"
         )
         raise DataContractError(text, public=text)
     mated.sort(key=lambda row: seed_of(seed, "pick", listing.probe[row], listing.reference[row]))
@@ -39,7 +41,9 @@ def chosen_rows(listing: PairListing, n: int | None, seed: int, name: str) -> li
     return sorted(mated, key=lambda row: turns[row])[:wanted]
 
 
-def whole_rows(listing: PairListing, n: int | None, seed: int, name: str) -> list[int]:
+def whole_rows(
+    listing: PairListing, n: int | None, seed: int, name: str, n_where: str = ""
+) -> list[int]:
     """Choose all rows of n people, by the suite's seed and their images; all people if n is None.
 
     Rows that the list sets aside are not chosen. A pair of two people is chosen only if both are.
@@ -58,16 +62,21 @@ def whole_rows(listing: PairListing, n: int | None, seed: int, name: str) -> lis
             draw = seed_of(seed, "pick", image)
             first[who] = min(draw, first.get(who, draw))
     if not first or (n or 0) > len(first):
-        raise DataContractError(
+        text = (
             f"pairs '{name}': expected at least {max(n or 1, 1)} people, the list holds "
-            f"{len(first)}. Lower n or use more pairs."
+            f"{len(first)}. {_advice(n_where)}"
         )
+        raise DataContractError(text, public=text)
     chosen = set(sorted(first, key=first.__getitem__)[:n])
     return [
         row
         for row in rows
         if {listing.probe_identity[row], listing.reference_identity[row]} <= chosen
     ]
+
+
+def _advice(n_where: str) -> str:
+    return f"Lower n{f' ({n_where})' if n_where else ''} or use more pairs."
 
 
 def checked_images(source: PairSource, ids: Sequence[str], crop: Crop) -> Tensor:

@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from fxeval.records.form import Count, Form, Number, Under, VerdictEntry
 from fxeval.records.subjects import Environment, Subjects, VerificationEntry
-from fxeval.results import Better, RowState, Severity, Statistic
+from fxeval.results import Better, Outcome, RowState, Severity, Statistic
 
 VERSION = 2
 
@@ -55,6 +55,7 @@ class Row(Form):
         constant_under: The re-drawn networks under which the map is constant.
         thumbnail: The map in 28 x 28 cells, scaled to 0..1; null if it cannot be ranked.
         measured: The measurements by map and condition.
+        attempt: Which measurement of the cell it belongs to: above 1 if pytest ran the cell again.
     """
 
     cell: str
@@ -66,6 +67,7 @@ class Row(Form):
     constant_under: list[str] = []
     thumbnail: Grid | None = None
     measured: list[Measured]
+    attempt: Annotated[int, Field(ge=1)] = 1
 
 
 class MetricEntry(Form):
@@ -237,6 +239,8 @@ class CellFacts(Form):
 
     Attributes:
         refusal: Why the cell could not be measured or must not be judged; null if it could be.
+        attempt: Which measurement it is, above 1 if pytest ran the cell again; the last one counts.
+        earlier: Verdicts of the attempts before.
     """
 
     nodeid: str | None = None
@@ -246,6 +250,8 @@ class CellFacts(Form):
     networks: list[Network] = []
     remarks: list[str] = []
     refusal: VerdictEntry | None = None
+    attempt: Annotated[int, Field(ge=1)] = 1
+    earlier: list[Outcome] = []
 
 
 class CellResult(CellPlan, CellFacts):

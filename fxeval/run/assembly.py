@@ -125,6 +125,10 @@ class Gatherer:
             outcomes.setdefault(cell["check"], set()).add(cell["verdict"]["outcome"])
         return [check for check, found in outcomes.items() if found == {"unsupported"}]
 
+    def row_files(self) -> list[Path]:
+        """Return the files of rows that the processes of this run have written."""
+        return sorted(self._folder.glob("rows*.jsonl"))
+
     def records(self) -> list[Record]:
         """Return one record per suite file, cells in the suite's order.
 

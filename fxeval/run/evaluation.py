@@ -146,9 +146,10 @@ def _suite(
         text = json.dumps(document, indent=1)
     except TypeError as error:
         raise SuiteError(f"evaluate: expected plain values as in a suite: {error}.") from error
-    known = KnownIds(
-        *(frozenset({fixture_id(str(given[role].entry.get("use")))}) for role in _ROLES)
+    model, explainer, pairs = (
+        frozenset({fixture_id(str(given[role].entry.get("use")))}) for role in _ROLES
     )
+    known = KnownIds(model, explainer, pairs)
 
     def faults(role: Role, id: str, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         return check_params(role, id, params) if given[role].is_shipped else ()

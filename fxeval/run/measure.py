@@ -6,6 +6,7 @@ workshop's and the forward pool's.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -36,13 +37,16 @@ BYTES_PER_PIXEL = 128
 """Memory of a row: its map and those of the controls, their ranks and sorting keys, its images."""
 
 
-def measure_cell(cell: Cell, subjects: Subjects, workshop: Workshop) -> CellResult:
+def measure_cell(
+    cell: Cell, subjects: Subjects, workshop: Workshop, *, earlier: Sequence[Outcome] = ()
+) -> CellResult:
     """Measure and judge one cell.
 
     Args:
         cell: What to measure.
         subjects: The resolved model, explainer and pair source.
         workshop: What cells share: device, forward passes, loaded pairs, maps.
+        earlier: Verdicts of the attempts before, if pytest runs the cell again.
 
     Returns:
         The cell's part of the record.
@@ -62,7 +66,9 @@ def measure_cell(cell: Cell, subjects: Subjects, workshop: Workshop) -> CellResu
         group_evidence = prepared.evidence.take(group)
         ledgers.append(kinds()[cell.kind].measure(group_evidence, cell.parameters))
         finished = [
-            row.model_copy(update={"reason": without_paths(row.reason)})
+            row.model_copy(
+                update={"reason": without_paths(row.reason), "attempt": len(earlier) + 1}
+            )
             for row in ledgers[-1].rows(cell.id)
         ]
         workshop.emit(finished)
@@ -76,6 +82,8 @@ def measure_cell(cell: Cell, subjects: Subjects, workshop: Workshop) -> CellResu
             *_distinct(text for ledger in ledgers for text in ledger.remarks),
             *workshop.take_notes(),
         ],
+        attempt=len(earlier) + 1,
+        earlier=[*earlier],
     )
     return results_of(plan_of(cell), facts, rows)
 

@@ -71,15 +71,19 @@ class Reporter:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show a short table and where the scorecard is."""
         if not self._gatherer.results:
+            self._show_rows(terminalreporter)
             return
         from fxeval.records.store import dumped
         from fxeval.scorecard import terminal_summary
         from fxeval.strict.text import printable
 
         writer = terminalreporter
-        for record in self._records():
+        records = self._records()
+        for record in records:
             title = printable(" ".join(record.suite.title.split()))
-            writer.section(f"fxeval: {title}")
+            same = [one for one in records if one.suite.title == record.suite.title]
+            place = f" ({printable(record.suite.path)})" if len(same) > 1 else ""
+            writer.section(f"fxeval: {title}{place}")
             width = writer.config.get_terminal_writer().fullwidth
             colour = writer.config.get_terminal_writer().hasmarkup
             for line in terminal_summary(dumped(record), width=width, colour=colour):
@@ -95,8 +99,15 @@ class Reporter:
             )
         for path in self._gatherer.written:
             writer.write_line(f"wrote {os.path.relpath(path)}")
+        if any(not record.run.complete for record in records):
+            self._show_rows(writer)
         if self._error:
             writer.write_line(f"error: {self._error}", red=True)
+
+    def _show_rows(self, writer: pytest.TerminalReporter) -> None:
+        """Say where the rows of a run are that did not come to its end."""
+        for path in self._gatherer.row_files():
+            writer.write_line(f"rows measured so far: {os.path.relpath(path)}")
 
     def _records(self) -> list[Record]:
         from fxeval.errors import StoreError

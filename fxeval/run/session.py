@@ -14,6 +14,7 @@ from fxeval.engine.forward_pool import fastest_batch_size
 from fxeval.errors import FxevalError
 from fxeval.records.schema import CellResult
 from fxeval.records.store import RowFile
+from fxeval.results import Outcome
 from fxeval.run.assembly import asked_of, finished
 from fxeval.run.environment import describe
 from fxeval.run.workshop import Workshop
@@ -49,6 +50,7 @@ class Session:
         )
         self._model: tuple[object, object] | None = None
         self._suites: dict[Path, dict[str, Any]] = {}
+        self._verdicts: dict[tuple[Path, str], list[Outcome]] = {}
         self._environments: dict[tuple[Path, torch.device], dict[str, Any]] = {}
 
     def loaded(self, subject: Any) -> Any:  # noqa: ANN401  (whatever a fixture returned)
@@ -75,10 +77,18 @@ class Session:
         """Remember what a suite file asks for."""
         self._suites[path] = asked_of(suite, cells)
 
+    def earlier(self, path: Path, cell: str) -> list[Outcome]:
+        """Return the verdicts of a cell so far, the first first; some plug-ins run tests again."""
+        return [*self._verdicts.get((path, cell), [])]
+
     def result(self, node: "pytest.Item", cell: CellResult) -> dict[str, Any]:
         """Return a finished cell as plain data, with its suite, environment and subjects."""
         self._progress.clear()
-        named = cell.model_copy(update={"nodeid": node.nodeid})
+        earlier = self.earlier(node.path, cell.id)
+        named = cell.model_copy(
+            update={"nodeid": node.nodeid, "attempt": len(earlier) + 1, "earlier": earlier}
+        )
+        self._verdicts[node.path, cell.id] = [*earlier, cell.verdict.outcome]
         asked, environment = self._suites[node.path], self._environment(node.path.parent)
         return finished(named, asked, environment, self.workshop.subjects)
 

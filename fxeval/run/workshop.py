@@ -251,10 +251,8 @@ class Workshop:
         if key not in self._pairs:
             listing = source.listing()
             aside = Counter(reason for reason in listing.set_aside if reason)
-            if is_whole:
-                rows = whole_rows(listing, cell.n, cell.seed, cell.pairs.id)
-            else:
-                rows = chosen_rows(listing, cell.n, cell.seed, cell.pairs.id)
+            asked = (listing, cell.n, cell.seed, cell.pairs.id, cell.n_where)
+            rows = whole_rows(*asked) if is_whole else chosen_rows(*asked)
             self._pairs[key] = load_pairs(source, listing.take(rows), crop)
             # By identity: the cache keeps the pairs alive, and Pairs cannot be hashed.
             self._set_aside[id(self._pairs[key])] = aside

@@ -8,6 +8,7 @@ from typing import Any
 from fxeval.records.reading import read_record
 from fxeval.records.schema import LimitEntry
 from fxeval.records.store import dumped
+from fxeval.results import RowState, gravity
 from fxeval.scorecard.charts import (
     CurvePanel,
     DotChart,
@@ -18,7 +19,15 @@ from fxeval.scorecard.charts import (
     dot_chart,
     heat_map,
 )
-from fxeval.scorecard.wording import condition, counted, interval, map_name, number, of_maps
+from fxeval.scorecard.wording import (
+    condition,
+    counted,
+    interval,
+    map_name,
+    number,
+    of_maps,
+    states_text,
+)
 from fxeval.statistics.limits import Limit
 from fxeval.statistics.results import limit_of
 
@@ -120,10 +129,11 @@ def deciding(cell: Json) -> Json | None:
 
 
 def deciding_text(cell: Json) -> str:
-    """Return the value and the limit that decided a cell."""
+    """Return the value and the limit that decided a cell; else its maps' states, or the reason."""
     limit = deciding(cell)
     if limit is None:
-        return "no limit: see below"
+        broken = {state: n for state, n in cell["states"].items() if gravity(RowState(state)) > 1}
+        return states_text(broken) if broken else str(cell["verdict"]["reason"])
     return f"{interval(limit['estimate'], limit_line(limit))}  {limit_text(limit)}"
 
 

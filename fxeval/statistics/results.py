@@ -104,12 +104,12 @@ def rederived(record: Record, rows: Sequence[Row]) -> Record:
     Raises:
         StoreError: If a cell was measured and has no rows here.
     """
-    by_cell: dict[str, list[Row]] = {}
+    by_cell: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
-        by_cell.setdefault(row.cell, []).append(row)
+        by_cell.setdefault((row.cell, row.attempt), []).append(row)
     cells = []
     for cell in record.cells:
-        found = by_cell.get(cell.id, [])
+        found = by_cell.get((cell.id, cell.attempt), [])
         if cell.n_pairs != len(found) and cell.refusal is None:
             raise StoreError(
                 f"cell {cell.id}: expected {cell.n_pairs} rows, got {len(found)}. Keep all files "

@@ -20,7 +20,7 @@ from fxeval.strict.text import UNFIT, brief, describe
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_VALUES = 20_000
-MAX_SHOWN_FAULTS = 100
+MAX_SHOWN_FAULTS = 20
 
 Loc: TypeAlias = tuple[str | int, ...]
 
@@ -253,12 +253,14 @@ class _Builder:
         return _resolve(text)
 
 
-def read(path: Path, kind: Kind = SUITE) -> Document:
+def read(path: Path, kind: Kind = SUITE, shown: Path | None = None) -> Document:
     """Read a file.
 
     Args:
-        path: Path of the file; messages show it relative to the current folder where possible.
+        path: Path of the file.
         kind: Kind of the file.
+        shown: What messages call it; None = the path, relative to the current folder if it lies
+            inside.
 
     Returns:
         A document whose ``data`` is a mapping; faults that leave it readable are noted in it.
@@ -272,8 +274,8 @@ def read(path: Path, kind: Kind = SUITE) -> Document:
             raw = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        Document(path, kind).fatal(Mark(1, 1), f"the file cannot be read: {reason}")
-    return parsed(raw, path, kind)
+        Document(shown or path, kind).fatal(Mark(1, 1), f"the file cannot be read: {reason}")
+    return parsed(raw, shown or path, kind)
 
 
 def parsed(raw: bytes, path: Path, kind: Kind = SUITE) -> Document:

@@ -44,6 +44,7 @@ class Cell:
         explainer: The explainer.
         pairs: The pair list.
         n: Number of mated pairs to measure; None = all.
+        n_where: ``file:line:column`` of n.
         parameters: The kind's validated parameters object (``fxeval.metrics.<kind>.Parameters``).
         limits: The limits that must hold.
         seed: The suite's seed.
@@ -74,3 +75,4 @@ class Cell:
     device: str
     where: str
     verification: Verification = field(default_factory=Verification)
+    n_where: str = ""

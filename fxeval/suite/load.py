@@ -26,6 +26,7 @@ from fxeval.suite.rules import (
     Rules,
     Subjects,
     SubjectsOfASuite,
+    check_device,
     check_head,
     fixture_id,
 )
@@ -34,12 +35,19 @@ from fxeval.verification.demands import Verification
 __all__ = ["CheckParams", "KnownIds", "fixture_id", "load", "planned"]
 
 
-def load(path: Path, known: KnownIds, *, check_params: CheckParams | None = None) -> Suite:
+def load(
+    path: Path,
+    known: KnownIds,
+    *,
+    check_params: CheckParams | None = None,
+    shown: Path | None = None,
+) -> Suite:
     """Read and validate a suite file; no subject is loaded.
 
     Args:
         path: Path of the YAML file.
-        known: The ids for which a fixture exists.
+        known: What exists: ids of fixtures, devices.
+        shown: What messages and records call the file; None = the path.
         check_params: Called with (role, id, params) of every subject; returns (key, message) for
             each parameter that is wrong, and the message is shown at that key.
 
@@ -49,7 +57,7 @@ def load(path: Path, known: KnownIds, *, check_params: CheckParams | None = None
     Raises:
         SuiteError: Holding every fault of the file, by line.
     """
-    return planned(read(path), path, known, check_params)
+    return planned(read(path, shown=shown), shown or path, known, check_params)
 
 
 def planned(
@@ -65,6 +73,7 @@ def planned(
         if check is not None
     }
     Rules(document, left).check(subjects)
+    check_device(document, left, known.devices)
     document.raise_faults()
     assert form is not None, "a form that could not be read has a fault"
     suite = _Planned(document, subjects).suite(path, form)
@@ -154,7 +163,7 @@ def _one_line(text: str) -> str:
 def _plain(value: object) -> object:
     """Return the part of a suite that its digest covers: all but the places and the path."""
     if is_dataclass(value) and not isinstance(value, type):
-        names = {field.name for field in fields(value)} - {"where", "path", "digest"}
+        names = {field.name for field in fields(value)} - {"where", "n_where", "path", "digest"}
         if isinstance(value, Suite) and value.verification is None:
             names.remove("verification")  # the digests of older suites stay the same
         return {name: _plain(getattr(value, name)) for name in names}

@@ -22,11 +22,13 @@ class Subject:
         name: Its name in this suite; the fixture's id unless the suite gave another with ``as``.
         use: The fixture's id and the parameters for it.
         n: Number of mated pairs to measure, >= 1; None = all. Pair lists only.
+        n_where: ``file:line:column`` of n.
     """
 
     name: str
     use: Use
     n: int | None = None
+    n_where: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs:
         explainer=_named(explainer),
         pairs=_named(pairs),
         n=pairs.n,
+        n_where=pairs.n_where,
         parameters=check.parameters,
         limits=check.limits,
         seed=suite.seed,

@@ -28,6 +28,14 @@ SHIPPED_CARDS: Mapping[str, Path] = {
 """Cards of the shipped models, by id."""
 
 
+def devices() -> list[str]:
+    """Return the names of this machine's devices, as a suite writes them."""
+    import torch
+
+    cuda = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return ["auto", "cpu", *(["cuda", *cuda] if cuda else [])]
+
+
 def check_params(role: str, id: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return every fault of a shipped subject's parameters as (key, message); [] if none.
 

@@ -13,6 +13,7 @@ from fxeval.statistics.limits import FORMS
 from fxeval.strict.text import describe, suggestion
 from fxeval.strict.yaml_file import Document, Loc
 from fxeval.suite.cells import Use
+from fxeval.suite.format import CheckOfNoKind
 from fxeval.suite.plan import Subject
 from fxeval.verification.figures import QUANTITIES
 
@@ -28,11 +29,16 @@ _WORDS = {"models": "model", "explainers": "explainer", "pairs": "pair list"}
 
 @dataclass(frozen=True)
 class KnownIds:
-    """The ids for which a fixture exists; ``-`` and ``_`` are the same in an id."""
+    """The ids for which a fixture exists; ``-`` and ``_`` are the same in an id.
+
+    Attributes:
+        devices: Names of the devices of this machine, ``auto`` among them; None = not known.
+    """
 
     models: frozenset[str]
     explainers: frozenset[str]
     pairs: frozenset[str]
+    devices: Sequence[str] | None = None
 
 
 def fixture_id(text: str) -> str:
@@ -61,6 +67,14 @@ def check_head(document: Document) -> None:
         document.fatal(document.value(("fxeval",)), text)
     if first != "fxeval":
         document.fault(document.key(("fxeval",)), "'fxeval: 1' must be the first key")
+
+
+def check_device(document: Document, suite: Values, devices: Sequence[str] | None) -> None:
+    """Note a device that this machine does not have."""
+    device = (suite.get("defaults") or {}).get("device")
+    if device is not None and devices is not None and device not in devices:
+        text = f"'device': expected a device of this machine ({listed(devices)}), got '{device}'"
+        document.fault(document.value(("defaults", "device")), text)
 
 
 class SubjectsOfASuite:
@@ -123,7 +137,9 @@ class SubjectsOfASuite:
             for name, message in self._check_params(ROLES[key], id, params):
                 self._document.fault(self._document.key((*loc, "params", name)), message)
         use = Use(id, params, self._document.where(loc))
-        return Subject(fixture_id(entry.get("as") or id), use, entry.get("n"))
+        n = entry.get("n")
+        n_where = "" if n is None else self._document.where((*loc, "n"))
+        return Subject(fixture_id(entry.get("as") or id), use, n, n_where)
 
 
 class Rules:
@@ -150,12 +166,26 @@ class Rules:
                     self._at_value((*loc, "id"), f"the id '{id}' is taken by an earlier check")
                 taken.add(fixture_id(id))
             measured = None if check.get("kind") is None else _Measured(check)
+            if measured is None:
+                self._keys_of_no_kind(loc, check)
             for limit_number, limit in enumerate(check.get("limits") or ()):
                 if limit is not None:
                     self._limit((*loc, "limits", limit_number), limit, measured)
         if (asked := self._suite.get("verification")) is not None:
             models = [model.name for one in subjects.values() for model in one["models"]]
             self._verification(asked, list(dict.fromkeys(models)))
+
+    def _keys_of_no_kind(self, loc: Loc, check: Values) -> None:
+        """Note the keys of a check without a known kind that no kind has; one may be the kind."""
+        known = {*CheckOfNoKind.model_fields}
+        for protocol in kinds().values():
+            known |= {*protocol.Parameters.model_fields}
+        for key in check:
+            if key not in known:
+                help = suggestion(key, sorted(known))
+                self._document.fault(
+                    self._document.key((*loc, key)), f"unknown key {describe(key)}", help
+                )
 
     def _limit(self, loc: Loc, limit: Values, measured: "_Measured | None") -> None:
         given = [key for key in FORMS if key in limit]

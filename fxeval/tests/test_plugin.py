@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_a_vandal_leaves_the_next_explainer_a_whole_model(world):
         (("models: [tiny]", "models: [bug, tiny]"), "KeyError (conftest.py:"),
         (("pairs: [{use: memory, n: 32}]", "pairs: [broken, memory]"), "data cannot be used"),
         (("pairs: [{use: memory, n: 32}]", "pairs: [{use: memory, n: 99, as: many}, memory]"),
-         "expected at least 99 mated pairs"),
+         "expected at least 99 mated pairs, the list holds 40. Lower n (suites/small.yaml:6:26)"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_invalid_and_the_rest_goes_on(world, line, words):
@@ -195,16 +196,97 @@ def test_a_faulty_suite_is_an_error_at_collection_with_its_place(world):
     assert not (world.path / "reports").exists()
 
 
-def test_a_misspelt_first_key_does_not_skip_the_file(world):
+def test_a_misspelt_first_key_does_not_skip_a_named_file(world):
     result = world(edit=lambda text: text.replace("fxeval: 1", "fxevl: 1"))
     assert result.ret == 2
+    result.stdout.fnmatch_lines(["*a suite starts with 'fxeval: 1'*"])
 
 
-def test_foreign_yaml_is_left_alone(pytester):
+def test_a_file_without_its_first_key_is_not_skipped_in_silence(pytester):
     (pytester.path / "suites").mkdir()
-    (pytester.path / "suites" / "compose.yaml").write_text("services: {web: {image: nginx}}\n")
+    (pytester.path / "suites" / "small.yaml").write_text(SUITE.replace("fxeval: 1\n", ""))
+    result = pytester.runpytest_inprocess("suites")
+    assert result.ret == 5
+    result.stdout.fnmatch_lines(
+        ["not collected: suites?small.yaml has the keys of a suite; *starts with 'fxeval: 1'"]
+    )
+
+
+FOREIGN = {
+    "compose": "services: {web: {image: nginx}}\n",
+    "api": "checks:\n  - {url: /health, status: 200}\n",
+    "deploy": "suite: staging\nchecks: [ping]\nmodels: [db]\n",
+    "nested": "tool:\n  fxeval: 1\n",
+    "text": "about: |\n  fxeval: 1 is the first line of a suite\n",
+    "empty": "",
+    "listed": "- checks\n- suite\n",
+    "broken": "checks: [\n",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_yaml_never_breaks_a_test_run(pytester, name):
+    (pytester.path / "suites").mkdir()
+    (pytester.path / "suites" / f"{name}.yaml").write_text(FOREIGN[name])
     pytester.makepyfile("def test_one(): pass")
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    result = pytester.runpytest_inprocess()
+    result.assert_outcomes(passed=1)
+    assert result.ret == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "*mine.yaml:1:1: error: the file is empty; a suite starts with 'fxeval: 1'"),
+        ("# to be written\n", "*mine.yaml:1:1: error: the file is empty; a suite starts with*"),
+        (
+            "- fxeval: 1\n",
+            "*mine.yaml:1:1: error: expected a suite, a mapping that *, got a list",
+        ),
+        ("[]\n", "*mine.yaml:1:1: error: expected a suite, a mapping *, got an empty list"),
+        ("suite: a\n", "*mine.yaml:1:1: error: a suite starts with 'fxeval: 1'"),
+        ("{}\n", "*mine.yaml:1:1: error: *"),
+    ],
+)
+def test_a_named_file_that_is_no_suite_gets_a_message(pytester, text, message):
+    (pytester.path / "mine.yaml").write_text(text)
+    result = pytester.runpytest_inprocess("mine.yaml")
+    assert result.ret == 2
+    result.stdout.fnmatch_lines([message])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_a_shipped_suite_runs_by_its_name_from_anywhere(pytester):
+    result = pytester.runpytest_subprocess("fxeval:quickstart", "--collect-only", "-q")
+    assert result.ret == 0
+    cells = [line for line in result.outlines if "::" in line]
+    assert len(cells) == 4
+    one = cells[0].partition("::")[2]
+    result = pytester.runpytest_subprocess(f"fxeval:quickstart::{one}", "--collect-only", "-q")
+    assert [line.partition("::")[2] for line in result.outlines if "::" in line] == [one]
+
+
+def test_a_shipped_suite_that_does_not_exist_is_named(pytester):
+    result = pytester.runpytest_subprocess("fxeval:quikstart")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*fxeval:quikstart: expected one of *did you mean 'quickstart'?*"])
+
+
+@pytest.mark.parametrize("processes", [(), ("-n", "2")])
+def test_a_reports_folder_that_takes_no_files_is_found_before_the_first_cell(world, processes):
+    (world.path / "taken").write_text("a file")
+    result = world("--fx-reports", "taken/here", *processes, alone=True)
+    assert result.ret != 0
+    result.assert_outcomes(errors=1)
+    text = result.stdout.str()
+    assert "taken: no file can be made there: Not a directory. Name another folder with" in text
+    assert "Traceback" not in text
+
+
+def test_a_device_that_is_not_there_is_a_fault_at_its_key(world):
+    result = world(edit=lambda text: text.replace("seed: 7", "seed: 7, device: 'cuda:99'"))
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["*small.yaml:*: error: 'device': expected a device of this *"])
 
 
 def test_an_unrelated_project_hears_nothing_of_fxeval_and_loads_no_torch(pytester):
@@ -402,3 +484,65 @@ def test_yaml_of_others_is_left_alone_even_when_named(pytester):
     pytester.makefile(".yaml", other="stages: [one]\n")
     result = pytester.runpytest_subprocess("other.yaml")
     assert "fxeval" not in "".join(line for line in result.outlines if "plugins:" not in line)
+
+
+def test_an_interrupted_run_says_where_its_rows_are(world):
+    conftest = world.path / "conftest.py"
+    conftest.write_text(
+        CONFTEST
+        + """
+def pytest_runtest_logreport(report):
+    if report.when == "call":
+        raise KeyboardInterrupt
+"""
+    )
+    result = world(alone=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["rows measured so far: reports/*/rows.jsonl"])
+    assert len(rows(world)) == 32
+
+
+AGAIN = """
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):  # as plug-ins do that run failed tests again
+    for _ in range(3):
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        for report in reports:
+            item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+
+
+def test_a_cell_that_is_run_again_says_so_and_its_rows_are_told_apart(world):
+    (world.path / "conftest.py").write_text(CONFTEST + AGAIN)
+    world("-k", "randomisation", explainers="constant", alone=True)
+    found = rows(world)
+    assert Counter(one["attempt"] for one in found) == {1: 32, 2: 32, 3: 32}
+    record = the_record(world)
+    (cell,) = record["cells"]
+    assert (cell["attempt"], cell["earlier"]) == (3, ["fail", "fail"])
+    (folder,) = world.path.glob("reports/*")
+    done = subprocess.run(
+        [sys.executable, "-m", "fxeval", "report", str(folder)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (
+        "Run 3 times; the last counts. Before: fail, fail." in (folder / "small.html").read_text()
+    )
+
+
+def test_suites_of_one_title_are_told_apart_on_the_terminal(world):
+    shutil.copytree(world.path / "suites", world.path / "more")
+    text = SUITE.replace("EXPLAINERS", "occlusion")
+    (world.path / "more" / "small.yaml").write_text(text)
+    result = world("more/small.yaml", "-k", "randomisation")
+    result.stdout.fnmatch_lines(
+        ["*fxeval: small (suites/small.yaml)*", "*fxeval: small (more/small.yaml)*"]
+    )
+
+
+def test_the_table_names_the_state_of_maps_that_cannot_be_judged(world):
+    result = world("-k", "deletion", explainers="nan")
+    result.stdout.fnmatch_lines(["FAIL*32 nan map*"])
+    assert "see below" not in result.stdout.str()

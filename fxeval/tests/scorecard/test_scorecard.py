@@ -505,7 +505,8 @@ def test_the_terminal_shows_verdict_banner_one_line_per_cell_and_reasons():
         "ale…  -0.058 [-0.071, -0.044]  deletion…",
         "INCONCLUSIVE  model-randomisation  gradcam                  "
         "      0.180 [0.110, 0.250]  rank_correl…",
-        "INVALID       model-randomisation  srise_4000_masks_<script>ale…  no limit: see below",
+        "INVALID       model-randomisation  srise_4000_masks_<script>"
+        "ale…  explainer 'srise_4000_masks_<scri…",
     ]
     assert lines[9].startswith("verifies  mini_resnet on rendered: accuracy 0.9933 [0.9793, ")
     assert lines[9].endswith("; 3 claims and demands held")
