@@ -108,6 +108,7 @@ def explain(
         parts.extend(group.maps(rows))
         if int(rows[0]) == 0:
             group.check_refusals(parts)
+            group.give_up_after(parts)
         progress(int(rows[-1]) + 1, len(asked))
     return joined(parts, group.size)
 
@@ -205,12 +206,15 @@ class _Group:
         self._seed = seed
         self.size = inputs.size
         self._refusals: list[ExplainerContractError] = []
+        self._hopeless: tuple[RowState, str] | None = None
         self._custody = Custody(model.module) if model.module is not None else None
         if self._custody is not None:  # embeddings of a changed model must not be cached
             self._model = replace(model, changes=self._custody.changes)
 
     def maps(self, rows: Tensor) -> list[SaliencyMaps]:
         """Return the maps of a group, as one part or, after a fault, as one part per pair."""
+        if self._hopeless is not None:
+            return [self._nothing(len(rows), self._hopeless)]
         part: SaliencyMaps | None = None
         fault: tuple[RowState, str] | None = None
         changes: list[str] = []
@@ -232,10 +236,28 @@ class _Group:
         if part is not None and fault is None:
             return [part]
         assert fault is not None
-        if len(rows) > 1:
-            return [part for row in torch.split(rows, 1) for part in self.maps(row)]
-        nothing = torch.full((1, *self.size), torch.nan)
-        return [SaliencyMaps(nothing, None, (fault[0],), (fault[1],))]
+        if len(rows) == 1:
+            return [self._nothing(1, fault)]
+        first, *others = torch.split(rows, 1)
+        alone = self.maps(first)
+        if fault[0] is alone[0].states[0] is RowState.WRONG_SHAPE:
+            # The form of what it returns does not depend on the pairs: the others need no call.
+            return [*alone, self._nothing(len(others), (fault[0], alone[0].reasons[0]))]
+        return [*alone, *(part for row in others for part in self.maps(row))]
+
+    def give_up_after(self, parts: Sequence[SaliencyMaps]) -> None:
+        """Ask no more if every pair of the first group failed for one reason.
+
+        Such an explainer fails whatever the others give, and asking takes minutes.
+        """
+        faults = {fault for part in parts for fault in zip(part.states, part.reasons, strict=True)}
+        state, reason = next(iter(faults))
+        if len(faults) == 1 and state in (RowState.WRONG_SHAPE, RowState.EXPLAINER_RAISED):
+            self._hopeless = state, f"not asked, as the first pairs all failed: {reason}"
+
+    def _nothing(self, n: int, fault: tuple[RowState, str]) -> SaliencyMaps:
+        empty = torch.full((n, *self.size), torch.nan)
+        return SaliencyMaps(empty, None, (fault[0],) * n, (fault[1],) * n)
 
     def check_refusals(self, parts: Sequence[SaliencyMaps]) -> None:
         """Raise the explainer's own error if it refused every pair so far for the same reason."""

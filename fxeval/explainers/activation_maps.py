@@ -217,7 +217,7 @@ def upsampled(coarse: Tensor, size: Sequence[int]) -> Maps:
 
 def _unit(maps: Maps) -> Tensor:
     """Scale each (H, W) map to [0, 1]; constant maps become 0, broken ones NaN."""
-    # norm01 takes a range below 1e-12 for constant; small gradients must not count as that.
+    # Divided by its peak, a map of any magnitude has values that float32 resolves.
     peaks = maps.abs().amax(dim=(1, 2), keepdim=True)
     scaled, _ = norm01(maps / torch.where(peaks > 0, peaks, 1.0))
     return torch.where(torch.isfinite(peaks), scaled, torch.nan)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fxeval.contracts import Maps
 from fxeval.errors import ExplainerContractError
+from fxeval.functional.ranking import flat
 
 FloatArray = NDArray[np.float64]
 
@@ -46,7 +47,7 @@ def norm01(maps: Maps) -> tuple[Tensor, Tensor]:
     """Scale each map to [0, 1]: (m - min) / (max - min), with nothing added to the denominator.
 
     A map is unusable if a pixel is NaN or infinite, or if it has no order
-    (``max - min <= 1e-12 * max(1, |max|)``, see :func:`fxeval.hooks.returned.is_constant`).
+    (:func:`fxeval.functional.ranking.flat`).
 
     >>> norm01(torch.tensor([[[1.0, 2.0, 5.0]], [[3.0, 3.0, 3.0]]]))
     (tensor([[[0.0000, 0.2500, 1.0000]],
@@ -63,7 +64,7 @@ def norm01(maps: Maps) -> tuple[Tensor, Tensor]:
     usable = torch.isfinite(wide).flatten(1).all(dim=1)
     wide = torch.where(usable[:, None, None], wide, 0.0)
     low, high = wide.amin(dim=(1, 2)), wide.amax(dim=(1, 2))
-    usable &= high - low > 1e-12 * high.abs().clamp_min(1.0)
+    usable &= ~torch.from_numpy(flat(low.cpu().numpy(), high.cpu().numpy())).to(usable.device)
     spread = torch.where(usable, high - low, 1.0)
     scaled = (wide - low[:, None, None]) / spread[:, None, None]
     return torch.where(usable[:, None, None], scaled, 0.0), usable

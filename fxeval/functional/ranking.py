@@ -8,6 +8,7 @@ one big tie, so it ranks like a random map; it never selects everything.
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from fxeval.contracts import Maps
 from fxeval.errors import ExplainerContractError
+
+FloatArray: TypeAlias = NDArray[np.float64]
 
 LEVELS = 100_000  # quantisation steps between a map's smallest and largest value
 MAX_PIXELS = 1 << 20
@@ -31,8 +34,8 @@ def ranks(maps: Maps, seeds: Sequence[int] | None) -> Tensor:
 
     Pixels are ordered by (quantised value descending, hash ascending, index ascending). The value
     is quantised to ``rint((m - min) / (max - min) * 1e5)`` in float64; a constant map
-    (``fxeval.hooks.returned.is_constant``) is 0 everywhere. The hash of pixel i is the upper 27
-    bits of the (i+1)-th output of SplitMix64 started at the map's seed.
+    (:func:`flat`) is 0 everywhere. The hash of pixel i is the upper 27 bits of the (i+1)-th output
+    of SplitMix64 started at the map's seed.
 
     Args:
         maps: (N, H, W), floating, finite, H * W <= 2**20; larger = more salient.
@@ -65,6 +68,24 @@ def ranks(maps: Maps, seeds: Sequence[int] | None) -> Tensor:
     rank = np.broadcast_to(np.arange(n, dtype=np.int32), keys.shape)
     np.put_along_axis(result, keys.view(np.int64), rank, axis=1)
     return torch.from_numpy(result)
+
+
+def flat(low: FloatArray, high: FloatArray) -> NDArray[np.bool_]:
+    """Say which maps have no order: ``max - min <= 1e-12 * max(|min|, |max|)``.
+
+    The rule is relative to the map's own magnitude, so that a map times a constant, however small
+    or large, has an order exactly if the map has one.
+
+    >>> low, high = np.array([0.0, 1.0, 1e-30, 0.0]), np.array([1e-30, 1.0 + 1e-9, 1e-30, 0.0])
+    >>> flat(low, high)
+    array([False, False,  True,  True])
+
+    Args:
+        low: (...) smallest value of each map, finite.
+        high: (...) largest value of each map.
+    """
+    with np.errstate(under="ignore", over="ignore"):
+        return np.asarray(high - low <= 1e-12 * np.maximum(np.abs(low), np.abs(high)))
 
 
 def tie_share(map_: Tensor) -> float:
@@ -129,7 +150,7 @@ def _levels(maps: Maps) -> NDArray[np.int64]:
             f"{int((~np.isfinite(values[row])).sum())} NaN or infinite pixels. A map without an "
             "order has no ranks: leave it out with state 'nan_map'."
         )
-    constant = span <= 1e-12 * np.maximum(1.0, np.abs(high))
+    constant = flat(low, high)
     scaled = (values - low) / np.where(constant, 1.0, span)
     return np.where(constant, 0, np.rint(scaled * LEVELS)).astype(np.int64)
 

@@ -1,8 +1,10 @@
 """Checks that what user code returns (embeddings, explainers, maps) meets the contract."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from fxeval.contracts import (
     SimilarityKind,
 )
 from fxeval.errors import DataContractError, ExplainerContractError, ModelContractError
+from fxeval.functional.ranking import flat
 from fxeval.traits import check_explainer_traits
 
 
@@ -138,10 +141,7 @@ def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> Salien
         ExplainerContractError: If type, shape or dtype are wrong.
     """
     maps = _of_right_form(name, maps, (n, *size))
-    positive = maps.positive.detach().to("cpu", torch.float32, copy=True)
-    negative = maps.negative
-    if negative is not None:
-        negative = negative.detach().to("cpu", torch.float32, copy=True)
+    positive, negative = _in_single(maps.positive, maps.negative)
     states, reasons = _declared(name, maps.states), list(maps.reasons)
     for row, map_ in enumerate(positive):
         if states[row] in BROKEN_STATES:
@@ -154,8 +154,8 @@ def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> Salien
             reasons[row] = f"{int(broken.sum())} pixels are NaN or infinite"
         elif is_constant(map_):
             states[row] = RowState.DEGENERATE_MAP
-            value = f"{float(map_.flatten()[0]):g}"
-            reasons[row] = reasons[row] or f"every pixel is {value}, within 1e-12"
+            value = f"{float(maps.positive[row].flatten()[0]):g}"
+            reasons[row] = reasons[row] or f"every pixel is {value}, within 1e-12 of it"
     diagnostics = {
         str(key): torch.as_tensor(values).detach().to("cpu", torch.float32, copy=True)
         for key, values in maps.diagnostics.items()
@@ -164,24 +164,90 @@ def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> Salien
 
 
 def _of_right_form(name: str, maps: object, expected: tuple[int, ...]) -> SaliencyMaps:
-    if isinstance(maps, Tensor):
-        maps = SaliencyMaps(maps)
+    """Return maps (N, H, W) of real numbers.
+
+    A channel axis of length 1 is dropped, and arrays of numpy are taken as tensors.
+    """
     if not isinstance(maps, SaliencyMaps):
+        return SaliencyMaps(_of_one_form(name, maps, expected))
+    negative = None if maps.negative is None else _of_one_form(name, maps.negative, expected)
+    return replace(maps, positive=_of_one_form(name, maps.positive, expected), negative=negative)
+
+
+def _of_one_form(name: str, part: object, expected: tuple[int, ...]) -> Tensor:
+    if isinstance(part, np.ndarray) and part.dtype.kind in "fiu":
+        native = part.astype(part.dtype.newbyteorder("="))
+        part = torch.from_numpy(native.astype(np.int64) if part.dtype.kind == "u" else native)
+    if not isinstance(part, Tensor):
         raise ExplainerContractError(
-            f"explainer '{name}': explain must return SaliencyMaps or a torch.Tensor (N, H, W), "
-            f"got {type(maps).__name__}."
+            f"explainer '{name}': expected saliency maps as SaliencyMaps, a torch.Tensor or a "
+            f"numpy array of numbers {expected}, got {_kind_of(part)}.{_how_to_stack(part)}"
         )
-    for part in (maps.positive, maps.negative):
-        if part is not None and tuple(part.shape) != expected:
-            raise ExplainerContractError(
-                f"explainer '{name}': saliency maps must be {expected}, one per probe and at its "
-                f"size, got {tuple(part.shape)}. Upsample inside the explainer."
-            )
-    if maps.positive.dtype == torch.bool or maps.positive.is_complex():
+    if part.dtype == torch.bool or part.is_complex():
         raise ExplainerContractError(
-            f"explainer '{name}': saliency maps must be real numbers, got {maps.positive.dtype}."
+            f"explainer '{name}': expected saliency maps of real numbers, got {part.dtype}. Use "
+            f"{'.float()' if part.dtype == torch.bool else '.abs() or .real'}."
         )
-    return maps
+    shape = tuple(part.shape)
+    if shape == (expected[0], 1, *expected[1:]):
+        return part[:, 0]
+    if shape != expected:
+        raise ExplainerContractError(
+            f"explainer '{name}': expected saliency maps {expected}, one per probe and at its "
+            f"size, got {shape}. {_how_to_shape(shape, expected)}"
+        )
+    return part
+
+
+def _kind_of(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} {value.shape}"
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {len(value)}"
+    return type(value).__name__
+
+
+def _how_to_stack(value: object) -> str:
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Tensor):
+        return " Return torch.stack(maps)."
+    if isinstance(value, list | tuple):
+        return " Return numpy.stack(maps), or torch.stack(maps) of tensors."
+    return " Return the maps."
+
+
+def _how_to_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """Say how maps of a wrong shape become maps of the right one."""
+    n, height, width = expected
+    if shape[:1] == (n,) and shape[-2:] == (height, width) and len(shape) == 4:
+        return "Reduce the channels: maps.sum(1), or maps.abs().amax(1)."
+    if len(shape) == 4 and shape[:3] == expected:
+        return "Channels come last: reduce them with maps.sum(-1)."
+    if shape == (height, width) and n == 1:
+        return "Add the axis of the pairs: maps[None]."
+    if shape == (n, width, height):
+        return "Height comes before width: maps.transpose(1, 2)."
+    if shape == (n, height * width):
+        return f"Return maps.reshape({n}, {height}, {width})."
+    if shape[1:] == (height, width):
+        return "Return one map for each probe of the call, in their order."
+    return "Upsample inside the explainer."
+
+
+def _in_single(positive: Tensor, negative: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return copies in float32 on the CPU; maps that it could not hold are scaled by powers of 2.
+
+    Maps are judged by their order, which such a factor leaves as it is to the last bit.
+    """
+    parts = [positive] if negative is None else [positive, negative]
+    wide = [part.detach().to("cpu", torch.float64, copy=True) for part in parts]
+    peaks = torch.stack([part.abs().flatten(1).amax(1) for part in wide]).amax(0)
+    exponents = np.frexp(peaks.numpy())[1]
+    beyond = np.isfinite(peaks.numpy()) & (np.abs(exponents) > 100)
+    for row in np.flatnonzero(beyond):
+        for part in wide:
+            part[row] = torch.from_numpy(np.ldexp(part[row].numpy(), -exponents[row]))
+    found = [part.to(torch.float32) for part in wide]
+    return found[0], (None if negative is None else found[1])
 
 
 def _declared(name: str, states: Sequence[RowState]) -> list[RowState]:
@@ -197,6 +263,5 @@ def _declared(name: str, states: Sequence[RowState]) -> list[RowState]:
 
 
 def is_constant(map_: Tensor) -> bool:
-    """Say whether a finite map has no order: max - min <= 1e-12 * max(1, |max|)."""
-    low, high = float(map_.min()), float(map_.max())
-    return high - low <= 1e-12 * max(1.0, abs(high))
+    """Say whether a finite map has no order (:func:`fxeval.functional.ranking.flat`)."""
+    return bool(flat(np.float64(map_.min()), np.float64(map_.max())))

@@ -192,7 +192,7 @@ def refuse(model, maps, row):
         (spoil(torch.nan), RowState.NAN_MAP, "256 pixels are NaN"),
         (spoil(torch.inf), RowState.NAN_MAP, "NaN or infinite"),
         (spoil(0.25), RowState.DEGENERATE_MAP, "every pixel is 0.25"),
-        (lambda m, maps, row: maps[:, :8], RowState.WRONG_SHAPE, "must be (1, 16, 16)"),
+        (lambda m, maps, row: maps[:, :8], RowState.WRONG_SHAPE, "maps (1, 16, 16), one per probe"),
         (lambda m, maps, row: None, RowState.WRONG_SHAPE, "NoneType"),
         (
             raises,
@@ -443,3 +443,34 @@ def test_an_explainer_of_layers_is_not_let_loose_on_a_model_without_any():
     assert "hooks see nothing" in reason
     assert why_unsupported(Gradient(), scripted) is None
     assert why_unsupported(GradCAM(layer="conv2"), CountingModel(ConvNet().eval())) is None
+
+
+def raises_always(probes):
+    raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "calls"),
+    [
+        (lambda probes: list(probes[:, 0]), RowState.WRONG_SHAPE, 2),
+        (lambda probes: None, RowState.WRONG_SHAPE, 2),
+        (lambda probes: probes[:, 0, ::2], RowState.WRONG_SHAPE, 2),
+        (raises_always, RowState.EXPLAINER_RAISED, 17),
+    ],
+)
+def test_an_explainer_that_fails_on_every_pair_is_not_asked_for_all_of_them(
+    model, answer, state, calls
+):
+    asked = []
+
+    def counted(model, probes, references, generator):
+        asked.append(len(probes))
+        return answer(probes)
+
+    maps = explain(
+        From(counted), model, comparison(make_pairs(40), "probe"), seed=1, progress=lambda *_: None
+    )
+    assert set(maps.states) == {state}
+    assert len(maps.states) == 40
+    assert len(asked) == calls
+    assert maps.reasons[-1].startswith("not asked, as the first pairs all failed: ")
