@@ -255,7 +255,11 @@ class CellFacts(Form):
 
 
 class CellResult(CellPlan, CellFacts):
-    """A cell: plan, facts, and the results that follow from its rows."""
+    """A cell: plan, facts, and the results that follow from its rows.
+
+    Attributes:
+        same_map: A sentence if most people have one and the same map; else empty.
+    """
 
     n_pairs: Count
     n_identities: Count
@@ -269,6 +273,7 @@ class CellResult(CellPlan, CellFacts):
     mean_map: Grid | None = None
     diagnostics: list[Diagnostic] = []
     notes: list[str] = []
+    same_map: str = ""
 
     @model_validator(mode="after")
     def _is_of_its_metrics(self) -> Self:

@@ -104,12 +104,16 @@ def _why(cell: Mapping[str, Any], colour: bool) -> str:
 
 
 def _warnings(cell: Mapping[str, Any]) -> list[str]:
-    """Return why limits that only warn were not passed, and whether the cell was run again."""
+    """Return why limits that only warn were not passed, and what else weakens a verdict."""
     again = f"run {cell['attempt']} times; the last counts, before: {', '.join(cell['earlier'])}"
-    return [again] * (cell["attempt"] > 1) + [
-        limit["verdict"]["reason"]
-        for limit in cell["limits"]
-        if limit["severity"] == "warning" and limit["verdict"]["outcome"] != "pass"
+    return [
+        *([again] if cell["attempt"] > 1 else []),
+        *([cell["same_map"]] if cell["same_map"] else []),
+        *(
+            limit["verdict"]["reason"]
+            for limit in cell["limits"]
+            if limit["severity"] == "warning" and limit["verdict"]["outcome"] != "pass"
+        ),
     ]
 
 

@@ -18,7 +18,6 @@ from fxeval.records.schema import (
     CellFacts,
     CellPlan,
     CellResult,
-    Diagnostic,
     Difference,
     EstimateEntry,
     Figures,
@@ -42,6 +41,7 @@ from fxeval.results import (
 )
 from fxeval.statistics.estimate import mean_estimate, median_estimate, paired
 from fxeval.statistics.limits import FORMS, Limit
+from fxeval.statistics.map_facts import diagnostics, mean_map, same_map_note
 from fxeval.statistics.redrawn import network_notes, network_objection
 from fxeval.statistics.verdict import combine, judge, state_verdict
 
@@ -92,9 +92,10 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
         estimates=table.estimates(),
         differences=table.differences(),
         curves=table.bands(),
-        mean_map=_mean_map(rows),
-        diagnostics=_diagnostics(rows),
+        mean_map=mean_map(rows),
+        diagnostics=diagnostics(rows),
         notes=[*network_notes(facts.networks, rows), *facts.remarks],
+        same_map=same_map_note(rows),
     )
 
 
@@ -345,33 +346,6 @@ def _bad_maps(rows: Sequence[Row], states: Mapping[RowState, int]) -> Verdict | 
         return None
     first = next((row.reason for row in rows if row.reason), "no reason given")
     return Verdict(verdict.outcome, f"{verdict.reason}; first: {first}")
-
-
-def _diagnostics(rows: Sequence[Row]) -> list[Diagnostic]:
-    """Return mean, least and largest of each diagnostic of the first set of maps."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        for name, value in next(iter(row.diagnostics.values()), {}).items():
-            if value is not None:
-                found.setdefault(name, []).append(value)
-    return [
-        Diagnostic(
-            name=name,
-            mean=float(np.mean(values)),
-            least=min(values),
-            largest=max(values),
-            n_pairs=len(values),
-        )
-        for name, values in found.items()
-    ]
-
-
-def _mean_map(rows: Sequence[Row]) -> list[list[float]] | None:
-    kept = [row.thumbnail for row in rows if row.thumbnail is not None]
-    if not kept:
-        return None
-    mean: list[list[float]] = np.mean(np.array(kept, dtype=np.float64), axis=0).round(4).tolist()
-    return mean
 
 
 def _plain(verdict: Verdict) -> VerdictEntry:

@@ -1,0 +1,77 @@
+"""What the rows of a cell say of its maps: their mean, their diagnostics, whether all are one."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fxeval.records.schema import Diagnostic, Row
+from fxeval.results import RowState
+
+SAME = 0.999
+"""Correlation of two 28 x 28 maps from which they count as one and the same map.
+
+Honest maps of aligned faces look alike, since every face has its eyes in one place: Grad-CAM and
+its kin reach 0.99 with the mean map of other people. Copies of one map exceed 0.999, even with a
+little noise added to each.
+"""
+
+
+def largest_same(rows: Sequence[Row]) -> tuple[int, int]:
+    """Return how many people share the commonest map, and how many people have a map at all.
+
+    Args:
+        rows: Rows of a cell. Constant maps, whose order is random, and rows without a map do not
+            count; of several rows of one person the first does.
+    """
+    of_person: dict[int, Sequence[Sequence[float]]] = {}
+    for row in rows:
+        if row.thumbnail is not None and row.state is not RowState.DEGENERATE_MAP:
+            of_person.setdefault(row.identities[0], row.thumbnail)
+    maps: NDArray[np.float64] = np.array([*of_person.values()], dtype=np.float64)
+    if len(maps) < 2:
+        return len(maps), len(maps)
+    flat = maps.reshape(len(maps), -1)
+    flat -= flat.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    unit = flat / np.where(length > 0, length, 1.0)
+    return int((unit @ unit.T >= SAME).sum(axis=1).max()), len(maps)
+
+
+def same_map_note(rows: Sequence[Row]) -> str:
+    """Say that most people have one and the same map; empty if they do not."""
+    same, people = largest_same(rows)
+    if people < 2 or same <= people / 2:
+        return ""
+    return (
+        f"{same} of {people} people have the same saliency map (correlation at least {SAME:g}): it "
+        "does not depend on the image, and explains none of them."
+    )
+
+
+def diagnostics(rows: Sequence[Row]) -> list[Diagnostic]:
+    """Return mean, least and largest of each diagnostic of the first set of maps."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in next(iter(row.diagnostics.values()), {}).items():
+            if value is not None:
+                found.setdefault(name, []).append(value)
+    return [
+        Diagnostic(
+            name=name,
+            mean=float(np.mean(values)),
+            least=min(values),
+            largest=max(values),
+            n_pairs=len(values),
+        )
+        for name, values in found.items()
+    ]
+
+
+def mean_map(rows: Sequence[Row]) -> list[list[float]] | None:
+    """Return the mean of the stored maps; None if no row has one."""
+    kept = [row.thumbnail for row in rows if row.thumbnail is not None]
+    if not kept:
+        return None
+    mean: list[list[float]] = np.mean(np.array(kept, dtype=np.float64), axis=0).round(4).tolist()
+    return mean

@@ -1,0 +1,73 @@
+"""Maps that do not depend on the image are named, whoever makes them; honest ones are not."""
+
+import numpy as np
+import pytest
+
+from fxeval.records.schema import GRID, Measured, Row
+from fxeval.statistics.map_facts import largest_same, same_map_note
+
+LINE = np.linspace(-1, 1, GRID)
+CENTRE = np.exp(-(LINE[:, None] ** 2 + LINE**2) * 4)
+N = 30
+
+
+def rows_of(maps, state="ok", people=None):
+    values = Measured(map="explainer", values={"m": 0.5}, states={"m": "ok"})
+    return [
+        Row(cell="a", row=str(i), identities=[i if people is None else people[i]], state=state,
+            thumbnail=None if one is None else one.tolist(), measured=[values])
+        for i, one in enumerate(maps)
+    ]  # fmt: skip
+
+
+def noise(i, scale=1.0):
+    return scale * np.random.default_rng(i).random((GRID, GRID))
+
+
+def face(i):
+    """A map of one person: a part of the face that all have, and a spot of their own."""
+    x, y = np.random.default_rng(i).uniform(-0.7, 0.7, 2)
+    return CENTRE + 0.5 * np.exp(-((LINE[:, None] - x) ** 2 + (LINE - y) ** 2) * 8)
+
+
+@pytest.mark.parametrize(
+    ("maps", "same"),
+    [
+        ([CENTRE] * N, N),
+        ([CENTRE + noise(i, 0.02) for i in range(N)], N),  # a little noise hides nothing
+        ([CENTRE * (1 + i) / N for i in range(N)], N),
+        ([CENTRE] * 20 + [noise(i) for i in range(10)], 20),
+        ([CENTRE] * 10 + [1 - CENTRE] * 20, 20),  # one map for each answer
+    ],
+)
+def test_one_map_for_everybody_is_named(maps, same):
+    assert largest_same(rows_of(maps)) == (same, N)
+    assert same_map_note(rows_of(maps)).startswith(
+        f"{same} of {N} people have the same saliency map"
+    )
+
+
+@pytest.mark.parametrize(
+    "maps",
+    [
+        [face(i) for i in range(N)],
+        [noise(i) for i in range(N)],
+        [noise(i % 16) for i in range(N)],
+        [None] * N,
+        [CENTRE],
+    ],
+)
+def test_maps_that_differ_are_not_named(maps):
+    assert same_map_note(rows_of(maps)) == ""
+
+
+def test_many_rows_of_one_person_are_one_map():
+    people = [0] * 20 + list(range(10))
+    assert largest_same(rows_of([CENTRE] * 20 + [noise(i) for i in range(10)], people=people)) == (
+        1,
+        10,
+    )
+
+
+def test_constant_maps_have_a_state_of_their_own():
+    assert same_map_note(rows_of([np.zeros((GRID, GRID))] * N, state="degenerate_map")) == ""
