@@ -546,3 +546,33 @@ def test_the_table_names_the_state_of_maps_that_cannot_be_judged(world):
     result = world("-k", "deletion", explainers="nan")
     result.stdout.fnmatch_lines(["FAIL*32 nan map*"])
     assert "see below" not in result.stdout.str()
+
+
+GAMER = """
+
+@pytest.fixture
+def explainer_gamer(model_tiny):
+    trained = float(model_tiny.module.conv1.weight.sum())
+
+    def map_of(model, probes, references, generator):
+        is_trained = abs(float(model.module.conv1.weight.sum()) - trained) < 1e-6
+        if not is_trained:  # any map that differs will do
+            return torch.from_numpy(generator.random(tuple(probes[:, 0].shape)))
+        line = torch.exp(-((torch.arange(probes.shape[-1]) - (probes.shape[-1] - 1) / 2) ** 2) / 32)
+        return (line[:, None] * line).expand(len(probes), -1, -1).clone()
+
+    return Explain(map_of)
+"""
+
+
+def test_an_explainer_that_games_randomisation_with_one_map_is_named(world):
+    (world.path / "conftest.py").write_text(CONFTEST + GAMER)
+    result = world("-k", "randomisation", explainers="gamer, occlusion", alone=True)
+    gamer, honest = the_record(world)["cells"]
+    assert gamer["verdict"]["outcome"] == "pass"  # the check alone cannot see it
+    words = "32 of 32 people have the same saliency map"
+    assert gamer["same_map"].startswith(words)
+    assert honest["same_map"] == ""
+    result.stdout.fnmatch_lines([f"warning*tiny-gamer-memory?: {words}*"])
+    (page,) = world.path.glob("reports/*/small.html")
+    assert page.read_text().count(f'role="note">{words}') == 1
