@@ -28,7 +28,7 @@ class RowState(StrEnum):
     MODEL_CHANGED = "model_changed"
     NOT_CROSSED = "not_crossed"  # the similarity never crossed the operating threshold
     START_BEYOND = "start_beyond"  # the starting image is already on the far side
-    EXCLUDED = "excluded"
+    EXCLUDED = "excluded"  # for a decision: no match to begin with, or no operating threshold
 
 
 BROKEN_STATES = frozenset(
@@ -36,14 +36,19 @@ BROKEN_STATES = frozenset(
      RowState.EXPLAINER_RAISED, RowState.MODEL_CHANGED}
 )  # fmt: skip
 
+DECIDED_AT_START = frozenset({RowState.START_BEYOND, RowState.EXCLUDED})
+"""States of a value that no map has a part in: it enters no estimate."""
+
 
 def gravity(state: RowState) -> int:
-    """Return how grave a state is: broken maps most, then constant maps, then other problems.
+    """Return how grave a state is: broken maps most, then starts that decide, then constant maps.
 
     >>> sorted([RowState.NAN_MAP, RowState.OK, RowState.DEGENERATE_MAP], key=gravity)[0].value
     'ok'
     """
     if state in BROKEN_STATES:
+        return 4
+    if state in DECIDED_AT_START:
         return 3
     return {RowState.DEGENERATE_MAP: 2, RowState.OK: 0}.get(state, 1)
 
@@ -61,6 +66,8 @@ class Metric:
         statistic: Statistic of the rows that is estimated.
         source: Paper and section.
         meaning: One sentence for the reader of a scorecard.
+        is_decision: Whether the value says where the model's decision flips. Its limits can be
+            passed only where a random order fails them (``fxeval.statistics.decisions``).
     """
 
     name: str
@@ -71,6 +78,7 @@ class Metric:
     statistic: Statistic
     source: str
     meaning: str
+    is_decision: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from fxeval.functional.fills import FillName
 from fxeval.metrics.orders import Control, Order, orders
 from fxeval.metrics.protocol import Evidence, FloatArray, Ledger, Side, worst
 from fxeval.metrics.removal_curves import Removal, area, crossings, trace
-from fxeval.results import Metric, RowState
+from fxeval.results import Metric, RowState, gravity
 
 ROWS = "mated pairs"
 CONDITIONS = {"fill": "fills"}
@@ -74,6 +74,7 @@ METRICS = (
         statistic="mean",
         source="Lu and Ebrahimi 2023 (S-RISE), sec. 3",
         meaning="How much of the image must go before the decision flips; 1 if it never does.",
+        is_decision=True,
     ),
     Metric(
         name="insertion_fraction_to_match",
@@ -83,7 +84,9 @@ METRICS = (
         range=(0.0, 1.0),
         statistic="mean",
         source="Lu and Ebrahimi 2023 (S-RISE), sec. 3",
-        meaning="How much of the image must come back before the model accepts the pair.",
+        meaning="How much of the image must come back before the model accepts the pair, "
+        "where the fill alone is no match.",
+        is_decision=True,
     ),
 )
 _NO_THRESHOLD = (
@@ -156,8 +159,7 @@ def _followed(removal: Removal, parameters: Parameters) -> _Followed:
     for row, pair in zip(kept.tolist(), flips, strict=True):
         for metric, (value, state) in enumerate(pair, start=2):
             values[row, metric] = value
-            if states[row][metric] is RowState.OK:
-                states[row][metric] = state
+            states[row][metric] = max(states[row][metric], state, key=gravity)
     return _Followed(values, states, curves)
 
 

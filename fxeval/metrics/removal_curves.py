@@ -104,8 +104,10 @@ def crossings(
 
     Returns:
         Per row of ``order.kept``, (fraction to nonmatch, fraction to match), each with its state:
-        ``not_crossed`` counts 1.0; ``start_beyond`` (the filled image alone is a match) counts 0.0;
-        ``excluded`` (no match to begin with, or no decision) has no value.
+        ``not_crossed`` counts 1.0, also where the filled image is a match: an order can flip the
+        decision before everything is filled, so the row still tells maps apart.
+        ``start_beyond`` (the filled image alone is a match) keeps the published 0.0, which enters
+        no estimate; ``excluded`` (no match to begin with, or no decision) has no value.
     """
     if np.isnan(found.margin).all():
         return [((np.nan, RowState.EXCLUDED), (np.nan, RowState.EXCLUDED))] * len(found.margin)

@@ -30,7 +30,8 @@ class Measured(Form):
     Attributes:
         map: ``explainer`` or ``control.<name>``.
         under: The condition.
-        values: Value of each metric; null where the row has none.
+        values: Value of each metric; null where the row has none. In the state ``start_beyond`` it
+            is the published value, which enters no estimate.
         states: State of each metric.
         curves: Curve of each kind, as points at equal steps.
     """
@@ -81,6 +82,7 @@ class MetricEntry(Form):
     statistic: Statistic
     source: str
     meaning: str
+    is_decision: bool = False
 
 
 class LimitEntry(Form):

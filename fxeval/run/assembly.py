@@ -179,7 +179,7 @@ class Gatherer:
     def _record(self, path: str) -> Record:
         from fxeval.records.form import VerdictEntry
         from fxeval.records.schema import CellResult, Record
-        from fxeval.statistics.results import overall
+        from fxeval.statistics.verdict import overall
 
         results = self._of(path)
         planned = results[0]["planned"]

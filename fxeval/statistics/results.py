@@ -31,6 +31,7 @@ from fxeval.records.schema import (
     Row,
 )
 from fxeval.results import (
+    DECIDED_AT_START,
     EXPLAINER,
     Estimate,
     Metric,
@@ -39,11 +40,12 @@ from fxeval.results import (
     Severity,
     Verdict,
 )
+from fxeval.statistics.decisions import RANDOM_ORDERS, against_random_orders, unfit
 from fxeval.statistics.estimate import mean_estimate, median_estimate, paired
 from fxeval.statistics.limits import FORMS, Limit
-from fxeval.statistics.map_facts import diagnostics, mean_map, same_map_note
+from fxeval.statistics.map_figures import diagnostics_of, mean_map_of, same_map_of
 from fxeval.statistics.redrawn import network_notes, network_objection
-from fxeval.statistics.verdict import combine, judge, state_verdict
+from fxeval.statistics.verdict import combine, judge, overall, state_verdict
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -92,10 +94,10 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
         estimates=table.estimates(),
         differences=table.differences(),
         curves=table.bands(),
-        mean_map=mean_map(rows),
-        diagnostics=diagnostics(rows),
-        notes=[*network_notes(facts.networks, rows), *facts.remarks],
-        same_map=same_map_note(rows),
+        mean_map=mean_map_of(rows),
+        diagnostics=diagnostics_of(rows),
+        notes=[*network_notes(facts.networks, rows), *facts.remarks, *table.unfit()],
+        same_map=same_map_of(rows),
     )
 
 
@@ -137,39 +139,11 @@ def limit_of(entry: LimitEntry) -> Limit:
     return form(**{key: value for key, value in given.items() if key in keys})
 
 
-def overall(cells: Sequence[CellResult], missing: Sequence[str]) -> Verdict:
-    """Return the verdict of a suite, the worst of its cells; it never passes without evidence."""
-    counts = Counter(cell.verdict.outcome for cell in cells)
-    worst = next((one for one in _WORST_FIRST if counts[one]), Outcome.INCONCLUSIVE)
-    measured = {cell.check for cell in cells if cell.verdict.outcome is not Outcome.UNSUPPORTED}
-    unmeasured = list(dict.fromkeys(cell.check for cell in cells if cell.check not in measured))
-    if unmeasured and worst in (Outcome.PASS, Outcome.UNSUPPORTED):
-        worst = Outcome.INCONCLUSIVE
-    parts = [f"{counts[one]} {_WORDS[one]}" for one in _WORST_FIRST if counts[one]]
-    if missing:
-        parts.append(f"{len(missing)} not run")
-        worst = Outcome.INCONCLUSIVE if worst is Outcome.PASS else worst
-    reason = f"of {len(cells) + len(missing)} cells {', '.join(parts) or 'none was run'}"
-    if unmeasured:
-        reason += f"; nothing was measured for {', '.join(unmeasured)}"
-    return Verdict(worst, reason)
-
-
-_WORDS = {
-    Outcome.INVALID: "could not be measured",
-    Outcome.FAIL: "failed",
-    Outcome.INCONCLUSIVE: "inconclusive",
-    Outcome.PASS: "passed",
-    Outcome.UNSUPPORTED: "unsupported",
-}
-_WORST_FIRST = tuple(_WORDS)
-
-
 class _Table:
     """The values of a cell by metric, map and condition, one per row, in the order of the rows."""
 
     def __init__(self, plan: CellPlan, rows: Sequence[Row]) -> None:
-        self._confidence = plan.confidence
+        self._confidence, self._model = plan.confidence, plan.model
         self._metrics = {entry.name: _metric(entry) for entry in plan.metrics}
         people = [row.identities[0] for row in rows]
         places = {person: place for place, person in enumerate(sorted(set(people)))}
@@ -223,6 +197,16 @@ class _Table:
         ]
         return [self._judged(limit, under) for under in found or [tuple(limit.under.items())]]
 
+    def unfit(self) -> list[str]:
+        """Return a sentence for each metric and condition that says nothing about the maps."""
+        own = [(metric, under) for map_, under, metric in self._series() if map_ == EXPLAINER]
+        found = [
+            self._unfit(metric, under)
+            for metric, under in own  # a model without threshold has a remark of its own
+            if self._states(metric.name, EXPLAINER, under)[RowState.EXCLUDED] < len(self.identities)
+        ]
+        return [reason for reason in found if reason is not None]
+
     def bands(self) -> list[Band]:
         """Return the mean of each curve with the interval of every point."""
         return [
@@ -241,13 +225,11 @@ class _Table:
         ]
 
     def _states(self, metric: str, map_: str, under: _Key) -> Counter[RowState]:
-        measured = self._measured[map_, under].values()
+        measured = self._measured.get((map_, under), {}).values()
         return Counter(one.states[metric] for one in measured if metric in one.states)
 
     def _judged(self, limit: Limit, under: _Key) -> LimitResult:
-        metric = self._metrics[limit.metric]
-        values = limit.rows(lambda map_: self._values(limit.metric, map_, under), metric)
-        estimate = self._estimate(metric, values)
+        estimate = self._estimated(limit, EXPLAINER, under)
         return LimitResult(
             metric=limit.metric,
             **limit.written(),
@@ -256,9 +238,33 @@ class _Table:
             where=limit.where,
             text=limit.text(),
             line=limit.line(),
-            verdict=_plain(judge(limit, estimate, dict(under))),
+            verdict=_plain(self._verdict(limit, estimate, under)),
             estimate=Figures(**_figures(estimate)) if estimate.n_pairs else None,
         )
+
+    def _verdict(self, limit: Limit, estimate: Estimate, under: _Key) -> Verdict:
+        metric = self._metrics[limit.metric]
+        objection = self._unfit(metric, under)
+        if objection is not None:
+            return Verdict(Outcome.INVALID, objection)
+        verdict = judge(limit, estimate, dict(under))
+        if not metric.is_decision:
+            return verdict
+        random = {one: self._estimated(limit, f"control.{one}", under) for one in RANDOM_ORDERS}
+        return against_random_orders(verdict, limit, dict(under), random)
+
+    def _unfit(self, metric: Metric, under: _Key) -> str | None:
+        states = self._states(metric.name, EXPLAINER, under)
+        return unfit(metric, dict(under), states, len(self.identities), self._model)
+
+    def _estimated(self, limit: Limit, judged: str, under: _Key) -> Estimate:
+        """Estimate what a limit judges, with any map in the place of the explainer's."""
+        metric = self._metrics[limit.metric]
+
+        def values(map_: str) -> FloatArray:
+            return self._values(limit.metric, judged if map_ == EXPLAINER else map_, under)
+
+        return self._estimate(metric, limit.rows(values, metric))
 
     def _values(self, metric: str, map_: str, under: _Key) -> FloatArray:
         values = np.full(
@@ -266,7 +272,8 @@ class _Table:
         )  # stays where a row lacks the value or has null
         for place, one in self._measured.get((map_, under), {}).items():
             value = one.values.get(metric)
-            values[place] = np.nan if value is None else value
+            if value is not None and one.states.get(metric) not in DECIDED_AT_START:
+                values[place] = value
         return values
 
     def _estimate(self, metric: Metric, values: FloatArray) -> Estimate:

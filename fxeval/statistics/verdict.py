@@ -4,9 +4,11 @@ The interval decides, never the value alone, and missing evidence is never a pas
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from fxeval.records.schema import CellResult
 from fxeval.results import (
     BROKEN_STATES,
     Condition,
@@ -32,6 +34,14 @@ fewest for which its coverage was simulated (94 % for a nominal 95 %)."""
 MAX_BAD_SHARE = 0.01
 """Largest share of rows that may be degenerate, and largest share that may be broken."""
 
+_WORDS = {
+    Outcome.INVALID: "could not be measured",
+    Outcome.FAIL: "failed",
+    Outcome.INCONCLUSIVE: "inconclusive",
+    Outcome.PASS: "passed",
+    Outcome.UNSUPPORTED: "unsupported",
+}
+_WORST_FIRST = tuple(_WORDS)
 _SEVEREST_FIRST = (Outcome.INVALID, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 
 
@@ -105,6 +115,24 @@ def combine(verdicts: Iterable[tuple[Verdict, Severity]]) -> Verdict:
         if reasons:
             return Verdict(outcome, "; ".join(reasons))
     return Verdict(Outcome.INCONCLUSIVE, "no critical limit: information only")
+
+
+def overall(cells: Sequence[CellResult], missing: Sequence[str]) -> Verdict:
+    """Return the verdict of a suite, the worst of its cells; it never passes without evidence."""
+    counts = Counter(cell.verdict.outcome for cell in cells)
+    worst = next((one for one in _WORST_FIRST if counts[one]), Outcome.INCONCLUSIVE)
+    measured = {cell.check for cell in cells if cell.verdict.outcome is not Outcome.UNSUPPORTED}
+    unmeasured = list(dict.fromkeys(cell.check for cell in cells if cell.check not in measured))
+    if unmeasured and worst in (Outcome.PASS, Outcome.UNSUPPORTED):
+        worst = Outcome.INCONCLUSIVE
+    parts = [f"{counts[one]} {_WORDS[one]}" for one in _WORST_FIRST if counts[one]]
+    if missing:
+        parts.append(f"{len(missing)} not run")
+        worst = Outcome.INCONCLUSIVE if worst is Outcome.PASS else worst
+    reason = f"of {len(cells) + len(missing)} cells {', '.join(parts) or 'none was run'}"
+    if unmeasured:
+        reason += f"; nothing was measured for {', '.join(unmeasured)}"
+    return Verdict(worst, reason)
 
 
 def _unusable(estimate: Estimate) -> Verdict | None:

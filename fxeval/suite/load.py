@@ -8,13 +8,15 @@ a subject's ``params``, for which the caller may pass a check of its own.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from fxeval.metrics import kinds
+from fxeval.results import Metric
+from fxeval.statistics.decisions import RANDOM_ORDERS
 from fxeval.statistics.limits import FORMS, Limit
 from fxeval.strict.forms import judged
 from fxeval.strict.yaml_file import Document, Loc, read
@@ -111,11 +113,12 @@ class _Planned:
     def _check(self, number: int, form: forms.Check) -> Check:
         kind, loc = kinds()[form.kind], ("checks", number)
         given = form.model_fields_set & set(kind.Parameters.model_fields)
+        parameters = kind.Parameters(**{name: getattr(form, name) for name in given})
         return Check(
             id=form.id,
             kind=form.kind,
             why=_one_line(form.why),
-            parameters=kind.Parameters(**{name: getattr(form, name) for name in given}),
+            parameters=_with_random_orders(parameters, kind.METRICS, form.limits),
             limits=tuple(
                 self._limit((*loc, "limits", position), limit)
                 for position, limit in enumerate(form.limits)
@@ -154,6 +157,18 @@ class _Planned:
     def _demand(self, loc: Loc, form: forms.Demand) -> Limit:
         key = "at_least" if form.at_most is None else "at_most"
         return FORMS[key](form.metric, where=self.document.where(loc), **{key: getattr(form, key)})
+
+
+def _with_random_orders(
+    parameters: BaseModel, metrics: Sequence[Metric], limits: Sequence[forms.Limit]
+) -> BaseModel:
+    """Add the controls with which limits on a decision are compared, where they are missing."""
+    decisions = {metric.name for metric in metrics if metric.is_decision}
+    given = getattr(parameters, "controls", None)
+    if given is None or decisions.isdisjoint(limit.metric for limit in limits):
+        return parameters
+    controls = tuple(dict.fromkeys((*given, *RANDOM_ORDERS)))
+    return parameters.model_copy(update={"controls": controls})
 
 
 def _one_line(text: str) -> str:

@@ -176,3 +176,44 @@ def test_rows_come_in_order_with_their_curves():
 def test_parameters_out_of_range_are_refused(wrong):
     with pytest.raises(ValidationError):
         Parameters(**wrong)
+
+
+def test_what_the_start_decides_is_stated_of_constant_maps_too_and_keeps_the_published_value():
+    states = (RowState.DEGENERATE_MAP,) * N
+    scene = Scene(torch.zeros(N, 16, 16), states=states, threshold=-1.0)
+    _, series = scene.measure(controls=("centre",))
+    for map_ in ("explainer", "control.centre"):
+        one = series["insertion_fraction_to_match", map_, "mean"]
+        assert set(one.states) == {RowState.START_BEYOND}
+        assert (one.values == 0.0).all()
+    assert set(series["deletion_fraction_to_nonmatch", "explainer", "mean"].states) == set(states)
+    _, rejected = Scene(torch.zeros(N, 16, 16), states=states, threshold=1.1).measure()
+    for name in NAMES[2:]:
+        assert set(rejected[name, "explainer", "mean"].states) == {RowState.EXCLUDED}
+
+
+def test_a_start_that_decides_one_side_decides_the_row():
+    """Which pairs the fill alone matches depends on the side that is filled."""
+    found = {}
+    for side in ("probe", "reference", "both"):
+        _, series = Scene(threshold=0.98).measure(side=side)
+        states = series["insertion_fraction_to_match", "explainer", "mean"].states
+        found[side] = np.array([state is RowState.START_BEYOND for state in states])
+    assert (found["probe"] != found["reference"]).any()
+    np.testing.assert_array_equal(found["both"], found["probe"] | found["reference"])
+
+
+def test_the_start_is_the_same_for_every_map_and_the_end_of_deletion_is_no_start():
+    scene = Scene(threshold=0.98)
+    _, series = scene.measure(side="reference", controls=("centre", "random_pixels"))
+    insertion, deletion = "insertion_fraction_to_match", "deletion_fraction_to_nonmatch"
+    own = series[insertion, "explainer", "mean"].states
+    assert {RowState.START_BEYOND, RowState.OK} <= set(own)
+    for control in ("control.centre", "control.random_pixels"):
+        assert series[insertion, control, "mean"].states == own
+    # With everything filled these pairs match, but an order may flip the decision before that.
+    matched = [state is RowState.START_BEYOND for state in own]
+    one = series[deletion, "explainer", "mean"]
+    found = {state for state, is_matched in zip(one.states, matched, strict=True) if is_matched}
+    assert found <= {RowState.OK, RowState.NOT_CROSSED}
+    assert np.isfinite(one.values[matched]).all()

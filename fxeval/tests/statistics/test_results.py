@@ -23,7 +23,8 @@ from fxeval.records.schema import (
     Row,
 )
 from fxeval.results import Outcome, RowState
-from fxeval.statistics.results import SHOWN_PROBLEMS, drawn, overall, refused, results_of
+from fxeval.statistics.results import SHOWN_PROBLEMS, drawn, refused, results_of
+from fxeval.statistics.verdict import overall
 
 BLUR, BLACK = {"fill": "blur"}, {"fill": "black"}
 AUC, GAIN = (

@@ -1,4 +1,4 @@
-"""What the rows of a cell say of its maps: their mean, their diagnostics, whether all are one."""
+"""The mean map of a cell, the explainer's own numbers about its maps, and one map for all."""
 
 from collections.abc import Sequence
 
@@ -38,7 +38,7 @@ def largest_same(rows: Sequence[Row]) -> tuple[int, int]:
     return int((unit @ unit.T >= SAME).sum(axis=1).max()), len(maps)
 
 
-def same_map_note(rows: Sequence[Row]) -> str:
+def same_map_of(rows: Sequence[Row]) -> str:
     """Say that most people have one and the same map; empty if they do not."""
     same, people = largest_same(rows)
     if people < 2 or same <= people / 2:
@@ -49,7 +49,7 @@ def same_map_note(rows: Sequence[Row]) -> str:
     )
 
 
-def diagnostics(rows: Sequence[Row]) -> list[Diagnostic]:
+def diagnostics_of(rows: Sequence[Row]) -> list[Diagnostic]:
     """Return mean, least and largest of each diagnostic of the first set of maps."""
     found: dict[str, list[float]] = {}
     for row in rows:
@@ -68,8 +68,8 @@ def diagnostics(rows: Sequence[Row]) -> list[Diagnostic]:
     ]
 
 
-def mean_map(rows: Sequence[Row]) -> list[list[float]] | None:
-    """Return the mean of the stored maps; None if no row has one."""
+def mean_map_of(rows: Sequence[Row]) -> list[list[float]] | None:
+    """Return the mean of the maps that have an order, in 28 x 28 cells; None if there is none."""
     kept = [row.thumbnail for row in rows if row.thumbnail is not None]
     if not kept:
         return None

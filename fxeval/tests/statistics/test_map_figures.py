@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fxeval.records.schema import GRID, Measured, Row
-from fxeval.statistics.map_facts import largest_same, same_map_note
+from fxeval.statistics.map_figures import largest_same, same_map_of
 
 LINE = np.linspace(-1, 1, GRID)
 CENTRE = np.exp(-(LINE[:, None] ** 2 + LINE**2) * 4)
@@ -42,9 +42,7 @@ def face(i):
 )
 def test_one_map_for_everybody_is_named(maps, same):
     assert largest_same(rows_of(maps)) == (same, N)
-    assert same_map_note(rows_of(maps)).startswith(
-        f"{same} of {N} people have the same saliency map"
-    )
+    assert same_map_of(rows_of(maps)).startswith(f"{same} of {N} people have the same saliency map")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +56,7 @@ def test_one_map_for_everybody_is_named(maps, same):
     ],
 )
 def test_maps_that_differ_are_not_named(maps):
-    assert same_map_note(rows_of(maps)) == ""
+    assert same_map_of(rows_of(maps)) == ""
 
 
 def test_many_rows_of_one_person_are_one_map():
@@ -70,4 +68,4 @@ def test_many_rows_of_one_person_are_one_map():
 
 
 def test_constant_maps_have_a_state_of_their_own():
-    assert same_map_note(rows_of([np.zeros((GRID, GRID))] * N, state="degenerate_map")) == ""
+    assert same_map_of(rows_of([np.zeros((GRID, GRID))] * N, state="degenerate_map")) == ""
