@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -161,8 +162,11 @@ def _limits(check: str, limits: Sequence[Mapping[str, Any]]) -> list[Mapping[str
     """Return the limits, or one for the form's sake: a check in a suite file has at least one."""
     if limits:
         return list(limits)
-    metric = kinds()[check].METRICS[0].name if check in kinds() else "any"
-    return [{"metric": metric, "at_least": 0, "severity": "info"}]
+    if check not in kinds():
+        return [{"metric": "any", "at_least": 0, "severity": "info"}]
+    metric = kinds()[check].METRICS[0]  # the largest value can be missed in every range
+    largest = metric.range[1] if isfinite(metric.range[1]) else max(metric.range[0], 0) + 1
+    return [{"metric": metric.name, "at_least": largest, "severity": "info"}]
 
 
 def _shipped(role: str, id: object) -> object:

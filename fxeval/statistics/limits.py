@@ -22,6 +22,7 @@ FloatArray = NDArray[np.float64]
 Values = Callable[[str], FloatArray]
 """Maps ``explainer`` or ``control.<name>`` to its values, one per row."""
 
+_UNBOUNDED = 1e30  # stands for the end of a range that has none
 _UNDECIDED = Outcome.INCONCLUSIVE, ": the interval contains the limit"
 
 
@@ -75,6 +76,13 @@ class Limit(ABC):
         """Return the outcome of a finite interval, and a remark for the reason."""
 
     @abstractmethod
+    def pointless(self, metric: Metric) -> str:
+        """Return why it can never fail, or never pass, in the metric's range; "" if it can do both.
+
+        The least possible value may be demanded as the most, and the largest as the least.
+        """
+
+    @abstractmethod
     def text(self) -> str:
         """Return the limit in words."""
 
@@ -113,6 +121,12 @@ def in_words(under: Condition) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
+def _range(metric: Metric) -> str:
+    least, largest = metric.range
+    left, right = "[" if math.isfinite(least) else "(", "]" if math.isfinite(largest) else ")"
+    return f"{metric.name} lies in {left}{least:g}, {largest:g}{right}"
+
+
 @dataclass(frozen=True)
 class AtMost(Limit):
     """Passes if the whole interval is at most the number; fails if all of it is above."""
@@ -133,6 +147,16 @@ class AtMost(Limit):
         if estimate.high <= self.at_most:
             return Outcome.PASS, ""
         return (Outcome.FAIL, "") if estimate.low > self.at_most else _UNDECIDED
+
+    def pointless(self, metric: Metric) -> str:
+        """Compare the number with the range; no decision flips before the first pixel."""
+        least, largest = metric.range
+        if self.at_most >= largest:
+            return f"can never fail: {_range(metric)}; expected less than {largest:g}"
+        if self.at_most < least or (metric.is_decision and self.at_most == least):
+            expected = "more than" if metric.is_decision else "at least"
+            return f"can never pass: {_range(metric)}; expected {expected} {least:g}"
+        return ""
 
     def text(self) -> str:
         """Return, for example, ``deletion_auc at most 0.4``."""
@@ -163,6 +187,15 @@ class AtLeast(Limit):
         if estimate.low >= self.at_least:
             return Outcome.PASS, ""
         return (Outcome.FAIL, "") if estimate.high < self.at_least else _UNDECIDED
+
+    def pointless(self, metric: Metric) -> str:
+        """Compare the number with the range."""
+        least, largest = metric.range
+        if self.at_least <= least:
+            return f"can never fail: {_range(metric)}; expected more than {least:g}"
+        if self.at_least > largest:
+            return f"can never pass: {_range(metric)}; expected at most {largest:g}"
+        return ""
 
     def text(self) -> str:
         """Return, for example, ``insertion_auc at least 0.4``."""
@@ -238,6 +271,21 @@ class BetterThan(Limit):
         if estimate.low > self.absolute:
             return Outcome.PASS, ""
         return (Outcome.FAIL, "") if estimate.high < self.absolute else _UNDECIDED
+
+    def pointless(self, metric: Metric) -> str:
+        """Compare the margin with the largest improvement that the range allows."""
+        least, largest = np.clip(metric.range, -_UNBOUNDED, _UNBOUNDED)
+        # The improvement is linear in both values but for a kink where the control's value is 0.
+        ends = np.array([least, largest, np.clip(0.0, least, largest)])
+        own, control = (grid.ravel() for grid in np.meshgrid(ends, ends))
+        best = self.rows(lambda map_: own if map_ == EXPLAINER else control, metric).max()
+        if best > self.absolute:
+            return ""
+        beyond = f", less {self.relative:g} of the control's value," if self.relative else ""
+        return (
+            f"can never pass: {_range(metric)}, so an improvement{beyond} is at most {best:g}, and "
+            f"it must be more than {self.absolute:g}; expected a smaller margin"
+        )
 
     def text(self) -> str:
         """Return, for example, ``deletion_auc better than control.centre by more than 0.01``."""

@@ -204,6 +204,7 @@ class Rules:
         for axis, value in (limit.get("under") or {}).items():
             self._condition((*loc, "under", axis), value, measured)
         self._control((*loc, "better_than"), limit.get("better_than"), measured)
+        self._range(loc, limit, given, measured)
 
     def _more_keys(self, loc: Loc, limit: Values, given: list[str]) -> None:
         for name, form in FORMS.items():
@@ -213,6 +214,21 @@ class Rules:
         by = limit.get("by")
         if by is not None and len(by) != 1:
             self._at_value((*loc, "by"), "'by': expected exactly one of absolute, relative")
+
+    def _range(self, loc: Loc, limit: Values, given: list[str], measured: "_Measured") -> None:
+        """Refuse a limit that no value in the metric's range can break, or none can keep."""
+        by = limit.get("by") or {}
+        named = [one for one in measured.protocol.METRICS if one.name == limit.get("metric")]
+        if len(given) != 1 or not named or limit[given[0]] is None:
+            return
+        if ("by" in limit and given != ["better_than"]) or None in by.values() or len(by) > 1:
+            return  # noted above
+        keys = {given[0]: limit[given[0]], **({"by": by} if by else {})}
+        fault = FORMS[given[0]](named[0].name, **keys).pointless(named[0])
+        if fault:
+            path = (*loc, "by", *by) if by else (*loc, given[0])
+            words = f"'{path[-1]}: {describe(by[path[-1]] if by else limit[given[0]])}'"
+            self._at_key(path, f"{words} {fault}")
 
     def _fill(self, loc: Loc, fill: str | None, measured: "_Measured") -> None:
         if fill is not None and "fill" not in measured.axes:
@@ -263,6 +279,13 @@ class Rules:
         if given != [wanted]:
             text = f"{demand['metric']}: expected exactly {wanted}, as {better} is better"
             self._at_value(loc, f"{text}, got {' and '.join(given) or 'none'}")
+        elif demand[wanted] in (0, 1):
+            never = "pass: the interval of a finite list does not rule out an error"
+            if (demand[wanted] == 1) is (wanted == "at_most"):
+                never = f"fail: {demand['metric']} lies in [0, 1]"
+            expected = f"expected {'less than 1' if demand[wanted] else 'more than 0'}"
+            words = f"'{wanted}: {describe(demand[wanted])}' can never {never}; {expected}"
+            self._at_key((*loc, wanted), words)
 
     def _one_of(self, loc: Loc, name: object, known: Sequence[object] | None, owner: str) -> None:
         if name is not None and known is not None and name not in known:
