@@ -50,5 +50,11 @@ def add_metrics(more: Mapping[str, ModuleType]) -> None:
                 f"{getattr(protocol, '__name__', type(protocol).__name__)} without "
                 f"{', '.join(missing)}."
             )
+        decision = next((one.name for one in protocol.METRICS if one.is_decision), None)
+        if decision is not None and "controls" not in protocol.Parameters.model_fields:
+            raise FxevalError(
+                f"metric '{kind}': expected a parameter 'controls' beside {decision}, which is a "
+                "decision and judged against random orders, got none."
+            )
     _added.clear()
     _added.update(more)

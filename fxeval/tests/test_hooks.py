@@ -1,9 +1,12 @@
 """What plug-ins add: kinds of check and fills."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from pydantic import create_model
 
 from fxeval.cli import main
 from fxeval.errors import FxevalError
@@ -127,6 +130,17 @@ def test_two_plug_ins_may_not_give_one_name(pytester):
     (pytester.path / "suites" / "own.yaml").write_text(SUITE)
     result = pytester.runpytest("suites/own.yaml", "-p", "one", "-p", "two")
     result.stdout.fnmatch_lines(["*expected each name once, got rest twice*"])
+
+
+def test_a_protocol_with_a_decision_measures_controls():
+    decision = replace(retention.METRICS[0], is_decision=True)
+    protocol = SimpleNamespace(ROWS=retention.ROWS, METRICS=(decision,), measure=retention.measure)
+    protocol.Parameters = create_model("WithoutControls", fraction=(float, 0.2))
+    with pytest.raises(FxevalError, match="expected a parameter 'controls' beside"):
+        add_metrics({"acme.flip": protocol})
+    protocol.Parameters = retention.Parameters
+    add_metrics({"acme.flip": protocol})
+    assert kinds()["acme.flip"] is protocol
 
 
 @pytest.mark.parametrize(
