@@ -278,7 +278,8 @@ class BetterThan(Limit):
         # The improvement is linear in both values but for a kink where the control's value is 0.
         ends = np.array([least, largest, np.clip(0.0, least, largest)])
         own, control = (grid.ravel() for grid in np.meshgrid(ends, ends))
-        best = self.rows(lambda map_: own if map_ == EXPLAINER else control, metric).max()
+        with np.errstate(over="ignore"):
+            best = self.rows(lambda map_: own if map_ == EXPLAINER else control, metric).max()
         if best > self.absolute:
             return ""
         beyond = f", less {self.relative:g} of the control's value," if self.relative else ""

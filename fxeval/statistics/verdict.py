@@ -104,7 +104,7 @@ def state_verdict(states: Mapping[RowState, int], n: int) -> Verdict | None:
 
 
 def combine(verdicts: Iterable[tuple[Verdict, Severity]]) -> Verdict:
-    """Return a cell's verdict: the severest of its critical verdicts, with all its reasons.
+    """Return a cell's verdict: the severest of its critical ones, with each of its reasons once.
 
     invalid > fail > inconclusive > pass. Without a critical verdict there is nothing to pass: the
     cell is inconclusive, and the reason says so.
@@ -113,7 +113,7 @@ def combine(verdicts: Iterable[tuple[Verdict, Severity]]) -> Verdict:
     for outcome in _SEVEREST_FIRST:
         reasons = [verdict.reason for verdict in critical if verdict.outcome is outcome]
         if reasons:
-            return Verdict(outcome, "; ".join(reasons))
+            return Verdict(outcome, "; ".join(dict.fromkeys(reasons)))
     return Verdict(Outcome.INCONCLUSIVE, "no critical limit: information only")
 
 

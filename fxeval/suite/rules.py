@@ -223,7 +223,9 @@ class Rules:
             return
         if ("by" in limit and given != ["better_than"]) or None in by.values() or len(by) > 1:
             return  # noted above
-        keys = {given[0]: limit[given[0]], **({"by": by} if by else {})}
+        keys = {given[0]: limit[given[0]]}
+        if by:
+            keys["by"] = {name: float(margin) for name, margin in by.items()}
         fault = FORMS[given[0]](named[0].name, **keys).pointless(named[0])
         if fault:
             path = (*loc, "by", *by) if by else (*loc, given[0])

@@ -89,6 +89,12 @@ def test_a_metric_is_unfit_if_the_start_decides_more_than_a_fifth(asked, filled,
     assert judged(asked, start=starts(0, 12)).verdict.outcome == "pass"
 
 
+def test_several_limits_on_an_unfit_metric_give_one_reason():
+    rows = [of(i, starts(13), GOOD) for i in range(60)]
+    found = results_of(plan(AT_MOST, OVER_CENTRE, metrics=(FLIP,)), CellFacts(), rows)
+    assert found.verdict.reason.count("already match") == 1
+
+
 def test_an_unfit_metric_fails_nobody_either():
     assert judged(AT_MOST, start=starts(13), explainer=0.9).verdict.outcome == "invalid"
 
