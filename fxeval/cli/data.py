@@ -1,8 +1,10 @@
 """``fxeval data``: prepares folders of faces."""
 
+import json
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import click
 from fxeval.errors import DataContractError, FxevalError
 
 if TYPE_CHECKING:
+    from fxeval.contracts import Crop
     from fxeval.datasets.preparing.detection import LandmarkSource
     from fxeval.datasets.preparing.preparation import Preparation, Settings
 
@@ -18,6 +21,15 @@ SECONDS_BETWEEN_LINES = 30.0
 """Time between two lines of progress where there is no terminal."""
 
 _SHOWN = 3
+_ADVICE = {
+    "CMYK": "save them as RGB.",
+    "an animation": "save one of its pictures.",
+    "neither JPEG nor PNG": "save them as JPEG or PNG; a file's content counts, not its name.",
+    "not 8 bits a channel": "save them with 8 bits a channel.",
+    "too large": "at most 256 megapixels (PNG and progressive JPEG: 64), 64 MiB and 64 scans.",
+    "transparent pixels": "put them on a background.",
+}
+"""What to do about a reason."""
 
 
 @click.group("data")
@@ -45,8 +57,9 @@ def data() -> None:
     "--crop",
     default="arcface112",
     show_default=True,
-    metavar="NAME",
-    help="arcface112, arcface112x96, facenet160, dlib150, openvino128 or hse224.",
+    metavar="CROP",
+    help="arcface112, arcface112x96, facenet160, dlib150, openvino128, hse224, another size of "
+    "arcface (arcface128, arcface224, arcface256, ...), or JSON with name, size and template.",
 )
 @click.option(
     "--landmarks-only", is_flag=True, help="Write a manifest for SOURCE, and copy no pixels."
@@ -74,8 +87,10 @@ def data() -> None:
 def prepare(source: Path, target: Path, **options: Any) -> None:  # noqa: ANN401
     """Align the faces of SOURCE, and write them and a manifest to TARGET.
 
-    SOURCE holds JPEG and PNG files, each in a folder of its identity. Orientation tags are not
-    applied. A run that was stopped resumes when it is started again with the same settings.
+    SOURCE holds JPEG and PNG files of 8 bits a channel and at most 256 megapixels (PNG and
+    progressive JPEG: 64), each in a folder of its identity. They are turned as their EXIF
+    orientation says, and so are the landmarks that a file gives. Links to folders are not
+    followed. A run that was stopped resumes when it is started again with the same settings.
 
     The exit code is 1 if no image could be used.
     """
@@ -112,20 +127,28 @@ def _landmarks(options: dict[str, Any]) -> "LandmarkSource":
 
 
 def _settings(options: dict[str, Any]) -> "Settings":
-    from fxeval.datasets.faces.alignment import CROPS
     from fxeval.datasets.preparing.preparation import Settings
 
-    if options["crop"] not in CROPS:
-        raise DataContractError(
-            f"--crop: expected one of {', '.join(CROPS)}, got {options['crop']!a}."
-        )
     return Settings(
-        None if options["landmarks_only"] else CROPS[options["crop"]],
+        None if options["landmarks_only"] else _crop(options["crop"]),
         options["identity"],
         options["licence"],
         options["origin"],
         options["may_show"],
     )
+
+
+def _crop(given: str) -> "Crop":
+    """Return the crop that a name, or JSON, describes."""
+    from fxeval.datasets.faces.alignment import crop_from
+
+    value: object = given
+    if given.lstrip().startswith("{"):
+        try:
+            value = json.loads(given)
+        except ValueError as error:
+            raise DataContractError(f"--crop: expected JSON ({error}).") from error
+    return crop_from(value, "--crop")
 
 
 class _Line:
@@ -155,20 +178,39 @@ class _Line:
 
 def _report(done: "Preparation") -> None:
     """Print what was written, and a table of the reasons why images can't be used."""
-    from fxeval.strict.text import printable
-
     kept = f" ({done.n_kept} images were done already)" if done.n_kept else ""
     click.echo(f"{done.n_images} images can be used, {len(done.failures)} can't{kept}.")
     if done.n_ignored:
-        click.echo(f"{done.n_ignored} other files and links to folders were ignored.")
+        click.echo(f"{done.n_ignored} other files and hidden folders were ignored.")
+    if done.links:
+        click.echo(
+            f"{len(done.links)} links to folders were not followed: {_some(done.links)}. Prepare "
+            "what they point to, or replace them by it."
+        )
+    if done.enlarged:
+        click.echo(
+            f"{len(done.enlarged)} faces are so small that the crop enlarges them more than twice "
+            f"('enlarged' in the manifest; the smallest {done.enlarged[0][1]:.1f} times): "
+            f"{_some([file for file, _ in done.enlarged])}"
+        )
     click.echo(f"Manifest: {done.manifest}")
     files = defaultdict(list)
     for file, reason in done.failures:
-        files[reason].append(printable(file))
+        files[reason].append(file)
     rows = sorted(files.items(), key=lambda row: (-len(row[1]), row[0]))
     width = max((len(reason) for reason, _ in rows), default=0)
     if rows:
         click.echo(f"\n{'reason':<{width}}  images  files")
     for reason, names in rows:
-        more = ", ..." if len(names) > _SHOWN else ""
-        click.echo(f"{reason:<{width}}  {len(names):>6}  {', '.join(names[:_SHOWN])}{more}")
+        click.echo(f"{reason:<{width}}  {len(names):>6}  {_some(names)}")
+    for reason, _ in rows:
+        if reason in _ADVICE:
+            click.echo(f"{reason}: {_ADVICE[reason]}")
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first few of many names, printable."""
+    from fxeval.strict.text import printable
+
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(printable, names[:_SHOWN])) + more

@@ -5,12 +5,18 @@ what was expected. It contains no text from a file and no name of an image or fo
 these may be a person's name.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from fxeval.errors import DataContractError
 from fxeval.strict.text import printable
 
+SHOWN = 5
+"""Most faults that a message names; the others are counted."""
+
 _LONGEST = 100
+_Item, _Found = TypeVar("_Item"), TypeVar("_Found")
 
 
 def bare(where: str | Path) -> str:
@@ -59,6 +65,61 @@ def of_all(said: str, private: str = "", then: str = "") -> DataContractError:
     """Return the error for a fault that belongs to no single file; see :func:`of_list`."""
     advice = f" {then}" if then else ""
     return DataContractError(f"{said}{private}.{advice}", public=said)
+
+
+def first_of(faults: Sequence[str], then: str = "") -> str:
+    """Return the first few of many faults as the rest of a message, a line each, and a count.
+
+    Args:
+        faults: One message for each fault.
+        then: Advice to the user.
+
+    >>> print("7 lines are wrong" + first_of([f"x:{n}: odd" for n in range(1, 8)], "Correct them."))
+    7 lines are wrong:
+      x:1: odd
+      x:2: odd
+      x:3: odd
+      x:4: odd
+      x:5: odd
+      and 2 more.
+    Correct them.
+    """
+    lines = [f"  {fault}" for fault in faults[:SHOWN]]
+    if len(faults) > SHOWN:
+        lines.append(f"  and {len(faults) - SHOWN} more.")
+    return ":\n" + "\n".join([*lines, then] if then else lines)
+
+
+def each(items: Iterable[_Item], read: Callable[[_Item], _Found]) -> list[_Found]:
+    """Read every line of a list, so that all its faults are told at once.
+
+    Args:
+        items: The lines, or entries.
+        read: Reads one of them.
+
+    Raises:
+        DataContractError: If any is wrong: the error of the only one, or one about all of them.
+    """
+    found, errors = [], []
+    for item in items:
+        try:
+            found.append(read(item))
+        except DataContractError as error:
+            errors.append(error)
+    refuse(errors)
+    return found
+
+
+def refuse(errors: Sequence[DataContractError]) -> None:
+    """Raise nothing for no error, the only one, or one error about all of them."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        counted = f"{len(errors)} faults"
+        raise DataContractError(
+            f"{counted}{first_of([str(error) for error in errors])}",
+            public=f"{counted}; the first: {errors[0].public}",
+        )
 
 
 def _fault(

@@ -21,7 +21,7 @@ from fxeval.strict.text import either, hint
 
 _WORDS: Mapping[object, str] = {
     int: "whole number", float: "number", bool: "true or false", str: "text", Path: "path",
-    NoneType: "null",
+    NoneType: "null", dict[str, Any]: "mapping",
 }  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from fxeval.contracts import PairListing
 from fxeval.datasets import restricted_pickle
-from fxeval.datasets.faces.alignment import CROPS, MAX_PIXELS, decode_image, read_image
+from fxeval.datasets.faces.alignment import CROPS
+from fxeval.datasets.faces.images import MAX_PIXELS, decode_image, read_image
 from fxeval.datasets.faces.manifests import Manifest, path_fault, read_manifest
 from fxeval.datasets.lists import insightface_bin
 from fxeval.datasets.lists.flat_pairs import parse_flat, parse_patch

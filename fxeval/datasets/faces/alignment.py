@@ -1,35 +1,21 @@
-"""Face crops: reads image files safely and moves a face to where a model expects it.
+"""Face crops: moves a face to where a model expects it.
 
 Landmarks are five (x, y) points in pixels: eye at the image's left, eye at the image's right, nose
 tip, mouth corner at the image's left, mouth corner at the image's right.
 """
 
+import re
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fxeval.contracts import Crop
-from fxeval.datasets.faults import of_all, of_image
-from fxeval.errors import DataContractError
-from fxeval.strict.text import brief, hint
-
-MAX_PIXELS = 16_000_000
-"""Largest image read; without a limit a PNG of a few kilobytes can ask for gigabytes."""
-
-MAX_BYTES = 64 << 20
-"""Largest image file read."""
-
-MAX_SCANS = 64
-"""Most scans of a JPEG; without a limit a file of a few megabytes can take hours to decode."""
-
-
-class ImageTooLargeError(DataContractError):
-    """An image file has too many bytes, pixels or scans; nothing of it was decoded."""
-
+from fxeval.datasets.faults import of_all
+from fxeval.strict.text import brief, either, printable, suggestion
 
 ARCFACE_112 = Crop(
     "arcface112",
@@ -121,19 +107,120 @@ CROPS: Mapping[str, Crop] = MappingProxyType(
 """All named crops."""
 
 
-def crop_named(name: str, parameter: str) -> Crop:
-    """Return a named crop.
+Points: TypeAlias = tuple[tuple[float, float], ...]
+
+CropName: TypeAlias = str | dict[str, Any]
+"""How a crop is named: one of ``CROPS``, ``arcface`` and a size, or its name, size and template."""
+
+MAX_SIDE = 4096
+"""Longest side of a crop."""
+
+CROP_FORMS = (
+    f"{', '.join(CROPS)}, 'arcface' and a size that is a multiple of 112 or 128, or a mapping of "
+    "'name', 'size' (height, width) and 'template' (five points x, y in pixels)"
+)
+"""All ways to name a crop, for messages."""
+
+_ROUNDED = 0.1  # pixels by which a template may differ from the known one of its name
+
+
+def crop_from(value: object, parameter: str) -> Crop:
+    """Return the crop that a parameter, a card or a manifest names.
 
     Args:
-        name: Name of the crop.
-        parameter: Parameter that holds the name, for the message.
+        value: A name, a mapping with ``name``, ``size`` and ``template``, or a crop.
+        parameter: What holds the value, for messages.
 
     Raises:
-        DataContractError: If there is no such crop.
+        DataContractError: If there is no such crop, or the mapping is malformed, or it gives a
+            known name to another crop.
+
+    >>> crop_from("arcface224", "crop").size
+    (224, 224)
     """
-    if name not in CROPS:
-        raise of_all(f"'{parameter}': unknown crop", f" '{brief(name)}'", then=hint(name, CROPS))
-    return CROPS[name]
+    if isinstance(value, Crop):
+        return value
+    if isinstance(value, str):
+        known = _known(value)
+        if known is None:
+            near = suggestion(value, CROPS).capitalize()
+            raise of_all(
+                f"'{parameter}': unknown crop",
+                f" '{printable(brief(value))}'",
+                near or f"Expected {CROP_FORMS}.",
+            )
+        return known
+    crop = _described(value)
+    if crop is None:
+        raise of_all(f"'{parameter}': expected {CROP_FORMS}", f", got {brief(repr(value))}")
+    known = _known(crop.name)
+    if known is None:
+        return crop
+    if (
+        known.size == crop.size
+        and np.abs(np.subtract(known.template, crop.template)).max() < _ROUNDED
+    ):
+        return known
+    raise of_all(
+        f"'{parameter}': the crop {known.name} has another size or template",
+        then="Give yours another name.",
+    )
+
+
+def crops_of(size: tuple[int, int]) -> str:
+    """Return the names of known crops of a size (height, width), for messages; "" if none.
+
+    >>> crops_of((224, 224))
+    'hse224 or arcface224'
+    """
+    names = [name for name, crop in CROPS.items() if crop.size == tuple(size)]
+    if size[0] == size[1] and (known := _known(f"arcface{size[0]}")) and known.name not in names:
+        names.append(known.name)
+    return either(names) if names else ""
+
+
+def size_fault(crop: Crop, height: int, width: int) -> tuple[str, str]:
+    """Return what is wrong with an aligned image of another size than its crop's, and advice."""
+    (high, wide), known = crop.size, crops_of((height, width))
+    said = f"expected {wide} x {high} pixels (crop {crop.name}), got {width} x {height}"
+    named = f"Name the crop that the images have ({known}), or align" if known else "Align"
+    return said, f"{named} the images again."
+
+
+def points_of(value: Any) -> Points:  # noqa: ANN401  (as YAML or JSON gave it)
+    """Return five points.
+
+    Raises:
+        TypeError, ValueError, OverflowError: If the value is not five pairs of finite numbers.
+    """
+    points = tuple((float(x), float(y)) for x, y in value)
+    if len(points) != 5 or not np.isfinite(points).all():
+        raise ValueError("five finite points")
+    return points
+
+
+def _known(name: str) -> Crop | None:
+    sized = re.fullmatch(r"arcface([1-9][0-9]{2,3})", name)
+    size = int(sized[1]) if sized else 0
+    if 0 < size <= MAX_SIDE and not (size % 112 and size % 128):
+        return CROPS.get(name) or arcface_crop(size)
+    return CROPS.get(name)
+
+
+def _described(value: object) -> Crop | None:
+    """Return the crop that a mapping describes; None if it describes none."""
+    if not isinstance(value, Mapping) or set(value) != {"name", "size", "template"}:
+        return None
+    try:
+        height, width = value["size"]
+        crop = Crop(value["name"], (height, width), points_of(value["template"]))
+        sound = type(height) is type(width) is int and 0 < min(crop.size) <= max(crop.size)
+        # A template in fractions of the side, or of one point, would cut out a single pixel.
+        spread = np.ptp(np.array(crop.template), axis=0).max()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    is_name = isinstance(crop.name, str) and crop.name.isprintable() and 0 < len(crop.name) <= 255
+    return crop if sound and is_name and max(crop.size) <= MAX_SIDE and spread > 2 else None
 
 
 def similarity_transform(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
@@ -201,89 +288,3 @@ def align(image: NDArray[np.uint8], landmarks: ArrayLike, crop: Crop) -> NDArray
         image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
     )
     return np.asarray(face, np.uint8)
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read a JPEG or PNG file; see :func:`image_bytes` and :func:`decode_image`."""
-    return decode_image(image_bytes(path), str(path))
-
-
-def image_bytes(path: Path) -> bytes:
-    """Read the bytes of an image file.
-
-    Raises:
-        DataContractError: If it is missing, not a regular file, or larger than ``MAX_BYTES``.
-    """
-    try:
-        if path.exists() and not path.is_file():  # a pipe would never end
-            raise of_image(path, "expected an image file, got a folder or a special file")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise of_image(path, f"cannot be read ({error.strerror})") from error
-    if len(data) > MAX_BYTES:
-        said = f"expected at most {MAX_BYTES} bytes, got more"
-        raise of_image(path, said, "Save it smaller.", ImageTooLargeError)
-    return data
-
-
-def decode_image(data: bytes, where: str) -> NDArray[np.uint8]:
-    """Decode a JPEG or PNG as it is stored (an orientation tag is not applied).
-
-    Args:
-        data: The file's bytes.
-        where: The file's path, for messages.
-
-    Returns:
-        (H, W, 3) uint8 RGB; grey images get three equal channels.
-
-    Raises:
-        DataContractError: If it is not a JPEG or PNG, is truncated or damaged, or has more than
-            ``MAX_PIXELS`` (known from its header, before anything is decoded).
-    """
-    size = _size_in_header(data)
-    if size is None:
-        raise of_image(where, "expected a whole JPEG or PNG, got neither", "Replace it.")
-    if size[0] * size[1] > MAX_PIXELS:
-        said = f"expected at most {MAX_PIXELS} pixels, got {size[0]} x {size[1]} in its header"
-        raise of_image(where, said, "Scale it down.", ImageTooLargeError)
-    is_png = data.startswith(_PNG)
-    # Decoders fill the missing part of a truncated image with grey and report no error, so the
-    # end marker must be there.
-    if (b"IEND" if is_png else b"\xff\xd9") not in data[-1024:]:
-        raise of_image(where, "is truncated (no end marker in its last kilobyte)", "Replace it.")
-    if not is_png and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
-        said = f"expected at most {MAX_SCANS} scans, got {scans}"
-        raise of_image(where, said, "Save it again.", ImageTooLargeError)
-    try:
-        pixels = cv2.imdecode(
-            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        )
-    except cv2.error:
-        pixels = None
-    if pixels is None or pixels.shape[:2] != size:
-        raise of_image(where, "cannot be decoded", "Replace it.")
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8"
-
-
-def _size_in_header(data: bytes) -> tuple[int, int] | None:
-    """Return (height, width) of a JPEG or PNG, or None if the bytes are neither."""
-    if data.startswith(_PNG) and data[12:16] == b"IHDR" and len(data) >= 24:
-        width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
-        return height, width
-    # A JPEG is a chain of segments, each a marker and a length; the frame segment holds the size.
-    at = len(_JPEG) if data.startswith(_JPEG) else len(data)
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-            height, width = (int.from_bytes(data[i : i + 2], "big") for i in (at + 5, at + 7))
-            return height, width
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None

@@ -6,7 +6,7 @@ Names of people appear only in the folder and in messages about it; images are n
 import hashlib
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +19,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard
-from fxeval.datasets.faces.alignment import align, decode_image, image_bytes
-from fxeval.datasets.faces.manifests import Face, Manifest, path_fault, read_manifest
-from fxeval.datasets.faults import of_folder, of_image, of_list
+from fxeval.datasets.faces.alignment import align, size_fault
+from fxeval.datasets.faces.image_headers import read_header
+from fxeval.datasets.faces.images import decode_image, image_bytes
+from fxeval.datasets.faces.manifests import (
+    Face,
+    Manifest,
+    identity_in,
+    number_in,
+    path_fault,
+    read_manifest,
+)
+from fxeval.datasets.faces.photographs import cut_face
+from fxeval.datasets.faults import first_of, of_folder, of_image, of_list
 from fxeval.errors import DataContractError
 from fxeval.strict.text import brief
 
@@ -74,7 +84,7 @@ class FaceFolder:
             DataContractError: If two files have this identity and number.
         """
         if isinstance(key, str):
-            return self._by_file.get(key)
+            return self._named(key)
         if key in self._ambiguous:
             raise of_folder(
                 self.root,
@@ -83,6 +93,10 @@ class FaceFolder:
                 "Remove all but one.",
             )
         return self._by_number.get(key)
+
+    def failure(self, key: ImageKey) -> str | None:
+        """Return the reason why the manifest has no face of an image; None if it gives none."""
+        return self._failed.get(key)
 
     def images(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
         """Return (M, 3, H, W) uint8 RGB faces aligned to the crop, in the order of the ids.
@@ -102,14 +116,13 @@ class FaceFolder:
                 face = self._by_id.get(image_id)
                 if face is None:
                     raise of_image(self.described_in, f"has no image '{brief(image_id)}'")
-                pixels[row] = align(self._pixels(face), face.landmarks, crop)
+                pixels[row] = self._face(face, crop)
             except DataContractError as error:
-                faults.append(f"  {error}")
+                faults.append(str(error))
         if faults:
             counted = f"{len(faults)} of {len(image_ids)} images cannot be used"
-            raise DataContractError(
-                f"{self.root}: {counted}:\n" + "\n".join(faults), public=counted
-            )
+            shown = first_of(list(dict.fromkeys(faults)))  # a linked folder is named once
+            raise DataContractError(f"{self.root}: {counted}{shown}", public=counted)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
     def card(self, used: Collection[str] | None = None) -> DataCard:
@@ -141,7 +154,7 @@ class FaceFolder:
     def _bytes(self, face: Face) -> bytes:
         return image_bytes(_inside(self.root, face))
 
-    def _pixels(self, face: Face) -> NDArray[np.uint8]:
+    def _face(self, face: Face, crop: Crop) -> NDArray[np.uint8]:
         path, data = self.root / face.file, self._bytes(face)
         if face.sha256 is not None and _sha256(data) != face.sha256:
             raise of_image(
@@ -149,15 +162,27 @@ class FaceFolder:
                 f"expected SHA-256 {face.sha256}, got {_sha256(data)}",
                 f"The manifest ({face.where}) describes another file: fetch the image again.",
             )
+        if self.crop is None:
+            return cut_face(
+                data, str(path), face.landmarks, crop, upright=self._upright(data, path)
+            )
         pixels = decode_image(data, str(path))
-        if self.crop is not None and pixels.shape[:2] != self.crop.size:
-            (high, wide), (height, width) = self.crop.size, pixels.shape[:2]
+        if pixels.shape[:2] != self.crop.size:
+            raise of_image(path, *size_fault(self.crop, *pixels.shape[:2]))
+        return align(pixels, face.landmarks, crop)
+
+    def _upright(self, data: bytes, path: Path) -> bool:
+        """Return whether landmarks are of the image turned upright; an error if nobody knows."""
+        said, header = self._content.orientation, read_header(data)
+        if said is None and header is not None and header.orientation > 1:
             raise of_image(
                 path,
-                f"expected {wide} x {high} pixels (crop {self.crop.name}), got {width} x {height}",
-                "Align the image again.",
+                f"has the EXIF orientation {header.orientation}, and the manifest does not say "
+                "whether its landmarks are of the image turned upright",
+                'Prepare the images again, or add "orientation": "applied" or "stored" to '
+                f"{self.described_in}.",
             )
-        return pixels
+        return said != "stored"
 
     @cached_property
     def _content(self) -> Manifest:
@@ -165,9 +190,40 @@ class FaceFolder:
             return Manifest(_aligned_faces(self.root, self.aligned_to), self.aligned_to)
         return read_manifest(self.root / self.manifest_file)
 
+    def _named(self, file: str) -> Face | None:
+        """Return the image of this file, or the one made of the photograph of this name."""
+        own, made = self._by_file.get(file), self._by_source.get(file, [])
+        found = {face.file: face for face in ([] if own is None else [own]) + made}
+        if len(found) > 1:
+            raise of_folder(
+                self.root,
+                f"expected one image of each name, got {len(found)}",
+                f" for '{brief(file)}', which is the name of a file and of a photograph",
+                "Name the images as their files in the list.",
+            )
+        return next(iter(found.values()), None)
+
     @cached_property
     def _by_file(self) -> dict[str, Face]:
         return {face.file: face for face in self.faces}
+
+    @cached_property
+    def _by_source(self) -> dict[str, list[Face]]:
+        made = defaultdict(list)
+        for face in self.faces:
+            if face.source_file is not None:
+                made[face.source_file].append(face)
+        return made
+
+    @cached_property
+    def _failed(self) -> dict[ImageKey, str]:
+        failed: dict[ImageKey, str] = {}
+        for file, reason in self._content.failed.items():
+            failed[file] = reason
+            identity, number = identity_in(file), number_in(file)
+            if identity is not None and number is not None:
+                failed.setdefault((identity, number), reason)
+        return failed
 
     @cached_property
     def _by_id(self) -> dict[str, Face]:
@@ -195,11 +251,13 @@ def _inside(root: Path, face: Face) -> Path:
     except (OSError, RuntimeError):  # a name that is too long, or a cycle of links
         is_inside = False
     if not is_inside:
+        parts = [root.joinpath(*path.relative_to(root).parts[: n + 1]) for n in range(20)]
+        link = next((part for part in parts if part.is_symlink()), path)
         raise of_list(
-            face.where,
-            "expected a relative path inside the folder, got a link that leads out",
-            f" of {root}: '{face.file}'",
-            "Replace the link by the file.",
+            face.where.partition(": ")[0],
+            "expected images inside the folder, got a link that leads out or nowhere",
+            f": '{link}'",
+            "Replace it by what it points to.",
         )
     return path
 
@@ -216,7 +274,9 @@ def _aligned_faces(root: Path, crop: Crop) -> tuple[Face, ...]:
         raise of_folder(error.filename, "cannot be read", f" ({error.strerror})") from error
 
     faces: list[Face] = []
+    links: list[str] = []
     for folder, subfolders, names in os.walk(root, onerror=refuse):
+        links += [one for one in subfolders if Path(folder, one).is_symlink()]
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
             file = (Path(folder) / name).relative_to(root).as_posix()
@@ -228,5 +288,6 @@ def _aligned_faces(root: Path, crop: Crop) -> tuple[Face, ...]:
         if len(faces) > MAX_FILES:
             raise of_folder(root, f"expected at most {MAX_FILES} images, got more")
     if not faces:
-        raise of_folder(root, f"expected images ({', '.join(_SUFFIXES)}), got none")
+        linked = f" ({len(links)} links to folders are not followed)" if links else ""
+        raise of_folder(root, f"expected images ({', '.join(_SUFFIXES)}), got none{linked}")
     return tuple(sorted(faces, key=lambda face: face.file))

@@ -6,8 +6,11 @@ A manifest is a JSON object. All keys but ``images`` are optional; unknown keys 
 * ``licence``: text or null; ``may_show``: whether the images may be shown, false if absent.
 * ``crop``: the crop that all images are aligned to: an object with ``name``, ``size`` (height,
   width) and ``template`` (five points), or the name of a known crop; null = not aligned.
+* ``orientation``: whether the landmarks are of the images as their EXIF orientation turns them
+  (``applied``) or as they are stored (``stored``); needed only for images that have such a tag.
 * ``images``: objects with ``file`` (relative to the folder), ``sha256``, ``identity``, ``number``
-  (optional) and ``landmarks5`` (five points; optional if there is a crop).
+  (optional), ``landmarks5`` (five points; optional if there is a crop) and ``source_file``
+  (optional): the photograph that the image was made from, by which lists can name it as well.
 * ``failures``: objects with ``file`` and ``reason``: images without a usable face.
 """
 
@@ -18,32 +21,30 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeAlias
-
-import numpy as np
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from fxeval.contracts import Crop
-from fxeval.datasets.faces.alignment import CROPS
+from fxeval.datasets.faces.alignment import Points, crop_from, points_of
 from fxeval.datasets.faults import of_list
 from fxeval.datasets.text_files import read_text
+from fxeval.errors import DataContractError
 from fxeval.redaction import PublicReason
 from fxeval.strict.text import brief, printable
 
 KNOWN_FAILURES = frozenset(
     {
-        "landmarks given for another image of this name", "landmarks that fix no position",
-        "link that leads out of the folder", "name that another image has as well",
-        "neither JPEG nor PNG", "no face found", "no folder that names the identity",
-        "no landmarks given", "several faces, none the central one by far",
-        "several faces, none the largest one by far", "too large", "unreadable",
+        "CMYK", "an animation", "landmarks given for another image of this name",
+        "landmarks that fix no position", "link that leads out of the folder",
+        "name that another image has as well", "neither JPEG nor PNG", "no face found",
+        "no folder that names the identity", "no landmarks given", "not 8 bits a channel",
+        "several faces, none the central one by far", "several faces, none the largest one by far",
+        "too large", "transparent pixels", "unreadable",
     }
 )  # fmt: skip
 """Reasons that ``fxeval data prepare`` gives; any other reason may contain a person's name."""
 MAX_REASONS = 50
 """Most reasons counted separately; the rarer ones are counted together."""
-
-Points: TypeAlias = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Face:
         number: Number of the image among those of the identity, or None.
         landmarks: Five (x, y) points in pixels of the image.
         where: Place that describes the image, for messages.
+        source_file: Photograph that the image was made from, or None.
+        is_named: Whether the identity is known: not where every image is its own.
     """
 
     file: str
@@ -65,6 +68,8 @@ class Face:
     number: int | None
     landmarks: Points
     where: str
+    source_file: str | None = None
+    is_named: bool = True
 
     @property
     def id(self) -> str:
@@ -111,6 +116,33 @@ def path_fault(file: str) -> str:
     return "" if unicodedata.is_normalized("NFC", file) else PATH_FAULTS[4]
 
 
+_IN_NAME = re.compile(r"(?P<identity>.+)_[0-9]{1,9}")
+_NUMBER = re.compile(r"(?<![0-9])[0-9]{1,9}\Z")
+
+
+def identity_in(file: str) -> str | None:
+    """Return the identity that a path names: its folder or the name before the number; or None.
+
+    >>> identity_in("a/Ann/1.jpg"), identity_in("Ann_0001.jpg"), identity_in("1.jpg")
+    ('Ann', 'Ann', None)
+    """
+    path = PurePosixPath(file)
+    if len(path.parts) > 1:
+        return _composed(path.parts[-2])
+    named = _IN_NAME.fullmatch(path.stem)
+    return named and _composed(named["identity"])
+
+
+def number_in(file: str) -> int | None:
+    """Return the number at the end of a file's name, or None.
+
+    >>> number_in("Ann/img_0007.jpg"), number_in("Ann/face.jpg")
+    (7, None)
+    """
+    found = _NUMBER.search(PurePosixPath(file).stem)
+    return int(found.group()) if found else None
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The content of a folder.
@@ -121,6 +153,9 @@ class Manifest:
         licence: Licence of the images; None if not stated.
         may_show: Whether the images may be shown.
         failures: Number of unusable images by reason.
+        failed: Reason why an image is unusable, by its file.
+        orientation: Whether the landmarks are of the images turned upright (``applied``) or not
+            (``stored``); None = the manifest does not say.
     """
 
     faces: tuple[Face, ...]
@@ -128,6 +163,8 @@ class Manifest:
     licence: str | None = None
     may_show: bool = False
     failures: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+    orientation: str | None = None
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -143,6 +180,9 @@ def read_manifest(path: Path) -> Manifest:
     may_show, failures = content.get("may_show", False), content.get("failures", [])
     if not isinstance(licence, str | None) or not isinstance(may_show, bool):
         raise of_list(path, "expected 'licence' to be text and 'may_show' to be true or false")
+    orientation = content.get("orientation")
+    if orientation not in (None, "applied", "stored"):
+        raise of_list(path, "expected 'orientation' to be 'applied' or 'stored'")
     if not isinstance(failures, list) or not all(
         isinstance(failure, dict) and isinstance(failure.get("reason"), str) for failure in failures
     ):
@@ -151,12 +191,14 @@ def read_manifest(path: Path) -> Manifest:
         _face(entry, f"{path}: images[{row}]", crop) for row, entry in enumerate(content["images"])
     )
     _refuse_repetitions(faces, path)
-    reasons = Counter(_reason(failure["reason"]) for failure in failures)
+    failed = [(failure.get("file"), _reason(failure["reason"])) for failure in failures]
+    reasons = Counter(reason for _, reason in failed)
     counts = dict(sorted(reasons.most_common(MAX_REASONS)))
     if others := reasons.total() - sum(counts.values()):
         counts[PublicReason("other reasons")] = others
     shown = None if licence is None else printable(" ".join(licence.split())[:1000])
-    return Manifest(faces, crop, shown, may_show, counts)
+    named = {_composed(file): reason for file, reason in failed if isinstance(file, str)}
+    return Manifest(faces, crop, shown, may_show, counts, named, orientation)
 
 
 def _reason(given: str) -> str:
@@ -186,39 +228,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _crop(value: object, where: str) -> Crop | None:
-    if value is None or (isinstance(value, str) and value in CROPS):
-        return None if value is None else CROPS[str(value)]
+    if isinstance(value, dict):  # as everywhere in a manifest, unknown keys are ignored
+        value = {key: value[key] for key in ("name", "size", "template") if key in value}
     try:
-        if not isinstance(value, dict):
-            raise TypeError
-        height, width = value["size"]
-        crop = Crop(value["name"], (height, width), points_of(value["template"]))
-        sound = type(height) is type(width) is int and 0 < min(crop.size) <= max(crop.size) <= 4096
-    except (KeyError, TypeError, ValueError, OverflowError):
-        sound = False
-    if not sound or not _is_name(crop.name) or CROPS.get(crop.name, crop) != crop:
-        raise of_list(
-            where,
-            "expected 'crop' to have 'name', 'size' (height, width) and 'template' (five points), "
-            f"or to be the name of a known crop ({', '.join(CROPS)})",
-        )
-    return crop
+        return None if value is None else crop_from(value, "crop")
+    except DataContractError as error:
+        said = error.public
+        raise of_list(where, said, error.detail.removeprefix(said).rstrip(".")) from error
 
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and value.isprintable() and 0 < len(value) <= 255
-
-
-def points_of(value: Any) -> Points:  # noqa: ANN401  (as JSON gave it)
-    """Return five points.
-
-    Raises:
-        TypeError, ValueError, OverflowError: If the value is not five pairs of finite numbers.
-    """
-    points = tuple((float(x), float(y)) for x, y in value)
-    if len(points) != 5 or not np.isfinite(points).all():
-        raise ValueError("five finite points")
-    return points
 
 
 def _face(entry: object, where: str, crop: Crop | None) -> Face:
@@ -252,7 +272,17 @@ def _face(entry: object, where: str, crop: Crop | None) -> Face:
             "expected 'landmarks5' to be five finite points (x, y)",
             then="Detect the face again.",
         ) from error
-    return Face(file, sha256, identity, number if "number" in entry else None, landmarks, where)
+    source, digests = entry.get("source_file"), (sha256, entry.get("source_sha256"))
+    return Face(
+        file, sha256, identity, number if "number" in entry else None, landmarks, where,
+        _composed(source) if isinstance(source, str) else None,
+        not any(isinstance(one, str) and one[:16] == identity for one in digests),
+    )  # fmt: skip
+
+
+def _composed(file: str) -> str:
+    """Return a path in the form that lists have."""
+    return unicodedata.normalize("NFC", file)
 
 
 def _refuse_repetitions(faces: tuple[Face, ...], path: Path) -> None:

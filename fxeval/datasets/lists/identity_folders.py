@@ -18,8 +18,9 @@ import numpy as np
 from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard, Exclusion, IdentityListing, PairListing
-from fxeval.datasets.faces.alignment import crop_named, decode_image, image_bytes
+from fxeval.datasets.faces.alignment import CropName, crop_from
 from fxeval.datasets.faces.face_folder import FaceFolder
+from fxeval.datasets.faces.images import decode_image, image_bytes
 from fxeval.datasets.faces.manifests import Face, Manifest, digest_of, path_fault
 from fxeval.datasets.faults import of_all, of_folder, of_list
 from fxeval.datasets.lists.drawing import drawn_pairs
@@ -48,7 +49,7 @@ class IdentityFolders:
         root: The folder that contains one folder per identity.
         manifest_file: Manifest with landmarks (``datasets/faces/manifests.py``), which also gives
             the identities; a relative path starts at the root; None = all images are aligned.
-        crop: Name of the crop that images without manifest have.
+        crop: The crop that images without manifest have (``crop_from``).
         min_images: Identities with fewer usable images are left out, and so are those with fewer
             images than there are parts.
         fractions: Fractions of each identity's images for train, validation and test, which sum to
@@ -65,7 +66,7 @@ class IdentityFolders:
 
     root: Path
     manifest_file: Path | None = None
-    crop: str = "arcface112"
+    crop: CropName = "arcface112"
     min_images: int = 2
     fractions: tuple[float, ...] = ()
     splits_file: Path | None = None
@@ -78,7 +79,7 @@ class IdentityFolders:
     banner: str | None = None
 
     def __post_init__(self) -> None:
-        crop_named(self.crop, "crop")
+        crop_from(self.crop, "crop")
         one = math.fsum(self.fractions) if all(map(math.isfinite, self.fractions)) else math.nan
         if self.fractions and not (
             len(self.fractions) <= len(SPLITS) and min(self.fractions) >= 0 and abs(one - 1) < 1e-9
@@ -138,7 +139,7 @@ class IdentityFolders:
     def _folder(self) -> FaceFolder:
         if self.manifest_file is not None:
             return FaceFolder(self.root, self.manifest_file)
-        return _AlignedFolders(self.root, aligned_to=crop_named(self.crop, "crop"))
+        return _AlignedFolders(self.root, aligned_to=crop_from(self.crop, "crop"))
 
     @cached_property
     def _listing(self) -> IdentityListing:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard, PairListing
-from fxeval.datasets.faces.alignment import align, crop_named, decode_image
+from fxeval.datasets.faces.alignment import CropName, align, crop_from, size_fault
+from fxeval.datasets.faces.images import decode_image
 from fxeval.datasets.faults import bare, of_list
 from fxeval.datasets.lists.pair_lines import joined
 from fxeval.datasets.restricted_pickle import load
@@ -48,7 +49,7 @@ class InsightfaceBin:
         file: The ``.bin``; None = not known yet, which is refused when it is read.
         name: Id shown in reports.
         folds: Number of contiguous folds, in the order of the file.
-        crop: Name of the crop that the images have.
+        crop: The crop that the images have (``crop_from``).
         identities_file: Text with one identity a line, one for each image in the order of the
             file; None = those that mated pairs join.
         banner: What every report on these images must say.
@@ -57,12 +58,12 @@ class InsightfaceBin:
     file: Path | None
     name: str
     folds: int = 10
-    crop: str = "arcface112"
+    crop: CropName = "arcface112"
     identities_file: Path | None = None
     banner: str | None = None
 
     def __post_init__(self) -> None:
-        crop_named(self.crop, "crop")
+        crop_from(self.crop, "crop")
 
     def listing(self) -> PairListing:
         """Return all pairs in the order of the file; a pair of one image twice is set aside.
@@ -103,7 +104,7 @@ class InsightfaceBin:
         Raises:
             DataContractError: Naming every id that the file does not have.
         """
-        content, stored = self._content, crop_named(self.crop, "crop")
+        content, stored = self._content, crop_from(self.crop, "crop")
         first = {image_id: row for row, image_id in reversed([*enumerate(content.ids)])}
         unknown = [image_id for image_id in image_ids if image_id not in first]
         if unknown:
@@ -128,7 +129,7 @@ class InsightfaceBin:
         if self.file is None:
             said = f"pairs '{self.name}': no file is named. Set 'file' to the .bin of the set."
             raise DataContractError(said, public=said)
-        stored, where = crop_named(self.crop, "crop"), str(self.file)
+        stored, where = crop_from(self.crop, "crop"), str(self.file)
         data = _read(self.file)
         images, labels, n_images, n_labels = load(data, where, MAX_IMAGES)
         if not 2 <= n_images <= MAX_IMAGES or n_images != 2 * n_labels:
@@ -245,10 +246,6 @@ def _face(data: bytes | str, stored: Crop, where: str) -> tuple[bytes, str]:
         raise of_list(where, f"expected at most {MAX_IMAGE_BYTES} bytes, got {len(data)}")
     pixels = decode_image(data, where)
     if pixels.shape[:2] != stored.size:
-        (high, wide), (height, width) = stored.size, pixels.shape[:2]
-        raise of_list(
-            where,
-            f"expected {wide} x {high} pixels ({stored.name}), got {width} x {height}",
-            then="Name the crop that the images have.",
-        )
+        said, advice = size_fault(stored, *pixels.shape[:2])
+        raise of_list(where, said, then=advice)
     return data, hashlib.sha256(pixels.tobytes()).hexdigest()[:16]

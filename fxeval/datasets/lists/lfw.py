@@ -18,6 +18,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard, PairListing
+from fxeval.datasets.faces.alignment import CropName
 from fxeval.datasets.faces.face_folder import FaceFolder
 from fxeval.datasets.faults import of_list
 from fxeval.datasets.lists.pair_lines import PairLine
@@ -40,8 +41,8 @@ class LfwPairs:
         manifest_file: Manifest of the folder (``datasets/faces/manifests.py``) with ``number``.
         title: Name of the list in reports and in the claims of model cards; None = its file's name.
         banner: None: real faces need no warning.
-        aligned_to: Name of the crop that all images have (files such as ``Ann/Ann_0001.jpg``); the
-            manifest is then not read. None = as the manifest says.
+        aligned_to: The crop that all images have (``crop_from``), in files such as
+            ``Ann/Ann_0001.jpg``; the manifest is then not read. None = as the manifest says.
         on_missing: Treatment of a pair with an image that is not in the folder: ``error`` or
             ``exclude``.
     """
@@ -52,7 +53,7 @@ class LfwPairs:
     manifest_file: Path = Path("faces_manifest.json")
     title: str | None = None
     banner: str | None = None
-    aligned_to: str | None = None
+    aligned_to: CropName | None = None
     on_missing: OnMissing = "error"
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard, Exclusion, PairListing
-from fxeval.datasets.faces.alignment import crop_named
+from fxeval.datasets.faces.alignment import CropName, crop_from
 from fxeval.datasets.faces.face_folder import FaceFolder
 from fxeval.datasets.faces.manifests import Face, digest_of
 from fxeval.datasets.faults import bare, of_all, of_list
@@ -157,7 +157,7 @@ class ImageList:
         file: The list; a relative path starts at the root.
         manifest_file: Manifest of the folder (``datasets/faces/manifests.py``); a relative path
             starts at the root; None = ``manifest.json``.
-        aligned_to: Name of the crop that all images have, in a folder without manifest.
+        aligned_to: The crop that all images have, in a folder without manifest (``crop_from``).
         on_missing: Treatment of an entry whose image is not in the folder: ``error`` or
             ``exclude``.
         subset: Number of entries to use, of as many identities as possible; None = all.
@@ -168,7 +168,7 @@ class ImageList:
     root: Path
     file: Path
     manifest_file: Path | None = None
-    aligned_to: str | None = None
+    aligned_to: CropName | None = None
     on_missing: OnMissing = "error"
     subset: int | None = None
     seed: int = 0
@@ -268,10 +268,10 @@ def check_on_missing(on_missing: str) -> None:
         )
 
 
-def aligned_crop(name: str | None) -> Crop | None:
+def aligned_crop(name: CropName | None) -> Crop | None:
     """Return the crop that ``aligned_to`` names, None for None.
 
     Raises:
         DataContractError: If there is no such crop.
     """
-    return None if name is None else crop_named(name, "aligned_to")
+    return None if name is None else crop_from(name, "aligned_to")

@@ -18,7 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fxeval.datasets.faces.manifests import Points, read_manifest
+from fxeval.datasets.faces.alignment import Points, points_of
+from fxeval.datasets.faces.manifests import read_manifest
+from fxeval.datasets.faces.photographs import to_scale
 from fxeval.datasets.faults import of_all, of_list
 from fxeval.datasets.text_files import MAX_BYTES
 from fxeval.errors import DataContractError
@@ -59,12 +61,15 @@ class Picture:
     Attributes:
         file: Path relative to its folder.
         sha256: SHA-256 of the file, as hex.
-        pixels: (H, W, 3) uint8 RGB.
+        pixels: (H, W, 3) uint8 RGB, upright.
+        scale: Pixels of the photograph for one of these pixels; landmarks are in pixels of the
+            photograph.
     """
 
     file: str
     sha256: str
     pixels: NDArray[np.uint8]
+    scale: int = 1
 
 
 @dataclass(frozen=True)
@@ -289,7 +294,8 @@ class DetectedLandmarks:
     def landmarks(self, picture: Picture) -> Points:
         """Return the landmarks of the chosen face."""
         faces = self.detector.detect(picture.pixels)
-        return choose(faces, picture.pixels.shape[:2], self.rule).landmarks
+        found = choose(faces, picture.pixels.shape[:2], self.rule).landmarks
+        return points_of(to_scale(found, 1 / picture.scale)) if picture.scale > 1 else found
 
     def settings(self) -> Mapping[str, Any]:
         """Return the detector's settings and the rule."""

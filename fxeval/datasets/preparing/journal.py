@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fxeval.datasets.faces.manifests import Points, points_of
+from fxeval.datasets.faces.alignment import Points, points_of
 from fxeval.datasets.faults import of_folder
 from fxeval.errors import StoreError
 from fxeval.strict.text import brief, printable

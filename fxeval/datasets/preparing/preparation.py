@@ -7,7 +7,6 @@ the same bytes as an uninterrupted one.
 import hashlib
 import json
 import os
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -18,15 +17,10 @@ from typing import Any, Literal, TypeAlias
 import cv2
 
 from fxeval.contracts import Crop
-from fxeval.datasets.faces.alignment import (
-    ARCFACE_112,
-    ImageTooLargeError,
-    align,
-    decode_image,
-    image_bytes,
-    similarity_transform,
-)
-from fxeval.datasets.faces.manifests import path_fault
+from fxeval.datasets.faces.alignment import ARCFACE_112, similarity_transform
+from fxeval.datasets.faces.images import ImageTooLargeError, UnreadableFormatError, image_bytes
+from fxeval.datasets.faces.manifests import identity_in, number_in, path_fault
+from fxeval.datasets.faces.photographs import cut_face, enlargement, overview
 from fxeval.datasets.faults import of_folder
 from fxeval.datasets.preparing.detection import LandmarkSource, Picture, UnusableImageError
 from fxeval.datasets.preparing.journal import Entry, Journal
@@ -37,6 +31,10 @@ IdentityFrom: TypeAlias = Literal["folder", "none"]
 MANIFEST, JOURNAL = "manifest.json", ".prepare.jsonl"
 MAX_FILES = 1_000_000
 """Most images in a folder."""
+ORIENTATION = "applied"
+"""Landmarks are of the photographs as their EXIF orientation turns them."""
+MAX_ENLARGEMENT = 2.0
+"""A face that is enlarged more than this to fill the crop is flagged."""
 READ = (".jpg", ".jpeg", ".png")
 """Suffixes of the images that are read."""
 NOT_READ = (".bmp", ".gif", ".heic", ".jp2", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
@@ -73,8 +71,11 @@ class Preparation:
         manifest: The file written.
         n_images: Number of usable images.
         failures: File and reason of each unusable image.
-        n_ignored: Number of other files, hidden files and folders, and links to folders.
+        n_ignored: Number of other files, and of hidden files and folders.
         n_kept: Number of images that an earlier run had processed.
+        links: Links to folders, which are not followed.
+        enlarged: File and factor of each face that is enlarged more than ``MAX_ENLARGEMENT`` times
+            to fill the crop (if none is cut, that of ArcFace), the most enlarged first.
     """
 
     manifest: Path
@@ -82,6 +83,8 @@ class Preparation:
     failures: tuple[tuple[str, str], ...]
     n_ignored: int
     n_kept: int
+    links: tuple[str, ...] = ()
+    enlarged: tuple[tuple[str, float], ...] = ()
 
 
 Progress: TypeAlias = Callable[[int, int, int], None]
@@ -112,7 +115,7 @@ def prepare(
         StoreError: If something can't be written.
     """
     _check_folders(source, target)
-    found, failures, n_ignored = _walk(source)
+    found, failures, n_ignored, links = _walk(source)
     files, unnamed = _named(found, settings)
     failures |= unnamed
     about_landmarks = dict(landmarks.settings())
@@ -120,6 +123,7 @@ def prepare(
         "crop": None if settings.crop is None else _described(settings.crop),
         "landmarks": about_landmarks,
         "opencv": cv2.__version__,
+        "orientation": ORIENTATION,
     }
     used: dict[str, Entry] = {}
     n_kept = 0
@@ -140,7 +144,12 @@ def prepare(
         _write(target / MANIFEST, text.encode())
         _remove_leftovers(target, journal, used)
     ordered = tuple(sorted(failures.items()))
-    return Preparation(target / MANIFEST, len(used), ordered, n_ignored, n_kept)
+    factors = [(to, _enlargement(entry, settings.crop)) for to, entry in used.items()]
+    enlarged = sorted((-factor, to) for to, factor in factors if factor > MAX_ENLARGEMENT)
+    return Preparation(
+        target / MANIFEST, len(used), ordered, n_ignored, n_kept, links,
+        tuple((to, -factor) for factor, to in enlarged),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -187,12 +196,14 @@ class _Step:
 
     def _done(self, data: bytes, digest: str, landmarks: LandmarkSource) -> Entry:
         try:
-            pixels = decode_image(data, self.file)
+            pixels, scale = overview(data, self.file)
         except ImageTooLargeError as error:
             raise UnusableImageError("too large") from error
+        except UnreadableFormatError as error:
+            raise UnusableImageError(error.reason) from error
         except DataContractError as error:
             raise UnusableImageError("unreadable") from error
-        found = landmarks.landmarks(Picture(self.file, digest, pixels))
+        found = landmarks.landmarks(Picture(self.file, digest, pixels, scale))
         # Four decimals, as in the manifest, so that aligning from the manifest gives these pixels.
         points = tuple((round(x, 4), round(y, 4)) for x, y in found)
         try:
@@ -201,11 +212,15 @@ class _Step:
             raise UnusableImageError("landmarks that fix no position") from error
         if self.crop is None:
             return Entry(self.file, digest, points)
-        face = align(pixels, points, self.crop)
+        face = cut_face(data, self.file, points, self.crop)
         _, encoded = cv2.imencode(".png", cv2.cvtColor(face, cv2.COLOR_RGB2BGR))
         picture = encoded.tobytes()
         _write(self.target / self.to, picture)
         return Entry(self.file, digest, points, self.to, hashlib.sha256(picture).hexdigest())
+
+
+def _enlargement(entry: Entry, crop: Crop | None) -> float:
+    return enlargement(entry.landmarks or (), crop or ARCFACE_112)
 
 
 def _check_folders(source: Path, target: Path) -> None:
@@ -232,18 +247,19 @@ def _check_folders(source: Path, target: Path) -> None:
         )
 
 
-def _walk(source: Path) -> tuple[list[str], dict[str, str], int]:
-    """Return the images by path, those in formats that are not read, and the number ignored."""
+def _walk(source: Path) -> tuple[list[str], dict[str, str], int, tuple[str, ...]]:
+    """Return the images by path, those of other formats, the number ignored, and linked folders."""
 
     # os.walk skips a folder that it cannot read unless it is told what to do.
     def refuse(error: OSError) -> None:
         raise of_folder(error.filename, "can't be read", f" ({error.strerror})") from error
 
-    found, failures, n_ignored = [], {}, 0
+    found, failures, n_ignored, links = [], {}, 0, []
     for folder, subfolders, names in os.walk(source, onerror=refuse):
-        seen = [one for one in subfolders if one[0] != "." and not Path(folder, one).is_symlink()]
-        n_ignored += len(subfolders) - len(seen)
-        subfolders[:] = seen
+        shown = [Path(folder, one) for one in subfolders if one[0] != "."]
+        n_ignored += len(subfolders) - len(shown)
+        links += [one.relative_to(source).as_posix() for one in shown if one.is_symlink()]
+        subfolders[:] = [one.name for one in shown if not one.is_symlink()]
         for name in names:
             file, suffix = Path(folder, name).relative_to(source).as_posix(), Path(name).suffix
             if name[0] == "." or suffix.lower() not in READ + NOT_READ:
@@ -254,7 +270,7 @@ def _walk(source: Path) -> tuple[list[str], dict[str, str], int]:
                 found.append(file)
         if len(found) > MAX_FILES:
             raise of_folder(source, f"expected at most {MAX_FILES} images, got more")
-    return sorted(found), failures, n_ignored
+    return sorted(found), failures, n_ignored, tuple(sorted(links))
 
 
 def _named(files: list[str], settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
@@ -267,7 +283,7 @@ def _named(files: list[str], settings: Settings) -> tuple[dict[str, str], dict[s
             failures[file] = f"name with {fault}"
         elif written[name] > 1:
             failures[file] = "name that another image has as well"
-        elif settings.identity == "folder" and _identity(file) is None:
+        elif settings.identity == "folder" and identity_in(file) is None:
             failures[file] = "no folder that names the identity"
     return {file: name for file, name in names.items() if file not in failures}, failures
 
@@ -289,19 +305,6 @@ def _names(files: Iterable[str], is_source: bool) -> Iterator[str]:
         yield f"{plain[file]}.png" if PurePosixPath(name).parent in crowded else name
 
 
-_IN_NAME = re.compile(r"(?P<identity>.+)_[0-9]{1,9}")
-_NUMBER = re.compile(r"(?<![0-9])[0-9]{1,9}\Z")
-
-
-def _identity(file: str) -> str | None:
-    """Return the identity that a path names, or None."""
-    path = PurePosixPath(file)
-    if len(path.parts) > 1:
-        return unicodedata.normalize("NFC", path.parts[-2])
-    named = _IN_NAME.fullmatch(path.stem)
-    return named and unicodedata.normalize("NFC", named["identity"])
-
-
 def _manifest(
     used: dict[str, Entry], failures: dict[str, str], settings: Settings, detector: dict[str, Any]
 ) -> str:
@@ -318,6 +321,7 @@ def _manifest(
         "source": settings.source,
         "detector": detector,
         "crop": None if settings.crop is None else _described(settings.crop),
+        "orientation": ORIENTATION,
     }
     failed = [{"file": file, "reason": reason} for file, reason in sorted(failures.items())]
     parts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
@@ -327,15 +331,17 @@ def _manifest(
 
 
 def _image(file: str, entry: Entry, settings: Settings) -> dict[str, Any]:
-    identity = _identity(entry.source) if settings.identity == "folder" else None
-    number = _NUMBER.search(PurePosixPath(entry.source).stem)
+    identity = identity_in(entry.source) if settings.identity == "folder" else None
+    number = number_in(entry.source)
     image: dict[str, Any] = {
         "file": file,
         "sha256": entry.sha256 or entry.source_sha256,
         "identity": identity or entry.source_sha256[:16],
     }
-    if identity and number:
-        image["number"] = int(number.group())
+    if identity and number is not None:
+        image["number"] = number
+    if (factor := _enlargement(entry, settings.crop)) > MAX_ENLARGEMENT:
+        image["enlarged"] = round(factor, 2)
     if settings.crop is None:
         return {**image, "landmarks5": entry.landmarks}
     return {

@@ -66,7 +66,7 @@ def test_without_a_usable_image_the_exit_code_says_so(folder):
         (["faces", "out", "--detector", "a.csv"], "SHA-256 of a known YuNet"),
         (["faces", "out", "--detector", "a.csv", "--confidence", "7"], "confidence"),
         (["faces", "out", "--landmarks", "faces"], "expected a file, got a folder"),
-        (["faces", "out", "--landmarks", "a.csv", "--crop", "none\x1b"], r"got 'none\\x1b'"),
+        (["faces", "out", "--landmarks", "a.csv", "--crop", "none\x1b"], r"unknown crop 'none\?'"),
         (["faces", "faces/out", "--landmarks", "a.csv"], "nor is inside it"),
         (["missing", "out", "--landmarks", "a.csv"], "expected a folder of images"),
     ],

@@ -1,10 +1,6 @@
 """Crops, alignment and the reading of image files."""
 
-import contextlib
 import json
-import os
-import struct
-import zlib
 from pathlib import Path
 
 import cv2
@@ -19,14 +15,11 @@ from fxeval.datasets.faces.alignment import (
     ARCFACE_112,
     CROPS,
     DLIB_150,
-    MAX_BYTES,
-    MAX_SCANS,
     align,
     arcface_crop,
-    decode_image,
-    read_image,
     similarity_transform,
 )
+from fxeval.datasets.faces.images import read_image
 from fxeval.errors import DataContractError
 from fxeval.tests.rounding import FLOAT64, assert_rounded
 
@@ -203,98 +196,3 @@ def test_real_faces_are_cut_as_the_golden_crops(data_root: Path):
         for crop, key in ((ARCFACE_112, "crop_arcface112"), (DLIB_150, "crop_dlib150")):
             got = align(image, landmarks, crop).astype(int)
             assert np.abs(got - golden[key][row]).max() <= 1
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_colours_are_read_as_rgb(tmp_path: Path, suffix: str):
-    image = np.zeros((40, 60, 3), np.uint8)
-    image[..., 2] = 255  # red in OpenCV's order
-    cv2.imwrite(str(tmp_path / f"a{suffix}"), image)
-    red = read_image(tmp_path / f"a{suffix}")
-    assert red.shape == (40, 60, 3)
-    assert red[..., 0].min() > 250
-    assert red[..., 1:].max() < 5
-
-
-def test_a_grey_image_gets_three_channels(tmp_path: Path):
-    cv2.imwrite(str(tmp_path / "a.png"), noise(8, 9)[..., 0])
-    assert read_image(tmp_path / "a.png").shape == (8, 9, 3)
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_a_truncated_image_is_refused_wherever_it_is_cut(tmp_path: Path, suffix: str):
-    path = tmp_path / f"a{suffix}"
-    cv2.imwrite(str(path), noise(64, 64))
-    data = path.read_bytes()
-    for kept in (0, 1, 3, 12, 40):
-        path.write_bytes(data[:kept])
-        with pytest.raises(DataContractError, match=f"a{suffix}"):
-            read_image(path)
-    for kept in (len(data) // 2, len(data) - 200, len(data) - 8):
-        path.write_bytes(data[:kept])
-        with pytest.raises(DataContractError, match=f"a{suffix}: is truncated"):
-            read_image(path)
-
-
-def test_a_small_file_that_asks_for_gigabytes_is_refused_unread(tmp_path: Path):
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b"")
-    (tmp_path / "bomb.png").write_bytes(bomb)
-    with pytest.raises(DataContractError, match="20000 x 20000"):
-        read_image(tmp_path / "bomb.png")
-    cv2.imwrite(str(tmp_path / "a.jpg"), noise(64, 64))
-    data = bytearray((tmp_path / "a.jpg").read_bytes())
-    at = data.index(b"\xff\xc0") + 5
-    data[at : at + 4] = struct.pack(">HH", 60000, 60000)
-    (tmp_path / "a.jpg").write_bytes(data)
-    with pytest.raises(DataContractError, match="60000 x 60000"):
-        read_image(tmp_path / "a.jpg")
-
-
-@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"no"])
-def test_other_files_are_refused(tmp_path: Path, content: bytes):
-    (tmp_path / "x.jpg").write_bytes(content)
-    with pytest.raises(DataContractError, match=r"x\.jpg"):
-        read_image(tmp_path / "x.jpg")
-
-
-def test_a_missing_file_and_a_folder_are_named(tmp_path: Path):
-    with pytest.raises(DataContractError, match=r"missing\.jpg"):
-        read_image(tmp_path / "missing.jpg")
-    with pytest.raises(DataContractError, match=str(tmp_path)):
-        read_image(tmp_path)
-
-
-def test_what_would_never_end_is_not_read(tmp_path: Path):
-    os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(DataContractError, match=r"pipe\.jpg: .*got a folder or a special file"):
-        read_image(tmp_path / "pipe.jpg")
-    with (tmp_path / "large.png").open("wb") as file:
-        file.truncate(MAX_BYTES + 1)
-    with pytest.raises(DataContractError, match=r"large\.png: expected at most"):
-        read_image(tmp_path / "large.png")
-
-
-def test_a_picture_of_very_many_scans_is_refused_undecoded():
-    progressive = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
-    data = cv2.imencode(".jpg", noise(64, 64), progressive)[1].tobytes()
-    assert decode_image(data, "a").shape == (64, 64, 3)
-    at = data.rindex(b"\xff\xda")
-    scan = data[at:-2]
-    with pytest.raises(DataContractError, match=f"at most {MAX_SCANS} scans"):
-        decode_image(data[:at] + scan * MAX_SCANS + b"\xff\xd9", "a")
-
-
-@settings(deadline=None, max_examples=200)
-@given(st.sampled_from([".png", ".jpg"]), st.data())
-def test_a_damaged_image_is_read_whole_or_refused(suffix, data):
-    image = bytearray(cv2.imencode(suffix, noise(24, 24))[1].tobytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        image[data.draw(st.integers(0, len(image) - 1))] = data.draw(st.integers(0, 255))
-    with contextlib.suppress(DataContractError):
-        assert decode_image(bytes(image), "a").ndim == 3

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxeval.datasets.faces.alignment import read_image
+from fxeval.datasets.faces.images import read_image
 from fxeval.datasets.preparing.detection import (
     DetectedLandmarks,
     Detection,

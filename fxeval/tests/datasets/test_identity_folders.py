@@ -13,7 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fxeval.contracts import IdentitySource, PairSource
-from fxeval.datasets.faces.alignment import ARCFACE_112, DLIB_150, align, read_image
+from fxeval.datasets.faces.alignment import ARCFACE_112, DLIB_150, align
+from fxeval.datasets.faces.images import read_image
 from fxeval.datasets.lists import identity_folders
 from fxeval.datasets.lists.identity_folders import IdentityFolders, shares_of
 from fxeval.errors import DataContractError

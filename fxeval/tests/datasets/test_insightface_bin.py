@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxeval.contracts import PairSource
-from fxeval.datasets.faces.alignment import ARCFACE_112, DLIB_150, align, read_image
+from fxeval.datasets.faces.alignment import ARCFACE_112, DLIB_150, align
+from fxeval.datasets.faces.images import read_image
 from fxeval.datasets.lists import insightface_bin
 from fxeval.datasets.lists.insightface_bin import InsightfaceBin
 from fxeval.errors import DataContractError
@@ -242,7 +243,7 @@ def test_every_image_that_cannot_be_used_is_counted_and_the_first_are_named(tmp_
     message = str(error.value)
     assert "3 of 12 images cannot be used" in message
     assert all(f"x.bin: image {row}: " in message for row in (8, 9, 10))
-    assert "expected 112 x 112 pixels (arcface112), got 96 x 112" in message
+    assert "expected 112 x 112 pixels (crop arcface112), got 96 x 112" in message
 
 
 def test_the_size_of_the_images_is_that_of_the_crop(tmp_path):

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fxeval.contracts import Crop
-from fxeval.datasets.faces.alignment import ARCFACE_112, align, read_image
+from fxeval.datasets.faces.alignment import ARCFACE_112, align
+from fxeval.datasets.faces.images import read_image
 from fxeval.datasets.lists.face_pack import FacePack
 from fxeval.errors import (
     DataContractError,
