@@ -276,7 +276,7 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
         told = f"{error} ({cell.explainer.where})"
         result = invalid_cell(cell, f"{for_a_record(error)} ({cell.explainer.where})")
     except FxevalError as error:
-        result, told = invalid_cell(cell, for_a_record(error)), str(error)
+        result, told = invalid_cell(cell, for_a_record(error)), session.at_length_once(error)
     except _NO_RESULT as error:  # a cell that was asked for and not measured is never green
         result = invalid_cell(cell, of_user_code(error))
         told = f"{type(error).__name__}: {error}"

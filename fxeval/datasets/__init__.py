@@ -15,6 +15,7 @@ SHIPPED: Mapping[str, str] = MappingProxyType(
         "csv": "fxeval.datasets.lists.tables:CsvPairs",
         "csv_triplets": "fxeval.datasets.lists.tables:CsvTriplets",
         "gallery_probe": "fxeval.datasets.lists.tables:GalleryProbePairs",
+        "arcface_pairs": "fxeval.datasets.lists.file_pairs:FilePairs",
         "listed": "fxeval.datasets.lists.spaced_lists:ListedPairs",
         "listed_triplets": "fxeval.datasets.lists.spaced_lists:ListedTriplets",
         "patch_lfw": "fxeval.datasets.lists.flat_pairs:PatchPairs",

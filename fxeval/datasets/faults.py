@@ -118,7 +118,7 @@ def refuse(errors: Sequence[DataContractError]) -> None:
         counted = f"{len(errors)} faults"
         raise DataContractError(
             f"{counted}{first_of([str(error) for error in errors])}",
-            public=f"{counted}; the first: {errors[0].public}",
+            public=f"{errors[0].public}; it is the first of {counted}",
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from typing import Any
 
-from fxeval.contracts import Explainer, FaceModel, Pairs, traits_of
+from fxeval.contracts import Explainer, FaceModel, PairListing, Pairs, traits_of
 from fxeval.verification.claims import model_card
 
 
@@ -55,6 +55,15 @@ def pairs_entry(pairs: Pairs) -> dict[str, Any]:
         "excluded": Counter(one.reason for one in pairs.excluded),
         "digest": hashlib.sha256("".join(rows).encode()).hexdigest(),
     }
+
+
+def left_out(name: str, listing: PairListing) -> str:
+    """Say how many entries of a list are left out, and why, for the person who runs."""
+    counts = Counter(str(one.reason) for one in listing.excluded)
+    reasons = ", ".join(f"{reason}: {number}" for reason, number in counts.most_common(5))
+    more = f", and {len(counts) - 5} other reasons" if len(counts) > 5 else ""
+    n_out = len(listing.excluded)
+    return f"pairs '{name}': {n_out} of {len(listing) + n_out} are left out ({reasons}{more})"
 
 
 def settings_of(subject: object) -> dict[str, Any]:

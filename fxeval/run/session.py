@@ -11,7 +11,7 @@ import torch
 
 from fxeval.contracts import ModelFile
 from fxeval.engine.forward_pool import fastest_batch_size
-from fxeval.errors import FxevalError
+from fxeval.errors import FxevalError, for_a_record
 from fxeval.records.schema import CellResult
 from fxeval.records.store import RowFile
 from fxeval.results import Outcome
@@ -49,6 +49,7 @@ class Session:
             worker=int(worker.get("workerid", "gw0").removeprefix("gw")),
         )
         self._model: tuple[object, object] | None = None
+        self._said: set[str] = set()
         self._suites: dict[Path, dict[str, Any]] = {}
         self._verdicts: dict[tuple[Path, str], list[Outcome]] = {}
         self._environments: dict[tuple[Path, torch.device], dict[str, Any]] = {}
@@ -72,6 +73,14 @@ class Session:
         if isinstance(found, FxevalError):
             raise found
         return found
+
+    def at_length_once(self, error: FxevalError) -> str:
+        """Return the whole message of an error of several lines once, then what a record says."""
+        text = str(error)
+        if "\n" not in text or text not in self._said:
+            self._said.add(text)
+            return text
+        return f"{for_a_record(error)} (the whole message is in the output of the first such cell)"
 
     def plan(self, path: Path, suite: Suite, cells: Sequence[str]) -> None:
         """Remember what a suite file asks for."""

@@ -36,7 +36,7 @@ from fxeval.models.loading import check_loaded, device_of, with_module
 from fxeval.records.schema import Explaining, Network, Row
 from fxeval.redaction import PublicReason, public_counts
 from fxeval.run.cell_engine import CellEngine, NetworkHandle, Redrawing
-from fxeval.run.descriptions import explainer_entry, model_entry, pairs_entry
+from fxeval.run.descriptions import explainer_entry, left_out, model_entry, pairs_entry
 from fxeval.seeding import seed_of
 from fxeval.suite.cells import Cell, Use
 from fxeval.verification.claims import entry_of
@@ -250,6 +250,8 @@ class Workshop:
         key = (_fixture(cell, cell.pairs), cell.n, cell.seed, crop, is_whole)
         if key not in self._pairs:
             listing = source.listing()
+            if listing.excluded:
+                self._told[left_out(cell.pairs.name, listing)] = None
             aside = Counter(reason for reason in listing.set_aside if reason)
             asked = (listing, cell.n, cell.seed, cell.pairs.id, cell.n_where)
             rows = whole_rows(*asked) if is_whole else chosen_rows(*asked)

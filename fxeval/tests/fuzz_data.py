@@ -21,6 +21,7 @@ from fxeval.datasets.faces.alignment import CROPS
 from fxeval.datasets.faces.images import MAX_PIXELS, decode_image, read_image
 from fxeval.datasets.faces.manifests import Manifest, path_fault, read_manifest
 from fxeval.datasets.lists import insightface_bin
+from fxeval.datasets.lists.file_pairs import parse_file_pairs
 from fxeval.datasets.lists.flat_pairs import parse_flat, parse_patch
 from fxeval.datasets.lists.insightface_bin import InsightfaceBin
 from fxeval.datasets.lists.lfw import LfwPairs, parse_pairs
@@ -65,6 +66,7 @@ _FLAT = "\n".join(
     + [f"Ann_{i}.jpg 0\nBob_{i}.jpg 0" for i in range(10)]
 )
 _PATCH = "1.jpg 2.jpg 1\n3.jpg 1.jpg -1\n3.jpg 4.jpg 1\n"
+_FILES = "Ann/1.jpg Ann/2.jpg 1\nAnn/1.jpg\tBob/1.jpg\t0\nBob/2.jpg,Bob/3.jpg,true\n"
 _LISTED = "# made up\nAnn/0001 Ann/0002 1\nAnn/0001 Bob/0001 0\nBob/0002 Bob/0003 1"
 _TRIPLETS = "Ann/0001 Ann/0002 Bob/0001 easy\nBob/0001 Bob/0002 Ann/0003 hard"
 _CSV = "img1,img2,label,id1,id2,fold\na.jpg,b.jpg,1,Ann,Ann,0\na.jpg,c.jpg,false,Ann,Bob,1\n"
@@ -141,6 +143,7 @@ def parsers(data: Path | None) -> list[Parser]:
         Parser("lfw errata", _texts([_ERRATA]), _errata, _check_errata, ".txt"),
         _lines("calfw cplfw", parse_flat, [_FLAT]),
         _lines("patch-lfw", parse_patch, [_PATCH]),
+        _lines("file pairs", parse_file_pairs, [_FILES, _PATCH.replace(".jpg", "_1.jpg")]),
         _lines("spaced pairs", parse_listed_pairs, [_LISTED]),
         _lines("spaced triplets", parse_listed_triplets, [_TRIPLETS]),
         _lines("csv pairs", parse_csv_pairs, [_CSV]),

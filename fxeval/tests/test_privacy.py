@@ -16,6 +16,7 @@ from fxeval import errors
 from fxeval.datasets.faces.alignment import ARCFACE_112
 from fxeval.datasets.faces.face_folder import FaceFolder
 from fxeval.datasets.faces.manifests import KNOWN_FAILURES, PATH_FAULTS, read_manifest
+from fxeval.datasets.lists.file_pairs import parse_file_pairs
 from fxeval.datasets.lists.flat_pairs import parse_flat, parse_patch
 from fxeval.datasets.lists.identity_folders import IdentityFolders
 from fxeval.datasets.lists.insightface_bin import InsightfaceBin
@@ -153,6 +154,14 @@ LISTS = {
     "patch, table": (
         lambda text, where: parse_patch(text, where, {}), "Ann_Lee.jpg b.jpg 1\n",
     ),
+    "file pairs": (parse_file_pairs, f"{NAME}.jpg x\n"),
+    "file pairs, labels": (
+        parse_file_pairs,
+        f"Ann_Lee/1.jpg Ann_Lee/2.jpg 0\nb/1.jpg {NAME.replace(' ', '_')}/2.jpg 1\n",
+    ),
+    "file pairs, no identity": (
+        lambda text, where: parse_file_pairs(text, where, "stem"), "Ann_Lee/a.jpg b.jpg 1\n",
+    ),
     "listed": (parse_listed_pairs, f"{NAME}/1 x\n"),
     "listed image": (parse_listed_pairs, "Ann_Lee Ann_Lee/2 1\n"),
     "listed columns": (parse_listed_pairs, "a/1 a/2 1\nAnn_Lee/1 x/2\n"),
@@ -248,7 +257,8 @@ def test_images_that_cannot_be_used_are_counted_for_a_record_and_named_for_the_u
     spoil(root / files[0])
     with pytest.raises(DataContractError) as caught:
         folder.images(ids, ARCFACE_112)
-    assert caught.value.public == "1 of 2 images cannot be used"
+    assert caught.value.public.startswith("1 of 2 images cannot be used; the first: ")
+    assert names_nobody(caught.value.public)
     assert f"{NAME}/0001.png" in caught.value.detail
 
 
@@ -584,6 +594,7 @@ FILES = {
     "csv": f"img1,img2,label,id1,id2\n{NAME} 11.png,,1,x,x\n",
     "csv_triplets": f"anchor,mate,nonmate,anchor_id,mate_id,nonmate_id\n{NAME} 12,,x,x,x,x\n",
     "gallery_probe": f"G,P,T\n{NAME} 13.png,b.png,7,8\n",
+    "arcface_pairs": f"a/1.jpg a/2.jpg 1\n{NAME} 19 x y\n",
     "listed": f"a/1 a/2 1\n{NAME} 14 x\n",
     "listed_triplets": f"a/1 a/2 b/1\n{NAME} 15 x\n",
     "calfw": f"{NAME} 16.jpg 1\n",
@@ -601,7 +612,7 @@ def test_what_the_readers_of_lists_say_of_a_line_is_printed_and_not_recorded(run
         key = "pairs_file" if use == "lfw" else "file"
         file = f"'{folder}/list{number}.txt'"
         uses.append(f"{{use: {use}, params: {{root: '{folder}', {key}: {file}}}}}")
-    found = run(range(11, 19), pairs=", ".join(uses))
+    found = run(range(11, 20), pairs=", ".join(uses))
     for number, reason in enumerate(reasons(found)):
         assert reason.startswith(f"list{number}.txt:"), reason
 
@@ -632,7 +643,8 @@ def test_images_and_manifests_and_cards_that_cannot_be_used_are_not_recorded_by_
     card = f"{{use: card, params: {{file: '{folder}/own.yaml'}}, as: acme}}"
     found = run(range(61, 65), models=f"tiny, {card}", pairs=", ".join(pairs))
     assert reasons(found)[:6] == [
-        "1 of 4 images cannot be used",
+        "1 of 4 images cannot be used; the first: expected the SHA-256 of the manifest, got "
+        "another",
         "1 of 1 pairs have a missing image; the first is gone.csv:2",
         "other.json: images[0]: expected an object",
         "no.bin: expected a pickle of (list of encoded images, list of truth values), got "

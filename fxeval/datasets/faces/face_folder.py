@@ -118,11 +118,14 @@ class FaceFolder:
                     raise of_image(self.described_in, f"has no image '{brief(image_id)}'")
                 pixels[row] = self._face(face, crop)
             except DataContractError as error:
-                faults.append(str(error))
+                faults.append(error)
         if faults:
             counted = f"{len(faults)} of {len(image_ids)} images cannot be used"
-            shown = first_of(list(dict.fromkeys(faults)))  # a linked folder is named once
-            raise DataContractError(f"{self.root}: {counted}{shown}", public=counted)
+            shown = first_of(list(dict.fromkeys(map(str, faults))))  # a linked folder comes once
+            first = faults[0].public.removeprefix("an image: ")
+            raise DataContractError(
+                f"{self.root}: {counted}{shown}", public=f"{counted}; the first: {first}"
+            )
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
     def card(self, used: Collection[str] | None = None) -> DataCard:
@@ -159,8 +162,9 @@ class FaceFolder:
         if face.sha256 is not None and _sha256(data) != face.sha256:
             raise of_image(
                 path,
-                f"expected SHA-256 {face.sha256}, got {_sha256(data)}",
-                f"The manifest ({face.where}) describes another file: fetch the image again.",
+                "expected the SHA-256 of the manifest, got another",
+                f"{face.where} gives {face.sha256}, the file has {_sha256(data)}: fetch the image "
+                "again, or prepare the faces again.",
             )
         if self.crop is None:
             return cut_face(

@@ -120,17 +120,29 @@ _IN_NAME = re.compile(r"(?P<identity>.+)_[0-9]{1,9}")
 _NUMBER = re.compile(r"(?<![0-9])[0-9]{1,9}\Z")
 
 
+def composed(text: str) -> str:
+    """Return a path or name in the form that lists have (NFC)."""
+    return unicodedata.normalize("NFC", text)
+
+
+def stem_identity(file: str) -> str | None:
+    """Return the identity before the number in a file's name, or None.
+
+    >>> stem_identity("x/Ann_0001.jpg"), stem_identity("Ann/1.jpg")
+    ('Ann', None)
+    """
+    named = _IN_NAME.fullmatch(PurePosixPath(file).stem)
+    return named and composed(named["identity"])
+
+
 def identity_in(file: str) -> str | None:
     """Return the identity that a path names: its folder or the name before the number; or None.
 
     >>> identity_in("a/Ann/1.jpg"), identity_in("Ann_0001.jpg"), identity_in("1.jpg")
     ('Ann', 'Ann', None)
     """
-    path = PurePosixPath(file)
-    if len(path.parts) > 1:
-        return _composed(path.parts[-2])
-    named = _IN_NAME.fullmatch(path.stem)
-    return named and _composed(named["identity"])
+    parts = PurePosixPath(file).parts
+    return composed(parts[-2]) if len(parts) > 1 else stem_identity(file)
 
 
 def number_in(file: str) -> int | None:
@@ -197,7 +209,7 @@ def read_manifest(path: Path) -> Manifest:
     if others := reasons.total() - sum(counts.values()):
         counts[PublicReason("other reasons")] = others
     shown = None if licence is None else printable(" ".join(licence.split())[:1000])
-    named = {_composed(file): reason for file, reason in failed if isinstance(file, str)}
+    named = {composed(file): reason for file, reason in failed if isinstance(file, str)}
     return Manifest(faces, crop, shown, may_show, counts, named, orientation)
 
 
@@ -275,14 +287,9 @@ def _face(entry: object, where: str, crop: Crop | None) -> Face:
     source, digests = entry.get("source_file"), (sha256, entry.get("source_sha256"))
     return Face(
         file, sha256, identity, number if "number" in entry else None, landmarks, where,
-        _composed(source) if isinstance(source, str) else None,
+        composed(source) if isinstance(source, str) else None,
         not any(isinstance(one, str) and one[:16] == identity for one in digests),
     )  # fmt: skip
-
-
-def _composed(file: str) -> str:
-    """Return a path in the form that lists have."""
-    return unicodedata.normalize("NFC", file)
 
 
 def _refuse_repetitions(faces: tuple[Face, ...], path: Path) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fxeval.datasets.faults import of_list
+from fxeval.datasets.faults import each, of_list
+from fxeval.datasets.lists.formats import read_as
 from fxeval.datasets.lists.pair_lines import (
     PairLine,
     check_distinct,
@@ -15,7 +16,7 @@ from fxeval.datasets.lists.pair_lines import (
 )
 from fxeval.datasets.lists.pair_lists import PairList
 from fxeval.datasets.lists.tables import identities_of
-from fxeval.datasets.text_files import lines_of, read_text
+from fxeval.datasets.text_files import lines_of
 from fxeval.strict.text import brief
 
 N_FOLDS = 10
@@ -36,7 +37,11 @@ class FlatPairs(PairList):
 
     def lines(self) -> list[PairLine]:
         """Parse the list; see :func:`parse_flat`."""
-        return parse_flat(read_text(self.path), str(self.path), self.n_folds)
+
+        def parse(text: str, where: str) -> list[PairLine]:
+            return parse_flat(text, where, self.n_folds)
+
+        return read_as(("calfw", "cplfw"), self.path, parse)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,11 @@ class PatchPairs(PairList):
     def lines(self) -> list[PairLine]:
         """Parse the list; see :func:`parse_patch`."""
         known = identities_of(self.root, self.identities_file)
-        return parse_patch(read_text(self.path), str(self.path), known)
+
+        def parse(text: str, where: str) -> list[PairLine]:
+            return parse_patch(text, where, known)
+
+        return read_as("patch_lfw", self.path, parse)
 
 
 _NAME = re.compile(r"(?P<identity>.+)_[0-9]+\.[A-Za-z]+")
@@ -85,7 +94,8 @@ def parse_flat(text: str, where: str, n_folds: int = N_FOLDS) -> list[PairLine]:
     >>> [(line.is_mated, line.fold) for line in parse_flat(text, "x", 1)]
     [(True, 0), (False, 0)]
     """
-    entries = [_entry(line, f"{where}:{n}") for n, line in enumerate(lines_of(text, where), 1)]
+    numbered = list(enumerate(lines_of(text, where), start=1))
+    entries = each(numbered, lambda line: _entry(line[1], f"{where}:{line[0]}"))
     if n_folds < 1 or len(entries) % (4 * n_folds):
         raise of_list(
             where,
@@ -95,8 +105,9 @@ def parse_flat(text: str, where: str, n_folds: int = N_FOLDS) -> list[PairLine]:
         )
     pairs = list(zip(entries[::2], entries[1::2], strict=True))
     half = len(pairs) // 2
-    lines = []
-    for row, ((one, label), (two, label_again)) in enumerate(pairs):
+
+    def parse(row: int) -> PairLine:
+        (one, label), (two, label_again) = pairs[row]
         place = f"{where}:{2 * row + 1}"
         if label != label_again:
             raise of_list(
@@ -111,15 +122,12 @@ def parse_flat(text: str, where: str, n_folds: int = N_FOLDS) -> list[PairLine]:
                 f"expected {kind}, got label {label}",
                 then=f"The first {half} pairs must be mated, all others nonmated.",
             )
-        lines.append(
-            PairLine(
-                (one, two), (_identity(one, place), _identity(two, place)), place,
-                row % half * n_folds // half,
-            )
-        )  # fmt: skip
+        people = _identity(one, place), _identity(two, place)
+        return PairLine((one, two), people, place, row % half * n_folds // half)
+
+    lines = each(range(len(pairs)), parse)
     check_labels(lines, [row < half for row in range(len(lines))])
-    for line in lines:
-        check_distinct([line])
+    each(lines, lambda line: check_distinct([line]))
     return sorted(lines, key=lambda line: line.fold or 0)  # stable: mated pairs stay in front
 
 
@@ -164,8 +172,9 @@ def parse_patch(
     >>> [line.is_mated for line in parse_patch("1.jpg 2.jpg 1\n3.jpg 1.jpg -1", "x")]
     [True, False]
     """
-    pairs = []
-    for number, line in enumerate(lines_of(text, where), start=1):
+
+    def parse(numbered: tuple[int, str]) -> tuple[str, str, bool, str]:
+        number, line = numbered
         place, fields = f"{where}:{number}", line.split()
         if len(fields) != 3 or fields[2] not in ("1", "-1"):
             raise of_list(
@@ -174,5 +183,7 @@ def parse_patch(
                 f", got '{brief(line)}'",
             )
         one, two = (image_path(field, place) for field in fields[:2])
-        pairs.append((one, two, fields[2] == "1", place))
+        return one, two, fields[2] == "1", place
+
+    pairs = each(enumerate(lines_of(text, where), start=1), parse)
     return inferred(pairs, identities)

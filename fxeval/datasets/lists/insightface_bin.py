@@ -24,6 +24,7 @@ from fxeval.contracts import Crop, DataCard, PairListing
 from fxeval.datasets.faces.alignment import CropName, align, crop_from, size_fault
 from fxeval.datasets.faces.images import decode_image
 from fxeval.datasets.faults import bare, of_list
+from fxeval.datasets.lists.formats import refuse_for_another
 from fxeval.datasets.lists.pair_lines import joined
 from fxeval.datasets.restricted_pickle import load
 from fxeval.datasets.text_files import lines_of, read_text
@@ -131,7 +132,11 @@ class InsightfaceBin:
             raise DataContractError(said, public=said)
         stored, where = crop_from(self.crop, "crop"), str(self.file)
         data = _read(self.file)
-        images, labels, n_images, n_labels = load(data, where, MAX_IMAGES)
+        try:
+            images, labels, n_images, n_labels = load(data, where, MAX_IMAGES)
+        except DataContractError as error:
+            refuse_for_another(error, self.file, "insightface_bin")
+            raise
         if not 2 <= n_images <= MAX_IMAGES or n_images != 2 * n_labels:
             raise of_list(
                 where,

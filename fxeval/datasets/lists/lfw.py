@@ -20,7 +20,8 @@ from torch import Tensor
 from fxeval.contracts import Crop, DataCard, PairListing
 from fxeval.datasets.faces.alignment import CropName
 from fxeval.datasets.faces.face_folder import FaceFolder
-from fxeval.datasets.faults import of_list
+from fxeval.datasets.faults import each, of_list
+from fxeval.datasets.lists.formats import read_as
 from fxeval.datasets.lists.pair_lines import PairLine
 from fxeval.datasets.lists.pair_lists import OnMissing, aligned_crop, check_on_missing, listing_of
 from fxeval.datasets.text_files import lines_of, read_text
@@ -72,7 +73,7 @@ class LfwPairs:
             DataContractError: With ``file:line``, if a line is wrong or names a missing image.
         """
         path = self.root / self.pairs_file
-        lines = parse_pairs(read_text(path), str(path))
+        lines = read_as("lfw", path, parse_pairs)
         if self.errata_file is not None:
             wrong = self._errata(self.root / self.errata_file)
             file = brief(self.errata_file.name)
@@ -100,7 +101,8 @@ class LfwPairs:
     def _errata(self, path: Path) -> set[frozenset[object]]:
         lines = enumerate(lines_of(read_text(path), str(path)), start=1)
         used = ((number, line) for number, line in lines if line.strip() and line[0] != "#")
-        return {frozenset(_pair_line(line, f"{path}:{number}").images) for number, line in used}
+        pairs = each(used, lambda given: _pair_line(given[1], f"{path}:{given[0]}"))
+        return {frozenset(pair.images) for pair in pairs}
 
     @cached_property
     def _folder(self) -> FaceFolder:
@@ -142,8 +144,9 @@ def parse_pairs(text: str, where: str) -> list[PairLine]:
             f"{n} nonmated), got {len(lines)} lines",
             then="The list is truncated or its header is wrong.",
         )
-    pairs = []
-    for index, line in enumerate(lines):
+
+    def parse(numbered: tuple[int, str]) -> PairLine:
+        index, line = numbered
         pair = _pair_line(line, f"{where}:{index + 2}")
         mated_expected = index // n % 2 == 0
         if pair.is_mated != mated_expected:
@@ -156,19 +159,24 @@ def parse_pairs(text: str, where: str) -> list[PairLine]:
                 f", got {brief(line)!r}",
                 f"Each fold has {n} mated lines, then {n} nonmated ones.",
             )
-        pairs.append(replace(pair, fold=index // (2 * n)))
-    return pairs
+        return replace(pair, fold=index // (2 * n))
+
+    return each(enumerate(lines), parse)
 
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,5}")
+_IMAGE_NUMBER = re.compile(r"0{0,8}[1-9][0-9]{0,5}")
 
 
 def _pair_line(line: str, where: str) -> PairLine:
     fields = line.split()
+    if line.count("\t") in (2, 3):  # names may contain blanks
+        fields = [field.strip() for field in line.split("\t")]
     if len(fields) == 3:
         fields.insert(2, fields[0])
     numbers = fields[1::2]
-    if len(fields) != 4 or not all(_NUMBER.fullmatch(number) for number in numbers):
+    is_sound = len(fields) == 4 and all(fields)
+    if not is_sound or not all(_IMAGE_NUMBER.fullmatch(number) for number in numbers):
         raise of_list(
             where,
             "expected 'name i j' or 'name1 i name2 j' with image numbers from 1",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fxeval.datasets.faces.face_folder import ImageKey
 from fxeval.datasets.faces.manifests import path_fault
-from fxeval.datasets.faults import bare, of_list
+from fxeval.datasets.faults import bare, each, of_list
 from fxeval.strict.text import brief
 
 
@@ -60,7 +60,9 @@ def check_labels(lines: Iterable[PairLine], labels: Iterable[bool]) -> None:
     Raises:
         DataContractError: With ``file:line``, if they contradict each other.
     """
-    for line, is_mated in zip(lines, labels, strict=True):
+
+    def check(given: tuple[PairLine, bool]) -> None:
+        line, is_mated = given
         if line.is_mated != is_mated:
             one, two = (brief(name) for name in line.identities[:2])
             raise of_list(
@@ -70,6 +72,8 @@ def check_labels(lines: Iterable[PairLine], labels: Iterable[bool]) -> None:
                 f", got '{one}' and '{two}'",
                 "Correct the label or the identities.",
             )
+
+    each(zip(lines, labels, strict=True), check)
 
 
 def check_distinct(lines: Iterable[PairLine]) -> None:
@@ -81,7 +85,8 @@ def check_distinct(lines: Iterable[PairLine]) -> None:
     """
     known: dict[tuple[ImageKey, ...], str] = {}
     owners: dict[ImageKey, tuple[str, str]] = {}
-    for line in lines:
+
+    def check(line: PairLine) -> None:
         if len(set(line.images)) < len(line.images):
             key, count = Counter(line.images).most_common(1)[0]
             raise of_list(
@@ -98,6 +103,8 @@ def check_distinct(lines: Iterable[PairLine]) -> None:
                     f", got '{brief(identity)}' here and '{brief(owner)}' there for {called(key)}",
                     "Correct one of them.",
                 )
+
+    each(lines, check)
 
 
 def inferred(
@@ -122,15 +129,18 @@ def inferred(
         owner = joined(images, ((one, two) for one, two, is_mated, _ in rows if is_mated))
     else:
         owner = dict(identities)
-    lines = []
-    for one, two, _, where in rows:
+
+    def named(row: tuple[str, str, bool, str]) -> PairLine:
+        one, two, _, where = row
         for image in (one, two):
             if image not in owner:
                 raise of_list(
                     where, "the table of identities lacks an image", f": '{brief(image)}'",
                     "Add it.",
                 )  # fmt: skip
-        lines.append(PairLine((one, two), (owner[one], owner[two]), where))
+        return PairLine((one, two), (owner[one], owner[two]), where)
+
+    lines = each(rows, named)
     check_distinct(lines)
     check_labels(lines, [is_mated for _, _, is_mated, _ in rows])
     return lines

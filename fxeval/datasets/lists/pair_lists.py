@@ -12,11 +12,11 @@ from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard, Exclusion, PairListing
 from fxeval.datasets.faces.alignment import CropName, crop_from
-from fxeval.datasets.faces.face_folder import FaceFolder
+from fxeval.datasets.faces.face_folder import FaceFolder, ImageKey
 from fxeval.datasets.faces.manifests import Face, digest_of
-from fxeval.datasets.faults import bare, of_all, of_list
-from fxeval.datasets.lists.pair_lines import PairLine, called
-from fxeval.errors import DataContractError
+from fxeval.datasets.faults import of_all, of_list
+from fxeval.datasets.lists.absent_images import absence, reason_of
+from fxeval.datasets.lists.pair_lines import PairLine
 from fxeval.redaction import PublicReason
 from fxeval.seeding import seed_of
 from fxeval.strict.text import brief
@@ -47,32 +47,22 @@ def listing_of(
             left.
     """
     kept: list[tuple[PairLine, list[Face]]] = []
-    excluded, faults, places = [], [], []
+    excluded: list[Exclusion] = []
+    missing: dict[ImageKey, str] = {}
     for line in lines:
-        found = [folder.find(key) for key in line.images]
-        faces = [face for face in found if face is not None]
+        found = {key: folder.find(key) for key in line.images}
+        faces = [face for face in found.values() if face is not None]
         if len(faces) == len(line.images):
             kept.append((line, faces))
             continue
-        places.append(bare(line.where))
-        missing = [key for key, face in zip(line.images, found, strict=True) if face is None]
-        faults += [
-            f"{line.where}: {called(key)} is not in {folder.described_in}" for key in missing
-        ]
-        ids = [
-            face.id if face else digest_of(str(key))
-            for key, face in zip(line.images, found, strict=True)
-        ]
-        excluded.append(Exclusion("-".join(ids), PublicReason("an image is not in the folder")))
-    if faults and (on_missing == "error" or not kept):
+        absent = [key for key, face in found.items() if face is None]
+        for key in absent:
+            missing.setdefault(key, line.where)
+        ids = [face.id if face else digest_of(str(key)) for key, face in found.items()]
+        excluded.append(Exclusion("-".join(ids), reason_of(folder, absent)))
+    if missing and (on_missing == "error" or not kept):
         counted = f"{len(excluded)} of {len(lines)} pairs have a missing image"
-        raise DataContractError(
-            f"{counted}:\n"
-            + "\n".join(f"  {fault}" for fault in faults)
-            + "\nCorrect the lines, add the images, or leave such pairs out by "
-            "'on_missing: exclude'.",
-            public=f"{counted}; the first is {places[0]}",
-        )
+        raise absence(missing, folder, counted)
     return _listing([line for line, _ in kept], [faces for _, faces in kept], tuple(excluded))
 
 

@@ -3,11 +3,12 @@
 import re
 from dataclasses import dataclass
 
-from fxeval.datasets.faults import of_list
+from fxeval.datasets.faults import each, of_list
+from fxeval.datasets.lists.formats import read_as
 from fxeval.datasets.lists.pair_lines import PairLine, check_distinct, check_labels
 from fxeval.datasets.lists.pair_lists import PairList
 from fxeval.datasets.lists.tables import check_triplets
-from fxeval.datasets.text_files import lines_of, read_text
+from fxeval.datasets.text_files import lines_of
 from fxeval.strict.text import brief
 
 
@@ -20,7 +21,7 @@ class ListedPairs(PairList):
 
     def lines(self) -> list[PairLine]:
         """Parse the list; see :func:`parse_listed_pairs`."""
-        return parse_listed_pairs(read_text(self.path), str(self.path))
+        return read_as("listed", self.path, parse_listed_pairs)
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ListedTriplets(PairList):
 
     def lines(self) -> list[PairLine]:
         """Parse the list; see :func:`parse_listed_triplets`."""
-        return parse_listed_triplets(read_text(self.path), str(self.path))
+        return read_as("listed_triplets", self.path, parse_listed_triplets)
 
 
 def parse_listed_pairs(text: str, where: str) -> list[PairLine]:
@@ -48,24 +49,27 @@ def parse_listed_pairs(text: str, where: str) -> list[PairLine]:
     >>> [line.is_mated for line in parse_listed_pairs("Ann/1 Ann/2 1\nAnn/1 Bob/1 0", "x")]
     [True, False]
     """
-    lines, labels = [], []
-    for fields, place in _fields(text, where):
+
+    def parse(row: tuple[list[str], str]) -> tuple[PairLine, bool]:
+        fields, place = row
         if fields[2] not in ("0", "1"):
             raise of_list(
                 place,
                 "expected 'identity/number identity/number 1' (mated) or 0",
                 f", got the label '{brief(fields[2])}'",
             )
-        lines.append(_line(fields[:2], place))
-        labels.append(fields[2] == "1")
+        return _line(fields[:2], place), fields[2] == "1"
+
+    found = each(_fields(text, where), parse)
+    lines = [line for line, _ in found]
     check_distinct(lines)
-    check_labels(lines, labels)
+    check_labels(lines, [label for _, label in found])
     return lines
 
 
 def parse_listed_triplets(text: str, where: str) -> list[PairLine]:
     """Parse a list of triplets; see :func:`parse_listed_pairs`."""
-    lines = [_line(fields[:3], place) for fields, place in _fields(text, where)]
+    lines = each(_fields(text, where), lambda row: _line(row[0][:3], row[1]))
     check_distinct(lines)
     check_triplets(lines)
     return lines
@@ -81,13 +85,16 @@ def _fields(text: str, where: str) -> list[tuple[list[str], str]]:
     if not rows:
         raise of_list(where, "expected at least one line, got none")
     n_columns = max(3, len(rows[0][0]))
-    for fields, place in rows:
-        if len(fields) != n_columns:
+
+    def check(row: tuple[list[str], str]) -> None:
+        if len(row[0]) != n_columns:
             raise of_list(
-                place,
-                f"expected {n_columns} columns, as in the first line, got {len(fields)}",
-                f": '{brief(' '.join(fields))}'",
+                row[1],
+                f"expected {n_columns} columns, as in the first line, got {len(row[0])}",
+                f": '{brief(' '.join(row[0]))}'",
             )
+
+    each(rows, check)
     return rows
 
 

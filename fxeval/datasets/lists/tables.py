@@ -8,16 +8,17 @@ like a formula is plain text.
 import csv
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from fxeval.contracts import DataCard, Exclusion, IdentityListing
 from fxeval.datasets.faces.manifests import digest_of
-from fxeval.datasets.faults import bare, of_list
+from fxeval.datasets.faults import bare, each, of_list
+from fxeval.datasets.lists.absent_images import absence, reason_of
+from fxeval.datasets.lists.formats import read_as
 from fxeval.datasets.lists.pair_lines import (
     PairLine,
-    called,
     check_distinct,
     check_labels,
     image_path,
@@ -25,13 +26,11 @@ from fxeval.datasets.lists.pair_lines import (
 )
 from fxeval.datasets.lists.pair_lists import ImageList, PairList, by_turns
 from fxeval.datasets.text_files import lines_of, read_text
-from fxeval.errors import DataContractError
 from fxeval.redaction import PublicReason
 from fxeval.seeding import seed_of
 from fxeval.strict.text import brief
 
 MAX_COLUMNS = 100
-_MISSING = PublicReason("the image is not in the folder")
 _SAME = PublicReason("another file holds the same image")
 _LABELS = {"1": True, "true": True, "0": False, "false": False}
 
@@ -45,7 +44,7 @@ class CsvPairs(PairList):
 
     def lines(self) -> list[PairLine]:
         """Parse the table; see :func:`parse_csv_pairs`."""
-        return parse_csv_pairs(read_text(self.path), str(self.path))
+        return read_as("csv", self.path, parse_csv_pairs)
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class CsvTriplets(PairList):
 
     def lines(self) -> list[PairLine]:
         """Parse the table; see :func:`parse_csv_triplets`."""
-        return parse_csv_triplets(read_text(self.path), str(self.path))
+        return read_as("csv_triplets", self.path, parse_csv_triplets)
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,11 @@ class GalleryProbePairs(PairList):
     def lines(self) -> list[PairLine]:
         """Parse the table; see :func:`parse_gallery_probe`."""
         known = identities_of(self.root, self.identities_file)
-        return parse_gallery_probe(read_text(self.path), str(self.path), known)
+
+        def parse(text: str, where: str) -> list[PairLine]:
+            return parse_gallery_probe(text, where, known)
+
+        return read_as("gallery_probe", self.path, parse)
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,13 @@ class CsvIdentities(ImageList):
         text, where = read_text(self.path), str(self.path)
         rows = parse_identities(text, where, self.shared_identities)
         kept: dict[str, IdentityRow] = {}
-        excluded, faults = [], []
+        excluded, missing = [], {}
         for row in rows:
             face = self.folder.find(row.image)
             if face is None:
-                faults.append(f"  {row.where}: {called(row.image)}")
-                excluded.append(Exclusion(digest_of(row.image), _MISSING))
+                missing[row.image] = row.where
+                reason = reason_of(self.folder, [row.image], "the image")
+                excluded.append(Exclusion(digest_of(row.image), reason))
             elif kept.setdefault(face.id, row) is not row:
                 if kept[face.id].identity != row.identity:
                     raise of_list(
@@ -119,12 +123,9 @@ class CsvIdentities(ImageList):
                         then="Correct one of the two.",
                     )
                 excluded.append(Exclusion(face.id, _SAME))
-        if faults and (self.on_missing == "error" or not kept):
-            raise DataContractError(
-                f"{len(faults)} of {len(rows)} images are not in {self.folder.described_in}:\n"
-                + "\n".join(faults),
-                public=f"{bare(where)}: {len(faults)} of {len(rows)} images are not in the folder",
-            )
+        if missing and (self.on_missing == "error" or not kept):
+            counted = f"{len(missing)} of {len(rows)} images are not in the folder"
+            raise absence(missing, self.folder, f"{bare(where)}: {counted}")
         self.check_size(len(kept))
         ids = self._chosen(kept)
         return IdentityListing(
@@ -170,35 +171,37 @@ def parse_csv_pairs(text: str, where: str) -> list[PairLine]:
         DataContractError: With ``file:line``, what was expected and what was found.
     """
     rows = _rows(text, where, ("img1", "img2", "label", "id1", "id2"), ("fold",))
-    labels = [_label(row["label"], place) for row, place in rows]
+    labels = each(rows, lambda row: _label(row[0]["label"], row[1]))
     folds: list[int] | list[None] = [None] * len(rows)
     if "fold" in rows[0][0]:
-        given = [_fold(row["fold"], place) for row, place in rows]
+        given = each(rows, lambda row: _fold(row[0]["fold"], row[1]))
         number = {fold: index for index, fold in enumerate(sorted(set(given)))}
         folds = [number[fold] for fold in given]
     lines = [
-        PairLine(
-            (image_path(row["img1"], place), image_path(row["img2"], place)),
-            (row["id1"], row["id2"]), place, fold,
-        )
-        for (row, place), fold in zip(rows, folds, strict=True)
-    ]  # fmt: skip
+        replace(line, fold=fold)
+        for line, fold in zip(_lines(rows, ("img1", "img2"), ("id1", "id2")), folds, strict=True)
+    ]
     check_distinct(lines)
     check_labels(lines, labels)
     return lines
 
 
+def _lines(
+    rows: list[tuple[dict[str, str], str]], images: tuple[str, ...], people: tuple[str, ...]
+) -> list[PairLine]:
+    def line(row: tuple[dict[str, str], str]) -> PairLine:
+        cells, place = row
+        files = tuple(image_path(cells[name], place) for name in images)
+        return PairLine(files, tuple(cells[name] for name in people), place)
+
+    return each(rows, line)
+
+
 def parse_csv_triplets(text: str, where: str) -> list[PairLine]:
     """Parse a table of triplets; see :func:`parse_csv_pairs`."""
     kinds = ("anchor", "mate", "nonmate")
-    lines = [
-        PairLine(
-            tuple(image_path(row[kind], place) for kind in kinds),
-            tuple(row[f"{kind}_id"] for kind in kinds),
-            place,
-        )
-        for row, place in _rows(text, where, (*kinds, *(f"{kind}_id" for kind in kinds)))
-    ]
+    people = tuple(f"{kind}_id" for kind in kinds)
+    lines = _lines(_rows(text, where, (*kinds, *people)), kinds, people)
     check_distinct(lines)
     check_triplets(lines)
     return lines
@@ -211,7 +214,8 @@ def check_triplets(lines: list[PairLine]) -> None:
         DataContractError: With ``file:line``, if anchor and mate differ or the nonmate is a mate.
     """
     check_labels(lines, [True] * len(lines))
-    for line in lines:
+
+    def check(line: PairLine) -> None:
         if line.identities[2] == line.identities[0]:
             raise of_list(
                 line.where,
@@ -219,6 +223,8 @@ def check_triplets(lines: list[PairLine]) -> None:
                 f", got '{brief(line.identities[2])}', the identity of the anchor",
                 "Give an image of another person.",
             )
+
+    each(lines, check)
 
 
 def parse_gallery_probe(
@@ -237,18 +243,13 @@ def parse_gallery_probe(
     Raises:
         DataContractError: With ``file:line``, what was expected and what was found.
     """
-    return inferred(
-        [
-            (
-                image_path(row["P"], place),
-                image_path(row["G"], place),
-                _label(row["T"], place),
-                place,
-            )
-            for row, place in _rows(text, where, ("G", "P", "T"))
-        ],
-        identities,
-    )
+
+    def parse(row: tuple[dict[str, str], str]) -> tuple[str, str, bool, str]:
+        cells, place = row
+        one, two = (image_path(cells[name], place) for name in "PG")
+        return one, two, _label(cells["T"], place), place
+
+    return inferred(each(_rows(text, where, ("G", "P", "T")), parse), identities)
 
 
 def parse_identities(text: str, where: str, shared_identities: bool = True) -> list[IdentityRow]:
@@ -267,8 +268,9 @@ def parse_identities(text: str, where: str, shared_identities: bool = True) -> l
     """
     images: dict[str, str] = {}
     splits: dict[str, IdentityRow] = {}
-    found = []
-    for cells, place in _rows(text, where, ("img", "identity"), ("split",)):
+
+    def parse(given: tuple[dict[str, str], str]) -> IdentityRow:
+        cells, place = given
         row = IdentityRow(
             image_path(cells["img"], place), cells["identity"], cells.get("split", ""), place
         )
@@ -285,8 +287,9 @@ def parse_identities(text: str, where: str, shared_identities: bool = True) -> l
                 f": '{brief(row.identity)}' in '{brief(row.split)}' and '{brief(other.split)}'",
                 "Move its images, or set 'shared_identities: true'.",
             )
-        found.append(row)
-    return found
+        return row
+
+    return each(_rows(text, where, ("img", "identity"), ("split",)), parse)
 
 
 def identities_of(root: Path, file: Path | None) -> dict[str, str] | None:
@@ -333,9 +336,9 @@ def _rows(
         )
     if not lines:
         raise of_list(where, "expected at least one row after the header, got none")
-    rows = []
-    for number, line in enumerate(lines, start=2):
-        place = f"{where}:{number}"
+
+    def parse(numbered: tuple[int, str]) -> tuple[dict[str, str], str]:
+        place, line = f"{where}:{numbered[0]}", numbered[1]
         cells = _cells(line, place)
         if len(cells) != len(columns) or not all(cell and cell == cell.strip() for cell in cells):
             raise of_list(
@@ -344,8 +347,9 @@ def _rows(
                 "spaces around it",
                 f", got '{brief(line)}'",
             )
-        rows.append((dict(zip(columns, cells, strict=True)), place))
-    return rows
+        return dict(zip(columns, cells, strict=True)), place
+
+    return each(enumerate(lines, start=2), parse)
 
 
 def _cells(line: str, where: str) -> list[str]:

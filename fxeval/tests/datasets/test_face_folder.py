@@ -64,7 +64,7 @@ def test_a_file_is_held_against_its_digest_at_every_read(root: Path):
     folder.images(ids, ARCFACE_112)
     (root / "Ann/0001.png").write_bytes((root / "Bob/0001.png").read_bytes())
     with pytest.raises(
-        DataContractError, match=r"1 of 3 .*\n.*0001\.png: expected SHA-256"
+        DataContractError, match=r"1 of 3 .*\n.*0001\.png: expected the SHA-256"
     ) as caught:
         folder.images(ids, ARCFACE_112)
     assert "Bob" not in str(caught.value)

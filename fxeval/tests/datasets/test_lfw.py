@@ -253,7 +253,7 @@ def test_a_path_out_of_the_folder_is_refused(root: Path, file: str, tmp_path_fac
     (root / "link").symlink_to(tmp_path_factory.mktemp("elsewhere"))
     rewrite(root, lambda images: images[0].update(file=file))
     pairs = LfwPairs(root)
-    with pytest.raises(DataContractError, match="a relative path inside"):
+    with pytest.raises(DataContractError, match=r"a relative path inside|a link that leads out"):
         pairs.images(pairs.listing().probe[:1], ARCFACE_112)
 
 
@@ -283,7 +283,12 @@ def test_every_bad_file_is_named_and_only_those(root: Path):
         pairs.images([*sorted({*listing.probe, *listing.reference}), "no-such-id"], DLIB_150)
     message = str(caught.value)
     assert "4 of 6 images" in message
-    for text in ("Ann/0001.png", "Bob/0002.png", "Cleo/0001.png: expected SHA-256", "'no-such-id'"):
+    for text in (
+        "Ann/0001.png",
+        "Bob/0002.png",
+        "Cleo/0001.png: expected the SHA-256",
+        "'no-such-id'",
+    ):
         assert text in message
     assert "Ann/0002.png" not in message
     assert "Bob/0001.png" not in message
