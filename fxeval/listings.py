@@ -92,6 +92,8 @@ class PairListing:
         fold: Number of each row's fold from 0; () = no folds (``verification.figures.folds_of``).
         contrast: Ids of nonmates that the list names (triplets); () = the harness draws them.
         contrast_identity: Who is in the nonmates.
+        place: Where the list has each row (``pairs.csv:7``), for messages; a record quotes it.
+            () = messages number the rows.
     """
 
     probe: tuple[str, ...]
@@ -104,11 +106,14 @@ class PairListing:
     fold: tuple[int, ...] = ()
     contrast: tuple[str, ...] = ()
     contrast_identity: tuple[str, ...] = ()
+    place: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         n = len(self.probe)
         needed = (self.reference, self.is_mated, self.probe_identity, self.reference_identity)
-        optional = (self.set_aside, self.fold, self.contrast, self.contrast_identity)
+        optional = (
+            self.set_aside, self.fold, self.contrast, self.contrast_identity, self.place,
+        )  # fmt: skip
         lengths = {n, *map(len, needed), *(len(column) or n for column in optional)}
         if len(lengths) != 1 or bool(self.contrast) != bool(self.contrast_identity):
             raise _fault(f"pair listing: expected columns of one length, got {lengths}.")
@@ -142,6 +147,7 @@ class PairListing:
             reference_identity=self.reference_identity + self.contrast_identity,
             excluded=self.excluded,
             fold=self.fold * 2,
+            place=self.place * 2,
         )
 
     def take(self, rows: Sequence[int]) -> "PairListing":

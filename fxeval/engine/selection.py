@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fxeval.contracts import Crop, PairListing, Pairs, PairSource
+from fxeval.datasets.lists.contradictions import refuse_contradictions
 from fxeval.errors import DataContractError
 from fxeval.seeding import seed_of
 
@@ -96,14 +97,22 @@ def checked_images(source: PairSource, ids: Sequence[str], crop: Crop) -> Tensor
     return images
 
 
+def digests_of(images: Tensor) -> tuple[str, ...]:
+    """Return the SHA-256 of the pixels of each image, as hex."""
+    return tuple(hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images)
+
+
 def load_pairs(source: PairSource, listing: PairListing, crop: Crop) -> Pairs:
     """Read the distinct images of a listing in a crop.
 
     Raises:
-        DataContractError: If the source returns other images, or an image can't be read.
+        DataContractError: If the source returns other images, an image can't be read, or the
+            listing contradicts the images.
     """
     ids = list(dict.fromkeys([*listing.probe, *listing.reference, *listing.contrast]))
     images = checked_images(source, ids, crop)
+    digests = digests_of(images)
+    refuse_contradictions(source.name, listing, dict(zip(ids, digests, strict=True)))
     place = {image_id: row for row, image_id in enumerate(ids)}
     people = {
         name: number
@@ -125,7 +134,7 @@ def load_pairs(source: PairSource, listing: PairListing, crop: Crop) -> Pairs:
         name=source.name,
         images=images.clone(),  # a source may reuse its buffer
         image_ids=tuple(ids),
-        image_digests=tuple(hashlib.sha256(i.numpy().tobytes()).hexdigest() for i in images),
+        image_digests=digests,
         probe=rows(listing.probe, place),
         reference=rows(listing.reference, place),
         is_mated=torch.tensor(listing.is_mated),

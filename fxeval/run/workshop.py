@@ -19,12 +19,14 @@ from fxeval.contracts import (
     SaliencyMaps,
     model_traits,
 )
+from fxeval.datasets.lists.contradictions import ContradictoryListError
 from fxeval.engine.forward_pool import ForwardPool, PooledModel, precise
 from fxeval.engine.maps import Comparison, explain, why_unsupported
 from fxeval.engine.metering import Cost, metered
 from fxeval.engine.row_kinds import TABLES, WHOLE_LISTS
 from fxeval.engine.selection import chosen_rows, load_pairs, whole_rows
 from fxeval.errors import (
+    ContractError,
     ModelContractError,
     UnsupportedError,
 )
@@ -109,7 +111,7 @@ class Workshop:
         self._worker = worker
         self._admitted: FaceModel | None = None
         self.verifying = Cost()
-        self._measured: dict[tuple[Any, ...], Measured | ModelContractError] = {}
+        self._measured: dict[tuple[Any, ...], Measured | ContractError] = {}
         self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}
         self._pairs: dict[tuple[Any, ...], Pairs] = {}
         self._set_aside: dict[int, Counter[str]] = {}
@@ -229,10 +231,10 @@ class Workshop:
                 self.verifying.forwards += measured.forwards
                 self.verifying.seconds += measured.seconds
                 self._measured[key] = measured
-            except ModelContractError as error:  # at an image that it would come to again
+            except (ModelContractError, ContradictoryListError) as error:  # it would come again
                 self._measured[key] = error
         found = self._measured[key]
-        if isinstance(found, ModelContractError):
+        if isinstance(found, Exception):
             raise found
         if found.fault:
             self._told[found.fault] = None

@@ -13,8 +13,9 @@ from fxeval.contracts import (
     PairListing,
     PairSource,
 )
+from fxeval.datasets.lists.contradictions import ContradictoryListError, refuse_contradictions
 from fxeval.engine.forward_pool import ForwardPool
-from fxeval.engine.selection import checked_images
+from fxeval.engine.selection import checked_images, digests_of
 from fxeval.errors import DataContractError, EvidenceError, for_a_record
 from fxeval.functional.similarity import similarity
 from fxeval.models.loading import ModelAround, device_of
@@ -92,6 +93,7 @@ def measure_list(
 
     Raises:
         ModelContractError: If the model fails on an image.
+        ContradictoryListError: If the list contradicts its pictures.
     """
     started, forwards = time.perf_counter(), pool.forwards
     ids: list[str] = []
@@ -107,6 +109,8 @@ def measure_list(
         if not reason:
             compared = _compared(model, source, listing, pool, (flip_fusion, progress))
             verified = measure(compared, model.operating_threshold)
+    except ContradictoryListError:
+        raise
     except DataContractError as error:
         fault, reason = error.detail, for_a_record(error)
     except EvidenceError as error:
@@ -138,9 +142,11 @@ def _compared(
     )
     complete = np.sort(np.maximum(probe, reference))  # a pair is done with its later image
     parts = []
+    picture: dict[str, str] = {}
     for start in range(0, len(ids), IMAGES_AT_ONCE):
         some = ids[start : start + IMAGES_AT_ONCE]
         images = checked_images(source, some, model.crop)
+        picture.update(zip(some, digests_of(images), strict=True))
         images = images.to(device_of(model)).to(torch.float32).div_(255.0)
         embeddings = pool.embed_images(model, images)
         if flip_fusion:
@@ -148,6 +154,7 @@ def _compared(
             embeddings = embeddings + pool.embed_images(model, images.flip(-1))
         parts.append(embeddings)
         progress(int(np.searchsorted(complete, start + len(some))), len(listing))
+    refuse_contradictions(source.name, listing, picture)
     embeddings = torch.cat(parts)
     values = [
         similarity(model.similarity, embeddings[one], embeddings[two]).numpy()

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard
-from fxeval.datasets.faces.alignment import align, size_fault
+from fxeval.datasets.faces.alignment import ARCFACE_112, align, size_fault
 from fxeval.datasets.faces.image_headers import read_header
 from fxeval.datasets.faces.images import decode_image, image_bytes
 from fxeval.datasets.faces.manifests import (
@@ -31,7 +31,7 @@ from fxeval.datasets.faces.manifests import (
     read_manifest,
 )
 from fxeval.datasets.faces.photographs import cut_face
-from fxeval.datasets.faults import first_of, of_folder, of_image, of_list
+from fxeval.datasets.faults import each, first_of, of_folder, of_image, of_list
 from fxeval.errors import DataContractError
 from fxeval.strict.text import brief
 
@@ -128,6 +128,15 @@ class FaceFolder:
             )
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
+    def pictures(self, faces: Iterable[Face]) -> dict[str, str]:
+        """Return the SHA-256 of the pixels of each image, by its id; all images are decoded.
+
+        Raises:
+            DataContractError: If an image cannot be used.
+        """
+        distinct = {face.id: face for face in faces}
+        return dict(each(distinct.values(), lambda face: (face.id, self._picture(face))))
+
     def card(self, used: Collection[str] | None = None) -> DataCard:
         r"""Describe the folder.
 
@@ -174,6 +183,10 @@ class FaceFolder:
         if pixels.shape[:2] != self.crop.size:
             raise of_image(path, *size_fault(self.crop, *pixels.shape[:2]))
         return align(pixels, face.landmarks, crop)
+
+    def _picture(self, face: Face) -> str:
+        # What is compared is what a model would see, but for the crop's own size.
+        return _sha256(self._face(face, self.crop or ARCFACE_112).tobytes())
 
     def _upright(self, data: bytes, path: Path) -> bool:
         """Return whether landmarks are of the image turned upright; an error if nobody knows."""

@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 from fxeval.contracts import Crop, DataCard, Exclusion, IdentityListing, PairListing
 from fxeval.datasets.faces.alignment import CropName, crop_from
 from fxeval.datasets.faces.face_folder import FaceFolder
-from fxeval.datasets.faces.images import decode_image, image_bytes
+from fxeval.datasets.faces.images import UnreadableFormatError, decode_image, image_bytes
 from fxeval.datasets.faces.manifests import Face, Manifest, digest_of, path_fault
 from fxeval.datasets.faults import of_all, of_folder, of_list
 from fxeval.datasets.lists.drawing import drawn_pairs
@@ -145,7 +145,8 @@ class IdentityFolders:
     def _listing(self) -> IdentityListing:
         folder = self._folder
         excluded = list(folder.excluded) if isinstance(folder, _AlignedFolders) else []
-        faces = _distinct(folder.faces, excluded)
+        pictures = folder.looks if isinstance(folder, _AlignedFolders) else {}
+        faces = _distinct(folder.faces, excluded, pictures)
         parts = {} if self.splits_file is None else self._listed(faces, excluded)
         if self.splits_file is not None:
             faces = _without(faces, excluded, "the table of parts does not name it", {*parts})
@@ -234,25 +235,33 @@ class _AlignedFolders(FaceFolder):
             Exclusion(digest_of(file), PublicReason(reason)) for file, reason in self._found[1]
         )
 
+    @property
+    def looks(self) -> dict[str, str]:
+        """SHA-256 of the pixels of each image, by its id."""
+        return self._found[2]
+
     @cached_property
     def _content(self) -> Manifest:
         return Manifest(tuple(self._found[0]), self.aligned_to)
 
     @cached_property
-    def _found(self) -> tuple[list[Face], list[tuple[str, str]]]:
+    def _found(self) -> tuple[list[Face], list[tuple[str, str]], dict[str, str]]:
         crop = self.aligned_to
         assert crop is not None
-        faces, failures = [], []
+        faces, failures, looks = [], [], {}
         for number, (file, reason) in enumerate(_files(self.root)):
             if number >= MAX_FILES:
                 raise of_folder(self.root, f"expected at most {MAX_FILES} files, got more")
-            sha256, reason = ("", reason) if reason else _looked_at(self.root / file, crop)
+            sha256 = look = ""
+            if not reason:
+                sha256, look, reason = _looked_at(self.root / file, crop)
             if reason:
                 failures.append((file, reason))
             else:
                 name = file.split("/")[0]
                 faces.append(Face(file, sha256, name, None, crop.template, str(self.root)))
-        return faces, failures
+                looks[faces[-1].id] = look
+        return faces, failures, looks
 
 
 def shares_of(n_images: int, fractions: Sequence[float]) -> list[int]:
@@ -277,16 +286,22 @@ def shares_of(n_images: int, fractions: Sequence[float]) -> list[int]:
     return shares
 
 
-def _distinct(faces: Sequence[Face], excluded: list[Exclusion]) -> list[Face]:
-    """Return the faces without duplicate content and without content that two identities claim."""
+def _distinct(
+    faces: Sequence[Face], excluded: list[Exclusion], looks: Mapping[str, str]
+) -> list[Face]:
+    """Return the faces without duplicate content and without content that two identities claim.
+
+    Images have the same content if they have the same pixels or, where nobody looked, bytes.
+    """
     owners: dict[str, set[str | None]] = defaultdict(set)
     for face in faces:
-        owners[face.id].add(face.identity)
+        owners[looks.get(face.id, face.id)].add(face.identity)
     kept: dict[str, Face] = {}
     for face in sorted(faces, key=lambda face: face.file):
-        if len(owners[face.id]) > 1:
+        look = looks.get(face.id, face.id)
+        if len(owners[look]) > 1:
             excluded.append(Exclusion(face.id, _CLAIMED))
-        elif kept.setdefault(face.id, face) is not face:
+        elif kept.setdefault(look, face) is not face:
             excluded.append(Exclusion(face.id, _SAME))
     return list(kept.values())
 
@@ -328,17 +343,20 @@ def _fault(entry: "os.DirEntry[str]", otherwise: str) -> str:
     return "an odd name" if path_fault(entry.name) else otherwise
 
 
-def _looked_at(path: Path, crop: Crop) -> tuple[str, str]:
-    """Return an image's SHA-256, and the reason why it cannot be used or ""."""
+def _looked_at(path: Path, crop: Crop) -> tuple[str, str, str]:
+    """Return the SHA-256 of an image and of its pixels, and why it cannot be used or ""."""
     try:
         data = image_bytes(path)
     except DataContractError:
-        return "", "cannot be read"
+        return "", "", "cannot be read"
     if not data.startswith(_MAGIC):
-        return "", "no JPEG or PNG"
+        return "", "", "no JPEG or PNG"
     try:
-        size = decode_image(data, str(path)).shape[:2]
+        pixels = decode_image(data, str(path))
+    except UnreadableFormatError as error:
+        return "", "", error.reason
     except DataContractError:
-        return "", "truncated, damaged or too large"
-    reason = "" if size == crop.size else f"not of {crop.size[1]} x {crop.size[0]} pixels"
-    return hashlib.sha256(data).hexdigest(), reason
+        return "", "", "truncated, damaged or too large"
+    is_fit = pixels.shape[:2] == crop.size
+    reason = "" if is_fit else f"not of {crop.size[1]} x {crop.size[0]} pixels"
+    return hashlib.sha256(data).hexdigest(), hashlib.sha256(pixels.tobytes()).hexdigest(), reason

@@ -46,6 +46,8 @@ class LfwPairs:
             ``Ann/Ann_0001.jpg``; the manifest is then not read. None = as the manifest says.
         on_missing: Treatment of a pair with an image that is not in the folder: ``error`` or
             ``exclude``.
+        on_contradiction: Treatment of a pair that the pictures contradict, such as a mated pair of
+            one picture under two names: ``error`` or ``exclude``.
     """
 
     root: Path
@@ -56,10 +58,12 @@ class LfwPairs:
     banner: str | None = None
     aligned_to: CropName | None = None
     on_missing: OnMissing = "error"
+    on_contradiction: OnMissing = "error"
 
     def __post_init__(self) -> None:
         aligned_crop(self.aligned_to)
         check_on_missing(self.on_missing)
+        check_on_missing(self.on_contradiction, "on_contradiction")
 
     @property
     def name(self) -> str:
@@ -82,7 +86,7 @@ class LfwPairs:
                 replace(line, set_aside=reason) if frozenset(line.images) in wrong else line
                 for line in lines
             ]
-        return listing_of(lines, self._folder, self.on_missing)
+        return listing_of(lines, self._folder, self.on_missing, self.on_contradiction)
 
     def images(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
         """Return (M, 3, H, W) uint8 RGB faces aligned to the crop, in the order of the ids.

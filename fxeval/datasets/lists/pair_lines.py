@@ -20,6 +20,7 @@ class PairLine:
         where: ``file:line``.
         fold: Number of its fold, from 0; None if the list has no folds.
         set_aside: Reason why the pair is never explained, or "".
+        is_inferred: Whether the identities only follow from the mated pairs.
     """
 
     images: tuple[ImageKey, ...]
@@ -27,6 +28,7 @@ class PairLine:
     where: str
     fold: int | None = None
     set_aside: str = ""
+    is_inferred: bool = False
 
     @property
     def is_mated(self) -> bool:
@@ -138,7 +140,8 @@ def inferred(
                     where, "the table of identities lacks an image", f": '{brief(image)}'",
                     "Add it.",
                 )  # fmt: skip
-        return PairLine((one, two), (owner[one], owner[two]), where)
+        people = owner[one], owner[two]
+        return PairLine((one, two), people, where, is_inferred=identities is None)
 
     lines = each(rows, named)
     check_distinct(lines)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
@@ -14,37 +14,47 @@ from fxeval.contracts import Crop, DataCard, Exclusion, PairListing
 from fxeval.datasets.faces.alignment import CropName, crop_from
 from fxeval.datasets.faces.face_folder import FaceFolder, ImageKey
 from fxeval.datasets.faces.manifests import Face, digest_of
-from fxeval.datasets.faults import of_all, of_list
+from fxeval.datasets.faults import bare, of_all, of_list
 from fxeval.datasets.lists.absent_images import absence, reason_of
+from fxeval.datasets.lists.contradictions import (
+    MANIFEST,
+    against_manifest,
+    contradictions,
+    refuse_rows,
+    without,
+)
 from fxeval.datasets.lists.pair_lines import PairLine
-from fxeval.redaction import PublicReason
 from fxeval.seeding import seed_of
 from fxeval.strict.text import brief
 
 OnMissing = Literal["error", "exclude"]
 
-_SAME = PublicReason("both files hold the same image")
-
 
 def listing_of(
-    lines: Sequence[PairLine], folder: FaceFolder, on_missing: OnMissing = "error"
+    lines: Sequence[PairLine],
+    folder: FaceFolder,
+    on_missing: OnMissing = "error",
+    on_contradiction: OnMissing = "error",
 ) -> PairListing:
     """Find the images of a list in a folder.
 
-    Identities are named by digests. A pair of two files with the same content is set aside.
+    Identities are named by digests. Those that only follow from mated pairs are replaced by those
+    of the manifest, if it names them.
 
     Args:
         lines: Either all pairs or all triplets.
         folder: Folder of the images.
         on_missing: Treatment of a pair with an image that is not in the folder: an error, or an
             exclusion in the listing.
+        on_contradiction: Treatment of a pair that the pictures or the manifest contradict. If it is
+            an exclusion, all images are decoded here; otherwise whoever reads them compares them.
 
     Returns:
         The pairs in the order of the lines.
 
     Raises:
-        DataContractError: If images are missing (the message names every such line), or no pair is
-            left.
+        DataContractError: If images are missing (the message names the first of them), identities
+            contradict the manifest, or no pair is left.
     """
     kept: list[tuple[PairLine, list[Face]]] = []
     excluded: list[Exclusion] = []
@@ -63,17 +73,48 @@ def listing_of(
     if missing and (on_missing == "error" or not kept):
         counted = f"{len(excluded)} of {len(lines)} pairs have a missing image"
         raise absence(missing, folder, counted)
-    return _listing([line for line, _ in kept], [faces for _, faces in kept], tuple(excluded))
+    kept, wrong = _compared(kept)
+    lines, faces_of = [line for line, _ in kept], [faces for _, faces in kept]
+    listing = _listing(lines, faces_of, tuple(excluded))
+    if on_contradiction == "exclude":
+        found = contradictions(listing, folder.pictures(own for row in faces_of for own in row))
+        return without(listing, found | wrong)
+    refuse_rows(bare(folder.described_in), listing, wrong)
+    return listing
+
+
+_Found = list[tuple[PairLine, list[Face]]]
+
+
+def _compared(kept: _Found) -> tuple[_Found, dict[int, str]]:
+    """Compare the identities of a list with the manifest's; return rows that contradict them."""
+    is_known = all(face.is_named and face.sha256 for _, faces in kept for face in faces)
+    if not kept or not is_known:
+        return kept, {}
+    known = [[str(face.identity) for face in faces] for _, faces in kept]
+    if kept[0][0].is_inferred:
+        wrong = [
+            row for row, (line, _) in enumerate(kept)
+            if line.is_mated != (known[row][0] == known[row][1])
+        ]  # fmt: skip
+        kept = [
+            (line if row in wrong else replace(line, identities=tuple(known[row])), faces)
+            for row, (line, faces) in enumerate(kept)
+        ]
+    else:
+        people = [
+            list(zip(line.identities, own, strict=True))
+            for (line, _), own in zip(kept, known, strict=True)
+        ]
+        wrong = against_manifest(people)
+    return kept, {row: MANIFEST for row in wrong if not kept[row][0].set_aside}
 
 
 def _listing(
     lines: list[PairLine], faces: list[list[Face]], excluded: tuple[Exclusion, ...]
 ) -> PairListing:
     people = {name: digest_of(name) for line in lines for name in line.identities}
-    aside = tuple(
-        line.set_aside or (_SAME if one.id == two.id else "")
-        for line, (one, two, *_) in zip(lines, faces, strict=True)
-    )
+    aside = tuple(line.set_aside for line in lines)
     has_contrast = any(len(line.images) == 3 for line in lines)
     has_folds = any(line.fold is not None for line in lines)
     return PairListing(
@@ -89,6 +130,7 @@ def _listing(
         contrast_identity=(
             tuple(people[line.identities[2]] for line in lines) if has_contrast else ()
         ),
+        place=tuple(bare(line.where) for line in lines),
     )
 
 
@@ -150,6 +192,8 @@ class ImageList:
         aligned_to: The crop that all images have, in a folder without manifest (``crop_from``).
         on_missing: Treatment of an entry whose image is not in the folder: ``error`` or
             ``exclude``.
+        on_contradiction: Treatment of an entry that the pictures or the manifest contradict, such
+            as a mated pair of one picture under two names: ``error`` or ``exclude``.
         subset: Number of entries to use, of as many identities as possible; None = all.
         seed: Seed of the choice of a subset.
         title: Name of the list in reports; None = its file's name.
@@ -163,6 +207,7 @@ class ImageList:
     subset: int | None = None
     seed: int = 0
     title: str | None = None
+    on_contradiction: OnMissing = "error"
     banner: ClassVar[None] = None
 
     def __post_init__(self) -> None:
@@ -172,6 +217,7 @@ class ImageList:
                 then="Remove one of the two.",
             )
         check_on_missing(self.on_missing)
+        check_on_missing(self.on_contradiction, "on_contradiction")
         if self.subset is not None and self.subset < 1:
             raise of_all(f"'subset': expected at least 1, got {self.subset}")
         aligned_crop(self.aligned_to)
@@ -234,7 +280,8 @@ class PairList(ImageList, ABC):
         Raises:
             DataContractError: With ``file:line``, if a line is wrong or its image is missing.
         """
-        listing = listing_of(self.lines(), self.folder, self.on_missing)
+        how = self.on_missing, self.on_contradiction
+        listing = listing_of(self.lines(), self.folder, *how)
         self.check_size(len(listing))
         if self.subset is None:
             return listing
@@ -246,7 +293,7 @@ class PairList(ImageList, ABC):
         return self.folder.card({*listing.probe, *listing.reference, *listing.contrast})
 
 
-def check_on_missing(on_missing: str) -> None:
+def check_on_missing(on_missing: str, parameter: str = "on_missing") -> None:
     """Check a value of :data:`OnMissing`.
 
     Raises:
@@ -254,7 +301,7 @@ def check_on_missing(on_missing: str) -> None:
     """
     if on_missing not in get_args(OnMissing):
         raise of_all(
-            "'on_missing': expected 'error' or 'exclude'", f", got {brief(repr(on_missing))}"
+            f"'{parameter}': expected 'error' or 'exclude'", f", got {brief(repr(on_missing))}"
         )
 
 

@@ -130,13 +130,6 @@ def test_aligned_images_in_folders_of_people_need_no_manifest(tmp_path: Path):
         LfwPairs(tmp_path, on_missing="skip")
 
 
-def test_a_pair_of_one_content_under_two_names_is_set_aside(root: Path):
-    (root / "faces/Bob/0001.png").write_bytes((root / "faces/Ann/0002.png").read_bytes())
-    rewrite(root, lambda images: images[2].update(sha256=images[1]["sha256"]))
-    (root / "pairs" / "lfw_view2.txt").write_text("1 1\nAnn 1 2\nAnn 2 Bob 1\n")
-    assert LfwPairs(root).listing().set_aside == ("", "both files hold the same image")
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [

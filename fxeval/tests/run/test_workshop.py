@@ -215,15 +215,15 @@ def test_a_network_in_training_mode_is_refused(workshop):
 
 
 def test_a_source_that_uses_its_buffer_again_spoils_nothing():
-    buffer = torch.zeros(16, 3, 16, 16, dtype=torch.uint8)
+    buffer = torch.arange(16, dtype=torch.uint8)[:, None, None, None].repeat(1, 3, 16, 16)
 
     class Source(Memory):
         def images(self, image_ids, crop):
             return buffer
 
     pairs = load_pairs(Source(), Memory().listing(), CROP)
-    buffer.fill_(7)
-    assert int(pairs.images.max()) == 0
+    buffer.fill_(77)
+    assert int(pairs.images.max()) == 15
 
 
 def test_what_maps_cost_is_counted_once_and_the_hook_is_gone(workshop):
