@@ -16,7 +16,8 @@ SHOWN = 5
 """Most faults that a message names; the others are counted."""
 
 _LONGEST = 100
-_Item, _Found = TypeVar("_Item"), TypeVar("_Found")
+_Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
 
 
 def bare(where: str | Path) -> str:

@@ -77,8 +77,8 @@ def listing_of(
     lines, faces_of = [line for line, _ in kept], [faces for _, faces in kept]
     listing = _listing(lines, faces_of, tuple(excluded))
     if on_contradiction == "exclude":
-        found = contradictions(listing, folder.pictures(own for row in faces_of for own in row))
-        return without(listing, found | wrong)
+        looks = folder.pictures(face for own in faces_of for face in own)
+        return without(listing, contradictions(listing, looks) | wrong)
     refuse_rows(bare(folder.described_in), listing, wrong)
     return listing
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fxeval.contracts import DataCard, Exclusion, IdentityListing
+from fxeval.datasets.faces.face_folder import ImageKey
 from fxeval.datasets.faces.manifests import digest_of
 from fxeval.datasets.faults import bare, each, of_list
 from fxeval.datasets.lists.absent_images import absence, reason_of
@@ -107,7 +108,8 @@ class CsvIdentities(ImageList):
         text, where = read_text(self.path), str(self.path)
         rows = parse_identities(text, where, self.shared_identities)
         kept: dict[str, IdentityRow] = {}
-        excluded, missing = [], {}
+        excluded: list[Exclusion] = []
+        missing: dict[ImageKey, str] = {}
         for row in rows:
             face = self.folder.find(row.image)
             if face is None:
