@@ -184,14 +184,14 @@ def _report(done: "Preparation") -> None:
         click.echo(f"{done.n_ignored} other files and hidden folders were ignored.")
     if done.links:
         click.echo(
-            f"{len(done.links)} links to folders were not followed: {_some(done.links)}. Prepare "
-            "what they point to, or replace them by it."
+            f"Links to folders, which are not followed: {len(done.links)} ({_some(done.links)}). "
+            "Prepare what they point to, or replace them by it."
         )
     if done.enlarged:
         click.echo(
-            f"{len(done.enlarged)} faces are so small that the crop enlarges them more than twice "
-            f"('enlarged' in the manifest; the smallest {done.enlarged[0][1]:.1f} times): "
-            f"{_some([file for file, _ in done.enlarged])}"
+            f"Faces that the crop enlarges more than twice ('enlarged' in the manifest): "
+            f"{len(done.enlarged)}, up to {done.enlarged[0][1]:.1f} times "
+            f"({_some([file for file, _ in done.enlarged])})."
         )
     click.echo(f"Manifest: {done.manifest}")
     files = defaultdict(list)

@@ -77,6 +77,17 @@ class FaceFolder:
         """The path of whatever lists the images (folder or manifest), for messages."""
         return str(self.root if self.aligned_to else self.root / self.manifest_file)
 
+    @property
+    def links(self) -> tuple[str, ...]:
+        """Names of links to folders, which are not followed."""
+        try:
+            with os.scandir(self.root) as entries:
+                return tuple(
+                    sorted(one.name for one in entries if one.is_symlink() and one.is_dir())
+                )
+        except OSError:
+            return ()
+
     def find(self, key: ImageKey) -> Face | None:
         """Return the image with this key, or None.
 
@@ -305,6 +316,6 @@ def _aligned_faces(root: Path, crop: Crop) -> tuple[Face, ...]:
         if len(faces) > MAX_FILES:
             raise of_folder(root, f"expected at most {MAX_FILES} images, got more")
     if not faces:
-        linked = f" ({len(links)} links to folders are not followed)" if links else ""
+        linked = f" (links to folders, which are not followed: {len(links)})" if links else ""
         raise of_folder(root, f"expected images ({', '.join(_SUFFIXES)}), got none{linked}")
     return tuple(sorted(faces, key=lambda face: face.file))

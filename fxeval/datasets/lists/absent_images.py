@@ -89,6 +89,9 @@ def _told_about(missing: Mapping[ImageKey, str], folder: FaceFolder) -> str:
     if not faces:
         return "It has no images."
     known = _alike(missing, faces) or _further(missing, faces)
+    if links := folder.links:
+        shown = ", ".join(f"'{brief(name)}'" for name in links[:_EXAMPLES])
+        known += f" Links to folders, which are not followed: {len(links)}, such as {shown}."
     return f"The folder has {len(faces)} images, such as {_some(faces)}.{known}"
 
 

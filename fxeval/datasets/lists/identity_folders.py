@@ -162,6 +162,8 @@ class IdentityFolders:
             raise of_folder(
                 self.root,
                 f"expected usable images in one folder per identity, got none ({shown})",
+                then="Images of another size need the name of their crop ('crop') or a manifest; "
+                "links are not followed.",
             )
         if self.splits_file is not None:
             self._check_closed(faces, parts)

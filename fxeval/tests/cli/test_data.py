@@ -125,3 +125,25 @@ def test_the_help_names_every_crop():
     text = " ".join(run("--help").stdout.split())
     for name in CROPS:
         assert name in text
+
+
+def test_a_crop_can_be_a_size_of_arcface_or_json(folder):
+    template = [[33, 44], [63, 44], [48, 61], [36, 79], [61, 79]]
+    mine = json.dumps({"name": "mine", "size": [96, 80], "template": template})
+    for crop, size in (("arcface224", (224, 224)), (mine, (96, 80))):
+        done = run("faces", f"out-{size[0]}", "--landmarks", "a.csv", "--crop", crop)
+        assert done.exit_code == 0, done.output
+        assert cv2.imread(f"out-{size[0]}/Ann/1.png").shape[:2] == size
+    done = run("faces", "out", "--landmarks", "a.csv", "--crop", "{")
+    assert done.stderr.startswith("Error: --crop: expected JSON (")
+
+
+def test_links_small_faces_and_formats_are_told_with_what_to_do(folder):
+    (folder / "faces" / "again").symlink_to(folder / "faces" / "Ann")
+    cv2.imwrite(str(folder / "faces/Ann/3.png"), np.full((90, 80, 3), 99, np.uint16))
+    tiny = ",".join(str(20 + float(value) / 9) for value in FACE.split(","))
+    (folder / "a.csv").write_text(f"{HEADER}Ann/1.png,{FACE}\nAnn/2.png,{tiny}\n")
+    done = run("faces", "out", "--landmarks", "a.csv")
+    assert "not followed: 1 (again). Prepare what they point to" in done.stdout
+    assert re.search(r"more than twice .*: 1, up to 1\d\.\d times \(Ann/2\.png\)\.", done.stdout)
+    assert "not 8 bits a channel: save them with 8 bits a channel." in done.stdout

@@ -120,3 +120,12 @@ def test_an_image_that_failed_when_the_faces_were_prepared_is_missed_for_that_re
     done.manifest.write_text(json.dumps(content))
     (one, _) = CsvPairs(root, Path("list.csv"), on_missing="exclude").listing().excluded
     assert one.reason == "an image failed in prepare"
+
+
+def test_a_linked_folder_is_named_as_the_reason(tmp_path: Path):
+    write_images(tmp_path / "elsewhere", LISTED[:2])
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "Ann").symlink_to(tmp_path / "elsewhere" / "Ann")
+    source = pairs_of(tmp_path / "root", LISTED[2:])
+    with pytest.raises(DataContractError, match="which are not followed: 1, such as 'Ann'"):
+        source.listing()

@@ -17,7 +17,9 @@ from fxeval.datasets.faces.alignment import (
     DLIB_150,
     align,
     arcface_crop,
+    crop_from,
     similarity_transform,
+    size_fault,
 )
 from fxeval.datasets.faces.images import read_image
 from fxeval.errors import DataContractError
@@ -184,6 +186,48 @@ def test_arcface_crops_grow_by_the_published_rule():
     for size in (0, -112, 64, 96, 150, 160):
         with pytest.raises(DataContractError, match=f"got {size}"):
             arcface_crop(size)
+
+
+TEMPLATE = [[76.6, 103.4], [147.1, 103.0], [112.1, 143.5], [83.1, 184.7], [141.5, 184.4]]
+
+
+def test_a_crop_is_named_by_its_name_its_size_or_all_of_it():
+    for size in (112, 128, 224, 256, 336, 448):
+        assert crop_from(f"arcface{size}", "crop") == arcface_crop(size)
+    mine = {"name": "mine", "size": [224, 220], "template": TEMPLATE}
+    assert crop_from(mine, "crop") == Crop("mine", (224, 220), tuple(map(tuple, TEMPLATE)))
+    assert crop_from(DLIB_150, "crop") is DLIB_150
+    rounded = {"name": "arcface224", "size": [224, 224], "template": TEMPLATE}
+    assert crop_from(rounded, "crop") == arcface_crop(224)  # a name always means the same points
+    assert crop_from("arcface112", "crop") is ARCFACE_112
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("arcface160", "unknown crop 'arcface160'"),
+        ("arcface0", "unknown crop"),
+        ("arcface99999", "unknown crop"),
+        ("arcfacd112", r"Did you mean 'arcface112'\?"),
+        (224, "expected arcface112, .*'arcface' and a size"),
+        ({"name": "x", "size": [224, 224]}, "expected arcface112"),
+        ({"name": "x", "size": [224, 224], "template": TEMPLATE, "crop": 1}, "expected arcface112"),
+        ({"name": "x", "size": [224, 224], "template": np.array(TEMPLATE) / 224}, "expected arc"),
+        ({"name": "arcface224", "size": [224, 224], "template": np.array(TEMPLATE) + 1},
+         "the crop arcface224 has another size or template. Give yours another name"),
+        ({"name": "arcface112", "size": [224, 224], "template": TEMPLATE}, "another size"),
+    ],
+)  # fmt: skip
+def test_what_names_no_crop_is_refused_with_all_that_do(value: object, said: str):
+    with pytest.raises(DataContractError, match=rf"'crop': .*{said}"):
+        crop_from(value, "crop")
+
+
+def test_an_image_of_another_size_is_refused_with_the_crops_of_its_size():
+    said, advice = size_fault(ARCFACE_112, 224, 224)
+    assert said == "expected 112 x 112 pixels (crop arcface112), got 224 x 224"
+    assert "(hse224 or arcface224), or align the images again." in advice
+    assert size_fault(ARCFACE_112, 100, 90)[1] == "Align the images again."
 
 
 def test_real_faces_are_cut_as_the_golden_crops(data_root: Path):

@@ -130,6 +130,13 @@ def test_aligned_images_in_folders_of_people_need_no_manifest(tmp_path: Path):
         LfwPairs(tmp_path, on_missing="skip")
 
 
+def test_numbers_may_have_zeros_in_front_and_names_blanks():
+    plain = parse_pairs("1\t1\nAnn\t1\t12\nAnn\t1\tBob\t10\n", "x")
+    assert parse_pairs("1\t1\nAnn\t0001\t012\nAnn\t01\tBob\t0010\n", "x") == plain
+    blank = parse_pairs("1\t1\nAnn Lee\t1\t2\nAnn Lee\t1\tBob\t1\n", "x")
+    assert blank[0].images == (("Ann Lee", 1), ("Ann Lee", 2))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -145,6 +152,7 @@ def test_aligned_images_in_folders_of_people_need_no_manifest(tmp_path: Path):
         ("1\t1\nAnn\t1\t2\nAnn\t1\tAnn\t2\n", r"x:3: expected a nonmated pair"),
         ("1\t1\nAnn\t1\t1\nAnn\t1\tBob\t2\n", r"x:2: expected two different images"),
         ("1\t1\nAnn\t0\t1\nAnn\t1\tBob\t2\n", r"x:2: .* image numbers from 1"),
+        ("1\t1\nAnn\t000\t1\nAnn\t1\tBob\t2\n", r"x:2: .* image numbers from 1"),
         ("1\t1\nAnn\t1\ttwo\nAnn\t1\tBob\t2\n", r"x:2: .* got 'Ann 1 two'"),
         ("1\t1\nAnn\n\n", r"got 1 lines"),
         ("1\t1\n\nAnn\t1\tBob\t2\n", r"x:2: expected 'name i j'"),

@@ -86,6 +86,7 @@ def test_a_subset_of_a_list_is_part_of_it_and_follows_the_seed(root: Path):
     [
         ({"subset": 0}, "'subset': expected at least 1"),
         ({"on_missing": "skip"}, "'on_missing': expected 'error' or 'exclude'"),
+        ({"on_contradiction": "skip"}, "'on_contradiction': expected 'error' or 'exclude'"),
         ({"aligned_to": "arcface11"}, "'aligned_to': unknown crop"),
         ({"aligned_to": "arcface112", "manifest_file": Path("m.json")}, "got both"),
     ],
@@ -281,4 +282,18 @@ def test_a_suite_sets_the_fields_of_every_list(subject, tmp_path: Path):
     assert source.folder == FaceFolder(tmp_path / "faces", aligned_to=ARCFACE_112)
     wrong = Use("mine", {"on_missing": "never"}, "suite.yaml:3:5")
     with pytest.raises(SuiteError, match=r"suite\.yaml:3:5.*'on_missing'"):
+        configured(source, wrong, "pairs", tmp_path)
+
+
+def test_a_suite_can_describe_a_crop_of_its_own(tmp_path: Path):
+    template = [[33, 44], [63, 44], [48, 61], [36, 79], [61, 79]]
+    write_images(tmp_path, ["Ann_1.png", "Ann_2.png"], size=(96, 80))
+    (tmp_path / "few.txt").write_text("Ann/1 Ann/2 1\n")
+    crop = {"name": "mine", "size": [96, 80], "template": template}
+    use = Use("mine", {"root": str(tmp_path), "aligned_to": crop}, "suite.yaml:3:5")
+    source = configured(ListedPairs(Path(), Path("few.txt")), use, "pairs", tmp_path)
+    assert source.folder.crop.size == (96, 80)
+    assert source.images(source.listing().probe, source.folder.crop).shape == (1, 3, 96, 80)
+    wrong = Use("mine", {"aligned_to": {**crop, "size": [96]}}, "suite.yaml:3:5")
+    with pytest.raises(SuiteError, match=r"suite\.yaml:3:5.*'aligned_to': expected arcface112"):
         configured(source, wrong, "pairs", tmp_path)

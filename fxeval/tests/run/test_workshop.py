@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fxeval.contracts import CardFacts, ExplainerTraits, ModelTraits, PairListing
+from fxeval.datasets.lists.contradictions import ContradictoryListError
 from fxeval.engine.selection import chosen_rows, load_pairs
 from fxeval.errors import (
     DataContractError,
@@ -537,3 +538,29 @@ def test_pairs_that_are_set_aside_are_counted_with_their_reasons(workshop):
 
     ready(workshop, CELL, Subjects(tiny(), Mean(), Aside()))
     assert workshop.subjects["pairs"]["memory"]["set_aside"] == {"wrongly labelled": 1}
+
+
+@dataclass(frozen=True)
+class Twins(Memory):
+    """The second person's nonmated picture is the first one's, under another name."""
+
+    n: int = 32
+
+    def listing(self):
+        mated, ids = super().listing(), tuple(str(row) for row in range(self.n))
+        return PairListing(
+            (*mated.probe, *mated.probe), (*mated.reference, *(f"{row}c" for row in ids)),
+            (True,) * self.n + (False,) * self.n, (*ids, *ids), (*ids, *ids[1:], ids[0]),
+        )  # fmt: skip
+
+    def images(self, image_ids, crop):
+        return super().images([one.replace("c", "a") for one in image_ids], crop)
+
+
+def test_a_list_that_contradicts_its_pictures_is_refused_for_every_cell_and_read_once(workshop):
+    subjects = Subjects(tiny(), Mean(), Twins())
+    for _ in range(2):
+        with pytest.raises(ContradictoryListError, match="64 of 64 entries are contradictory"):
+            workshop.prepare(CELL, subjects)
+        forwards = workshop.pool.forwards
+    assert forwards == workshop.pool.forwards == 96
