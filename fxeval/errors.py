@@ -6,6 +6,7 @@ Every error that a user can cause is one of these; anything else is a bug in fxe
     * SuiteError              a suite file is wrong: always carries ``file:line:column``
     * ContractError           a subject breaks the contract
         * ModelContractError      ... a face model or its weights
+            * UnansweredError         ... a service did not answer; later it may
         * ExplainerContractError  ... an explainer or its maps
         * DataContractError       ... a pair list, an image, a landmark file
         * FillContractError       ... a fill of a plug-in
@@ -66,6 +67,10 @@ class ContractError(FxevalError):
 
 class ModelContractError(ContractError):
     """A face model or its weights cannot be trusted."""
+
+
+class UnansweredError(ModelContractError):
+    """A face model that is a service did not answer, even after repeats; later it may."""
 
 
 class ExplainerContractError(ContractError):

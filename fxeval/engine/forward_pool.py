@@ -251,6 +251,8 @@ class ForwardPool:
 
     def _halve(self, model: FaceModel, error: Exception) -> None:
         if "out of memory" not in str(error).lower():
+            if isinstance(error, ModelContractError):
+                raise error
             said = f"model '{model.name}': embed raised"
             raise ModelContractError(
                 f"{said} {type(error).__name__}: {error}", public=f"{said} {of_user_code(error)}"

@@ -26,6 +26,7 @@ from fxeval.errors import (
     ExplainerContractError,
     FxevalError,
     ModelContractError,
+    UnansweredError,
     for_a_record,
 )
 from fxeval.explainers.map_levels import joined
@@ -220,6 +221,8 @@ class _Group:
         changes: list[str] = []
         try:
             part = self._ask(rows)
+        except UnansweredError:  # a service that is away: no fault of the explainer
+            raise
         except Exception as error:  # user code may raise anything
             fault = _fault(error)
             if len(rows) == 1 and (said := _said(error)) != fault[1]:

@@ -21,6 +21,8 @@ from fxeval.contracts import (
 )
 from fxeval.errors import DataContractError, ExplainerContractError, ModelContractError
 from fxeval.functional.ranking import flat
+from fxeval.hooks.outputs import kind_of
+from fxeval.strict.text import describe, either
 from fxeval.traits import check_explainer_traits
 
 
@@ -32,24 +34,69 @@ def check_embeddings(name: str, embeddings: object, n: int) -> Embeddings:
     """
     if not isinstance(embeddings, Tensor):
         raise ModelContractError(
-            f"model '{name}': embed must return a torch.Tensor (N, D), got "
-            f"{type(embeddings).__name__}."
+            f"model '{name}': embed must return a torch.Tensor (N, D), got {kind_of(embeddings)}."
         )
     if embeddings.ndim != 2 or embeddings.shape[0] != n:
         raise ModelContractError(
             f"model '{name}': embed must return ({n}, D) for {n} images, got "
-            f"{tuple(embeddings.shape)}."
+            f"{tuple(embeddings.shape)}.{_reshaped(embeddings, n)}"
         )
     if not embeddings.dtype.is_floating_point:
         raise ModelContractError(
             f"model '{name}': embeddings must be float, got {embeddings.dtype}."
         )
-    if not bool(torch.isfinite(embeddings).all()):
+    found = embeddings.detach().to(torch.float32)
+    if not bool(torch.isfinite(found).all()):
         raise ModelContractError(
-            f"model '{name}': embeddings hold NaN or infinite values. Check the weights and the "
-            "input range."
+            f"model '{name}': embeddings hold NaN or infinite values. Check the weights, the "
+            "input range, and half precision, which ends at 65504 in float16."
         )
-    return embeddings.detach().to(torch.float32)
+    return found
+
+
+def _reshaped(embeddings: Tensor, n: int) -> str:
+    """Return what to do about embeddings of a shape that is often seen; "" about any other."""
+    shape = tuple(embeddings.shape)
+    if len(shape) > 2 and shape[0] == n and all(side == 1 for side in shape[2:]):
+        return " Flatten it at the end of forward: embeddings.flatten(1)."
+    if n == 1 and len(shape) == 1:
+        return " Keep the dimension of the batch, which squeeze() removes: flatten(1)."
+    if len(shape) == 1:
+        return " One number for an image is no embedding: return the vector that it is computed of."
+    return ""
+
+
+def check_similarity(name: str, similarity: object) -> None:
+    """Refuse a similarity that is none of fxeval's.
+
+    Raises:
+        ModelContractError: Naming those that are, and how to turn a distance into one.
+    """
+    kinds = get_args(SimilarityKind)
+    if isinstance(similarity, str) and similarity in kinds:
+        return
+    got = describe(similarity) if isinstance(similarity, str) else type(similarity).__name__
+    raise ModelContractError(
+        f"model '{name}': expected {either(kinds)} as similarity, got {got}."
+        f"{_of_another_name(similarity)}"
+    )
+
+
+def _of_another_name(similarity: object) -> str:
+    """Return how to say with fxeval's similarities what another name means; "" if unknown."""
+    word = similarity.lower() if isinstance(similarity, str) else ""
+    if "dist" in word and "cos" in word:
+        return " A cosine distance d is the cosine 1 - d: give 'cosine', and 1 - d as threshold."
+    if "cos" in word:
+        return " Give 'cosine'."
+    if "l2" in word or "euclid" in word:
+        return (
+            " A Euclidean distance d is the similarity -d: give 'neg_l2', and -d as threshold (-d "
+            "of a squared distance d * d)."
+        )
+    if any(part in word for part in ("dot", "inner", "ip")):
+        return " The inner product of embeddings of length 1 is their cosine: give 'cosine'."
+    return ""
 
 
 def check_explainer(name: str, explainer: object) -> Explainer:
@@ -102,11 +149,7 @@ def check_model(name: str, model: object) -> FaceModel:
         raise ModelContractError(
             f"model '{name}': expected a fxeval.Crop as crop, got {type(found.crop).__name__}."
         )
-    if found.similarity not in get_args(SimilarityKind):
-        kinds = " or ".join(get_args(SimilarityKind))
-        raise ModelContractError(
-            f"model '{name}': expected {kinds} as similarity, got {found.similarity!r:.60}."
-        )
+    check_similarity(name, found.similarity)
     return found
 
 

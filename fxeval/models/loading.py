@@ -25,8 +25,9 @@ from fxeval.contracts import (
     model_traits,
 )
 from fxeval.errors import ModelContractError
-from fxeval.hooks.returned import check_embeddings
-from fxeval.redaction import of_user_code
+from fxeval.hooks.outputs import OutputName, PickedOutput, advice_to_pick, kind_of
+from fxeval.hooks.returned import check_embeddings, check_similarity
+from fxeval.models.trial import check_batch, check_weights_are_there, embedded
 from fxeval.strict.text import brief
 from fxeval.traits import check_model_traits
 
@@ -46,6 +47,11 @@ class TorchFaceModel:
         operating_threshold: Native similarity from which the model says match, or None.
         digest: SHA-256 of the weights as hex.
         traits: What else is known about the model.
+        output: Which of several outputs of the module are the embeddings: key, field, or place
+            from 0. ``module`` then returns that one alone. None = the module has one output.
+
+    Raises:
+        ModelContractError: If the module is none, or the similarity is none of fxeval's.
     """
 
     name: str
@@ -55,15 +61,37 @@ class TorchFaceModel:
     operating_threshold: float | None
     digest: str
     traits: ModelTraits = field(default=ModelTraits(), kw_only=True)
+    output: OutputName | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_similarity(self.name, self.similarity)
+        if not isinstance(self.module, nn.Module):
+            raise ModelContractError(
+                f"model '{self.name}': expected a torch.nn.Module, got "
+                f"{type(self.module).__name__}. Wrap a function with fxeval.EmbeddingFunction."
+            )
+        # A copy made by dataclasses.replace has its output picked already.
+        if self.output is not None and not isinstance(self.module, PickedOutput):
+            object.__setattr__(self, "module", PickedOutput(self.module, self.output))
 
     def embed(self, images: Images) -> Embeddings:
-        """Embed (N, 3, H, W) images in [0, 1]; returns (N, D) float32 on the module's device."""
+        """Embed (N, 3, H, W) images in [0, 1]; returns (N, D) float32 on the module's device.
+
+        Raises:
+            ModelContractError: If the module returns no tensor.
+        """
         self.module.eval()
-        with torch.inference_mode():
-            embeddings: Embeddings = self.module(images.to(device_of(self), torch.float32))
-        # Autograd refuses tensors made in inference mode; a copy may serve as a constant in an
-        # explainer's objective.
-        return embeddings.clone()
+        # Not in inference mode: a tensor that the module keeps from its first forward pass would be
+        # refused by autograd for ever.
+        with torch.no_grad():
+            embeddings: object = self.module(images.to(device_of(self), torch.float32))
+        if not isinstance(embeddings, Tensor):
+            raise ModelContractError(
+                f"model '{self.name}': its module must return a tensor (N, D), got "
+                f"{kind_of(embeddings)}.{advice_to_pick(embeddings, len(images))}"
+            )
+        # A copy is the caller's own, and is an ordinary tensor whatever the module did.
+        return embeddings.clone().detach()
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,41 +242,28 @@ def check_loaded(model: FaceModel) -> None:
             or misspelt.
     """
     check_model_traits(model.name, model)
+    check_weights_are_there(model)
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, 3, *model.crop.size, generator=generator).to(device_of(model))
-    try:
-        found = model.embed(images), model.embed(images[:1])
-    except Exception as error:  # user code may raise anything
-        said = (
-            f"model '{model.name}': cannot embed {tuple(images.shape)} images of its crop "
-            f"'{model.crop.name}'"
-        )
-        raise ModelContractError(
-            f"{said}: {type(error).__name__}: {error}", public=f"{said}: {of_user_code(error)}"
-        ) from error
-    embeddings = check_embeddings(model.name, found[0], 2).cpu()
-    alone = check_embeddings(model.name, found[1], 1).cpu()
-    norms = embeddings.norm(dim=1)
-    if not bool((norms > 0).all()):
+    embeddings = embedded(model, images)
+    embedded(model, images[:1])
+    lengths = embeddings.double().norm(dim=1)
+    if not bool((lengths > 0).all()):
         raise ModelContractError(
             f"model '{model.name}': expected embeddings with length > 0, got lengths "
-            f"{norms.tolist()}. The weights or the input range are wrong."
+            f"{lengths.tolist()}. The weights or the input range are wrong."
         )
-    scale = float(norms.max())
-    if float((embeddings[0] - embeddings[1]).norm()) <= 1e-6 * scale:
+    scale = float(lengths.max())
+    if float((embeddings[0].double() - embeddings[1].double()).norm()) <= 1e-6 * scale:
         raise ModelContractError(
             f"model '{model.name}': expected different embeddings of two different images, got the "
             "same. The weights or the input range are wrong."
         )
-    if float((alone - embeddings[:1]).abs().max()) > 1e-3 * scale:
-        raise ModelContractError(
-            f"model '{model.name}': the embedding of an image depends on the other images in its "
-            "batch. Switch the network to evaluation mode: network.eval()."
-        )
+    check_batch(model, images, embeddings, within=1e-3)
     if model.module is None:
         return
-    with torch.inference_mode():
-        direct = model.module(images).detach().cpu().float()
+    with torch.no_grad():
+        direct = check_embeddings(model.name, model.module(images.clone()), 2).cpu()
     if direct.shape != embeddings.shape or float((direct - embeddings).abs().max()) > 1e-3 * scale:
         raise ModelContractError(
             f"model '{model.name}': embed(images) and module(images) differ, so that gradient "

@@ -21,7 +21,7 @@ def model_entry(model: FaceModel) -> dict[str, Any]:
         "size": list(model.crop.size),
         "similarity": model.similarity,
         "operating_threshold": model.operating_threshold,
-        "parameters": sum(p.numel() for p in module.parameters()) if module else None,
+        "parameters": None if module is None else sum(p.numel() for p in module.parameters()),
         "card": model_card(model),
     }
 

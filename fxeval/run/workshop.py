@@ -28,15 +28,18 @@ from fxeval.engine.selection import chosen_rows, load_pairs, whole_rows
 from fxeval.errors import (
     ContractError,
     ModelContractError,
+    UnansweredError,
     UnsupportedError,
 )
 from fxeval.functional.randomisation import embedding_spread, randomise, redrawn_share
 from fxeval.hooks.returned import check_explainer, check_model, check_source
 from fxeval.metrics import kinds
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Subject
-from fxeval.models.loading import check_loaded, device_of, with_module
+from fxeval.models.admission import Admission
+from fxeval.models.loading import device_of, with_module
 from fxeval.records.schema import Explaining, Network, Row
 from fxeval.redaction import PublicReason, public_counts
+from fxeval.run.admissions import Admissions
 from fxeval.run.cell_engine import CellEngine, NetworkHandle, Redrawing
 from fxeval.run.descriptions import explainer_entry, left_out, model_entry, pairs_entry
 from fxeval.seeding import seed_of
@@ -108,8 +111,7 @@ class Workshop:
         self.device = torch.device("cpu")
         self.emit = emit
         self._progress = progress
-        self._worker = worker
-        self._admitted: FaceModel | None = None
+        self._admissions = Admissions(worker, batch_size)
         self.verifying = Cost()
         self._measured: dict[tuple[Any, ...], Measured | ContractError] = {}
         self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}
@@ -133,9 +135,12 @@ class Workshop:
         check_model(cell.model.name, subjects.model)
         check_explainer(cell.explainer.name, subjects.explainer)
         check_source(cell.pairs.name, subjects.source)
-        model = self._admit(cell, subjects.model)
+        model = subjects.model
+        self.device = self._admissions.placed(model, cell.device)
         pairs = self._load(cell, subjects.source, model.crop)
         self._describe(cell, subjects, pairs)
+        self._admissions.watch(model, self._admit(cell, model, pairs))
+        self._admissions.check_gradient(cell.explainer.name, subjects.explainer)
         reason = why_unsupported(subjects.explainer, model)
         if reason is not None:
             raise UnsupportedError(
@@ -175,16 +180,17 @@ class Workshop:
         if not isinstance(other, FaceModel):
             check_explainer(name, other)
             return OtherExplainer(name, other)
-        model = self._admit(cell, other)
-        pairs = self._load(cell, source, model.crop)
-        pooled = PooledModel(model, self.pool, _digest("other", name, _model_key(cell, model)))
+        self._admissions.placed(other, cell.device)
+        pairs = self._load(cell, source, other.crop)
+        self._admit(cell, other, pairs)
+        pooled = PooledModel(other, self.pool, _digest("other", name, _model_key(cell, other)))
         return engine.subject(
             name, NetworkHandle("trained", pooled.key, lambda: pooled), pairs, pairs.faces()
         )
 
     def release(self) -> None:
         """Free the networks; measurements of them are kept."""
-        self._admitted = None
+        self._admissions.release()
         self._redrawn = {}
 
     @property
@@ -193,25 +199,28 @@ class Workshop:
         return self.pool.forwards + self._unpooled_forwards - self.verifying.forwards
 
     def take_notes(self) -> list[str]:
-        """Return the notes of the pool since the last call."""
+        """Return the notes of the pool since the last call, and those about the model's answers.
+
+        Raises:
+            ModelContractError: If the model's answers changed too much since it was admitted.
+        """
         notes, self.pool.halvings = self.pool.halvings, []
-        return notes
+        return notes + self._admissions.notes()
 
     def take_told(self) -> list[str]:
         """Return messages of user code since the last call; printed, and in no record."""
         told, self._told = list(self._told), {}
         return told
 
-    def _admit(self, cell: Cell, model: FaceModel) -> FaceModel:
-        """Move a model to the cell's device and check it once."""
-        self.device = _device(cell.device, self._worker)
-        if model.module is not None:
-            model.module.to(self.device)
-        if model is not self._admitted:
-            with precise(self.device):
-                check_loaded(model)
-            self._admitted = model
-        return model
+    def _admit(self, cell: Cell, model: FaceModel, pairs: Pairs) -> Admission:
+        """Admit a model, on the cell's device, by evidence on the images of some pairs."""
+        key = _model_key(cell, model), model.name, id(pairs.images), self.device
+        found, is_new = self._admissions.admitted(model, key, pairs.faces(), self.device)
+        if is_new:
+            self._unpooled_forwards += found.forwards
+            self.verifying.forwards += found.forwards
+            self.verifying.seconds += found.seconds
+        return found
 
     def _verified(
         self, cell: Cell, model: FaceModel, source: PairSource
@@ -231,6 +240,8 @@ class Workshop:
                 self.verifying.forwards += measured.forwards
                 self.verifying.seconds += measured.seconds
                 self._measured[key] = measured
+            except UnansweredError:  # a later cell asks again
+                raise
             except (ModelContractError, ContradictoryListError) as error:  # it would come again
                 self._measured[key] = error
         found = self._measured[key]
@@ -291,6 +302,7 @@ class Workshop:
             self._maps[key] = maps, cost, told
         maps, cost, told = self._maps[key]
         self._told |= dict.fromkeys(told)
+        self._admissions.check_failure(by.name, maps.states, maps.reasons)
         return maps, Explaining(
             network=network.label,
             side=name,
@@ -381,15 +393,3 @@ def _model_key(cell: Cell, model: FaceModel) -> str:
 
 def _digest(*parts: object) -> str:
     return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
-
-
-def _device(name: str, worker: int) -> torch.device:
-    if name == "auto" and torch.cuda.is_available():
-        return torch.device("cuda", worker % torch.cuda.device_count())
-    if name == "auto":
-        return torch.device("cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelContractError(
-            f"device '{name}' asked for, but there is no CUDA device. Set device: auto or cpu."
-        )
-    return torch.device(name)

@@ -91,7 +91,7 @@ def test_an_error_of_the_function_is_told_by_type_and_message():
     ("result", "message"),
     [
         (None, "must return a torch.Tensor"),
-        ([[1.0]], "must return a torch.Tensor"),
+        ([[1.0, 2.0]], r"must return \(5, D\)"),
         (np.ones((5, 4), int), "must return a torch.Tensor"),
         (np.ones((4, 4)), r"must return \(5, D\)"),
         (np.full((5, 4), np.nan), "NaN"),
