@@ -340,9 +340,9 @@ class SaliencyMaps:
 
     def __post_init__(self) -> None:
         n = len(self.positive)
-        if not self.states:
+        if len(self.states) == 0:  # user code may give an array, which has no truth
             object.__setattr__(self, "states", (RowState.OK,) * n)
-        if not self.reasons:
+        if len(self.reasons) == 0:
             object.__setattr__(self, "reasons", ("",) * n)
         if len(self.states) != n or len(self.reasons) != n:
             raise ExplainerContractError(

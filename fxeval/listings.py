@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fxeval.errors import DataContractError
 
@@ -47,6 +47,15 @@ class Exclusion:
     reason: str
 
 
+def _make_tuples(listing: "IdentityListing | PairListing") -> None:
+    """Turn columns that came as lists, arrays or tensors, whose truth is not known, into tuples."""
+    for one in fields(listing):
+        column: Any = getattr(listing, one.name)
+        if not isinstance(column, tuple):
+            column = column.tolist() if hasattr(column, "tolist") else column
+            object.__setattr__(listing, one.name, tuple(column))
+
+
 @dataclass(frozen=True)
 class IdentityListing:
     """Images by id; the columns have one entry per image.
@@ -64,6 +73,7 @@ class IdentityListing:
     excluded: tuple[Exclusion, ...] = ()
 
     def __post_init__(self) -> None:
+        _make_tuples(self)
         lengths = {len(self.image), len(self.identity), len(self.split) or len(self.image)}
         if len(lengths) != 1:
             raise _fault(f"identity listing: expected columns of one length, got {lengths}.")
@@ -109,6 +119,7 @@ class PairListing:
     place: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
+        _make_tuples(self)
         n = len(self.probe)
         needed = (self.reference, self.is_mated, self.probe_identity, self.reference_identity)
         optional = (

@@ -1,5 +1,6 @@
 """``fxeval check-model``: checks whether the claims of a model's card hold."""
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import click
 from fxeval.errors import DataContractError, FxevalError, ModelContractError
 
 if TYPE_CHECKING:
-    from fxeval.contracts import PairSource
+    from fxeval.contracts import FaceModel, PairSource
     from fxeval.models.cards import ModelCard
 
 _HOLDS, _FAILS, _CANNOT_SAY = 0, 1, 2
@@ -105,6 +106,8 @@ def _check(
     passed("fits", f"{card.architecture or card.format}, {n}, {loaded.traits.runtime}")
     passed("smoke", "two noise images: finite, different, independent of their batch")
     passed("golden", golden_text(loaded.golden._asdict()))
+    for check, text in _admitted(loaded, source):
+        passed(check, text)
     measured = measure_list(
         loaded, source, ForwardPool(batch_size=16), flip_fusion=flip_fusion, progress=_told(aloud)
     )
@@ -122,6 +125,32 @@ def _check(
             "does not exist. Put it there, or remove 'golden' from the card."
         )
     return status, reason
+
+
+def _admitted(model: "FaceModel", source: "PairSource") -> list[tuple[str, str]]:
+    """Return what a few faces of the list say about the model, as a run would find it.
+
+    Raises:
+        ModelContractError: If a run would refuse the model.
+    """
+    from fxeval.engine.selection import load_pairs
+    from fxeval.models.admission import FACES, admit
+    from fxeval.models.loading import device_of
+
+    listing = source.listing()
+    first = {who: row for row, who in reversed(list(enumerate(listing.probe_identity)))}
+    rows = sorted(first.values())[:FACES]
+    if not rows:
+        return []  # nothing can be measured, which is said below
+    faces = load_pairs(source, listing.take(rows), model.crop).faces()
+    found = admit(model, faces, device_of(model))
+    is_known = math.isfinite(found.spread)
+    apart = f"{found.spread:.2f} of their length apart, " if is_known else ""
+    gradient = "none: a black box" if model.module is None else "finite, with respect to the image"
+    return [
+        ("faces", f"{found.n_faces} of the list: {apart}repeatable, independent of their batch"),
+        ("gradient", found.no_gradient or gradient),
+    ]
 
 
 def _judged(entry: dict[str, Any]) -> tuple[int, str]:

@@ -221,9 +221,9 @@ class _Group:
         changes: list[str] = []
         try:
             part = self._ask(rows)
-        except UnansweredError:  # a service that is away: no fault of the explainer
-            raise
         except Exception as error:  # user code may raise anything
+            if (away := _unanswered(error)) is not None:
+                raise away from error  # no fault of the explainer
             fault = _fault(error)
             if len(rows) == 1 and (said := _said(error)) != fault[1]:
                 self._tell(said)
@@ -364,6 +364,13 @@ class _RefusedError(Exception):
     def __init__(self, refusal: ExplainerContractError) -> None:
         super().__init__(str(refusal))
         self.refusal = refusal
+
+
+def _unanswered(error: BaseException | None) -> UnansweredError | None:
+    """Return the error of a service that is away, if it led to this one."""
+    while error is not None and not isinstance(error, UnansweredError):
+        error = error.__context__ if error.__cause__ is None else error.__cause__
+    return error
 
 
 def _fault(error: Exception) -> tuple[RowState, str]:

@@ -59,7 +59,7 @@ def randomise(module: nn.Module, calibration: Images, suite_seed: int, index: in
             f"{len(calibration)}. Use a longer pair list."
         )
     try:
-        redrawn = copy.deepcopy(module)
+        redrawn = copy.deepcopy(module, _copies_of_results(module))
     except Exception as error:
         said = f"model randomisation: {type(module).__name__} can't be copied"
         raise ModelContractError(
@@ -75,6 +75,24 @@ def randomise(module: nn.Module, calibration: Images, suite_seed: int, index: in
         with sealed(seed_of(suite_seed, "randomise", index, "statistics")):
             _estimate_statistics(redrawn, calibration)
     return redrawn
+
+
+def _copies_of_results(module: nn.Module) -> dict[int, Tensor]:
+    """Return copies of the tensors that a module keeps of a computation, by the originals' ids.
+
+    Weights that a hook computes at every pass, and cached outputs, are such; ``copy.deepcopy``
+    refuses them, and takes these instead.
+    """
+    found: list[object] = []
+    for part in module.modules():
+        for value in vars(part).values():
+            found += value.values() if isinstance(value, dict) else [value]
+            found += value if isinstance(value, list | tuple) else []
+    return {
+        id(one): one.detach().clone()
+        for one in found
+        if isinstance(one, Tensor) and not one.is_leaf
+    }
 
 
 def redrawn_share(original: nn.Module, redrawn: nn.Module) -> float:

@@ -229,7 +229,9 @@ def _refill(container: object, contents: list[tuple[Any, Any]]) -> None:
 def _identical(before: list[tuple[Any, Any]], now: list[tuple[Any, Any]]) -> bool:
     """Say whether two containers hold the same objects under the same keys in the same order."""
     return len(before) == len(now) and all(
-        key == other_key and item is other
+        # Only plain keys are compared: of other objects, such as tensors, == may be anything.
+        (key is other_key or (_is_plain(key) and _is_plain(other_key) and key == other_key))
+        and item is other
         for (key, item), (other_key, other) in zip(before, now, strict=True)
     )
 

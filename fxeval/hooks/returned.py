@@ -296,7 +296,7 @@ def _in_single(positive: Tensor, negative: Tensor | None) -> tuple[Tensor, Tenso
 def _declared(name: str, states: Sequence[RowState]) -> list[RowState]:
     """Return the states that an explainer gave its maps; it cannot exclude a row."""
     allowed = {RowState.OK, RowState.DEGENERATE_MAP, *BROKEN_STATES}
-    wrong = [state for state in states if state not in allowed]
+    wrong = [one for one in states if not isinstance(one, str) or one not in allowed]
     if wrong:
         raise ExplainerContractError(
             f"explainer '{name}': a map's state must be one of "

@@ -151,14 +151,14 @@ def _spread(model: FaceModel, images: Images, embeddings: Embeddings, identity: 
     wider = 0.0
     with suppress(ModelContractError):  # a question asked for the advice
         wider = _distance(model, embedded(model, images * 255.0), identity)
-    is_of_another_range = wider >= _WIDER * spread
+    is_of_another_range = wider >= max(_SAME, _WIDER * spread)
     if spread >= _SAME and not is_of_another_range:
         return spread
     advice = "The weights are missing or wrong, or the output is not the embedding."
     if is_of_another_range:
         advice = (
-            f"With its input times 255 they differ by {wider:.2g}: it expects pixels from 0 to "
-            "255, and fxeval gives 0 to 1. Multiply in the module, network(images * 255), or "
+            f"With its input times 255 they differ by {wider:.2g}: it seems to expect pixels from "
+            "0 to 255, and fxeval gives 0 to 1. Multiply in the module, network(images * 255), or "
             "give mean and std in a card."
         )
     raise ModelContractError(

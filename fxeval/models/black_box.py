@@ -1,9 +1,9 @@
 """A face model given as a function, such as a vendor's library or a service."""
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -131,7 +131,7 @@ class EmbeddingFunction:
                 if number == self.retries:
                     raise self._silence(error, images) from error
                 self.calls.repeated[type(error).__name__] += 1
-                time.sleep(min(LONGEST_WAIT, max(self.backoff * 2**number, asked_to_wait(error))))
+                sleep(min(LONGEST_WAIT, max(self.backoff * 2**number, asked_to_wait(error))))
         raise AssertionError("unreachable: the last call returns or raises")
 
     def _fault(self, error: BaseException, images: Images) -> ModelContractError:

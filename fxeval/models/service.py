@@ -39,17 +39,19 @@ def passes(error: BaseException) -> bool:
     >>> passes(ConnectionResetError()), passes(ValueError("no face found"))
     (True, False)
     """
-    status = _status(error)
-    if status is not None:
-        return status in _PASSING or status in _PASSING_NAMES or str(status) >= "500"
-    if isinstance(error, _OF_FILES):
+    if not isinstance(error, Exception) or isinstance(error, _OF_FILES):
         return False
+    status = _status(error)
+    if isinstance(status, int):
+        return status in _PASSING or status >= 500
+    if status is not None:
+        return status in _PASSING_NAMES
     names = [kind.__name__.lower() for kind in type(error).__mro__]
     if isinstance(error, OSError) or any(
         "timeout" in name or "connect" in name or name == "transporterror" for name in names
     ):
         return True
-    if isinstance(error, _BUGS) or not isinstance(error, Exception):
+    if isinstance(error, _BUGS):
         return False
     if error.__cause__ is not None:
         return passes(error.__cause__)

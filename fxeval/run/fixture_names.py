@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ def fixture_ids(
     """Return, for each role, the ids for which a fixture is visible from a suite file."""
     found: dict[str, set[str]] = {role: set() for role in ROLES}
     for plugin in config.pluginmanager.get_plugins():
-        file = Path(getattr(plugin, "__file__", None) or "")
+        where = getattr(plugin, "__file__", None)
+        file = Path(where if isinstance(where, str) else "")
         if file.name == "conftest.py" and file.parent not in suite.parents:
             continue
         if conftests_only and file.name != "conftest.py":
@@ -35,8 +37,10 @@ def _fixture_names(plugin: object) -> Iterable[str]:
     for name, value in list(vars(plugin).items()) if hasattr(plugin, "__dict__") else ():
         # pytest has no public name for it: since 8.4 a fixture is an object, before it was a
         # function that carried its marker.
-        marker = getattr(value, "_fixture_function_marker", None) or getattr(
-            value, "_pytestfixturefunction", None
-        )
-        if marker is not None:
-            yield getattr(marker, "name", None) or name
+        # Statically: a conftest may hold objects that answer any question, or raise at it.
+        for kind in ("_fixture_function_marker", "_pytestfixturefunction"):
+            marker = inspect.getattr_static(value, kind, None)
+            if marker is not None:
+                given = getattr(marker, "name", None)
+                yield given if isinstance(given, str) and given else name
+                break

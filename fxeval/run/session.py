@@ -62,7 +62,7 @@ class Session:
         """
         if not isinstance(subject, ModelFile) or hasattr(subject, "embed"):
             return subject
-        if self._model is None or self._model[0] != subject:
+        if self._model is None or not _is_same(self._model[0], subject):
             self._model = None  # frees the previous model before the next one is loaded
             self.workshop.release()
             try:
@@ -106,6 +106,16 @@ class Session:
         if key not in self._environments:
             self._environments[key] = describe(self.workshop.device, self._batch_size, folder)
         return self._environments[key]
+
+
+def _is_same(one: object, other: object) -> bool:
+    """Say whether two files of models are equal, as far as user code can say that."""
+    if one is other:
+        return True
+    try:
+        return type(one) is type(other) and bool(one == other)
+    except Exception:  # user code may raise anything
+        return False
 
 
 def _set_threads(asked: int | None, workers: int) -> None:

@@ -84,7 +84,7 @@ def test_an_error_of_the_function_is_told_by_type_and_message():
         ModelContractError,
         match=r"'box': its function raised ConnectionError for \(5, 3, 16, 16\).*server away",
     ):
-        replace(BOX, function=broken).embed(images())
+        replace(BOX, function=broken, backoff=0.0).embed(images())
 
 
 @pytest.mark.parametrize(
