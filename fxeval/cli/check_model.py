@@ -120,11 +120,15 @@ def _check(
             click.echo(line)
     status, reason = _judged(entry)
     if status == _HOLDS and loaded.golden.state == "not_checked" and card.golden is not None:
-        return _CANNOT_SAY, (
-            f"{reason}, but the golden embeddings are not checked: {folder / card.golden.file} "
-            "does not exist. Put it there, or remove 'golden' from the card."
-        )
+        return _CANNOT_SAY, f"{reason}, but {_no_golden(folder / card.golden.file)}"
     return status, reason
+
+
+def _no_golden(file: Path) -> str:
+    return (
+        f"the golden embeddings are not checked: {file} does not exist. Put it there, or remove "
+        "'golden' from the card."
+    )
 
 
 def _admitted(model: "FaceModel", source: "PairSource") -> list[tuple[str, str]]:

@@ -114,6 +114,11 @@ class EBP:
         """
         if model.module is None:
             return black_box(model)
+        if any(weight.dtype == torch.float16 for weight in model.module.parameters()):
+            return (
+                "its weights are float16, in which the shares of excitation become 0. Convert the "
+                "network with network.float()."
+            )
         grey = torch.full((1, 3, *model.crop.size), 0.5, device=device_of(model))
         with borrowed(model.module):
             found = fault(record(model.module, grey))

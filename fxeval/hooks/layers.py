@@ -288,6 +288,12 @@ def _dots(name: str) -> str:
 
 def _default(layers: Sequence[LayerInfo], explainer: str) -> str:
     large = [layer.name for layer in layers if layer.holds(4)]
+    if layers and all(layer.runs == 0 for layer in layers):
+        raise ExplainerContractError(
+            f"{explainer}: hooks see no layer of the model at work, as in a network that "
+            "torch.compile made. Give the network as it was before, or use an explainer that only "
+            "asks for embeddings."
+        )
     if not large:
         raise ExplainerContractError(
             f"{explainer}: no layer of the model has an output of at least 4 x 4 pixels, so there "

@@ -105,7 +105,7 @@ class EmbeddingFunction:
 
     def _remembered(self, images: Images) -> Embeddings:
         hasher = hashlib.blake2b(repr(tuple(images.shape)).encode(), digest_size=24)
-        hasher.update(images.numpy())
+        hasher.update(images.numpy().tobytes())
         known = self.calls.answered(hasher.digest())
         if known is not None:
             return known.clone()
@@ -152,7 +152,7 @@ class EmbeddingFunction:
         return UnansweredError(f"{fault.detail}{also}", public=f"{fault.public}{also}")
 
 
-def _as_tensor(name: str, found: object) -> object:
+def _as_tensor(name: str, found: Any) -> object:  # noqa: ANN401  (whatever user code returned)
     """Return floats in a list or an array as a float32 tensor; anything else as it is.
 
     Raises:

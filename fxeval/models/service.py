@@ -65,7 +65,7 @@ def asked_to_wait(error: BaseException) -> float:
     """
     for holder in (error, getattr(error, "response", None)):
         headers = getattr(holder, "headers", None)
-        if not hasattr(headers, "get"):
+        if headers is None or not hasattr(headers, "get"):
             continue
         text = str(headers.get("Retry-After") or headers.get("retry-after") or "").strip()
         try:

@@ -48,9 +48,11 @@ def embedded(model: FaceModel, images: Images, *, afresh: bool = False) -> Embed
             with what to do, found by trying.
     """
     given = images.clone()
-    is_service = afresh and isinstance(model, EmbeddingFunction)
+    embed = model.embed
+    if afresh and isinstance(model, EmbeddingFunction):
+        embed = model.embed_afresh
     try:
-        found: object = model.embed_afresh(given) if is_service else model.embed(given)
+        found: object = embed(given)
     except UnansweredError:
         raise
     except Exception as error:  # user code may raise anything
@@ -147,16 +149,14 @@ def _advice(model: FaceModel, images: Images) -> str:
             )
     tries = {
         "images of 1 channel, and fxeval gives 3 (RGB). Wrap it: "
-        "network(images.mean(1, keepdim=True)).": lambda: images.mean(1, keepdim=True),
+        "network(images.mean(1, keepdim=True)).": images.mean(1, keepdim=True),
         "images (N, H, W, 3), and fxeval gives (N, 3, H, W). Wrap it: "
-        "network(images.permute(0, 2, 3, 1)).": lambda: images.permute(0, 2, 3, 1).contiguous(),
+        "network(images.permute(0, 2, 3, 1)).": images.permute(0, 2, 3, 1).contiguous(),
         "whole numbers from 0 to 255, and fxeval gives numbers from 0 to 1. Wrap it: "
-        "network((images * 255).round().to(torch.uint8)).":
-            lambda: (images * 255).round().to(torch.uint8),
-    }  # fmt: skip
-    for expected, make in tries.items():
+        "network((images * 255).round().to(torch.uint8)).": (images * 255).round().byte(),
+    }
+    for expected, given in tries.items():
         with suppress(Exception), torch.no_grad():
-            given = make()
             found = model.embed(given) if module is None else module(given)
             if check_embeddings(model.name, found, len(images)).shape[1] >= 2:
                 return f"It expects {expected}"

@@ -70,10 +70,25 @@ def card(tmp_path):
     return write
 
 
+def test_a_model_that_a_run_would_refuse_fails_for_the_same_reason(run, card):
+    path = card()
+    weights = path.with_name("own.safetensors")
+    state, digest = safetensors.torch.load_file(weights), file_digest(weights)
+    first = next(key for key, value in state.items() if value.ndim == 4)
+    state[first] /= 255  # it expects pixels that are 255 times as large
+    safetensors.torch.save_file(state, weights)
+    path.write_text(path.read_text().replace(digest, file_digest(weights)))
+    result = run(path)
+    assert result.exit_code == 1, result.output
+    assert "FAILS: model 'own': its embeddings of 8 faces of different people are nearly" in (
+        result.output
+    )
+
+
 def test_a_shipped_model_keeps_its_word_and_every_check_is_shown(run):
     result = run("mini_resnet")
     assert result.exit_code == 0, result.output
-    for word in ("card", "digest", "finite", "fits", "smoke", "golden"):
+    for word in ("card", "digest", "finite", "fits", "smoke", "golden", "faces", "gradient"):
         assert f"\n  {word:<10}" in f"\n{result.output}"
     assert "600 mated, 600 nonmated pairs of 40 identities" in result.output
     assert "accuracy                        0.99" in result.output
@@ -104,7 +119,7 @@ def test_the_json_holds_checks_figures_and_outcome(run, card):
         "holds", "own.yaml", "rendered",
     )  # fmt: skip
     assert [one["check"] for one in found["checks"]] == [
-        "card", "digest", "finite", "fits", "smoke", "golden"]  # fmt: skip
+        "card", "digest", "finite", "fits", "smoke", "golden", "faces", "gradient"]  # fmt: skip
     figures = {one["metric"]: one for one in found["verification"]["figures"]}
     accuracy = figures["verification_accuracy"]
     assert 0.95 < accuracy["low"] < accuracy["value"] < accuracy["high"] < 1

@@ -212,3 +212,18 @@ def test_what_cannot_be_redrawn_says_so(net):
 
     with pytest.raises(ModelContractError, match="Uncopyable can't be copied"):
         randomise(Uncopyable(), _faces(2), 1, 0)
+
+
+def test_a_network_that_keeps_results_of_a_computation_can_be_copied(net):
+    images = _faces(4)
+    expected = randomise(net, images, 0, 0)(images)
+    kept = net.conv1(images)
+    net.last, net.all, net.named = kept, [kept, 1], {"one": net.fc.weight * 2}
+    with pytest.raises(RuntimeError, match="deepcopy"):
+        copy.deepcopy(net)
+    redrawn = randomise(net, images, 0, 0)
+    assert torch.equal(redrawn(images), expected)
+    assert redrawn.last is redrawn.all[0]
+    assert not redrawn.last.requires_grad
+    assert torch.equal(redrawn.last, net.last)
+    assert net.last is kept

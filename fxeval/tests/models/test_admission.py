@@ -17,11 +17,14 @@ from fxeval.contracts import Faces
 from fxeval.datasets.lists.face_pack import FacePack
 from fxeval.datasets.lists.lfw import LfwPairs
 from fxeval.engine.selection import checked_images
-from fxeval.errors import ModelContractError
+from fxeval.errors import ExplainerContractError, ModelContractError
+from fxeval.explainers.excitation_backprop import EBP
+from fxeval.explainers.grad_cam import GradCAM
 from fxeval.models.admission import Admission, admit
 from fxeval.models.black_box import EmbeddingFunction
 from fxeval.models.from_card import load_card
 from fxeval.models.loading import TorchFaceModel, check_loaded
+from fxeval.seeding import generator_of
 from fxeval.suite.preflight import SHIPPED_CARDS
 from fxeval.tests.subjects import CROP
 
@@ -465,6 +468,23 @@ def test_each_person_is_shown_once_before_one_is_shown_twice():
     expected = shown.images[[0, 1, 2, 3]].float() / 255
     assert found.n_faces == 4
     assert torch.equal(seen[0], expected)
+
+
+def test_layers_that_hooks_do_not_see_are_told_from_layers_that_are_too_small():
+    def unseen(net, x):
+        return F.conv2d(x, net.conv1.weight, stride=8).flatten(1)
+
+    explainer, images = GradCAM(), torch.rand(2, 3, *CROP.size)
+    with pytest.raises(ExplainerContractError, match=r"see no layer .* torch\.compile made"):
+        explainer.explain(model_of(Wrapped(unseen)), images, images, generator=generator_of("x", 0))
+
+
+def test_a_network_of_half_precision_is_named_where_shares_of_excitation_vanish():
+    reason = EBP().unsupported(model_of(half_inside().eval()))
+    assert reason == (
+        "its weights are float16, in which the shares of excitation become 0. Convert the network "
+        "with network.float()."
+    )
 
 
 @pytest.mark.slow
