@@ -5,7 +5,7 @@ Importing this loads no torch.
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -144,10 +144,16 @@ def build(factory: str, preprocessing: "Preprocessing | None" = None) -> "nn.Mod
         factory: ``module:callable``.
         preprocessing: Passed to a factory that takes it; None = the factory's own.
     """
+    module, _, name = factory.partition(":")
+    return construct(getattr(importlib.import_module(module), name), preprocessing)
+
+
+def construct(
+    make: "Callable[..., nn.Module]", preprocessing: "Preprocessing | None"
+) -> "nn.Module":
+    """Call a factory as :func:`build` does."""
     import torch
 
-    module, _, name = factory.partition(":")
-    make = getattr(importlib.import_module(module), name)
     given = {"preprocessing": preprocessing} if preprocessing and takes_preprocessing(make) else {}
     with torch.random.fork_rng(devices=[]):  # constructors draw weights from the global generator
         network: nn.Module = make(**given)

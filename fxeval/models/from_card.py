@@ -5,8 +5,6 @@ follow the checks for NaN, against the architecture, on the embeddings of two im
 the vendor's own embeddings.
 """
 
-import hashlib
-import importlib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 
 from fxeval.contracts import CardFacts, FaceModel, GoldenCheck, ModelTraits
 from fxeval.errors import ModelContractError
-from fxeval.models import ARCHITECTURES, build, takes_preprocessing
+from fxeval.models import ARCHITECTURES, build
 from fxeval.models.cards import STATE_FORMATS, ModelCard, read_card
 from fxeval.models.files.formats import (
     parse_checkpoint,
@@ -35,8 +33,8 @@ from fxeval.models.loading import (
     fill_module,
     read_weights,
 )
+from fxeval.models.own_code import code_digest, network_of, takes_the_preprocessing
 from fxeval.models.preprocessing import Preprocessed, Preprocessing
-from fxeval.redaction import of_user_code
 from fxeval.strict.text import brief
 
 
@@ -70,7 +68,7 @@ class CardedModel(ModelAround):
             ),
             golden=self.golden,
             runtime=traits.runtime or f"torch {torch.__version__}",
-            code=None if factory is None else _code_digest(factory),
+            code=None if factory is None else code_digest(factory, card.file.parent),
         )
 
 
@@ -193,33 +191,6 @@ def inside(folder: Path, name: str, whose: str) -> Path:
     return path
 
 
-def network_of(factory: str, preprocessing: Preprocessing | None) -> nn.Module:
-    """Return a network without its weights, from the catalogue or from the user's own code.
-
-    Args:
-        factory: A key of ``ARCHITECTURES``, or ``module:callable``.
-        preprocessing: Passed to a factory that takes it; None = the factory's own.
-
-    Raises:
-        ModelContractError: If it cannot be built.
-    """
-    try:
-        network = build(_place(factory), preprocessing)
-    except (Exception, SystemExit) as error:  # user code may raise anything
-        said = f"architecture '{brief(factory)}': cannot be built"
-        raise ModelContractError(
-            f"{said}: {type(error).__name__}: {brief(str(error))}. Name an importable module and a "
-            "callable in it that takes no argument or 'preprocessing'.",
-            public=f"{said}: {of_user_code(error)}",
-        ) from error
-    if not isinstance(network, nn.Module):
-        raise ModelContractError(
-            f"architecture '{brief(factory)}': expected a torch.nn.Module, got "
-            f"{type(network).__name__}."
-        )
-    return network
-
-
 def fitting(state: dict[str, Tensor]) -> list[str]:
     """Return the architectures of the catalogue that a state dict fits, by names and shapes."""
     names = []
@@ -256,8 +227,9 @@ def _model(data: bytes, where: str, card: ModelCard) -> FaceModel:
 
 
 def _filled(data: bytes, where: str, card: ModelCard) -> nn.Module:
-    factory = card.architecture or ""
-    if factory in ARCHITECTURES and not _takes(factory):
+    factory, beside = card.architecture or "", card.file.parent
+    takes = takes_the_preprocessing(factory, beside)
+    if factory in ARCHITECTURES and not takes:
         known = ARCHITECTURES[factory]
         if card.preprocessing != Preprocessing(known.colour, known.mean, known.std):  # type: ignore[arg-type]
             raise ModelContractError(
@@ -273,7 +245,7 @@ def _filled(data: bytes, where: str, card: ModelCard) -> nn.Module:
     else:
         state = parse_checkpoint(data, where, card.key)
     state = selected(state, card.prefix, card.ignore, where)
-    network = network_of(factory, card.preprocessing)
+    network = network_of(factory, card.preprocessing, beside)
     own = network.state_dict()
     # Batch norm's counters of training steps: evaluation never reads them, exports often drop them.
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
@@ -285,12 +257,13 @@ def _filled(data: bytes, where: str, card: ModelCard) -> nn.Module:
         found = _prefix(state, own.keys() - counters.keys())
         if found:
             hint = (
-                f" They fit without the prefix '{brief(found)}': set 'state: {{prefix: ...}}' in "
-                "the card."
+                f" They fit without the prefix '{brief(found)}': write 'state: {{prefix: "
+                f"{brief(found)}}}' into the card."
             )
         raise ModelContractError(f"{error}{hint}", public=f"{error.public}{hint}") from error
-    is_ours = factory in ARCHITECTURES or _takes(factory)
-    return network if is_ours else Preprocessed(network, card.preprocessing)
+    return (
+        network if factory in ARCHITECTURES or takes else Preprocessed(network, card.preprocessing)
+    )
 
 
 def _prefix(state: Mapping[str, Tensor], needed: Collection[str]) -> str:
@@ -298,27 +271,6 @@ def _prefix(state: Mapping[str, Tensor], needed: Collection[str]) -> str:
     one = max(needed, key=len, default="")  # any name would do; the longest has fewest matches
     fronts = (name.removesuffix(one) for name in state if one and name.endswith(one))
     return next((front for front in fronts if all(front + key in state for key in needed)), "")
-
-
-def _code_digest(factory: str) -> str | None:
-    module = _place(factory).partition(":")[0]
-    try:
-        file = importlib.import_module(module).__file__
-        return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    except (AttributeError, OSError):
-        return None
-
-
-def _place(factory: str) -> str:
-    return ARCHITECTURES[factory].factory if factory in ARCHITECTURES else factory
-
-
-def _takes(factory: str) -> bool:
-    module, _, name = _place(factory).partition(":")
-    try:
-        return takes_preprocessing(getattr(importlib.import_module(module), name))
-    except (Exception, SystemExit):  # reported when the network is built
-        return False
 
 
 def _onnx(data: bytes, where: str, card: ModelCard) -> FaceModel:
