@@ -39,7 +39,7 @@ Maps: TypeAlias = Tensor
 Embeddings: TypeAlias = Tensor
 
 SimilarityKind = Literal["cosine", "neg_l2"]
-Colour = Literal["RGB", "BGR"]
+Colour = Literal["RGB", "BGR", "grey"]
 Fill = Literal["blur", "mean", "black"]
 
 

@@ -16,7 +16,8 @@ from fxeval.contracts import Colour, Crop, SimilarityKind
 from fxeval.datasets.faces.alignment import CROPS
 from fxeval.errors import ModelContractError
 from fxeval.models import ARCHITECTURES
-from fxeval.models.preprocessing import Preprocessing
+from fxeval.models.outputs import Output
+from fxeval.models.preprocessing import Preprocessing, channels_of
 from fxeval.strict.forms import Strict
 from fxeval.strict.forms import read as read_form
 from fxeval.strict.text import brief, describe, suggestion
@@ -25,6 +26,7 @@ from fxeval.strict.yaml_file import read as read_yaml
 
 Format = Literal["safetensors", "state_dict", "torchscript", "torch_export", "onnx", "dlib"]
 Runtime = Literal["auto", "onnxruntime", "onnx2torch"]
+Layout = Literal["NCHW", "NHWC"]
 
 CARD = Kind("a model card", "card: 1", ModelContractError)
 STATE_FORMATS = frozenset({"safetensors", "state_dict", "dlib"})
@@ -47,7 +49,7 @@ _NO_EXPORT = (
 _EXPORT_HELP = "give the weights as .safetensors with 'architecture: module:factory', or an .onnx"
 _PRESET = ("crop", "colour", "mean", "std", "similarity")
 _OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_Three = tuple[float, float, float]
+_Numbers = tuple[float, ...]
 
 
 def _matching(pattern: str, expected: str) -> AfterValidator:
@@ -67,17 +69,23 @@ def _inside(text: str) -> str:
     return text
 
 
-def _three(value: object) -> _Three:
-    numbers: list[Any] = value if isinstance(value, list) and len(value) == 3 else [value] * 3
+def _output(value: object) -> Output:
+    is_place = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not is_place and not (isinstance(value, str) and 0 < len(value) <= 200):
+        raise ValueError("expected the name of an output, or its place, counted from 0")
+    return value  # type: ignore[return-value]
+
+
+def _of_channels(value: object) -> _Numbers:
+    numbers: list[Any] = value if isinstance(value, list) and len(value) in (1, 3) else [value]
     if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in numbers):
         raise ValueError("expected a number or a list of three numbers")
     if not all(0 <= x <= 1000 for x in numbers):
         raise ValueError("expected numbers for pixels of 0 to 255")
-    first, second, third = map(float, numbers)
-    return first, second, third
+    return tuple(map(float, numbers))
 
 
-def _dividing(numbers: _Three) -> _Three:
+def _dividing(numbers: _Numbers) -> _Numbers:
     if min(numbers) <= 0:
         raise ValueError("expected more than 0")
     if min(numbers) < 1:
@@ -108,7 +116,8 @@ _Metric = Annotated[
 _Text = Annotated[str, Field(max_length=4000)]
 _NotEmpty = Annotated[str, Field(min_length=1)]
 _Inside = Annotated[str, AfterValidator(_inside)]
-_Normalising = Annotated[_Three, PlainValidator(_three)]
+_Normalising = Annotated[_Numbers, PlainValidator(_of_channels)]
+_Output = Annotated[Output, PlainValidator(_output)]
 _FILLED: Any = None  # read_card fills such a key in, or refuses the card
 
 
@@ -186,10 +195,11 @@ class Keys(_Frozen):
     state: State = State()
     format: Format = _FILLED  # of the weights
     runtime: Runtime = "auto"  # of an ONNX graph
-    output: _Text | None = None  # of an ONNX graph: the embeddings; None: the first
+    layout: Layout | None = None  # of the images of an ONNX graph; None: as its shapes say
+    output: _Output | None = None  # the embeddings, where a network has several outputs
     crop: SkipValidation[Crop] = _FILLED  # in the file a name or a mapping, which _crop reads
-    colour: Colour = _FILLED  # order of the channels that the network sees
-    mean: _Normalising = _FILLED  # of each channel in that order, in 0 to 255
+    colour: Colour = _FILLED  # order of the channels that the network sees, or grey: one channel
+    mean: _Normalising = _FILLED  # of each channel in that order, or of all, in 0 to 255
     std: Annotated[_Normalising, AfterValidator(_dividing)] = _FILLED
     similarity: SimilarityKind = _FILLED
     operating_threshold: float | None = None  # native similarity from which the model says match
@@ -233,6 +243,7 @@ def read_card(path: Path) -> ModelCard:
     format = _format(form, document)
     preset = _preset(form, document, format)
     crop = _crop(preset["crop"], document)
+    _fit_channels(preset, document)
     _check_threshold(form, preset["similarity"], document)
     document.raise_faults()
     known = ARCHITECTURES.get(preset["architecture"])
@@ -253,9 +264,16 @@ def _format(form: Keys, document: Document) -> Format | None:
     if format == "torch_export":
         at = document.value(("format",) if form.format else ("weights",))
         document.fault(at, f"torch_export {_NO_EXPORT}", _EXPORT_HELP)
-    for key in ("runtime", "output"):
+    for key in ("runtime", "layout"):
         if key in given and getattr(form, key) and format != "onnx":
             document.fault(document.key((key,)), f"'{key}' is only for the format onnx")
+    if "output" in given and format == "onnx" and isinstance(form.output, int):
+        text = (
+            f"'output': expected the name of an output of the graph, got the number {form.output}"
+        )
+        document.fault(
+            document.value(("output",)), text, f"write a name in quotes: '{form.output}'"
+        )
     if "state" in given and form.state and format not in ("state_dict", "safetensors", None):
         text = f"'state' is only for files of weights, not for {format}"
         document.fault(document.key(("state",)), text)
@@ -285,6 +303,9 @@ def _preset(form: Keys, document: Document, format: Format | None) -> dict[str, 
         document.fault(at, f"no architecture {describe(name)}, and no module:factory", near)
     elif format == "dlib" and name != "dlib_resnet":
         document.fault(at, f"expected 'dlib_resnet' for the format dlib, got {describe(name)}")
+    if form.output is not None and known:
+        text = f"'output' is for networks of your own: {name} has one output"
+        document.fault(document.key(("output",)), text)
     preset: dict[str, Any] = {"architecture": name}
     for key in _PRESET:
         preset[key] = getattr(form, key)
@@ -295,6 +316,24 @@ def _preset(form: Keys, document: Document, format: Format | None) -> dict[str, 
         text = f"missing: {', '.join(missing)}; no architecture of the catalogue gives them"
         document.fault(document.value(()), text)
     return preset
+
+
+def _fit_channels(preset: dict[str, Any], document: Document) -> None:
+    """Give mean and std one number a channel, noting what does not go with the colour."""
+    name, colour = preset["architecture"], preset["colour"]
+    if colour == "grey" and name in ARCHITECTURES:
+        text = f"{name} takes three channels: expected RGB or BGR, got 'grey'"
+        document.fault(document.value(("colour",)), text)
+    elif colour is not None:
+        n = channels_of(colour)
+        for key in ("mean", "std"):
+            given = preset[key]
+            if not isinstance(given, tuple | list):  # it could not be read, which is noted
+                continue
+            if len(given) not in (1, n):
+                text = f"'{key}': expected a number for the one channel of grey, got three"
+                document.fault(document.value((key,)), text)
+            preset[key] = given * n if len(given) == 1 else given
 
 
 def _crop(given: object, document: Document) -> Crop | None:

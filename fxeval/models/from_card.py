@@ -20,10 +20,12 @@ from fxeval.errors import ModelContractError
 from fxeval.models import ARCHITECTURES, build
 from fxeval.models.cards import STATE_FORMATS, ModelCard, read_card
 from fxeval.models.files.formats import (
-    parse_checkpoint,
-    parse_safetensors,
+    as_float32,
     parse_torchscript,
+    read_checkpoint,
+    read_safetensors,
     selected,
+    stored_as,
 )
 from fxeval.models.golden import compare
 from fxeval.models.loading import (
@@ -33,8 +35,9 @@ from fxeval.models.loading import (
     fill_module,
     read_weights,
 )
+from fxeval.models.outputs import chosen
 from fxeval.models.own_code import code_digest, network_of, takes_the_preprocessing
-from fxeval.models.preprocessing import Preprocessed, Preprocessing
+from fxeval.models.preprocessing import Preprocessed, Preprocessing, mismatch
 from fxeval.strict.text import brief
 
 
@@ -67,7 +70,6 @@ class CardedModel(ModelAround):
                 threshold_set_by=card.threshold_set_by,
             ),
             golden=self.golden,
-            runtime=traits.runtime or f"torch {torch.__version__}",
             code=None if factory is None else code_digest(factory, card.file.parent),
         )
 
@@ -167,9 +169,36 @@ def load_card(file: str | Path, weights_dir: str | Path | None = None) -> Carded
     path = inside(folder, card.weights, f"model '{card.name}'")
     data = read_weights(path, card.sha256)
     model = _model(data, str(path), card)
+    _check_output(model, card)
     check_loaded(model)
     golden = compare(model, card, folder)
     return CardedModel(model, card, golden)
+
+
+def _check_output(model: FaceModel, card: ModelCard) -> None:
+    """Embed one image, and explain what a card can mend.
+
+    Raises:
+        ModelContractError: If the network sees another number of channels than the card says, or
+            returns something else than embeddings.
+    """
+    if model.module is None:
+        return
+    try:
+        with torch.no_grad():
+            chosen(model.module(torch.full((1, 3, *card.crop.size), 0.5)), None)
+    except ModelContractError as error:
+        raise ModelContractError(
+            f"model '{card.name}': {error}", public=f"model '{card.name}': {error.public}"
+        ) from error
+    except Exception as error:  # user code may raise anything; check_loaded reports it
+        kernel = next((one for one in model.module.parameters() if one.ndim == 4), None)
+        channels = 0 if kernel is None else kernel.shape[1]
+        given = card.preprocessing.channels
+        if channels in (1, 3) and channels != given:
+            raise ModelContractError(
+                f"model '{card.name}': {mismatch(channels, card.colour)}"
+            ) from error
 
 
 def inside(folder: Path, name: str, whose: str) -> Path:
@@ -211,10 +240,13 @@ def fitting(state: dict[str, Tensor]) -> list[str]:
 def _model(data: bytes, where: str, card: ModelCard) -> FaceModel:
     if card.format == "onnx":
         return _onnx(data, where, card)
+    stored = ""
     if card.format in STATE_FORMATS:
-        module = _filled(data, where, card)
+        module, stored = _filled(data, where, card)
     else:
-        module = Preprocessed(parse_torchscript(data, where), card.preprocessing)
+        script = parse_torchscript(data, where)
+        stored = stored_as(script.state_dict().values())
+        module = Preprocessed(script.float(), card.preprocessing, card.output)
     return TorchFaceModel(
         card.name,
         card.crop,
@@ -222,11 +254,16 @@ def _model(data: bytes, where: str, card: ModelCard) -> FaceModel:
         card.similarity,
         card.operating_threshold,
         card.sha256,
-        traits=ModelTraits(has_layers=card.format != "torchscript"),
+        traits=ModelTraits(
+            has_layers=card.format != "torchscript",
+            runtime=f"torch {torch.__version__}"
+            + (f"; the weights are stored in {stored} and computed in float32" if stored else ""),
+        ),
     )
 
 
-def _filled(data: bytes, where: str, card: ModelCard) -> nn.Module:
+def _filled(data: bytes, where: str, card: ModelCard) -> tuple[nn.Module, str]:
+    """Return the network with its weights, and how they are stored if not in float32."""
     factory, beside = card.architecture or "", card.file.parent
     takes = takes_the_preprocessing(factory, beside)
     if factory in ARCHITECTURES and not takes:
@@ -239,12 +276,13 @@ def _filled(data: bytes, where: str, card: ModelCard) -> nn.Module:
     if card.format == "dlib":
         from fxeval.models.networks.dlib_resnet import filled
 
-        return filled(data, where)
+        return filled(data, where), ""
     if card.format == "safetensors":
-        state = parse_safetensors(data, where)
+        raw = read_safetensors(data, where)
     else:
-        state = parse_checkpoint(data, where, card.key)
-    state = selected(state, card.prefix, card.ignore, where)
+        raw = read_checkpoint(data, where, card.key)
+    state = selected(as_float32(raw, where), card.prefix, card.ignore, where)
+    stored = stored_as(selected(raw, card.prefix, card.ignore, where).values())
     network = network_of(factory, card.preprocessing, beside)
     own = network.state_dict()
     # Batch norm's counters of training steps: evaluation never reads them, exports often drop them.
@@ -252,18 +290,35 @@ def _filled(data: bytes, where: str, card: ModelCard) -> nn.Module:
     try:
         fill_module(network, counters | state, where)
     except ModelContractError as error:
-        near = [name for name in fitting(state) if name != factory]
-        hint = f" They fit {near[0]}: is that the architecture?" if len(near) == 1 else ""
-        found = _prefix(state, own.keys() - counters.keys())
-        if found:
-            hint = (
-                f" They fit without the prefix '{brief(found)}': write 'state: {{prefix: "
-                f"{brief(found)}}}' into the card."
-            )
+        hint = _misfit(state, own.keys() - counters.keys(), own.keys(), factory)
         raise ModelContractError(f"{error}{hint}", public=f"{error.public}{hint}") from error
-    return (
-        network if factory in ARCHITECTURES or takes else Preprocessed(network, card.preprocessing)
-    )
+    if factory not in ARCHITECTURES and (not takes or card.output is not None):
+        preprocessing = None if takes else card.preprocessing
+        network = Preprocessed(network, preprocessing, card.output)
+    return network, stored
+
+
+def _misfit(
+    state: Mapping[str, Tensor], needed: Collection[str], known: Collection[str], factory: str
+) -> str:
+    """Return what to do where weights do not fit a network; "" if that is not known."""
+    found = _prefix(state, needed)
+    if found:
+        return (
+            f" They fit without the prefix '{brief(found)}': write 'state: {{prefix: "
+            f"{brief(found)}}}' into the card."
+        )
+    near = [name for name in fitting(dict(state)) if name != factory]
+    if len(near) == 1:
+        return f" They fit {near[0]}: is that the architecture?"
+    beyond = sorted({key.partition(".")[0] for key in state if key not in known})
+    if beyond and set(needed) <= state.keys():
+        ignored = ", ".join(brief(one) for one in beyond[:5])
+        return (
+            " Everything that the architecture needs is there. If the rest does not belong to the "
+            f"embedding, write 'state: {{ignore: [{ignored}]}}' into the card."
+        )
+    return ""
 
 
 def _prefix(state: Mapping[str, Tensor], needed: Collection[str]) -> str:

@@ -11,6 +11,7 @@ import re
 import warnings
 import zipfile
 import zlib
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
 
 import safetensors
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from fxeval.errors import ModelContractError
 from fxeval.models.files.script_storages import check_storages
-from fxeval.strict.text import brief
+from fxeval.strict.text import brief, either
 
 MAX_HEADER_BYTES = 4 << 20
 """Longest safetensors header read; 1,000 tensors need about 100 kB."""
@@ -39,6 +40,15 @@ _PICKLE_HELP = (
     "Give a plain state dict: torch.save(network.state_dict(), ...) or, better, "
     "safetensors.torch.save_file(network.state_dict(), ...)."
 )
+_OBJECT_HELP = (
+    "The file holds more than tensors, such as a whole network or settings of the training, and to "
+    "read those can run code. If you trust it, take the weights out where that code is installed: "
+    "found = torch.load(FILE, map_location='cpu', weights_only=False), then "
+    "safetensors.torch.save_file(state, 'weights.safetensors'), where state is found.state_dict() "
+    "of a network, or an entry such as found['state_dict'] of a checkpoint."
+)
+_PROGRAM_HELP = "It would run a program: do not open it in any other way, and ask its vendor."
+_PROGRAMS = frozenset({"os", "posix", "nt", "subprocess", "sys", "pty", "runpy", "socket"})
 # Names by which a TorchScript program could reach more than its tensors: files, other machines, C++
 # objects.
 _FORBIDDEN = re.compile(r"\b(save|from_file|classes|rpc_sync|rpc_async|rpc_remote)\b")
@@ -47,17 +57,23 @@ _HIDDEN_NAME = re.compile(r"getattr\s*\([^)]*\\")
 
 
 def parse_safetensors(data: bytes, where: str) -> dict[str, Tensor]:
-    """Return the state dict in a safetensors file.
+    """Return the state dict in a safetensors file, floating tensors in float32.
+
+    Raises:
+        ModelContractError: If it is damaged, not a safetensors file, or contains NaN.
+    """
+    return as_float32(read_safetensors(data, where), where)
+
+
+def read_safetensors(data: bytes, where: str) -> dict[str, Tensor]:
+    """Return the state dict in a safetensors file as it is stored.
 
     Args:
         data: The whole file.
         where: Its path, for messages.
 
-    Returns:
-        Tensors by name; floating ones in float32.
-
     Raises:
-        ModelContractError: If it is damaged, not a safetensors file, or contains NaN.
+        ModelContractError: If it is damaged or not a safetensors file.
     """
     header = int.from_bytes(data[:8], "little")
     if len(data) < 8 or header > min(MAX_HEADER_BYTES, len(data) - 8):
@@ -66,25 +82,30 @@ def parse_safetensors(data: bytes, where: str) -> dict[str, Tensor]:
             f"of {header}. Download it again."
         )
     try:
-        raw = safetensors.torch.load(data)
+        return safetensors.torch.load(data)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ModelContractError(
             f"{where}: expected a safetensors file ({_shown(error)}). Download it again."
         ) from error
-    return as_float32(raw, where)
 
 
 def parse_checkpoint(data: bytes, where: str, key: str | None = None) -> dict[str, Tensor]:
-    """Return the state dict in a file that ``torch.save`` wrote.
+    """Return the state dict in a file that ``torch.save`` wrote, floating tensors in float32.
+
+    Raises:
+        ModelContractError: As :func:`read_checkpoint`, or if it contains NaN.
+    """
+    return as_float32(read_checkpoint(data, where, key), where)
+
+
+def read_checkpoint(data: bytes, where: str, key: str | None = None) -> dict[str, Tensor]:
+    """Return the state dict in a file that ``torch.save`` wrote as it is stored.
 
     Args:
         data: The whole file.
         where: Its path, for messages.
         key: Entry of the checkpoint that holds the state dict, with dots between the names of
             nested entries; None = the checkpoint is itself the state dict.
-
-    Returns:
-        Tensors by name; floating ones in float32.
 
     Raises:
         ModelContractError: If it contains anything but tensors, is damaged, or torch is so old that
@@ -134,7 +155,8 @@ def load_pickle(data: bytes, where: str) -> object:
                 "in the card and remove 'architecture'."
             )
     try:
-        with warnings.catch_warnings():
+        # PyTorch Lightning keeps the settings of a training in a Namespace, a bag of attributes.
+        with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
             # Warnings about the pickle's version concern the vendor, not the user who runs a suite.
             warnings.simplefilter("ignore")
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -143,9 +165,12 @@ def load_pickle(data: bytes, where: str) -> object:
         reason = f"it asks for {brief(found[1])}" if found else _shown(error)
         if "DefaultCPUAllocator" in str(error) or isinstance(error, MemoryError):
             reason = "it asks for more memory than there is"
+        help = _OBJECT_HELP if found else _PICKLE_HELP
+        if found and found[1].partition(".")[0] in _PROGRAMS:
+            help = _PROGRAM_HELP
         raise ModelContractError(
             f"{where}: expected a file of plain tensors, got one that PyTorch's restricted "
-            f"unpickler refuses: {reason}. {_PICKLE_HELP}"
+            f"unpickler refuses: {reason}. {help}"
         ) from error
 
 
@@ -174,15 +199,29 @@ def tensors_of(content: object, where: str, key: str | None = None) -> dict[str,
         if (fault := _fault(name, value))
     ]
     if wrong:
-        inner = [str(name) for name, value in content.items() if isinstance(value, Mapping)]
-        entry = brief(f"{key}.{inner[0]}" if key else inner[0]) if inner else ""
-        help = f"If it is the entry '{entry}', set 'key' to it." if entry else ""
+        inner = [str(name) for name, value in content.items() if _holds_tensors(value)]
+        entries = [f"'{brief(f'{key}.{one}' if key else one)}'" for one in inner[:5]]
+        help = (
+            f"If it is the entry {either(entries)}, name it in the card: 'state: {{key: ...}}'."
+            if entries
+            else ""
+        )
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ModelContractError(
             f"{where}: expected a state dict of plain tensors: {'; '.join(wrong[:3])}{more}. "
             f"{help or _PICKLE_HELP}"
         )
-    return as_float32({str(name): value.detach() for name, value in content.items()}, where)
+    return {str(name): value.detach() for name, value in content.items()}
+
+
+def stored_as(state: Iterable[Tensor]) -> str:
+    """Return the types of floating tensors if they are not all float32, else "".
+
+    >>> stored_as([torch.zeros(1), torch.zeros(2).half()])
+    'float16 and float32'
+    """
+    kinds = {str(one.dtype).removeprefix("torch.") for one in state if one.is_floating_point()}
+    return "" if kinds <= {"float32"} else " and ".join(sorted(kinds))
 
 
 def as_float32(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
@@ -320,6 +359,13 @@ def _fault(name: object, value: object) -> str:
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # type: ignore[attr-defined]
         return "larger than its storage"
     return ""
+
+
+def _holds_tensors(value: object) -> bool:
+    """Say whether a value is a mapping in which, at any depth, a tensor is."""
+    if not isinstance(value, Mapping):
+        return False
+    return any(isinstance(one, Tensor) or _holds_tensors(one) for one in value.values())
 
 
 def _shown(error: BaseException) -> str:

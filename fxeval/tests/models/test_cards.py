@@ -203,7 +203,17 @@ def test_every_fault_is_told_at_once_and_by_place(card):
         (("iresnet50", "iresnet50\nlicence: null"), "6:10:'licence' has no value"),
         (("iresnet50", "iresnet50\nstate: {key: a}"), "6:9:'key' is only for checkpoints"),
         (("iresnet50", "iresnet50\nruntime: auto"), "6:1:'runtime' is only for the format onnx"),
-        (("iresnet50", "iresnet50\noutput: emb"), "6:1:'output' is only for the format onnx"),
+        (("iresnet50", "iresnet50\nlayout: NCHW"), "6:1:'layout' is only for the format onnx"),
+        (
+            ("iresnet50", "iresnet50\noutput: emb"),
+            "6:1:'output' is for networks of your own: iresnet50 has one output",
+        ),
+        (("iresnet50", f"acme:make\n{FREE}output: [1]"), "11:9:'output': expected the name of an"),
+        (("iresnet50", f"acme:make\n{FREE}output: true"), "11:9:'output': expected the name of an"),
+        (
+            ("iresnet50", "iresnet50\ncolour: grey"),
+            "6:9:iresnet50 takes three channels: expected RGB or BGR, got 'grey'",
+        ),
         (("acme.safetensors", "acme.onnx"), "5:1:'architecture' is only for files of weights"),
         (("acme.safetensors", "acme.dat"), "5:15:expected 'dlib_resnet' for the format dlib"),
         (("iresnet50", "iresnet50\nname: b"), "6:1:the key 'name' is already given in line 2"),
@@ -224,6 +234,23 @@ def test_every_fault_is_told_at_once_and_by_place(card):
 def test_a_fault_is_named_where_it_is_and_alone(card, change: tuple[str, str], fault: str):
     (found,) = faults(card, SHORT.replace(*change))
     assert found.startswith(fault)
+
+
+def test_a_grey_network_has_one_mean_and_one_std(card):
+    grey = SHORT.replace("iresnet50", f"acme:make\n{FREE}").replace("RGB", "grey")
+    assert card(grey).preprocessing == Preprocessing("grey", (127.5,), (127.5,))
+    (fault,) = faults(card, grey.replace("std: 127.5", "std: [1, 2, 3]"))
+    assert fault == "9:6:'std': expected a number for the one channel of grey, got three"
+
+
+def test_an_output_is_a_name_or_a_place_and_in_a_graph_a_name(card):
+    own = SHORT.replace("iresnet50", f"acme:make\n{FREE}output: OUTPUT")
+    assert card(own.replace("OUTPUT", "1")).output == 1
+    assert card(own.replace("OUTPUT", "embedding")).output == "embedding"
+    graph = own.replace(".safetensors", ".onnx").replace("architecture: acme:make\n", "")
+    assert card(graph.replace("OUTPUT", "'683'")).output == "683"
+    (fault,) = faults(card, graph.replace("OUTPUT", "683"))
+    assert fault.startswith("10:9:'output': expected the name of an output of the graph, got the n")
 
 
 def test_a_known_crop_is_not_redefined(card):

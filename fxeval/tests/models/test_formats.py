@@ -136,9 +136,9 @@ def test_the_state_dict_may_be_an_entry_and_parameters_are_tensors(state):
 
 def test_an_entry_of_an_entry_is_found_where_the_hint_says(state):
     data = saved({"epoch": 3, "model": {"step": 1, "net": state}, "a.b": {"c": state}})
-    with pytest.raises(ModelContractError, match="the entry 'model', set 'key'"):
+    with pytest.raises(ModelContractError, match=r"the entry 'model' or 'a\.b', name it"):
         parse_checkpoint(data, "x")
-    with pytest.raises(ModelContractError, match=r"the entry 'model\.net', set 'key'"):
+    with pytest.raises(ModelContractError, match=r"the entry 'model\.net', name it in"):
         parse_checkpoint(data, "x", "model")
     assert_equal(parse_checkpoint(data, "x", "model.net"), state)
     for absent in ("model.state", "epoch.net", "model.net.w.x", "net", ".", "a.b.c"):
@@ -158,7 +158,7 @@ def test_a_missing_entry_is_named_and_the_right_one_is_hinted_at(state):
 def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path, is_zip: bool):
     made = tmp_path / "made"
     data = saved({"w": torch.ones(2), "x": Evil(made)}, _use_new_zipfile_serialization=is_zip)
-    with pytest.raises(ModelContractError, match=r"asks for (posix|nt)\.system\. Give a plain"):
+    with pytest.raises(ModelContractError, match=r"asks for (posix|nt)\.system\. It would run"):
         parse_checkpoint(data, "x.pt")
     assert not made.exists()
     torch.load(io.BytesIO(data), weights_only=False)  # a control: it would have
@@ -173,7 +173,7 @@ def test_a_bare_pickle_is_refused_and_does_not_run(tmp_path: Path):
 
 
 def test_a_whole_pickled_network_is_refused():
-    with pytest.raises(ModelContractError, match="restricted unpickler refuses: it asks for"):
+    with pytest.raises(ModelContractError, match=r"more than tensors.* found\.state_dict\(\)"):
         parse_checkpoint(saved(nn.Linear(2, 2)), "x.pt")
 
 
