@@ -122,9 +122,10 @@ def why_unsupported(explainer: Explainer, model: FaceModel) -> str | None:
     """
     needs = traits_of(explainer).needs
     if model.module is None and needs & {"gradients", "layers"}:
+        about = model_traits(model).runtime or "its module is None"
         return (
-            "it needs gradients, and the model is a black box (its module is None). Use an "
-            "explainer that only asks for embeddings, such as srise."
+            f"it needs gradients, and the model is a black box ({about}). Use an explainer that "
+            "only asks for embeddings, such as srise."
         )
     if "layers" in needs and not model_traits(model).has_layers:
         return (

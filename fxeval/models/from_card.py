@@ -339,7 +339,8 @@ def _onnx(data: bytes, where: str, card: ModelCard) -> FaceModel:
         similarity=card.similarity,
         operating_threshold=card.operating_threshold,
         digest=card.sha256,
-        output=card.output,
+        output=None if card.output is None else str(card.output),
         runtime=card.runtime,
+        layout=card.layout,
     )
     return load_onnx(data, where, facts)

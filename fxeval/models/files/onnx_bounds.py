@@ -28,9 +28,10 @@ MAX_NODES = 100_000
 """Most nodes in a graph after its functions are inlined."""
 
 MAX_ELEMENTS = 1 << 29
-"""Most numbers in all intermediate tensors of one image; 2 GiB in float32."""
+"""Most numbers in all intermediate tensors of the smallest batch; 2 GiB in float32."""
 
 STANDARD = frozenset({"", "ai.onnx"})
+_KINDS = {1: "float32", 2: "uint8", 3: "int8", 10: "float16", 11: "float64", 16: "bfloat16"}
 
 
 def reason(error: BaseException) -> str:
@@ -166,9 +167,15 @@ def check_operators(proto: Proto, where: str) -> None:
         if one.domain == "ai.onnx":
             one.domain = ""
         if one.domain:
+            help = "Export without custom operators."
+            if one.domain == "com.microsoft":
+                help = (
+                    "ONNX Runtime's optimiser and quantiser write such. Give the file from before "
+                    "the optimiser; quantise with quant_format=QuantFormat.QDQ."
+                )
             raise ModelContractError(
                 f"{where}: expected standard ONNX operators, got '{printable(one.op_type)}' of "
-                f"'{printable(one.domain)}'. Export without custom operators."
+                f"'{printable(one.domain)}'. {help}"
             )
         if one.op_type in ("Loop", "Scan", "SequenceMap"):
             raise ModelContractError(
@@ -222,18 +229,26 @@ def _written_out(graph: Proto, functions: Mapping[_Key, Proto], where: str) -> i
     return size(graph)
 
 
-def check_sizes(proto: Proto, input: str, size: tuple[int, int], where: str, onnx: Library) -> None:
-    """Infer the shapes for one image, and refuse a graph that would fill the memory.
+def stored_in(graph: Proto) -> str:
+    """Return the types of a graph's weights if they are not all float32, else ""."""
+    kinds = {_KINDS.get(one.data_type, "") for one in graph.initializer if len(one.dims) > 1} - {""}
+    return "" if kinds <= {"float32"} else " and ".join(sorted(kinds))
+
+
+def check_sizes(
+    proto: Proto, images: tuple[str, tuple[int, ...]], where: str, onnx: Library
+) -> None:
+    """Infer the shapes for images of a name and shape, and refuse a graph that would fill memory.
 
     Shapes that depend on computed values stay unknown, because propagating values could itself fill
     the memory.
     """
     graph = proto.graph
     graph.ClearField("value_info")  # shapes that the file claims, which may be wrong
-    shape = next(one for one in graph.input if one.name == input).type.tensor_type.shape
+    shape = next(one for one in graph.input if one.name == images[0]).type.tensor_type.shape
     declared = type(shape)()
     declared.CopyFrom(shape)
-    for dim, number in zip(shape.dim, (1, 3, *size), strict=True):
+    for dim, number in zip(shape.dim, images[1], strict=True):
         dim.dim_value = number
     try:
         inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
@@ -246,5 +261,5 @@ def check_sizes(proto: Proto, input: str, size: tuple[int, int], where: str, onn
         if total > MAX_ELEMENTS:
             raise ModelContractError(
                 f"{where}: expected at most {MAX_ELEMENTS} numbers in the intermediate tensors of "
-                f"one image, got more at '{printable(value.name)}' {shape_of(list(dims))}."
+                f"the smallest batch, got more at '{printable(value.name)}' {shape_of(list(dims))}."
             )

@@ -24,10 +24,14 @@ from fxeval.models.files.onnx_bounds import (
     reason,
     scan,
     shape_of,
+    stored_in,
 )
+from fxeval.models.files.onnx_layout import Expected, ImageInput, image_input
+from fxeval.models.outputs import Output, which_output
 
 _OLDEST_ONNX = (1, 21)  # CVE-2026-27489, CVE-2026-34446
 _EXPORT = "Export the network again, float32, channels first, with a dynamic batch."
+_SCALED_BY_BATCH = "DynamicQuantizeLinear"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,17 +41,25 @@ class OnnxFile:
     Attributes:
         proto: The ``onnx.ModelProto``: checked, without unknown fields, with functions inlined and
             one output.
-        input: Name of the image input, (N, 3, H, W) float32.
+        images: How it takes its images.
         output: Name of the output with the embeddings.
-        takes_one: The graph takes exactly one image at a time.
         opset: Version of the operators.
+        alone: Why images are embedded one at a time although the graph takes more; "" = they
+            are not.
+        stored: Types of the weights if they are not all float32, else "".
     """
 
     proto: Proto
-    input: str
+    images: ImageInput
     output: str
-    takes_one: bool
     opset: int
+    alone: str = ""
+    stored: str = ""
+
+    @property
+    def batch(self) -> int | None:
+        """Number of images that are embedded at once; None = any."""
+        return self.images.batch or (1 if self.alone else None)
 
 
 def onnx_library() -> Library:
@@ -78,16 +90,13 @@ def missing(library: str) -> ModelContractError:
     )
 
 
-def read_onnx(
-    data: bytes, where: str, size: tuple[int, int], output: str | None = None
-) -> OnnxFile:
+def read_onnx(data: bytes, where: str, expected: Expected) -> OnnxFile:
     """Parse and check an ONNX file.
 
     Args:
         data: The whole file.
         where: Its path, for messages.
-        size: (height, width) of the images it will be given.
-        output: Name of the output with the embeddings; None = the first.
+        expected: What the card says about it.
 
     Raises:
         ModelContractError: If it is not an ONNX file, stores tensors elsewhere, uses operators
@@ -107,9 +116,10 @@ def read_onnx(
         onnx.checker.check_model(proto)
         if proto.functions:
             proto = onnx.inliner.inline_local_functions(proto)
-        _keep_output(proto.graph, where, output)
-        found = _described(proto, where, size)
-        check_sizes(proto, found.input, size, where, onnx)
+        _keep_output(proto.graph, where, expected.output)
+        found = _described(proto, where, expected)
+        shape = found.images.shape(expected.preprocessing.channels, expected.size)
+        check_sizes(proto, (found.images.name, shape), where, onnx)
     except ModelContractError:
         raise
     except Exception as error:  # a parser of untrusted bytes can raise anything
@@ -127,12 +137,18 @@ def flat(output: Tensor) -> Embeddings:
 def _keep_output(graph: Proto, where: str, wanted: str | None) -> None:
     """Keep one output and the nodes that lead to it."""
     known = [one.name for one in graph.output]
-    name = known[0] if wanted is None and known else wanted
-    if name not in known:
-        listed = ", ".join(f"'{printable(one)}'" for one in known[:8]) or "none"
-        raise ModelContractError(
-            f"{where}: expected an output '{printable(name or '')}', got {listed}."
+    shapes: dict[Output, str] = {
+        printable(one.name): shape_of(
+            [
+                d.dim_value if d.HasField("dim_value") else None
+                for d in one.type.tensor_type.shape.dim
+            ]
         )
+        for one in graph.output
+    }
+    if (wanted is None and len(set(known)) != 1) or (wanted is not None and wanted not in known):
+        raise ModelContractError(f"{where}: {which_output(shapes, wanted)}")
+    name = wanted or known[0]
     needed = {name}
     # Nodes are in topological order, so backwards each comes after all nodes that use its outputs.
     for at in reversed(range(len(graph.node))):
@@ -146,44 +162,23 @@ def _keep_output(graph: Proto, where: str, wanted: str | None) -> None:
             del graph.output[at]
 
 
-def _described(proto: Proto, where: str, size: tuple[int, int]) -> OnnxFile:
-    """Check that the graph takes images of the given size, and describe it."""
+def _described(proto: Proto, where: str, expected: Expected) -> OnnxFile:
+    """Check that the graph takes the images of the card, and describe it."""
     graph = proto.graph
-    stored = {tensor.name for tensor in graph.initializer}  # old files list weights as inputs, too
-    inputs = [one for one in graph.input if one.name not in stored]
-    if len(inputs) != 1:
-        names = ", ".join(printable(one.name) for one in inputs[:5]) or "none"
+    images = image_input(graph, where, expected)
+    kinds = {one.op_type for one in graph.node}
+    if any(
+        one.name == "training_mode" and one.i
+        for node in graph.node
+        if node.op_type == "BatchNormalization"
+        for one in node.attribute
+    ):
         raise ModelContractError(
-            f"{where}: expected one input, the images, got {len(inputs)} ({names}). {_EXPORT}"
+            f"{where}: the graph was exported in training mode, in which batch normalisation mixes "
+            "the images of a batch. Call network.eval() and export it again."
         )
-    (image,) = inputs
-    tensor = image.type.tensor_type
-    dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
-    shown = f"{_type_name(tensor.elem_type)} {shape_of(dims)} in '{printable(image.name)}'"
-    if tensor.elem_type != 1 or len(dims) != 4:
-        raise ModelContractError(
-            f"{where}: expected images as float32 (N, 3, H, W), got {shown}. {_EXPORT}"
-        )
-    batch, channels, height, width = dims
-    if channels not in (3, None) or (channels is None and width == 3):
-        kind = "channels last" if width == 3 else f"{channels} channels"
-        raise ModelContractError(
-            f"{where}: expected three channels first, (N, 3, H, W), got {shown}: {kind}. {_EXPORT}"
-        )
-    if batch not in (None, 1):
-        raise ModelContractError(
-            f"{where}: expected a batch of any size, or of one image, got {shown}. {_EXPORT}"
-        )
-    if (height or size[0], width or size[1]) != size:
-        raise ModelContractError(
-            f"{where}: expected images of the crop's {size[0]} x {size[1]} pixels, got {shown}. "
-            "Name the crop that the network was trained on."
-        )
+    alone = ""
+    if _SCALED_BY_BATCH in kinds:
+        alone = f"{_SCALED_BY_BATCH} takes its scale from the whole batch"
     opset = next(one.version for one in proto.opset_import if not one.domain)
-    return OnnxFile(proto, image.name, graph.output[0].name, batch == 1, opset)
-
-
-def _type_name(elem_type: int) -> str:
-    return {1: "float32", 2: "uint8", 3: "int8", 10: "float16", 11: "float64"}.get(
-        elem_type, f"type {elem_type}"
-    )
+    return OnnxFile(proto, images, graph.output[0].name, opset, alone, stored_in(graph))

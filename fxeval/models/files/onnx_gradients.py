@@ -15,6 +15,7 @@ from fxeval.contracts import Embeddings, Images, ModelTraits
 from fxeval.errors import ModelContractError
 from fxeval.models.files.onnx_bounds import Library, Proto, printable, reason
 from fxeval.models.files.onnx_file import OnnxFile, flat
+from fxeval.models.files.onnx_layout import ImageInput
 from fxeval.models.files.onnx_model import OnnxFaceModel, OnnxFacts
 from fxeval.models.loading import TorchFaceModel, check_loaded
 from fxeval.models.preprocessing import InputNormalisation, Preprocessing
@@ -38,23 +39,44 @@ class ConvertedNetwork(nn.Module):
     ``<operator>_<place>``.
     """
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing, takes_one: bool) -> None:
+    def __init__(
+        self, network: nn.Module, preprocessing: Preprocessing, images: ImageInput, takes_one: bool
+    ) -> None:
         super().__init__()
         self.normalisation = InputNormalisation(preprocessing)
         self.network = network
+        self.images = images
         self.takes_one = takes_one
 
     def forward(self, images: Images) -> Embeddings:
         """Embed (N, 3, H, W) RGB images in [0, 1]; returns (N, D)."""
         pixels = self.normalisation(images)
+        if self.images.channels_last:
+            pixels = pixels.permute(0, 2, 3, 1)
+        if self.images.dtype != "float32":
+            pixels = pixels.to(getattr(torch, self.images.dtype))
         if not self.takes_one:
-            return flat(self.network(pixels))
-        return flat(torch.cat([self.network(pixel) for pixel in pixels.split(1)]))
+            return flat(self.network(pixels)).to(images.dtype)
+        found = torch.cat([self.network(pixel) for pixel in pixels.split(1)])
+        return flat(found).to(images.dtype)
 
 
-def unknown_operators(file: OnnxFile) -> list[str]:
+class NoTranslationError(ModelContractError):
+    """onnx2torch gives no network, or another one.
+
+    Attributes:
+        reason: The reason alone.
+    """
+
+    def __init__(self, where: str, reason: str, help: str = "") -> None:
+        help = help or "Use the black box: set 'runtime: onnxruntime'."
+        super().__init__(f"{where}: {reason}. {help}")
+        self.reason = reason
+
+
+def unknown_operators(file: OnnxFile, where: str) -> list[str]:
     """Return the operators of a graph that onnx2torch does not know, sorted."""
-    known = _library().node_converters
+    known = _library(where).node_converters
     found = set()
     for node in file.proto.graph.node:
         try:
@@ -70,30 +92,31 @@ def converted(
     """Translate a graph into a PyTorch module and compare its embeddings with ONNX Runtime's.
 
     Raises:
-        ModelContractError: If onnx2torch is missing, does not know an operator, or gives a network
+        NoTranslationError: If onnx2torch is missing, does not know an operator, or gives a network
             with other embeddings.
     """
-    unknown = unknown_operators(file)
-    if unknown:
-        raise ModelContractError(
-            f"{where}: onnx2torch does not know {', '.join(unknown[:5])}. Use the black box: "
-            "set 'runtime: onnxruntime'."
+    if file.images.dtype == "uint8":
+        raise NoTranslationError(
+            where, "the graph takes whole numbers (uint8), through which no gradient flows"
         )
+    unknown = unknown_operators(file, where)
+    if unknown:
+        listed = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if unknown[5:] else "")
+        raise NoTranslationError(where, f"onnx2torch does not know {listed} of opset {file.opset}")
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
-            network = _library().convert(_renamed(file.proto))
+            network = _library(where).convert(_renamed(file.proto))
         _own_weights(network)
     except Exception as error:  # onnx2torch can raise anything for an untrusted graph
-        raise ModelContractError(
-            f"{where}: onnx2torch cannot translate the graph: {reason(error)}. Use the black box: "
-            "set 'runtime: onnxruntime'."
+        raise NoTranslationError(
+            where, f"onnx2torch cannot translate the graph: {reason(error)}"
         ) from error
     differences = []
     # Most graphs declared for one image also work for a batch. A batch is tried first, because
     # hooks need layers that run once for all images.
-    for takes_one in (False, True)[: 1 + file.takes_one]:
-        module = ConvertedNetwork(network, facts.preprocessing, takes_one).eval()
+    for takes_one in (False, True)[: 1 + (box.batch == 1)]:
+        module = ConvertedNetwork(network, facts.preprocessing, file.images, takes_one).eval()
         model = ConvertedFaceModel(
             name=facts.name,
             crop=facts.crop,
@@ -102,17 +125,19 @@ def converted(
             operating_threshold=facts.operating_threshold,
             digest=facts.digest,
             traits=ModelTraits(
-                has_layers=not takes_one, runtime=f"onnx2torch {version('onnx2torch')}"
+                has_layers=not takes_one,
+                runtime=f"onnx2torch {version('onnx2torch')}"
+                + (f"; the weights are stored in {file.stored}" if file.stored else ""),
             ),
         )
         differences.append(_difference(model, box))
         if differences[-1] <= AGREEMENT:
             check_loaded(model)
             return model
-    raise ModelContractError(
-        f"{where}: onnx2torch's translation differs from ONNX Runtime by {min(differences):.1e} of "
-        f"the longest embedding; at most {AGREEMENT:g} is allowed. Use the black box: set "
-        "'runtime: onnxruntime'."
+    raise NoTranslationError(
+        where,
+        f"onnx2torch's translation differs from ONNX Runtime by {min(differences):.1e} of the "
+        f"longest embedding; at most {AGREEMENT:g} is allowed",
     )
 
 
@@ -146,7 +171,7 @@ def _difference(model: ConvertedFaceModel, box: OnnxFaceModel) -> float:
     return float((found - expected).abs().max() / expected.norm(dim=1).max())
 
 
-def _library() -> Library:
+def _library(where: str) -> Library:
     """Import onnx2torch with all its operators, two of which need torchvision."""
     try:
         with warnings.catch_warnings():
@@ -154,9 +179,10 @@ def _library() -> Library:
             importlib.import_module("onnx2torch.node_converters")
             return importlib.import_module("onnx2torch")
     except Exception as error:  # a torchvision built for another torch raises RuntimeError
-        raise ModelContractError(
-            "gradients of ONNX models need onnx2torch and torchvision "
-            f"({reason(error)}). Install them: {_INSTALL}."
+        raise NoTranslationError(
+            where,
+            f"onnx2torch and torchvision are needed and cannot be imported ({reason(error)})",
+            f"Install them: {_INSTALL}.",
         ) from error
 
 

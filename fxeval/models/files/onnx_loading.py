@@ -1,11 +1,13 @@
 """Loads an ONNX file as a black box, or with gradients if a converter is installed."""
 
+from dataclasses import replace
+
 from fxeval.contracts import FaceModel
-from fxeval.errors import ModelContractError
-from fxeval.models.files.onnx_file import OnnxFile, read_onnx
-from fxeval.models.files.onnx_gradients import converted, unknown_operators
+from fxeval.models.files.onnx_file import read_onnx
+from fxeval.models.files.onnx_gradients import NoTranslationError, converted
 from fxeval.models.files.onnx_model import OnnxFacts, black_box
 from fxeval.models.loading import check_loaded
+from fxeval.redaction import in_one_line
 
 
 def load_onnx(data: bytes, where: str, facts: OnnxFacts) -> FaceModel:
@@ -18,21 +20,20 @@ def load_onnx(data: bytes, where: str, facts: OnnxFacts) -> FaceModel:
 
     Returns:
         An :class:`OnnxFaceModel`, or a ``ConvertedFaceModel`` with gradients; the traits
-        of both name the runtime.
+        of both name the runtime, and those of the first why there are no gradients.
 
     Raises:
         ModelContractError: If the file cannot be trusted or used, or a library is missing.
     """
-    file = read_onnx(data, where, facts.crop.size, facts.output)
+    file = read_onnx(data, where, facts.expected)
     box = black_box(file, where, facts)
     check_loaded(box)
-    if facts.runtime == "onnxruntime" or (facts.runtime == "auto" and not _can_convert(file)):
+    if facts.runtime == "onnxruntime":
         return box
-    return converted(file, where, facts, box)
-
-
-def _can_convert(file: OnnxFile) -> bool:
     try:
-        return not unknown_operators(file)
-    except ModelContractError:  # onnx2torch cannot be imported
-        return False
+        return converted(file, where, facts, box)
+    except NoTranslationError as error:
+        if facts.runtime == "onnx2torch":
+            raise
+        runtime = f"{box.traits.runtime}; a black box: {in_one_line(error.reason)}"
+        return replace(box, traits=replace(box.traits, runtime=runtime))

@@ -2,19 +2,23 @@
 
 import importlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fxeval.contracts import Crop, Embeddings, Images, ModelTraits, SimilarityKind
 from fxeval.errors import ModelContractError
 from fxeval.models.files.onnx_bounds import Library, reason
 from fxeval.models.files.onnx_file import OnnxFile, flat, missing
+from fxeval.models.files.onnx_layout import Expected, ImageInput
 from fxeval.models.preprocessing import InputNormalisation, Preprocessing
 
 Runtime = Literal["auto", "onnxruntime", "onnx2torch"]
+
+MIXED = 1e-4
+"""Least difference by which a batch changes an embedding, as a fraction of the longest one."""
 
 _NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
@@ -30,9 +34,10 @@ class OnnxFacts:
         similarity: ``cosine`` or ``neg_l2``.
         operating_threshold: Native similarity from which the model says match, or None.
         digest: SHA-256 of the file as hex.
-        output: Name of the output with the embeddings; None = the first.
+        output: Name of the output with the embeddings; None = there is only one.
         runtime: ``onnxruntime``: a black box. ``onnx2torch``: a PyTorch module with gradients.
-            ``auto``: onnx2torch if it can be imported and knows all operators, else onnxruntime.
+            ``auto``: onnx2torch if its translation can be had and agrees, else onnxruntime.
+        layout: ``NCHW`` or ``NHWC``; None = as the graph says.
     """
 
     name: str
@@ -43,6 +48,12 @@ class OnnxFacts:
     digest: str
     output: str | None = None
     runtime: Runtime = "auto"
+    layout: str | None = None
+
+    @property
+    def expected(self) -> Expected:
+        """What the graph must fit."""
+        return Expected(self.crop.size, self.preprocessing, self.output, self.layout)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +68,8 @@ class OnnxFaceModel:
         digest: SHA-256 of the file as hex.
         normalisation: Preprocessing that the graph does not do itself.
         session: Session of ONNX Runtime.
-        takes_one: The graph takes exactly one image at a time.
+        images: How the graph takes its images.
+        batch: Number of images that are embedded at once; None = any.
         output: Name of the output with the embeddings.
         traits: Name and version of the runtime.
         module: None.
@@ -70,7 +82,8 @@ class OnnxFaceModel:
     digest: str
     normalisation: InputNormalisation
     session: Library
-    takes_one: bool
+    images: ImageInput
+    batch: int | None
     output: str
     traits: ModelTraits
     module: nn.Module | None = None
@@ -82,17 +95,28 @@ class OnnxFaceModel:
             ModelContractError: If the runtime fails.
         """
         with torch.inference_mode():
-            pixels = self.normalisation(images.to("cpu", torch.float32)).contiguous().numpy()
-        (image,) = self.session.get_inputs()
-        batches = [pixels[i : i + 1] for i in range(len(pixels))] if self.takes_one else [pixels]
+            pixels = self.normalisation(images.to("cpu", torch.float32))
         try:
-            found = [self.session.run([self.output], {image.name: some})[0] for some in batches]
+            found = [self._run(some) for some in pixels.split(self.batch or max(len(pixels), 1))]
         except Exception as error:  # ONNX Runtime does not export its error classes
             raise ModelContractError(
                 f"model '{self.name}': ONNX Runtime cannot embed {tuple(images.shape)} images: "
                 f"{reason(error)}."
             ) from error
-        return flat(torch.cat([torch.from_numpy(some) for some in found]))
+        return flat(torch.cat(found))
+
+    def _run(self, pixels: Tensor) -> Tensor:
+        """Run the graph for at most one batch, which is filled up with its last image."""
+        n = len(pixels)
+        if self.batch is not None and n < self.batch:
+            pixels = torch.cat([pixels, pixels[-1:].expand(self.batch - n, -1, -1, -1)])
+        if self.images.channels_last:
+            pixels = pixels.permute(0, 2, 3, 1)
+        if self.images.dtype == "uint8":
+            pixels = pixels.clamp(0, 255).round()
+        given = {self.images.name: pixels.numpy().astype(self.images.dtype, order="C")}
+        found = self.session.run([self.output], given)[0]
+        return torch.from_numpy(found[:n]).float()
 
 
 def black_box(file: OnnxFile, where: str, facts: OnnxFacts) -> OnnxFaceModel:
@@ -107,7 +131,7 @@ def black_box(file: OnnxFile, where: str, facts: OnnxFacts) -> OnnxFaceModel:
         ModelContractError: If ONNX Runtime is missing or refuses the graph.
     """
     session, version = _session(file, where)
-    return OnnxFaceModel(
+    box = OnnxFaceModel(
         name=facts.name,
         crop=facts.crop,
         similarity=facts.similarity,
@@ -115,10 +139,38 @@ def black_box(file: OnnxFile, where: str, facts: OnnxFacts) -> OnnxFaceModel:
         digest=facts.digest,
         normalisation=InputNormalisation(facts.preprocessing),
         session=session,
-        takes_one=file.takes_one,
+        images=file.images,
+        batch=file.batch,
         output=file.output,
-        traits=ModelTraits(runtime=f"onnxruntime {version}"),
+        traits=ModelTraits(),
     )
+    alone = file.alone
+    if box.batch is None and _mixes_a_batch(box):
+        alone = "the embedding of an image depends on the other images in its batch"
+        box = replace(box, batch=1)
+    notes = [f"onnxruntime {version}"]
+    notes += [f"one image at a time, because {alone}"] if alone else []
+    notes += [f"the weights are stored in {file.stored}"] if file.stored else []
+    return replace(box, traits=ModelTraits(runtime="; ".join(notes)))
+
+
+def _mixes_a_batch(box: OnnxFaceModel) -> bool:
+    """Say whether an image is embedded otherwise in a batch than alone, where it always is alike.
+
+    Graphs that quantise by the range of their values do so over the whole batch, so the second
+    image has another range.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, *box.crop.size, generator=generator)
+    images[1] *= 0.1
+    try:
+        together = box.embed(images)
+        alone, again = (torch.cat([box.embed(one) for one in images.split(1)]) for _ in range(2))
+    except ModelContractError:  # reported when the model is checked
+        return False
+    if together.shape != alone.shape or not torch.equal(alone, again):
+        return False
+    return float((together - alone).abs().max()) > MIXED * float(alone.norm(dim=1).max())
 
 
 def onnx_runtime() -> Library:

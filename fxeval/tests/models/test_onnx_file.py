@@ -18,9 +18,10 @@ from fxeval.errors import ModelContractError  # noqa: E402
 from fxeval.models.files import onnx_bounds, onnx_file  # noqa: E402
 from fxeval.models.files.onnx_bounds import printable  # noqa: E402
 from fxeval.models.files.onnx_file import read_onnx  # noqa: E402
+from fxeval.models.files.onnx_layout import ImageInput  # noqa: E402
 from fxeval.models.files.onnx_loading import load_onnx  # noqa: E402
 from fxeval.tests.effort import at_most_bytes, at_most_calls  # noqa: E402
-from fxeval.tests.onnx_subjects import SIZE, facts, small, weight  # noqa: E402
+from fxeval.tests.onnx_subjects import facts, small, weight  # noqa: E402
 
 SMALL = small().SerializeToString()
 
@@ -54,8 +55,9 @@ def put(proto, *nodes):
 
 
 def test_the_small_graph_is_read():
-    found = read_onnx(SMALL, "net.onnx", SIZE)
-    assert (found.input, found.output, found.takes_one, found.opset) == ("x", "e", False, 13)
+    found = read_onnx(SMALL, "net.onnx", facts().expected)
+    assert (found.output, found.batch, found.opset, found.alone) == ("e", None, 13, "")
+    assert found.images == ImageInput("x", channels_last=False, dtype="float32", batch=None)
     assert len(found.proto.graph.node) == 11
     assert found.proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "n"
 
@@ -67,12 +69,19 @@ def test_what_a_graph_does_not_need_for_the_wanted_output_is_dropped():
         )
 
     data = small(two).SerializeToString()
-    kept = read_onnx(data, "net.onnx", SIZE, "r")
+    kept = read_onnx(data, "net.onnx", facts(output="r").expected)
     assert [one.name for one in kept.proto.graph.output] == ["r"]
     assert [one.op_type for one in kept.proto.graph.node][-1] == "Reshape"
-    assert read_onnx(data, "net.onnx", SIZE).output == "e"
-    with pytest.raises(ModelContractError, match="expected an output 'norm', got 'e', 'r'"):
-        read_onnx(data, "net.onnx", SIZE, "norm")
+    with pytest.raises(ModelContractError) as caught:
+        read_onnx(data, "net.onnx", facts().expected)
+    assert str(caught.value) == (
+        'net.onnx: the network has 2 outputs: "e" (?, 5), "r" (?, 32). Say in the card which of '
+        "them holds the embeddings: 'output: \"e\"' or 'output: \"r\"'."
+    )
+    with pytest.raises(
+        ModelContractError, match=r'no output "norm"; it has "e" .*Correct \'output'
+    ):
+        read_onnx(data, "net.onnx", facts(output="norm").expected)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"not a network", b"{}", b"\x3a\xff\xff\xff\x7f"])
@@ -120,8 +129,8 @@ def test_tensors_in_other_files_are_refused_by_name_wherever_they_are():
 
 def test_fields_that_nobody_checked_reach_no_runtime():
     unknown = b"\xc0\x3e\x01"  # field 1000, the number 1
-    found = read_onnx(SMALL + unknown, "net.onnx", SIZE).proto.SerializeToString()
-    assert found == read_onnx(SMALL, "net.onnx", SIZE).proto.SerializeToString()
+    found = read_onnx(SMALL + unknown, "net.onnx", facts().expected).proto.SerializeToString()
+    assert found == read_onnx(SMALL, "net.onnx", facts().expected).proto.SerializeToString()
 
 
 def test_operators_that_are_not_onnx_s_own_are_refused_by_name():
@@ -131,7 +140,7 @@ def test_operators_that_are_not_onnx_s_own_are_refused_by_name():
 
     message = refusal(custom)
     assert "'Clip' of 'com.microsoft'" in message
-    assert "Export without custom operators" in message
+    assert "QuantFormat.QDQ" in message
 
 
 @pytest.mark.parametrize("kind", ["Loop", "Scan", "SequenceMap"])
@@ -166,7 +175,7 @@ def functions(proto, bodies):
 
 def test_functions_of_the_file_are_written_out():
     data = small(lambda proto: functions(proto, [["f1", "f1"], ["Relu"]])).SerializeToString()
-    found = read_onnx(data, "net.onnx", SIZE)
+    found = read_onnx(data, "net.onnx", facts().expected)
     assert [one.op_type for one in found.proto.graph.node].count("Relu") == 2
     assert not found.proto.functions
     load_onnx(data, "net.onnx", facts())
@@ -216,7 +225,7 @@ def test_large_doubles_and_small_floats_are_finite():
         return edit
 
     for kind in (TensorProto.DOUBLE, TensorProto.BFLOAT16, TensorProto.FLOAT8E4M3FN):
-        read_onnx(small(other(kind)).SerializeToString(), "net.onnx", SIZE)
+        read_onnx(small(other(kind)).SerializeToString(), "net.onnx", facts().expected)
 
 
 def test_nan_in_bfloat16_is_found():
@@ -240,14 +249,18 @@ def test_sparse_tensors_are_refused():
 @pytest.mark.parametrize(
     ("dims", "kind", "words"),
     [
-        ([3, 16, 16], 1, "images as float32 (N, 3, H, W), got float32 (3, 16, 16) in 'x'"),
-        (["n", 3, 16, 16], 2, "images as float32 (N, 3, H, W), got uint8 (?, 3, 16, 16)"),
-        (["n", 3, 16, 16], 10, "got float16"),
-        (["n", 16, 16, 3], 1, "channels last"),
-        (["n", "h", "w", 3], 1, "channels last"),
-        (["n", 1, 16, 16], 1, "1 channels"),
-        ([4, 3, 16, 16], 1, "a batch of any size, or of one image"),
+        (
+            [3, 16, 16],
+            1,
+            "images (N, 3, H, W) as float32, float16, float64 or uint8, got float32 (3",
+        ),
+        (["n", 3, 16, 16], 3, "got int8 (?, 3, 16, 16)"),
+        (["n", 3, 16, 16], 16, "got bfloat16"),
+        (["n", 1, 16, 16], 1, "takes 1 channel, and the colour RGB gives 3. Write 'colour: grey' "),
+        (["n", 5, 16, 16], 1, "expected images of one or three channels, got 5 in float32"),
+        (["n", 16, 16, 1], 1, "takes 1 channel, and the colour RGB gives 3"),
         (["n", 3, 112, 112], 1, "the crop's 16 x 16 pixels, got float32 (?, 3, 112, 112)"),
+        (["n", 112, 112, 3], 1, "the crop's 16 x 16 pixels, got float32 (?, 112, 112, 3)"),
     ],
 )
 def test_an_input_that_is_not_the_images_is_refused(dims, kind, words: str):

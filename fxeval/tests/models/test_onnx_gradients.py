@@ -1,6 +1,7 @@
 """ONNX networks as PyTorch modules: they are the same networks, and can be explained."""
 
 import contextlib
+import re
 import sys
 from functools import partial
 from importlib.util import find_spec
@@ -21,9 +22,11 @@ if find_spec("onnx2torch") is None:
     pytest.skip("onnx2torch is not installed", allow_module_level=True)
 
 from fxeval.contracts import FaceModel  # noqa: E402
+from fxeval.engine.maps import why_unsupported  # noqa: E402
 from fxeval.errors import ModelContractError  # noqa: E402
 from fxeval.explainers.excitation_backprop import EBP  # noqa: E402
 from fxeval.explainers.grad_cam import GradCAM  # noqa: E402
+from fxeval.explainers.gradients import Gradient  # noqa: E402
 from fxeval.functional.randomisation import (  # noqa: E402
     embedding_spread,
     randomise,
@@ -36,7 +39,7 @@ from fxeval.models.files.onnx_gradients import ConvertedFaceModel, layer_names  
 from fxeval.models.files.onnx_loading import load_onnx  # noqa: E402
 from fxeval.models.files.onnx_model import OnnxFaceModel  # noqa: E402
 from fxeval.models.loading import TorchFaceModel  # noqa: E402
-from fxeval.models.preprocessing import Preprocessed  # noqa: E402
+from fxeval.models.preprocessing import Preprocessed, Preprocessing  # noqa: E402
 from fxeval.statistics.redrawn import COLLAPSED_BELOW  # noqa: E402
 from fxeval.tests.models.test_onnx_model import assert_embedded, noise, relative  # noqa: E402
 from fxeval.tests.onnx_subjects import (  # noqa: E402
@@ -236,7 +239,9 @@ def test_a_torchvision_that_breaks_makes_a_black_box(monkeypatch):
     monkeypatch.delitem(sys.modules, "torchvision")
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     data = exported(ConvNet(), SIZE)
-    assert isinstance(load_onnx(data, "net.onnx", facts("auto")), OnnxFaceModel)
+    model = load_onnx(data, "net.onnx", facts("auto"))
+    assert isinstance(model, OnnxFaceModel)
+    assert "a black box: onnx2torch and torchvision are needed and cannot" in model.traits.runtime
     with pytest.raises(ModelContractError, match="torchvision::nms does not exist"):
         load_onnx(data, "net.onnx", facts("onnx2torch"))
 
@@ -249,7 +254,12 @@ def test_an_operator_that_cannot_be_translated_makes_a_black_box_or_is_refused(t
         del clip.input[1:]
 
     data = small(hard).SerializeToString()
-    assert isinstance(load_onnx(data, "net.onnx", facts("auto")), OnnxFaceModel)
+    model = load_onnx(data, "net.onnx", facts("auto"))
+    assert isinstance(model, OnnxFaceModel)
+    assert model.traits.runtime.endswith(
+        "; a black box: onnx2torch does not know Shrink of opset 13"
+    )
+    assert "a black box: onnx2torch does not" in why_unsupported(Gradient(), model)
     with pytest.raises(ModelContractError, match=r"does not know Shrink.*runtime: onnxruntime"):
         load_onnx(data, "net.onnx", facts("onnx2torch"))
 
@@ -269,9 +279,13 @@ def test_a_translation_into_another_network_is_refused_with_the_difference(
     data = small().SerializeToString()
     assert load_onnx(data, "net.onnx", facts("onnx2torch")).traits.runtime
     monkeypatch.setattr(onnx_gradients, "_renamed", spoilt)
-    for runtime in ("onnx2torch", "auto"):
-        with pytest.raises(ModelContractError, match=r"differs from ONNX Runtime by \d\.\de-04 "):
-            load_onnx(data, "net.onnx", facts(runtime))
+    with pytest.raises(ModelContractError, match=r"differs from ONNX Runtime by \d\.\de-04 "):
+        load_onnx(data, "net.onnx", facts("onnx2torch"))
+    box = load_onnx(data, "net.onnx", facts("auto"))
+    assert isinstance(box, OnnxFaceModel)
+    assert re.search(
+        r"; a black box: .* differs from ONNX Runtime by \d\.\de-04", box.traits.runtime
+    )
 
 
 def test_a_graph_for_one_image_at_a_time_runs_once_for_many_where_it_can(torchvision):
@@ -339,3 +353,29 @@ def test_files_with_changed_fields_are_translated_or_refused(torchvision, seed: 
     with contextlib.suppress(ModelContractError):
         model = load_onnx(mutated(seed), "net.onnx", facts("onnx2torch"))
         assert isinstance(model, ConvertedFaceModel)
+
+
+def test_a_translation_takes_channels_last_and_a_grey_image(torchvision):
+    def turned(proto):
+        dims = ("n", "h", "w", "c")
+        proto.graph.input[0].CopyFrom(onnx.helper.make_tensor_value_info("x", 1, dims))
+        before = onnx.helper.make_node("Transpose", ["x"], ["ready"], perm=[0, 3, 1, 2])
+        rest = [type(one).FromString(one.SerializeToString()) for one in proto.graph.node]
+        rest[0].input[0] = "ready"
+        proto.graph.ClearField("node")
+        proto.graph.node.extend([before, *rest])
+
+    def grey(proto):
+        turned(proto)
+        kernel = next(one for one in proto.graph.initializer if one.name == "w1")
+        values = onnx.numpy_helper.to_array(kernel)[:, :1].copy()
+        kernel.CopyFrom(onnx.numpy_helper.from_array(values, "w1"))
+
+    unit = Preprocessing("grey", (0.0,), (255.0,))
+    for edit, preprocessing in ((turned, UNIT), (grey, unit)):
+        data = small(edit).SerializeToString()
+        model = load_onnx(data, "net.onnx", facts("onnx2torch", preprocessing=preprocessing))
+        images = noise(2).requires_grad_()
+        model.module(images).sum().backward()
+        assert images.grad.shape == (2, 3, *SIZE)
+        assert bool((images.grad != 0).any())

@@ -143,7 +143,7 @@ def test_double_and_strided_images_are_taken():
 def test_a_graph_for_one_image_at_a_time_is_given_one_at_a_time():
     network = ConvNet()
     model = load_onnx(exported(network, SIZE, batch=1), "net.onnx", facts())
-    assert model.takes_one
+    assert model.batch == 1
     assert_embedded(model.embed(noise(5)), network, noise(5))
 
 
@@ -166,7 +166,7 @@ def test_the_output_that_is_named_is_taken():
         proto.graph.output.add().CopyFrom(other)
 
     data = small(two).SerializeToString()
-    assert load_onnx(data, "net.onnx", facts()).embed(noise(2)).shape == (2, 5)
+    assert load_onnx(data, "net.onnx", facts(output="e")).embed(noise(2)).shape == (2, 5)
     assert load_onnx(data, "net.onnx", facts(output="r")).embed(noise(2)).shape == (2, 32)
 
 
