@@ -181,7 +181,7 @@ def _library(where: str) -> Library:
     except Exception as error:  # a torchvision built for another torch raises RuntimeError
         raise NoTranslationError(
             where,
-            f"onnx2torch and torchvision are needed and cannot be imported ({reason(error)})",
+            f"onnx2torch and torchvision cannot be imported ({reason(error)})",
             f"Install them: {_INSTALL}.",
         ) from error
 

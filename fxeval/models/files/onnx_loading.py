@@ -35,5 +35,5 @@ def load_onnx(data: bytes, where: str, facts: OnnxFacts) -> FaceModel:
     except NoTranslationError as error:
         if facts.runtime == "onnx2torch":
             raise
-        runtime = f"{box.traits.runtime}; a black box: {in_one_line(error.reason)}"
+        runtime = f"{box.traits.runtime}; without gradients, because {in_one_line(error.reason)}"
         return replace(box, traits=replace(box.traits, runtime=runtime))

@@ -241,7 +241,7 @@ def test_a_torchvision_that_breaks_makes_a_black_box(monkeypatch):
     data = exported(ConvNet(), SIZE)
     model = load_onnx(data, "net.onnx", facts("auto"))
     assert isinstance(model, OnnxFaceModel)
-    assert "a black box: onnx2torch and torchvision are needed and cannot" in model.traits.runtime
+    assert "without gradients, because onnx2torch and torchvision cannot" in model.traits.runtime
     with pytest.raises(ModelContractError, match="torchvision::nms does not exist"):
         load_onnx(data, "net.onnx", facts("onnx2torch"))
 
@@ -257,9 +257,9 @@ def test_an_operator_that_cannot_be_translated_makes_a_black_box_or_is_refused(t
     model = load_onnx(data, "net.onnx", facts("auto"))
     assert isinstance(model, OnnxFaceModel)
     assert model.traits.runtime.endswith(
-        "; a black box: onnx2torch does not know Shrink of opset 13"
+        "; without gradients, because onnx2torch does not know Shrink of opset 13"
     )
-    assert "a black box: onnx2torch does not" in why_unsupported(Gradient(), model)
+    assert "without gradients, because onnx2torch does not" in why_unsupported(Gradient(), model)
     with pytest.raises(ModelContractError, match=r"does not know Shrink.*runtime: onnxruntime"):
         load_onnx(data, "net.onnx", facts("onnx2torch"))
 
@@ -284,7 +284,8 @@ def test_a_translation_into_another_network_is_refused_with_the_difference(
     box = load_onnx(data, "net.onnx", facts("auto"))
     assert isinstance(box, OnnxFaceModel)
     assert re.search(
-        r"; a black box: .* differs from ONNX Runtime by \d\.\de-04", box.traits.runtime
+        r"; without gradients, because .* differs from ONNX Runtime by \d\.\de-04",
+        box.traits.runtime,
     )
 
 

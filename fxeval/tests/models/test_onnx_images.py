@@ -233,6 +233,6 @@ def test_operators_of_onnx_runtime_s_own_are_refused_with_the_way_out():
 
 def test_a_black_box_by_default_says_why_it_is_one():
     model = load(typed(TensorProto.UINT8), preprocessing=RAW, runtime="auto")
-    reason = r"; a black box: the graph takes whole numbers \(uint8\), through which no gradient"
+    reason = r"; without gradients, because the graph takes whole numbers \(uint8\)"
     assert re.search(reason, model.traits.runtime)
     assert load(preprocessing=RAW).traits.runtime == FULL  # it was asked for
