@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fxeval.contracts import FaceModel, GoldenCheck
+from fxeval.contracts import FaceModel, GoldenCheck, model_traits
 from fxeval.errors import ModelContractError
 from fxeval.models.cards import ModelCard
+from fxeval.models.golden_faults import diagnosis
 from fxeval.models.loading import read_weights
 from fxeval.strict.text import brief, printable
 
@@ -62,17 +63,12 @@ def compare(model: FaceModel, card: ModelCard, folder: Path) -> GoldenCheck:
     scale = float(wanted.abs().max()) if golden.relative else 1.0
     largest = _difference(model, images, wanted) / scale
     if not largest <= golden.at_most:  # also True for NaN
-        reversed_ = _difference(model, images.flip(1), wanted) / scale <= golden.at_most
-        help = (
-            "With the channels reversed they agree: correct 'colour'."
-            if reversed_
-            else "Check colour, mean, std and architecture of the card."
-        )
+        help = diagnosis(model, card.preprocessing, images, wanted, golden.at_most * scale)
         raise ModelContractError(
             f"model '{model.name}': its embeddings of the {len(pixels)} images of {path} differ "
             f"from the golden ones by {largest:.2g}"
             f"{' of the largest entry' if golden.relative else ''}; at most {golden.at_most:g} is "
-            f"allowed. {help}"
+            f"allowed. {help} They were computed by {model_traits(model).runtime}."
         )
     return GoldenCheck("agrees", len(pixels), largest, golden.at_most)
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from fxeval.errors import ModelContractError
 from fxeval.models.from_card import load_card
 from fxeval.models.golden import MAX_BYTES, read_array
+from fxeval.models.preprocessing import LUMA
 from fxeval.tests.models.test_from_card import (
     FREE,
     TERMS,
@@ -26,6 +27,7 @@ from fxeval.tests.models.test_from_card import (
     pixels,
     seeded,
 )
+from fxeval.tests.models.test_outputs import Grey
 from fxeval.tests.rounding import allowance
 
 __all__ = ["own_code"]  # a fixture
@@ -39,8 +41,10 @@ def vendor(tmp_path: Path):
     images = pixels()
     right = by_hand(net, as_images(images)).numpy()
 
-    def write(emb=right, crops=images, more: str = FREE, at_most: str = "1e-4", **others) -> Path:
-        data = safetensors.torch.save(net.state_dict())
+    def write(
+        emb=right, crops=images, more: str = FREE, at_most: str = "1e-4", state=None, **others
+    ) -> Path:
+        data = safetensors.torch.save(net.state_dict() if state is None else state)
         (tmp_path / "acme.safetensors").write_bytes(data)
         np.savez_compressed(tmp_path / "g.npz", crops=crops, emb=emb, **others)
         card = tmp_path / "card.yaml"
@@ -82,15 +86,73 @@ def test_without_the_file_nothing_is_checked_and_the_check_says_so(vendor, tmp_p
     assert (found.state, found.n_images, found.largest) == ("not_checked", 0, None)
 
 
-def test_a_wrong_colour_order_is_noticed_and_named(vendor):
-    with pytest.raises(ModelContractError, match="reversed they agree: correct 'colour'"):
-        load_card(vendor(more=FREE.replace("BGR", "RGB")))
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ([("BGR", "RGB")], "With 'colour: BGR' they agree: correct the card, or make"),
+        ([("std: 128", "std: 127.5")], "With 'std: 128' they agree: correct the card"),
+        ([("std: 128", "std: 1"), ("BGR", "RGB")], "With 'colour: BGR' and 'std: 128' they agree"),
+    ],
+)
+def test_a_wrong_normalisation_is_named(vendor, wrong, named: str):
+    more = FREE
+    for change in wrong:
+        more = more.replace(*change)
+    with pytest.raises(ModelContractError, match=named):
+        load_card(vendor(more=more))
 
 
-@pytest.mark.parametrize("wrong", [("std: 128", "std: 127.5"), ("[100, 110,", "[101, 110,")])
-def test_a_slightly_wrong_normalisation_is_noticed(vendor, wrong: tuple[str, str]):
-    with pytest.raises(ModelContractError, match="Check colour, mean, std and architecture"):
-        load_card(vendor(more=FREE.replace(*wrong)))
+def test_the_normalisation_of_imagenet_is_named_in_the_order_of_the_colours(vendor):
+    mean = torch.tensor([103.53, 116.28, 123.675]).reshape(1, 3, 1, 1)
+    std = torch.tensor([57.375, 57.12, 58.395]).reshape(1, 3, 1, 1)
+    with torch.no_grad():
+        emb = vendor.net((as_images(vendor.images).flip(1) * 255 - mean) / std).numpy()
+    named = (
+        r"With 'mean: \[103\.53, 116\.28, 123\.675\]' and 'std: \[57\.375, 57\.12, 58\.395\]' they "
+    )
+    with pytest.raises(ModelContractError, match=named):
+        load_card(vendor(emb))
+
+
+def test_mirrored_images_are_named(vendor):
+    emb = by_hand(vendor.net, as_images(vendor.images).flip(3)).numpy()
+    with pytest.raises(ModelContractError, match="With mirrored images they agree"):
+        load_card(vendor(emb))
+
+
+def test_a_grey_normalisation_is_named(vendor, own_code):
+    grey = FREE.replace("BGR", "grey").replace("[100, 110, 120]", "110")
+    net = seeded(Grey)
+    luma = torch.tensor(LUMA).reshape(1, 3, 1, 1)
+    with torch.no_grad():
+        pixels = (as_images(vendor.images) * luma).sum(1, keepdim=True) * 255
+        emb = net((pixels - 127.5) / 128).numpy()
+    own_code.make = Grey
+    with pytest.raises(ModelContractError, match=r"With 'mean: 127\.5' they agree"):
+        load_card(vendor(emb, more=grey, state=net.state_dict()))
+
+
+def test_a_difference_of_precision_is_told_from_one_of_colours(vendor):
+    half = vendor.right.astype(np.float16)
+    with pytest.raises(ModelContractError) as caught:
+        load_card(vendor(half, at_most="1e-6"))
+    message = str(caught.value)
+    assert "They point the same way (cosine 0.99999" in message
+    assert "the colours are right, and the rest is precision, such as float16" in message
+    assert message.endswith(f"They were computed by torch {torch.__version__}.")
+    with pytest.raises(ModelContractError, match=r"With 'colour: BGR' they differ by .* alone"):
+        load_card(vendor(half, at_most="1e-6", more=FREE.replace("BGR", "RGB")))
+
+
+def test_normalised_goldens_are_told_by_their_length(vendor):
+    emb = vendor.right / np.linalg.norm(vendor.right, axis=1, keepdims=True) / 3
+    with pytest.raises(ModelContractError, match=r"times as long: .* not normalised"):
+        load_card(vendor(emb))
+
+
+def test_a_slightly_wrong_mean_is_noticed(vendor):
+    with pytest.raises(ModelContractError, match="or a slightly other mean or std"):
+        load_card(vendor(more=FREE.replace("[100, 110,", "[101, 110,")))
 
 
 def test_embeddings_of_another_network_are_noticed(vendor):
