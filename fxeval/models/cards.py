@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, SkipValidation
 
 from fxeval.contracts import Colour, Crop, SimilarityKind
-from fxeval.datasets.faces.alignment import CROPS
-from fxeval.errors import ModelContractError
+from fxeval.datasets.faces.alignment import CROP_FORMS, CROPS, crop_from
+from fxeval.errors import DataContractError, ModelContractError
+from fxeval.hooks.outputs import OutputName
 from fxeval.models import ARCHITECTURES
-from fxeval.models.outputs import Output
 from fxeval.models.preprocessing import Preprocessing, channels_of
 from fxeval.strict.forms import Strict
 from fxeval.strict.forms import read as read_form
@@ -69,7 +69,7 @@ def _inside(text: str) -> str:
     return text
 
 
-def _output(value: object) -> Output:
+def _output(value: object) -> OutputName:
     is_place = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if not is_place and not (isinstance(value, str) and 0 < len(value) <= 200):
         raise ValueError("expected the name of an output, or its place, counted from 0")
@@ -117,7 +117,7 @@ _Text = Annotated[str, Field(max_length=4000)]
 _NotEmpty = Annotated[str, Field(min_length=1)]
 _Inside = Annotated[str, AfterValidator(_inside)]
 _Normalising = Annotated[_Numbers, PlainValidator(_of_channels)]
-_Output = Annotated[Output, PlainValidator(_output)]
+_Output = Annotated[OutputName, PlainValidator(_output)]
 _FILLED: Any = None  # read_card fills such a key in, or refuses the card
 
 
@@ -337,11 +337,13 @@ def _fit_channels(preset: dict[str, Any], document: Document) -> None:
 
 
 def _crop(given: object, document: Document) -> Crop | None:
+    """Return the crop that a card names or describes, noting what is wrong with it."""
     if isinstance(given, str):
-        if given not in CROPS:
-            near = suggestion(given, CROPS) or f"known: {', '.join(CROPS)}"
+        known = _crop_or_none(given)
+        if known is None:
+            near = suggestion(given, CROPS) or f"expected {CROP_FORMS}"
             document.fault(document.value(("crop",)), f"no crop {describe(given)}", near)
-        return CROPS.get(given)
+        return known
     if not isinstance(given, dict):
         if given is not None:
             text = f"'crop' must be a name or a mapping, got {describe(given)}"
@@ -350,12 +352,33 @@ def _crop(given: object, document: Document) -> Crop | None:
     form = read_form(document, _Crop, ("crop",), given)
     if not all(getattr(form, key, None) for key in ("name", "size", "template")):
         return None
-    height, width = form.size
-    crop = Crop(form.name, (height, width), tuple((x, y) for x, y in form.template))
-    if form.name in CROPS and CROPS[form.name] != crop:
+    if not _is_a_face(form.template):
+        text = (
+            "'template': expected five points (x, y) in pixels: eye at the image's left, eye at "
+            "the image's right, nose tip, mouth corner at the left, at the right; eyes above mouth"
+        )
+        document.fault(document.value(("crop", "template")), text)
+        return None
+    crop = _crop_or_none({"name": form.name, "size": form.size, "template": form.template})
+    if crop is None:
         text = f"the crop {brief(form.name)} of the catalogue has another size or template"
         document.fault(document.value(("crop", "name")), text, "give it another name")
     return crop
+
+
+def _crop_or_none(value: object) -> Crop | None:
+    try:
+        return crop_from(value, "crop")
+    except DataContractError:  # the caller says it, with its place in the card
+        return None
+
+
+def _is_a_face(template: list[list[float]]) -> bool:
+    """Say whether points are an upright face: pixels in the order (x, y), eyes above the mouth."""
+    left, right, _, *mouth = template
+    across, down = right[0] - left[0], abs(right[1] - left[1])
+    height = (sum(y for _, y in mouth) - left[1] - right[1]) / 2
+    return across > max(2, down) and height > across / 5 and mouth[0][0] < mouth[1][0]
 
 
 def _check_threshold(form: Keys, similarity: str | None, document: Document) -> None:

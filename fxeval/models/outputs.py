@@ -1,4 +1,4 @@
-"""Which of the values that a network returns are the embeddings; never guessed."""
+"""Which of several outputs of a network are the embeddings, as its card says; never guessed."""
 
 from collections.abc import Mapping
 
@@ -6,17 +6,17 @@ from torch import Tensor
 
 from fxeval.contracts import Embeddings
 from fxeval.errors import ModelContractError
+from fxeval.hooks.outputs import OutputName, outputs_of
 from fxeval.strict.text import brief, either
 
-Output = str | int
-"""The name of an output, or its place in a tuple, counted from 0."""
+_SHOWN = 8  # outputs that a message lists
 
 
-def chosen(returned: object, output: Output | None) -> Embeddings:
+def chosen(returned: object, output: OutputName | None) -> Embeddings:
     """Return the embeddings among the values that a network returned.
 
     Args:
-        returned: A tensor, or a tuple, list or mapping of values.
+        returned: A tensor, or several values in a tuple, a list, a mapping or a class.
         output: Which of them; None = there is only one.
 
     Raises:
@@ -30,14 +30,18 @@ def chosen(returned: object, output: Output | None) -> Embeddings:
             f"the network returns one tensor {tuple(returned.shape)} and no output "
             f"{_shown(output)}. Remove 'output' from the card."
         )
-    values = _values(returned)
-    if output is None and len(values) == 1:
-        found: object = next(iter(values.values()))
-    elif output is None or output not in values:
+    values: dict[OutputName, object] = dict(outputs_of(returned))
+    if not values:
+        raise ModelContractError(
+            f"the network returns {type(returned).__name__}: expected a tensor of embeddings "
+            "(N, D), or several outputs of which one is it. Return the embeddings from forward."
+        )
+    if isinstance(returned, list | tuple) and not hasattr(returned, "_fields"):
+        values = dict(enumerate(values.values()))
+    if (output is None and len(values) > 1) or (output is not None and output not in values):
         shapes = {key: _shape(value) for key, value in values.items()}
         raise ModelContractError(which_output(shapes, output))
-    else:
-        found = values[output]
+    found = next(iter(values.values())) if output is None else values[output]
     if not isinstance(found, Tensor):
         raise ModelContractError(
             f"the network returns {type(found).__name__} where a tensor of embeddings is expected. "
@@ -46,17 +50,17 @@ def chosen(returned: object, output: Output | None) -> Embeddings:
     return found
 
 
-def which_output(shapes: Mapping[Output, str], wanted: Output | None) -> str:
+def which_output(shapes: Mapping[OutputName, str], wanted: OutputName | None) -> str:
     """Return the message for several outputs, none of which is named or has the wanted name.
 
     Args:
         shapes: Output -> its shape, or its kind, as text.
         wanted: The output that the card names, or None.
     """
-    listed = ", ".join(f"{_shown(key)} {shape}" for key, shape in list(shapes.items())[:8])
-    listed += f" and {len(shapes) - 8} more" if len(shapes) > 8 else ""
     if not shapes:
         return "the network has no output. Return the embeddings."
+    listed = ", ".join(f"{_shown(key)} {shape}" for key, shape in list(shapes.items())[:_SHOWN])
+    listed += f" and {len(shapes) - _SHOWN} more" if len(shapes) > _SHOWN else ""
     if wanted is not None:
         return (
             f"the network has no output {_shown(wanted)}; it has {listed}. Correct 'output' in the "
@@ -69,20 +73,9 @@ def which_output(shapes: Mapping[Output, str], wanted: Output | None) -> str:
     )
 
 
-def _shown(output: Output) -> str:
+def _shown(output: OutputName) -> str:
     """Return an output as a card would name it: a name in quotes, which may consist of digits."""
     return str(output) if isinstance(output, int) else f'"{brief(output)}"'
-
-
-def _values(returned: object) -> dict[Output, object]:
-    if isinstance(returned, Mapping):
-        return {str(key): value for key, value in returned.items()}
-    if isinstance(returned, tuple | list):
-        return dict(enumerate(returned))
-    raise ModelContractError(
-        f"the network returns {type(returned).__name__}: expected a tensor of embeddings (N, D), "
-        "or a tuple or dict that holds it. Return the embeddings from forward."
-    )
 
 
 def _shape(value: object) -> str:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from fxeval.contracts import Colour, Embeddings, Images
 from fxeval.errors import ModelContractError
-from fxeval.models.outputs import Output, chosen
+from fxeval.hooks.outputs import OutputName
+from fxeval.models.outputs import chosen
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in a grey image: ITU-R BT.601, as OpenCV and Pillow compute it."""
@@ -101,7 +102,10 @@ class Preprocessed(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, preprocessing: Preprocessing | None, output: Output | None = None
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing | None,
+        output: OutputName | None = None,
     ) -> None:
         super().__init__()
         self.normalisation = InputNormalisation(preprocessing) if preprocessing else nn.Identity()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fxeval.contracts import Embeddings
 from fxeval.errors import ModelContractError
+from fxeval.hooks.outputs import OutputName
 from fxeval.models.files.onnx_bounds import (
     MAX_BYTES,
     Library,
@@ -27,7 +28,7 @@ from fxeval.models.files.onnx_bounds import (
     stored_in,
 )
 from fxeval.models.files.onnx_layout import Expected, ImageInput, image_input
-from fxeval.models.outputs import Output, which_output
+from fxeval.models.outputs import which_output
 
 _OLDEST_ONNX = (1, 21)  # CVE-2026-27489, CVE-2026-34446
 _EXPORT = "Export the network again, float32, channels first, with a dynamic batch."
@@ -137,7 +138,7 @@ def flat(output: Tensor) -> Embeddings:
 def _keep_output(graph: Proto, where: str, wanted: str | None) -> None:
     """Keep one output and the nodes that lead to it."""
     known = [one.name for one in graph.output]
-    shapes: dict[Output, str] = {
+    shapes: dict[OutputName, str] = {
         printable(one.name): shape_of(
             [
                 d.dim_value if d.HasField("dim_value") else None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import fxeval.fixtures.models
 from fxeval.contracts import Crop
-from fxeval.datasets.faces.alignment import CROPS
+from fxeval.datasets.faces.alignment import CROPS, arcface_crop
 from fxeval.errors import ModelContractError
 from fxeval.fixtures.models import CARDS
 from fxeval.models import ARCHITECTURES, SHIPPED, architecture
@@ -251,6 +251,30 @@ def test_an_output_is_a_name_or_a_place_and_in_a_graph_a_name(card):
     assert card(graph.replace("OUTPUT", "'683'")).output == "683"
     (fault,) = faults(card, graph.replace("OUTPUT", "683"))
     assert fault.startswith("10:9:'output': expected the name of an output of the graph, got the n")
+
+
+@pytest.mark.parametrize("size", [112, 128, 224, 448])
+def test_the_crops_of_arcface_have_names_at_every_size(card, size: int):
+    read = card(f"{SHORT}crop: arcface{size}\n")
+    assert read.crop == arcface_crop(size)
+    (fault,) = faults(card, f"{SHORT}crop: arcface{size + 1}\n")
+    assert fault.startswith(f"6:7:no crop 'arcface{size + 1}'")
+    own = LONG.replace("name: acme\n", f"name: arcface{size}\n")
+    assert faults(card, own)[0].startswith(f"8:9:the crop arcface{size} of the catalogue has ano")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "[[44, 26], [44, 54], [60.5, 40], [78, 29], [78, 51]]",  # (y, x)
+        "[[.3, .4], [.7, .4], [.5, .6], [.4, .8], [.6, .8]]",  # shares of the side
+        "[[54, 44], [26, 44], [40, 60.5], [51, 78], [29, 78]]",  # the person's left and right
+    ],
+)
+def test_a_template_that_is_no_upright_face_is_refused(card, template: str):
+    own = LONG.replace("[[26, 44], [54, 44], [40, 60.5], [29, 78], [51, 78]]", template)
+    (fault,) = faults(card, own)
+    assert fault.startswith("10:13:'template': expected five points (x, y) in pixels: eye at")
 
 
 def test_a_known_crop_is_not_redefined(card):
