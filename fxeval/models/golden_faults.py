@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fxeval.contracts import FaceModel, Images
+from fxeval.contracts import Colour, FaceModel, Images
 from fxeval.models.preprocessing import LUMA, Preprocessing
 
 _N = 2
@@ -91,7 +91,7 @@ def _others(given: Preprocessing) -> Iterator[Preprocessing]:
     if given.channels == 1:
         means = {given.mean, *((one[0],) for one in _MEANS[:2])}
         stds = {given.std, *((one[0],) for one in _STDS[:4])}
-        colours: tuple[str, ...] = ("grey",)
+        colours: tuple[Colour, ...] = ("grey",)
     else:
         means, stds, colours = {given.mean, *_MEANS}, {given.std, *_STDS}, ("RGB", "BGR")
     for colour, mean, std in itertools.product(colours, sorted(means), sorted(stds)):
@@ -115,7 +115,7 @@ def _fed(images: Images, given: Preprocessing, other: Preprocessing) -> Images:
     def column(values: tuple[float, ...]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64).reshape(1, -1, 1, 1)
 
-    order: dict[str, Callable[[Tensor], Tensor]] = {
+    order: dict[Colour, Callable[[Tensor], Tensor]] = {
         "RGB": lambda one: one,
         "BGR": lambda one: one.flip(1),
         "grey": lambda one: (one * column(LUMA)).sum(1, keepdim=True),

@@ -30,7 +30,7 @@ def chosen(returned: object, output: OutputName | None) -> Embeddings:
             f"the network returns one tensor {tuple(returned.shape)} and no output "
             f"{_shown(output)}. Remove 'output' from the card."
         )
-    values: dict[OutputName, object] = dict(outputs_of(returned))
+    values: dict[OutputName, object] = {**outputs_of(returned)}
     if not values:
         raise ModelContractError(
             f"the network returns {type(returned).__name__}: expected a tensor of embeddings "

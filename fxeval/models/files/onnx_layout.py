@@ -1,5 +1,6 @@
 """How an ONNX graph takes its images: order of the axes, channels, type of the numbers, batch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -168,7 +169,7 @@ def _uses(graph: Proto, name: str) -> _Uses:
             (images if is_image else moved).update(node.output[:1])
         elif node.op_type in _CHANNELS_FIRST and is_image | is_moved:
             layouts |= {"NCHW"} if is_image else set()
-            weight = stored.get(node.input[1], ()) if len(node.input) > 1 else ()
+            weight: Sequence[int] = stored.get(node.input[1], ()) if len(node.input) > 1 else ()
             if node.op_type == "Conv" and len(weight) == 4:
                 group = next((one.i for one in node.attribute if one.name == "group"), 1)
                 channels.add(weight[1] * group)

@@ -196,7 +196,11 @@ class Maps(nn.Module):
 
 @pytest.mark.parametrize(
     ("network", "words"),
-    [(Random(), "depend"), (Constant(), "got the same"), (Maps(), "must return")],
+    [
+        (Random(), "other embeddings at every call"),
+        (Constant(), "got the same"),
+        (Maps(), "must return"),
+    ],
 )
 def test_a_network_that_is_not_alive_is_refused(network: nn.Module, words: str):
     with pytest.raises(ModelContractError, match=words):
