@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fxeval.errors import FxevalError
+from fxeval.strict.text import brief
 
 _STUB = """\
 card: 1
@@ -58,6 +59,13 @@ def convert(source: Path, target: Path, key: str | None, prefix: str, force: boo
     except FxevalError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{done.n_tensors} tensors, {done.n_values} values -> {target}")
+    if done.stored:
+        click.echo(f"They are stored in {done.stored} and were written in float32.")
+    if done.front and not done.fits:
+        click.echo(
+            f"All names begin with '{brief(done.front)}'. If the network's names do not, leave it "
+            f"out: --prefix {brief(prefix + done.front)}"
+        )
     click.echo(f"sha256 {done.sha256}")
     architecture = f"architecture: {done.fits[0]}" if len(done.fits) == 1 else _OWN
     if len(done.fits) > 1:

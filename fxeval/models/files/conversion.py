@@ -1,9 +1,11 @@
 """A checkpoint -> safetensors, read in a process of its own with bounds."""
 
 import hashlib
+import itertools
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -26,12 +28,16 @@ class Converted(NamedTuple):
         n_tensors: In it.
         n_values: In all of them.
         fits: Architectures of the catalogue that it fits.
+        stored: How the checkpoint stores the weights if not all in float32, else "".
+        front: What all names begin with, up to a dot; "" if nothing.
     """
 
     sha256: str
     n_tensors: int
     n_values: int
     fits: tuple[str, ...]
+    stored: str
+    front: str
 
 
 def convert(source: Path, target: Path, *, key: str | None = None, prefix: str = "") -> Converted:
@@ -68,9 +74,7 @@ def _answer(file: IO[bytes]) -> Converted:
         answer = json.loads(file.read().rpartition(b"\n")[2])
         if "error" in answer:
             raise ModelContractError(str(answer["error"]))
-        return Converted(
-            answer["sha256"], answer["n_tensors"], answer["n_values"], tuple(answer["fits"])
-        )
+        return Converted(**{**answer, "fits": tuple(answer["fits"])})
     except (ValueError, TypeError, KeyError) as error:
         raise SandboxError(sandbox.ended("silence")) from error
 
@@ -92,14 +96,15 @@ def _main() -> None:
 def _converted(source: str, part: str, key: str | None, prefix: str) -> dict[str, object]:
     import safetensors.torch
 
-    from fxeval.models.files.formats import parse_checkpoint, selected
+    from fxeval.models.files.formats import as_float32, read_checkpoint, selected, stored_as
     from fxeval.models.from_card import fitting
     from fxeval.models.loading import read_weights
 
     data = read_weights(Path(source))
     memory, output = MEMORY_TIMES * len(data) + (1 << 30), 2 * len(data) + (16 << 20)
     sandbox.bound(memory=memory, output=output, seconds=CPU_SECONDS)
-    state = selected(parse_checkpoint(data, source, key), prefix, (), source)
+    raw = selected(read_checkpoint(data, source, key), prefix, (), source)
+    state = as_float32(raw, source)
     # Tensors that share memory, as tied weights do, are written out one by one.
     apart = {name: value.clone().contiguous() for name, value in state.items()}
     content = safetensors.torch.save(apart, {"format": "pt"})
@@ -110,7 +115,20 @@ def _converted(source: str, part: str, key: str | None, prefix: str) -> dict[str
         "n_tensors": len(apart),
         "n_values": sum(value.numel() for value in apart.values()),
         "fits": fitting(apart),
+        "stored": stored_as(raw.values()),
+        "front": _front(apart),
     }
+
+
+def _front(names: Iterable[str]) -> str:
+    """Return the parts that all names begin with, with their dots.
+
+    >>> _front(["module.net.conv", "module.net.fc.bias"])
+    'module.net.'
+    """
+    parts = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    shared = itertools.takewhile(lambda column: len(set(column)) == 1, parts)
+    return "".join(f"{column[0]}." for column in shared)
 
 
 if __name__ == "__main__":

@@ -202,7 +202,8 @@ def tensors_of(content: object, where: str, key: str | None = None) -> dict[str,
         inner = [str(name) for name, value in content.items() if _holds_tensors(value)]
         entries = [f"'{brief(f'{key}.{one}' if key else one)}'" for one in inner[:5]]
         help = (
-            f"If it is the entry {either(entries)}, name it in the card: 'state: {{key: ...}}'."
+            f"If it is the entry {either(entries)}, name it: 'state: {{key: ...}}' in a card, "
+            "--key of fxeval convert."
             if entries
             else ""
         )

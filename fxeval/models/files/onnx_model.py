@@ -18,7 +18,7 @@ from fxeval.models.preprocessing import InputNormalisation, Preprocessing
 Runtime = Literal["auto", "onnxruntime", "onnx2torch"]
 
 MIXED = 1e-4
-"""Least difference by which a batch changes an embedding, as a fraction of the longest one."""
+"""Least difference by which a batch changes an entry, as a fraction of the largest one."""
 
 _NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
@@ -171,7 +171,7 @@ def _mixes_a_batch(box: OnnxFaceModel, where: str) -> bool:
         alone, again = (torch.cat([box.embed(one[None]) for one in images]) for _ in range(2))
     except ModelContractError:  # reported when the model is checked
         return False
-    bound = MIXED * float(alone.norm(dim=1).max())
+    bound = MIXED * float(alone.abs().max())
     if float((alone - again).abs().max()) > bound:
         raise ModelContractError(
             f"{where}: an image has other embeddings at every call, as of a graph that draws "

@@ -19,6 +19,7 @@ from fxeval.models.files.conversion import _converted, convert
 from fxeval.models.files.formats import parse_safetensors
 from fxeval.models.from_card import load_card
 from fxeval.strict import sandbox
+from fxeval.tests.models.test_from_card import seeded
 
 
 @pytest.fixture
@@ -53,6 +54,19 @@ def test_a_checkpoint_becomes_safetensors_and_its_card_loads(tmp_path: Path):
     model = load_card(card)
     assert (model.name, model.digest) == ("a__b", digest)
     assert list(tmp_path.glob(".*.part")) == []
+
+
+def test_a_prefix_and_half_precision_are_told(tmp_path: Path, in_process):
+    state = {f"module.{name}": value.half() for name, value in seeded().state_dict().items()}
+    torch.save(state, tmp_path / "a.pth")
+    found = _converted(str(tmp_path / "a.pth"), str(tmp_path / "x"), None, "")
+    assert (found["stored"], found["front"], found["fits"]) == ("float16", "module.", [])
+    found = _converted(str(tmp_path / "a.pth"), str(tmp_path / "y"), None, "module.")
+    assert found["front"] == ""
+    done = run(tmp_path / "a.pth", tmp_path / "a.safetensors")
+    assert "They are stored in float16 and were written in float32." in done.output
+    assert "All names begin with 'module.'." in done.output
+    assert "leave it out: --prefix module." in done.output
 
 
 def test_a_pickle_that_runs_code_is_refused_without_a_traceback(tmp_path: Path):

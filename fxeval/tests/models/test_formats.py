@@ -138,7 +138,7 @@ def test_an_entry_of_an_entry_is_found_where_the_hint_says(state):
     data = saved({"epoch": 3, "model": {"step": 1, "net": state}, "a.b": {"c": state}})
     with pytest.raises(ModelContractError, match=r"the entry 'model' or 'a\.b', name it"):
         parse_checkpoint(data, "x")
-    with pytest.raises(ModelContractError, match=r"the entry 'model\.net', name it in"):
+    with pytest.raises(ModelContractError, match=r"the entry 'model\.net', name it: 's"):
         parse_checkpoint(data, "x", "model")
     assert_equal(parse_checkpoint(data, "x", "model.net"), state)
     for absent in ("model.state", "epoch.net", "model.net.w.x", "net", ".", "a.b.c"):

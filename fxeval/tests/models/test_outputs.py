@@ -215,7 +215,7 @@ def test_a_checkpoint_with_the_settings_of_its_training_gives_its_weights(write,
     settings = argparse.Namespace(lr=0.1)
     torch.save({"state_dict": state, "epoch": 3, "hyper_parameters": settings}, file)
     own = f"architecture: acme:make\n{FREE}"
-    with pytest.raises(ModelContractError, match=r"If it is the entry 'state_dict', name it in"):
+    with pytest.raises(ModelContractError, match=r"If it is the entry 'state_dict', name it: 's"):
         load_card(write(file.getvalue(), own, "acme.ckpt"))
     with pytest.raises(ModelContractError, match=r"'state: \{prefix: model\.\}' into the card"):
         load_card(write(file.getvalue(), f"{own}state: {{key: state_dict}}\n", "acme.ckpt"))
