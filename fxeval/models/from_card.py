@@ -311,7 +311,7 @@ def _misfit(
     near = [name for name in fitting(dict(state)) if name != factory]
     if len(near) == 1:
         return f" They fit {near[0]}: is that the architecture?"
-    beyond = sorted({key.partition(".")[0] for key in state if key not in known})
+    beyond = sorted({"".join(key.partition(".")[:2]) for key in state if key not in known})
     if beyond and set(needed) <= state.keys():
         ignored = ", ".join(brief(one) for one in beyond[:5])
         return (

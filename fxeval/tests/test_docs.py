@@ -8,8 +8,9 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import click
 import pytest
@@ -18,10 +19,12 @@ import yaml
 import fxeval
 from fxeval import datasets, explainers
 from fxeval.cli import main
+from fxeval.contracts import Colour, SimilarityKind
+from fxeval.datasets.faces.alignment import CROPS
 from fxeval.datasets.lists.tables import parse_csv_pairs
 from fxeval.functional.controls import CONTROLS
 from fxeval.metrics import CATALOGUE
-from fxeval.models import ARCHITECTURES
+from fxeval.models import ARCHITECTURES, cards
 from fxeval.models.cards import read_card
 from fxeval.suite import markdown as suite_page
 from fxeval.suite import preflight
@@ -199,7 +202,7 @@ def test_a_block_of_yaml_has_no_fault(block, tmp_path):
     file.write_text(block.text, encoding="utf-8")
     if block.text.startswith("card: 1"):
         card = read_card(file)
-        assert card.crop.name == "arcface112"
+        assert card.crop.name in {"arcface112", "acme96"}
         assert card.architecture in ARCHITECTURES
     elif "jobs:" in block.text:
         jobs = yaml.safe_load(block.text)["jobs"]
@@ -343,6 +346,18 @@ def test_the_page_of_architecture_names_what_there_is():
 )
 def test_a_page_names_all_that_is_shipped(page, names):
     assert set(names) <= set(re.findall(r"`([\w.]+)`", of_page(page)))
+
+
+def test_the_page_of_models_names_every_key_of_a_card_and_every_value_that_has_a_name():
+    forms = (cards.Keys, cards.State, cards.Claim, cards.Golden)
+    keys = [key for form in forms for key in form.model_fields]
+    keys += [*get_args(cards.Runtime), *get_args(cards.Layout), *CROPS]
+    keys += [*get_args(Colour), *get_args(SimilarityKind)]
+    keys += [one for one in get_args(cards.Format) if one != "torch_export"]  # refused
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    keys += [f"fxeval[{extra}]" for extra in project["optional-dependencies"]]
+    page = of_page("docs/models.md")
+    assert [key for key in keys if f"`{key}`" not in page] == []
 
 
 def test_the_page_of_the_library_names_all_that_is_public():
