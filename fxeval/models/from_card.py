@@ -291,7 +291,13 @@ def _filled(data: bytes, where: str, card: ModelCard) -> tuple[nn.Module, str]:
         fill_module(network, counters | state, where)
     except ModelContractError as error:
         hint = _misfit(state, own.keys() - counters.keys(), own.keys(), factory)
-        raise ModelContractError(f"{error}{hint}", public=f"{error.public}{hint}") from error
+        detail, public = str(error), error.public
+        if hint:  # better advice than to load other weights
+            detail, public = (
+                f"{said.removesuffix(' Load the weights of this architecture.')}{hint}"
+                for said in (detail, public)
+            )
+        raise ModelContractError(detail, public=public) from error
     if factory not in ARCHITECTURES and (not takes or card.output is not None):
         preprocessing = None if takes else card.preprocessing
         network = Preprocessed(network, preprocessing, card.output)

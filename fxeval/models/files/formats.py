@@ -200,13 +200,14 @@ def tensors_of(content: object, where: str, key: str | None = None) -> dict[str,
     ]
     if wrong:
         inner = [str(name) for name, value in content.items() if _holds_tensors(value)]
-        entries = [f"'{brief(f'{key}.{one}' if key else one)}'" for one in inner[:5]]
-        help = (
-            f"If it is the entry {either(entries)}, name it: 'state: {{key: ...}}' in a card, "
-            "--key of fxeval convert."
-            if entries
-            else ""
-        )
+        entries = [brief(f"{key}.{one}" if key else one) for one in inner[:5]]
+        help = ""
+        if entries:
+            listed, ways = ([form.format(one) for one in entries] for form in ("'{}'", "key: {}"))
+            help = (
+                f"If it is the entry {either(listed)}, name it: 'state: {{{either(ways)}}}' in a "
+                "card, --key of fxeval convert."
+            )
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ModelContractError(
             f"{where}: expected a state dict of plain tensors: {'; '.join(wrong[:3])}{more}. "
