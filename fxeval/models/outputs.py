@@ -30,24 +30,28 @@ def chosen(returned: object, output: OutputName | None) -> Embeddings:
             f"the network returns one tensor {tuple(returned.shape)} and no output "
             f"{_shown(output)}. Remove 'output' from the card."
         )
-    values: dict[OutputName, object] = {**outputs_of(returned)}
+    found, values = outputs_of(returned), dict[OutputName, object]()
+    if isinstance(returned, list | tuple) and not hasattr(returned, "_fields"):
+        values.update(enumerate(found.values()))
+    else:
+        values.update(found)
     if not values:
         raise ModelContractError(
             f"the network returns {type(returned).__name__}: expected a tensor of embeddings "
             "(N, D), or several outputs of which one is it. Return the embeddings from forward."
         )
-    if isinstance(returned, list | tuple) and not hasattr(returned, "_fields"):
-        values = dict(enumerate(values.values()))
+    if isinstance(output, int) and output < len(values):
+        output = list(values)[output]
     if (output is None and len(values) > 1) or (output is not None and output not in values):
         shapes = {key: _shape(value) for key, value in values.items()}
         raise ModelContractError(which_output(shapes, output))
-    found = next(iter(values.values())) if output is None else values[output]
-    if not isinstance(found, Tensor):
+    embeddings = next(iter(values.values())) if output is None else values[output]
+    if not isinstance(embeddings, Tensor):
         raise ModelContractError(
-            f"the network returns {type(found).__name__} where a tensor of embeddings is expected. "
-            "Return the embeddings from forward."
+            f"the network returns {type(embeddings).__name__} where a tensor of embeddings is "
+            "expected. Return the embeddings from forward."
         )
-    return found
+    return embeddings
 
 
 def which_output(shapes: Mapping[OutputName, str], wanted: OutputName | None) -> str:

@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import safetensors.torch
@@ -28,6 +29,11 @@ class Grey(Net):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, 6, 3, stride=2)
+
+
+class Both(NamedTuple):
+    norm: torch.Tensor
+    embedding: torch.Tensor
 
 
 def returning(make: Callable[[torch.Tensor], object]) -> type[nn.Module]:
@@ -61,6 +67,9 @@ def load(write, own_code):
         (lambda e: [e, norm(e)], "0"),
         (lambda e: {"norm": norm(e), "embedding": e}, "embedding"),
         (lambda e: {0: e, 1: norm(e)}, "'0'"),
+        (lambda e: {"norm": norm(e), "embedding": e}, "1"),
+        (lambda e: Both(norm(e), e), "embedding"),
+        (lambda e: Both(norm(e), e), "1"),
         (lambda e: (e,), None),
         (lambda e: {"embedding": e}, None),
     ],
