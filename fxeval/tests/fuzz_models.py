@@ -198,7 +198,7 @@ def _check_card(card: ModelCard) -> None:
         inside = (Path("/folder") / name).resolve()
         assert inside.is_relative_to("/folder")
         assert inside != Path("/folder")
-    assert all(16 <= side <= 1024 for side in card.crop.size)
+    assert all(16 <= side <= 4096 for side in card.crop.size)
     assert np.shape(card.crop.template) == (5, 2)
     assert np.isfinite(card.crop.template).all()
     assert np.isfinite(card.preprocessing.mean).all()

@@ -97,13 +97,13 @@ class OnnxFaceModel:
         with torch.inference_mode():
             pixels = self.normalisation(images.to("cpu", torch.float32))
         try:
-            found = [self._run(some) for some in pixels.split(self.batch or max(len(pixels), 1))]
+            parts = pixels.split(self.batch or max(len(pixels), 1))
+            return flat(torch.cat([self._run(some) for some in parts]))
         except Exception as error:  # ONNX Runtime does not export its error classes
             raise ModelContractError(
                 f"model '{self.name}': ONNX Runtime cannot embed {tuple(images.shape)} images: "
                 f"{reason(error)}."
             ) from error
-        return flat(torch.cat(found))
 
     def _run(self, pixels: Tensor) -> Tensor:
         """Run the graph for at most one batch, which is filled up with its last image."""
@@ -169,7 +169,9 @@ def _mixes_a_batch(box: OnnxFaceModel, where: str) -> bool:
     try:
         together = box.embed(images)
         alone, again = (torch.cat([box.embed(one[None]) for one in images]) for _ in range(2))
-    except ModelContractError:  # reported when the model is checked
+    except (ModelContractError, RuntimeError):  # reported when the model is checked
+        return False
+    if alone.shape != again.shape or not alone.numel():
         return False
     bound = MIXED * float(alone.abs().max())
     if float((alone - again).abs().max()) > bound:
