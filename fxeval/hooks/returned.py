@@ -21,6 +21,7 @@ from fxeval.contracts import (
 )
 from fxeval.errors import DataContractError, ExplainerContractError, ModelContractError
 from fxeval.functional.ranking import flat
+from fxeval.functional.similarity import threshold_fault
 from fxeval.hooks.outputs import kind_of
 from fxeval.strict.text import describe, either
 from fxeval.traits import check_explainer_traits
@@ -137,7 +138,8 @@ def check_model(name: str, model: object) -> FaceModel:
     """Return what a fixture made if it is a face model by its form.
 
     Raises:
-        ModelContractError: If an attribute is missing, or crop or similarity is of another kind.
+        ModelContractError: If an attribute is missing, crop or similarity is of another kind, or the
+            operating threshold cannot be one of that similarity.
     """
     if got := _lacking(model, _OF_A_MODEL):
         raise ModelContractError(
@@ -150,6 +152,11 @@ def check_model(name: str, model: object) -> FaceModel:
             f"model '{name}': expected a fxeval.Crop as crop, got {type(found.crop).__name__}."
         )
     check_similarity(name, found.similarity)
+    if fault := threshold_fault(found.similarity, found.operating_threshold):
+        raise ModelContractError(
+            f"model '{name}': operating_threshold, the native similarity from which it says match: "
+            f"{fault}."
+        )
     return found
 
 

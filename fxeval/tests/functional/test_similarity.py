@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxeval.errors import EvidenceError
-from fxeval.functional.similarity import similarity
+from fxeval.functional.similarity import similarity, threshold_fault
 from fxeval.tests.rounding import FLOAT64, assert_rounded
 from fxeval.tests.slow_figures import auc, k_fold_accuracy, tau_acc, tau_eer, tau_fmr
 
@@ -171,3 +171,29 @@ def test_neighbouring_floats_are_separated():
     high = np.nextafter(low, 1)
     tau = tau_acc([high, low], [True, False])
     assert low < tau <= high
+
+
+@pytest.mark.parametrize(
+    ("kind", "threshold", "words"),
+    [
+        ("cosine", 60.0, "got 60: for a similarity in percent write 0.6"),
+        ("cosine", 1.4, "got 1.4: for a cosine distance d write 1 - d, -0.4"),
+        ("cosine", -3, "expected -1 to 1 for cosine, got -3"),
+        ("cosine", float("nan"), "got nan: write null (None) for a model without a threshold"),
+        ("neg_l2", 1.1, "expected 0 or less (minus a distance) for neg_l2, got 1.1: write -1.1"),
+        ("neg_l2", float("-inf"), "got -inf: write null (None)"),
+        ("cosine", "0.4", "expected a number for cosine, -1 to 1, got str"),
+        ("cosine", True, "expected a number for cosine, -1 to 1, got bool"),
+    ],
+)
+def test_a_threshold_that_the_similarity_cannot_have_is_named_with_what_to_write(
+    kind, threshold, words
+):
+    assert words in threshold_fault(kind, threshold)
+
+
+@given(st.floats(-1, 1))
+def test_any_threshold_within_the_range_of_the_similarity_is_possible(threshold):
+    assert threshold_fault("cosine", threshold) == ""
+    assert threshold_fault("neg_l2", min(-threshold, threshold)) == ""
+    assert threshold_fault("cosine", None) == threshold_fault("neg_l2", None) == ""
