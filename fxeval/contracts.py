@@ -27,6 +27,8 @@ from fxeval.results import BROKEN_STATES as BROKEN_STATES
 from fxeval.results import RowState as RowState
 from fxeval.traits import CardFacts as CardFacts
 from fxeval.traits import ClaimedFigure as ClaimedFigure
+from fxeval.traits import ClaimKind as ClaimKind
+from fxeval.traits import ClaimProtocol as ClaimProtocol
 from fxeval.traits import ExplainerTraits as ExplainerTraits
 from fxeval.traits import GoldenCheck as GoldenCheck
 from fxeval.traits import ModelTraits as ModelTraits

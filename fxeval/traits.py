@@ -21,6 +21,8 @@ from fxeval.strict.text import hint
 
 # The first three are parts of the model that an explainer uses, the last two further arguments.
 Need = Literal["gradients", "layers", "black_box", "contrast", "gallery"]
+ClaimKind = Literal["list", "population"]
+ClaimProtocol = Literal["plain", "flip_fusion"]
 T = TypeVar("T")
 _M = TypeVar("_M", contravariant=True)
 
@@ -47,6 +49,18 @@ class ClaimedFigure(Protocol):
     @property
     def within(self) -> float:
         """How far a measurement may be from it."""
+
+    @property
+    def of(self) -> ClaimKind:
+        """``list``: the value of that very list; ``population``: of what it is a sample of."""
+
+    @property
+    def list_digest(self) -> str | None:
+        """Digest of the list, or None."""
+
+    @property
+    def protocol(self) -> ClaimProtocol:
+        """How it was measured."""
 
 
 class GoldenCheck(NamedTuple):

@@ -42,8 +42,9 @@ def check_model(
 ) -> None:
     """Load a model, by its card or a shipped id, and measure how well it verifies.
 
-    Exit status: 0 if every claim of the card about these pairs holds; 1 if a claim or a check of
-    the file fails; 2 if that cannot be decided.
+    Exit status: 0 if every claim of the card about these pairs is shown; 1 if a claim is refuted,
+    a check of the file fails, or the model does not tell mated from nonmated pairs; 2 if that
+    cannot be told.
     """
     data = data or _folder("FXEVAL_DATA")
     weights = weights or _folder("FXEVAL_WEIGHTS") or (data / "weights" if data else None)
@@ -158,22 +159,21 @@ def _admitted(model: "FaceModel", source: "PairSource") -> list[tuple[str, str]]
 
 
 def _judged(entry: dict[str, Any]) -> tuple[int, str]:
-    about = [one for one in entry["claims"] if not _is_elsewhere(one)]
-    if entry["objections"]:
-        return _FAILS, "; ".join(entry["objections"])
+    from fxeval.verification.claims import is_elsewhere
+
+    about = [one for one in entry["claims"] if not is_elsewhere(one)]
+    fault = entry["operating_threshold"]["fault"]
+    if faults := [*entry["objections"], *([fault] if fault else [])]:
+        return _FAILS, "; ".join(faults)
     if not entry["measured"]:
         return _CANNOT_SAY, f"nothing was measured: {entry['reason']}"
     if not about:
         return _CANNOT_SAY, f"the card claims nothing about {entry['pair_list']}"
     unchecked = [one for one in about if one["verdict"]["outcome"] != "pass"]
     if unchecked:
-        reasons = (f"{one['text']} was {one['verdict']['reason']}" for one in unchecked)
+        reasons = (f"{one['text']}: {one['verdict']['reason']}" for one in unchecked)
         return _CANNOT_SAY, "; ".join(reasons)
-    return _HOLDS, f"{len(about)} of {len(about)} claims about {entry['pair_list']}"
-
-
-def _is_elsewhere(claim: dict[str, Any]) -> bool:
-    return bool(claim["verdict"]["reason"].startswith("not checked: it is about "))
+    return _HOLDS, f"{len(about)} of {len(about)} claims about {entry['pair_list']} are shown"
 
 
 def _source(pairs: str, data: Path | None) -> "PairSource":
@@ -258,22 +258,26 @@ def _told(aloud: bool) -> Any:  # noqa: ANN401  (a callback)
 
 
 def _lines(entry: dict[str, Any]) -> list[str]:
-    from fxeval.scorecard.verification_rows import HEADS, RULES
+    from fxeval.scorecard.verification_rows import CROSSED, HEADS, RULES
 
     if not entry["measured"]:
-        return [f"not measured: {entry['reason']}"]
+        digest = entry["list_digest"] or "not known"
+        return [f"not measured: {entry['reason']}", f"  {'digest of the list':<32}{digest}"]
     size = f"{entry['n_mated']:,} mated, {entry['n_nonmated']:,} nonmated"
     lines = [f"{entry['pair_list']}: {size} pairs of {entry['n_identities']:,} identities"]
+    lines.append(f"  {'digest of the list':<32}{entry['list_digest']}")
     for one in entry["figures"]:
         text = one["reason"] if one["value"] is None else _numbers(one)
         lines.append(f"  {HEADS[one['metric']]:<32}{text}")
     lines.append(f"  {'operating threshold':<32}{'':<27}FMR      FNMR")
     lines += [
-        f"  {RULES[one['name']]:<32}{_numbers(one):<27}"
+        f"  {names[one['name']]:<32}{_numbers(one):<27}"
         f"{one['fmr']['value']:<9.4f}{one['fnmr']['value']:.4f}"
-        for one in entry["thresholds"]
+        for names, key in ((RULES, "thresholds"), (CROSSED, "crossed_thresholds"))
+        for one in entry[key]
     ]
     lines.append(f"  {entry['protocol']}")
+    lines.append(f"floor  {entry['floor']['verdict']['reason']}")
     return lines + [f"claim  {one['text']}: {one['verdict']['reason']}" for one in entry["claims"]]
 
 

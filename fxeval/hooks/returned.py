@@ -138,8 +138,8 @@ def check_model(name: str, model: object) -> FaceModel:
     """Return what a fixture made if it is a face model by its form.
 
     Raises:
-        ModelContractError: If an attribute is missing, crop or similarity is of another kind, or the
-            operating threshold cannot be one of that similarity.
+        ModelContractError: If an attribute is missing, crop or similarity is of another kind, or
+            the operating threshold cannot be one of that similarity.
     """
     if got := _lacking(model, _OF_A_MODEL):
         raise ModelContractError(

@@ -113,7 +113,7 @@ def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
         )
     ledger = Ledger(evidence, METRICS)
     if evidence.subject.operating_threshold is None:
-        ledger.remark(_NO_THRESHOLD)
+        ledger.remark(evidence.subject.no_decision or _NO_THRESHOLD)
     sides = [evidence.on(side) for side in sides_of(parameters.side)]
     for by_side in zip(*(_orders(side, ledger, parameters) for side in sides), strict=True):
         for fill in parameters.fills:

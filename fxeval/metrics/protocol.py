@@ -120,6 +120,8 @@ class Subject:
         fit: Carries maps made on another subject into this one's crop.
         redraw: The network re-drawn with the given index.
         labels: Label maps of images by their numbers.
+        no_decision: Why the model's own threshold is withheld, as it decides nothing; "" if it
+            is not.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Subject:
     fit: Callable[["Subject", Maps], Maps]
     redraw: Callable[[int], "Redrawn"]
     labels: Callable[[Tensor], LabelMaps]
+    no_decision: str = ""
 
 
 @dataclass(frozen=True, eq=False)

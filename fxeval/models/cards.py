@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, SkipValidation
 
-from fxeval.contracts import Colour, Crop, SimilarityKind
+from fxeval.contracts import ClaimKind, ClaimProtocol, Colour, Crop, SimilarityKind
 from fxeval.datasets.faces.alignment import CROP_FORMS, CROPS, crop_from
 from fxeval.errors import DataContractError, ModelContractError
+from fxeval.functional.similarity import threshold_fault
 from fxeval.hooks.outputs import OutputName
 from fxeval.models import ARCHITECTURES
 from fxeval.models.preprocessing import Preprocessing, channels_of
@@ -105,6 +106,13 @@ _Name = Annotated[
 _Digest = Annotated[
     str, _matching(r"[0-9a-fA-F]{64}", "expected 64 hexadecimal digits"), AfterValidator(str.lower)
 ]
+_ListDigest = Annotated[
+    str,
+    _matching(
+        r"sha256:[0-9a-f]{64}",
+        "expected 'sha256:' and 64 hexadecimal digits, as fxeval check-model prints them",
+    ),
+]
 _Metric = Annotated[
     str,
     _matching(
@@ -147,12 +155,20 @@ class Claim(_Frozen):
         metric: Of verification, a share in 0 to 1.
         value: Claimed.
         within: How far a measurement may be from it.
+        of: ``list``: the value of that very list, which ``list_digest`` names; ``population``: of
+            the people and pictures of which the list is a sample.
+        list_digest: ``fxeval.verification.list_digest`` of the list, ``sha256:`` and 64 digits.
+        protocol: How it was measured: ``plain``, or ``flip_fusion`` with embeddings fused with
+            those of the mirror images.
     """
 
     pairs: _Name
     metric: _Metric
     value: Annotated[float, Field(ge=0, le=1)]
     within: Annotated[float, Field(gt=0, le=0.1)] = 0.003
+    of: ClaimKind = "population"
+    list_digest: _ListDigest | None = None
+    protocol: ClaimProtocol = "plain"
 
 
 class Golden(_Frozen):
@@ -381,15 +397,14 @@ def _is_a_face(template: list[list[float]]) -> bool:
     return across > max(2, down) and height > across / 5 and mouth[0][0] < mouth[1][0]
 
 
-def _check_threshold(form: Keys, similarity: str | None, document: Document) -> None:
+def _check_threshold(form: Keys, similarity: Any, document: Document) -> None:
     threshold = form.operating_threshold
     if threshold is None:
         return
-    low, high = (-1.0, 1.0) if similarity == "cosine" else (float("-inf"), 0.0)
-    if similarity and not low <= threshold <= high:
-        meant = "-1 to 1" if similarity == "cosine" else "0 or less (minus a distance)"
-        text = f"'operating_threshold': expected {meant} for {similarity}, got {threshold:g}"
-        document.fault(document.value(("operating_threshold",)), text)
+    fault = threshold_fault(similarity, threshold) if similarity else ""
+    if fault:
+        at = document.value(("operating_threshold",))
+        document.fault(at, f"'operating_threshold': {fault}")
     if not form.threshold_set_by and "threshold_set_by" not in document.data:
         text = "'threshold_set_by' is missing: say on which data and by which rule"
         document.fault(document.key(("operating_threshold",)), text)

@@ -243,6 +243,8 @@ class CellFacts(Form):
         refusal: Why the cell could not be measured or must not be judged; null if it could be.
         attempt: Which measurement it is, above 1 if pytest ran the cell again; the last one counts.
         earlier: Verdicts of the attempts before.
+        no_decision: Why metrics of decisions at the operating threshold have no value; empty if
+            they have.
     """
 
     nodeid: str | None = None
@@ -254,6 +256,7 @@ class CellFacts(Form):
     refusal: VerdictEntry | None = None
     attempt: Annotated[int, Field(ge=1)] = 1
     earlier: list[Outcome] = []
+    no_decision: str = ""
 
 
 class CellResult(CellPlan, CellFacts):

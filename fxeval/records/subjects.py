@@ -143,19 +143,38 @@ class Threshold(Interval):
 
 
 class OperatingThreshold(Interval):
-    """The threshold that the cells use."""
+    """The threshold that the cells use.
+
+    Attributes:
+        fault: Why it decides nothing, so that metrics of decisions have no value; empty = it does.
+    """
 
     rule: str
     set_by: str
+    fault: str = ""
+
+
+class FloorResult(Interval):
+    """The area under the ROC curve with which a model tells mated from nonmated pairs, judged."""
+
+    at_least: float
+    verdict: VerdictEntry
 
 
 class ClaimResult(Form):
-    """A claim of a model's card, judged."""
+    """A claim of a model's card, judged: pass = shown, invalid = refuted, inconclusive = neither.
+
+    Attributes:
+        of: null in older records, where pass says only that the claim was not refuted.
+    """
 
     pairs: str
     metric: str
     value: float
     within: float
+    of: Literal["list", "population"] | None = None
+    list_digest: str | None = None
+    protocol: str = ""
     text: str
     verdict: VerdictEntry
 
@@ -172,11 +191,19 @@ class DemandResult(Form):
 
 
 class VerificationEntry(Form):
-    """How well a model verifies a pair list, and what follows from that."""
+    """How well a model verifies a pair list, and what follows from that.
+
+    Attributes:
+        list_digest: By the content of the list; see ``fxeval.verification.list_digest``.
+        n_crossed: Number of comparisons of images of different identities.
+        crossed_thresholds: Operating thresholds at false match rates of these comparisons.
+        floor: null in older records.
+    """
 
     model: str
     pairs: str
     pair_list: str
+    list_digest: str | None = None
     similarity: Literal["cosine", "neg_l2"]
     measured: bool
     reason: str
@@ -186,9 +213,12 @@ class VerificationEntry(Form):
     n_nonmated: Count
     n_identities: Count
     n_images: Count
+    n_crossed: Count = 0
     figures: list[Figure]
     thresholds: list[Threshold]
+    crossed_thresholds: list[Threshold] = []
     operating_threshold: OperatingThreshold
+    floor: FloorResult | None = None
     claims: list[ClaimResult]
     limits: list[DemandResult]
     objections: list[str]

@@ -77,7 +77,9 @@ class CellEngine:
         self._own = OtherExplainer(cell.explainer.name, explainer)
         self._behind: dict[int, tuple[NetworkHandle, Faces, Crop]] = {}
 
-    def subject(self, name: str, network: NetworkHandle, pairs: Pairs, faces: Faces) -> Subject:
+    def subject(
+        self, name: str, network: NetworkHandle, pairs: Pairs, faces: Faces, no_decision: str = ""
+    ) -> Subject:
         """Return a network at work on the cell's images.
 
         Args:
@@ -85,6 +87,7 @@ class CellEngine:
             network: The network.
             pairs: The pairs, with whose images a re-drawn copy is calibrated.
             faces: The same images, with their identities.
+            no_decision: Why its operating threshold decides nothing; "" if it does.
         """
         model, pool = network.get(), self._shared.pool
         crop = model.crop
@@ -96,7 +99,8 @@ class CellEngine:
             name=name,
             size=crop.size,
             similarity=model.similarity,
-            operating_threshold=model.operating_threshold,
+            operating_threshold=None if no_decision else model.operating_threshold,
+            no_decision=no_decision,
             clean=lambda: pool.clean(network.get(), faces),
             embed=lambda wanted: pool.embed(network.get(), faces, wanted),
             pixels=lambda images: faces.images[images].float() / 255.0,

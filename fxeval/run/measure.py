@@ -78,7 +78,9 @@ def measure_cell(
         forwards=workshop.forwards - forwards,
         explaining=prepared.explaining,
         networks=_distinct(network for ledger in ledgers for network in ledger.networks),
+        no_decision=prepared.evidence.subject.no_decision,
         remarks=[
+            *prepared.remarks,
             *_distinct(text for ledger in ledgers for text in ledger.remarks),
             *workshop.take_notes(),
         ],

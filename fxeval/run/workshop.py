@@ -44,7 +44,7 @@ from fxeval.run.cell_engine import CellEngine, NetworkHandle, Redrawing
 from fxeval.run.descriptions import explainer_entry, left_out, model_entry, pairs_entry
 from fxeval.seeding import seed_of
 from fxeval.suite.cells import Cell, Use
-from fxeval.verification.claims import entry_of
+from fxeval.verification.claims import entry_of, remarks_of
 from fxeval.verification.measured import Measured, ThresholdModel, measure_list
 
 CALIBRATION_IMAGES = 64  # crops that re-estimate the batch-norm statistics of a re-drawn network
@@ -79,11 +79,13 @@ class Prepared:
         evidence: Of all its rows; ``take`` gives a group's.
         objection: Why the model is not to be judged on these pairs, or None.
         explaining: What its maps cost, filled while it is measured.
+        remarks: What is not known about the model on these pairs.
     """
 
     evidence: Evidence
     objection: str | None
     explaining: list[Explaining]
+    remarks: Sequence[str] = ()
 
 
 class Workshop:
@@ -146,7 +148,7 @@ class Workshop:
             raise UnsupportedError(
                 f"{cell.explainer.name} cannot explain {cell.model.name}: {reason}"
             )
-        model, objection = self._verified(cell, model, subjects.source)
+        model, entry = self._verified(cell, model, subjects.source)
         pooled = PooledModel(model, self.pool, _model_key(cell, model))
         table = TABLES[kinds()[cell.kind].ROWS](pairs)
         explaining: list[Explaining] = []
@@ -156,6 +158,7 @@ class Workshop:
             NetworkHandle("trained", pooled.key, lambda: pooled),
             pairs,
             table.faces,
+            entry["operating_threshold"]["fault"],
         )
         evidence = Evidence(
             rows=table.rows,
@@ -170,7 +173,8 @@ class Workshop:
                 for parameter, named in subjects.others.items()
             },
         )  # fmt: skip
-        return Prepared(evidence, objection, explaining)
+        objection = "; ".join(entry["objections"]) or None
+        return Prepared(evidence, objection, explaining, remarks_of(entry))
 
     def _other(
         self, cell: Cell, engine: "CellEngine", name: str, other: FaceModel | Explainer,
@@ -224,8 +228,8 @@ class Workshop:
 
     def _verified(
         self, cell: Cell, model: FaceModel, source: PairSource
-    ) -> tuple[FaceModel, str | None]:
-        """Return the model with the suite's threshold, and the reason not to judge it, or None."""
+    ) -> tuple[FaceModel, Mapping[str, Any]]:
+        """Return the model with the suite's threshold, and how well it verifies, for the record."""
         asked = cell.verification
         key = (_model_key(cell, model), _fixture(cell, cell.pairs), asked.flip_fusion, self.device)
         if key not in self._measured:
@@ -253,10 +257,9 @@ class Workshop:
         entry = entry_of(found, model, names, asked)
         about = {"model": cell.model.name, "pairs": cell.pairs.name}
         self.subjects["models"][cell.model.name]["verification"] = {**about, **entry}
-        objection = "; ".join(entry["objections"]) or None
         if asked.operating_threshold == "vendor":
-            return model, objection
-        return ThresholdModel(model, entry["operating_threshold"]["value"]), objection
+            return model, entry
+        return ThresholdModel(model, entry["operating_threshold"]["value"]), entry
 
     def _load(self, cell: Cell, source: PairSource, crop: Crop) -> Pairs:
         is_whole = kinds()[cell.kind].ROWS in WHOLE_LISTS

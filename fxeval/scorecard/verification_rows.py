@@ -1,6 +1,6 @@
 """How well the models verify: rows of a table and lines of text, from a record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,15 @@ RULES: Mapping[str, str] = {
     "tau_fmr_1e-3": "FMR 0.001 on this list",
     "tau_fmr_1e-4": "FMR 0.0001 on this list",
 }
-_CLAIMED = {"pass": "holds", "invalid": "is false", "inconclusive": "not checked"}
+CROSSED: Mapping[str, str] = {
+    name: text.replace("on this list", "of all comparisons")
+    for name, text in RULES.items()
+    if name.startswith("tau_fmr_")
+}
+_CLAIMED = {"pass": "shown", "invalid": "refuted", "inconclusive": "cannot be told"}
+_CLAIMED_ONCE = {"pass": "not refuted", "invalid": "is false", "inconclusive": "not checked"}
 _DEMANDED = {"pass": "met", "invalid": "not met"}
+_FLOOR = {"pass": "met", "invalid": "not met", "inconclusive": "not checked"}
 _PLACES = 4
 _SET_BY = 160  # characters
 _NONE: Json = dict.fromkeys(("value", "low", "high", "std"))  # a figure that a record lacks
@@ -65,7 +72,7 @@ class VerificationView:
         figures: One figure for each column of the table; () if nothing was measured.
         threshold: The operating threshold that the cells use.
         rule: How it was set.
-        judged: Claims and demands.
+        judged: Claims, demands, the floor, and a threshold that decides nothing.
         thresholds: Rows: threshold, similarity, FMR, FNMR.
         facts: Names and values of further facts.
     """
@@ -125,8 +132,8 @@ def _view(entry: Json, shown: Sequence[str]) -> VerificationView:
     claims = [
         Judged(
             one["verdict"]["outcome"],
-            _CLAIMED.get(one["verdict"]["outcome"], one["verdict"]["outcome"]),
-            f"card: {_head(one['metric'])} {one['value']:g} within {one['within']:g}",
+            _claimed(one),
+            f"card: {_head(one['metric'])} {one['text'].removeprefix(one['metric']).strip()}",
             one["verdict"]["reason"],
         )
         for one in entry["claims"]
@@ -140,20 +147,46 @@ def _view(entry: Json, shown: Sequence[str]) -> VerificationView:
         )
         for one in entry["limits"]
     ]
+    rules = CROSSED if entry["crossed_thresholds"] else RULES
     return VerificationView(
         entry=entry,
         figures=tuple(_shown(found.get(name, _NONE)) for name in shown)
         if entry["measured"]
         else (),
         threshold=_shown(used),
-        rule=RULES.get(used["rule"], used["rule"]) if used["value"] is not None else "none",
-        judged=(*demands, *claims),
+        rule=(
+            {**RULES, **rules}.get(used["rule"], used["rule"])
+            if used["value"] is not None
+            else "none"
+        ),
+        judged=(*demands, *claims, *_floor(entry)),
         thresholds=tuple(
-            (RULES.get(one["name"], one["name"]), *map(_text, (one, one["fmr"], one["fnmr"])))
-            for one in entry["thresholds"]
+            (names.get(one["name"], one["name"]), *map(_text, (one, one["fmr"], one["fnmr"])))
+            for names, key in ((RULES, "thresholds"), (CROSSED, "crossed_thresholds"))
+            for one in entry[key]
         ),
         facts=tuple(_facts(entry, found)),
     )
+
+
+def _claimed(claim: Json) -> str:
+    """Say what became of a claim; one in an older record passed if it was not refuted."""
+    outcome = claim["verdict"]["outcome"]
+    words = _CLAIMED_ONCE if claim["of"] is None else _CLAIMED
+    if claim["verdict"]["reason"].startswith("not checked"):
+        words = _CLAIMED_ONCE
+    return words.get(outcome, outcome)
+
+
+def _floor(entry: Json) -> Iterator[Judged]:
+    """Yield whether the model tells mated from nonmated pairs, and whether its threshold does."""
+    floor, fault = entry["floor"], entry["operating_threshold"]["fault"]
+    if floor is not None:
+        outcome = floor["verdict"]["outcome"]
+        text = f"floor: AUC at least {floor['at_least']:g}"
+        yield Judged(outcome, _FLOOR.get(outcome, outcome), text, floor["verdict"]["reason"])
+    if fault:
+        yield Judged("invalid", "decides nothing", "operating threshold", fault)
 
 
 def _facts(entry: Json, found: Mapping[str, Json]) -> list[tuple[str, str]]:
@@ -163,6 +196,7 @@ def _facts(entry: Json, found: Mapping[str, Json]) -> list[tuple[str, str]]:
     pairs = f"{entry['n_mated']:,} mated, {entry['n_nonmated']:,} nonmated"
     facts = [
         ("protocol", entry["protocol"]),
+        ("digest of the list", entry["list_digest"] or "not known"),
         ("pairs", f"{pairs}, of {counted(entry['n_identities'], 'identity', 'identities')}"),
         ("accuracy over the folds", f"SD {number(accuracy['std'], _PLACES)}"),
         (
@@ -170,6 +204,9 @@ def _facts(entry: Json, found: Mapping[str, Json]) -> list[tuple[str, str]]:
             f"{entry['forwards']:,}, in {entry['seconds']:.1f} s; not counted in any cell",
         ),
     ]
+    if entry["n_crossed"]:
+        few = "an FMR that allows 30 false matches among them may set the operating threshold"
+        facts.append(("comparisons of different people", f"{entry['n_crossed']:,}; {few}"))
     set_by = entry["operating_threshold"]["set_by"]
     if set_by:
         facts.append(("operating threshold set by", clipped(set_by, _SET_BY)))
@@ -199,6 +236,6 @@ def _line(view: VerificationView) -> str:
         names = ("verification_accuracy", "verification_auc", "verification_eer")
         text = ", ".join(f"{HEADS[name]} {_text(found.get(name, _NONE))}" for name in names)
     said = "".join(f"; {one.text}: {one.word}" for one in view.judged if one.outcome != "pass")
-    kept = sum(one.outcome == "pass" for one in view.judged)
+    kept = sum(one.outcome == "pass" for one in view.judged if not one.text.startswith("floor"))
     held = f"; {counted(kept, 'claim or demand', 'claims and demands')} held" if kept else ""
     return (about + text + held + said).replace("−", "-")

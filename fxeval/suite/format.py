@@ -302,14 +302,18 @@ class Verification(Strict):
 
     Attributes:
         flip_fusion: Fuse an image's embedding with that of its mirror image.
-        operating_threshold: vendor for the model's own, or the name of one that is measured.
+        operating_threshold: vendor for the model's own, or the name of one that is measured; one at
+            a false match rate is measured on all comparisons of different people.
         limits: Limits on figures of verification.
+        floor: checked: a model that does not tell mated from nonmated pairs is invalid; none: it is
+            explained all the same, for experiments with untrained networks.
         models: Names of the models to which it applies; all unless given.
     """
 
     flip_fusion: bool = False
     operating_threshold: Literal[("vendor", *THRESHOLDS)] = "vendor"  # type: ignore[valid-type]
     limits: Annotated[list[Demand], _OneOrMore] | None = None
+    floor: Literal["checked", "none"] = "checked"
     models: (
         Annotated[list[_Name], _OneOrMore, AfterValidator(_once), _schema(uniqueItems=True)] | None
     ) = None

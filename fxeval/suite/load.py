@@ -151,6 +151,7 @@ class _Planned:
                 self._demand(("verification", "limits", number), demand)
                 for number, demand in enumerate(form.limits or ())
             ),
+            floor=form.floor,
             models=None if form.models is None else tuple(map(fixture_id, form.models)),
         )
 
@@ -181,6 +182,8 @@ def _plain(value: object) -> object:
         names = {field.name for field in fields(value)} - {"where", "n_where", "path", "digest"}
         if isinstance(value, Suite) and value.verification is None:
             names.remove("verification")  # the digests of older suites stay the same
+        if isinstance(value, Verification) and value.floor == "checked":
+            names.remove("floor")  # likewise
         return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")

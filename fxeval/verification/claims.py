@@ -1,8 +1,9 @@
 """Compares a verification figures with what the model's card claims and the suite demands.
 
 An explanation of a model that does not recognise faces means nothing. So every run measures how
-well its models verify the same lists that are explained. If a model is worse than its card claims
-or the suite demands, its cells are invalid.
+well its models verify the same lists that are explained. If a claim of its card is refuted, if it
+is worse than the suite demands or if it does not tell mated from nonmated pairs, its cells are
+invalid. A claim holds only if it is shown: what was not refuted is not thereby true.
 """
 
 import math
@@ -12,9 +13,15 @@ from typing import Any
 from fxeval.contracts import ClaimedFigure, FaceModel, model_traits
 from fxeval.results import Estimate, Outcome
 from fxeval.statistics.limits import AtLeast, AtMost, Limit
+from fxeval.verification.cross_pairs import comparisons_needed
 from fxeval.verification.demands import Verification
-from fxeval.verification.figures import QUANTITIES, Figure, Verified
+from fxeval.verification.figures import QUANTITIES, RATES, Figure, Threshold, Verified
+from fxeval.verification.floor import floor_entry, threshold_reason
 from fxeval.verification.measured import Measured
+
+_ELSEWHERE = "not checked: it is about "
+_PARTLY = "a part of the interval clears that, a part does not"
+_ROUNDING = 1e-12  # of a claim and a measured value in binary
 
 
 def entry_of(
@@ -35,16 +42,18 @@ def entry_of(
     about = f"model {model.name} on {names[0]}"
     claims = [_claim(claim, measured, names, about) for claim in claims_of(model)]
     limits = [_limit(limit, measured, about) for limit in asked.limits]
+    floor = floor_entry(measured, asked, about)
+    broken = [one["verdict"]["reason"] for one in (*claims, *limits, floor) if _is_invalid(one)]
     threshold = _operating(measured, model, asked)
-    broken = [one["verdict"]["reason"] for one in (*claims, *limits) if _is_invalid(one)]
     if asked.operating_threshold != "vendor" and threshold["value"] is None:
         broken.append(
             f"{about}: the suite sets the operating threshold by {asked.operating_threshold}, "
-            f"which was not measured: {_why_not(measured, asked.operating_threshold)}"
+            f"which was not measured: {_why_no_threshold(measured, asked.operating_threshold)}"
         )
     found = measured.verified
     return {
         "pair_list": names[0],
+        "list_digest": measured.list_digest or None,
         "similarity": model.similarity,
         "measured": found is not None,
         "reason": measured.reason,
@@ -54,15 +63,36 @@ def entry_of(
         "n_nonmated": found.n_nonmated if found else 0,
         "n_identities": found.n_identities if found else 0,
         "n_images": measured.n_images,
+        "n_crossed": measured.n_crossed,
         "figures": _figures(found) if found else [],
-        "thresholds": _thresholds(found) if found else [],
+        "thresholds": _thresholds(found.thresholds) if found else [],
+        "crossed_thresholds": _thresholds(measured.crossed),
         "operating_threshold": threshold,
+        "floor": floor,
         "claims": claims,
         "limits": limits,
         "objections": broken,
         "forwards": measured.forwards,
         "seconds": measured.seconds,
     }
+
+
+def remarks_of(entry: Mapping[str, Any]) -> list[str]:
+    """Return what the cells of a model and a list must say: claims that are not shown, no floor."""
+    floor = entry["floor"]["verdict"]
+    found = [
+        f"claim of the card, {one['text']}: {one['verdict']['reason']}"
+        for one in entry["claims"]
+        if one["verdict"]["outcome"] == Outcome.INCONCLUSIVE.value and not is_elsewhere(one)
+    ]
+    if floor["outcome"] == Outcome.INCONCLUSIVE.value:
+        found.append(f"whether the model tells mated from nonmated pairs: {floor['reason']}")
+    return found
+
+
+def is_elsewhere(claim: Mapping[str, Any]) -> bool:
+    """Return whether a claim is about another list, by its name and its digest."""
+    return bool(claim["verdict"]["reason"].startswith(_ELSEWHERE))
 
 
 def claims_of(model: FaceModel) -> tuple[ClaimedFigure, ...]:
@@ -93,33 +123,89 @@ def model_card(model: FaceModel) -> dict[str, Any] | None:
 def _claim(
     claim: ClaimedFigure, measured: Measured, names: Collection[str], about: str
 ) -> dict[str, Any]:
-    """Compare a claim with the interval, which refutes it if it lies wholly beyond the margin."""
-    figure = _figure(measured, claim.metric)
-    text = f"{claim.metric} {claim.value:g} within {claim.within:g}"
-    if claim.pairs not in names:
-        outcome, reason = Outcome.INCONCLUSIVE, f"not checked: it is about {claim.pairs}"
-    elif figure is None:
-        outcome, reason = Outcome.INCONCLUSIVE, f"not checked: {_why_not(measured, claim.metric)}"
-    else:
-        bound: Limit = AtLeast(claim.metric, at_least=claim.value - claim.within)
-        side = "below"
-        if QUANTITIES[claim.metric].better == "lower":
-            bound, side = AtMost(claim.metric, at_most=claim.value + claim.within), "above"
-        is_false = bound.decide(_estimate(figure, measured))[0] is Outcome.FAIL
-        outcome = Outcome.INVALID if is_false else Outcome.PASS
-        reason = (
-            f"{about}: {QUANTITIES[claim.metric].title} {_shown(figure)}, its card claims "
-            f"{claim.value:g} within {claim.within:g}"
-            + (f": the whole interval lies {side} that" if is_false else "")
-        )
+    """Judge a claim: pass = shown, invalid = refuted, inconclusive = cannot be told."""
+    outcome, reason = Outcome.INCONCLUSIVE, _why_untold(claim, measured, names)
+    if not reason:
+        judge = _of_list if claim.of == "list" else _of_population
+        outcome, reason = judge(claim, measured, about)
+    text = f"{claim.metric} {claim.value:g} within {claim.within:g}, of "
+    text += "this list" if claim.of == "list" else "the population"
     return {
         "pairs": claim.pairs,
         "metric": claim.metric,
         "value": claim.value,
         "within": claim.within,
+        "of": claim.of,
+        "list_digest": claim.list_digest,
+        "protocol": claim.protocol,
         "text": text,
         "verdict": {"outcome": outcome.value, "reason": reason},
     }
+
+
+def _why_untold(claim: ClaimedFigure, measured: Measured, names: Collection[str]) -> str:
+    """Return why a claim cannot be compared with what was measured; "" if it can be."""
+    is_this = bool(claim.list_digest) and claim.list_digest == measured.list_digest
+    if claim.pairs not in names and not is_this:
+        return f"{_ELSEWHERE}{claim.pairs}"
+    here = measured.list_digest or "not known"
+    if claim.list_digest and not is_this:
+        return (
+            f"cannot be told: the claim is about the list {claim.list_digest}, and the digest of "
+            f"this one is {here}"
+        )
+    if claim.of == "list" and not claim.list_digest:
+        return (
+            "cannot be told: a claim of a list is bound to its digest. If it is about this list, "
+            f"add list_digest: {here}"
+        )
+    used = "flip_fusion" if measured.flip_fusion else "plain"
+    if claim.protocol != used:
+        return f"cannot be told: its protocol is {claim.protocol}, and this one is {used}"
+    if measured.verified is None or claim.metric not in measured.verified.figures:
+        return f"not checked: {_why_not(measured, claim.metric)}"
+    return ""
+
+
+def _of_list(claim: ClaimedFigure, measured: Measured, about: str) -> tuple[Outcome, str]:
+    """Judge a claim of this very list: the measured value itself must lie within the margin."""
+    assert measured.verified is not None
+    value = measured.verified.figures[claim.metric].value
+    gap = abs(value - claim.value)
+    holds = gap <= claim.within + _ROUNDING
+    said = (
+        f"{about}: {QUANTITIES[claim.metric].title} {value:.5g}, its card claims {claim.value:g} "
+        f"within {claim.within:g} of this very list ({measured.list_digest})"
+    )
+    if holds:
+        return Outcome.PASS, said
+    return Outcome.INVALID, f"{said}: {gap:.2g} beyond it, which no sampling explains"
+
+
+def _of_population(claim: ClaimedFigure, measured: Measured, about: str) -> tuple[Outcome, str]:
+    """Judge a claim of the population: the whole interval must clear it, or lie beyond it."""
+    figure, quantity = _figure(measured, claim.metric), QUANTITIES[claim.metric]
+    if figure is None:
+        return Outcome.INCONCLUSIVE, "not checked: it has no finite interval"
+    needed = comparisons_needed(RATES.get(claim.metric.removeprefix("tmr_at_fmr_"), math.inf))
+    n_nonmated = measured.verified.n_nonmated if measured.verified else 0
+    clear: Limit = AtLeast(claim.metric, at_least=claim.value - claim.within)
+    side = "below"
+    if quantity.better == "lower":
+        clear, side = AtMost(claim.metric, at_most=claim.value + claim.within), "above"
+    outcome = clear.decide(_estimate(figure, measured))[0]
+    said = (
+        f"{about}: {quantity.title} {_shown(figure)}, its card claims {claim.value:g} within "
+        f"{claim.within:g} of the population"
+    )
+    if outcome is Outcome.FAIL:
+        return Outcome.INVALID, f"{said}: the whole interval lies {side} that"
+    if outcome is not Outcome.PASS:
+        return Outcome.INCONCLUSIVE, f"cannot be told: {said}: {_PARTLY}"
+    if n_nonmated < needed:
+        few = f"{n_nonmated:,} nonmated pairs, at least {needed:,} needed to show this rate"
+        return Outcome.INCONCLUSIVE, f"cannot be told: {said}: {few}"
+    return Outcome.PASS, said
 
 
 def _limit(limit: Limit, measured: Measured, about: str) -> dict[str, Any]:
@@ -144,24 +230,36 @@ def _limit(limit: Limit, measured: Measured, about: str) -> dict[str, Any]:
 
 
 def _operating(measured: Measured, model: FaceModel, asked: Verification) -> dict[str, Any]:
-    """Say which operating threshold the cells use and how it was set."""
-    if asked.operating_threshold == "vendor":
+    """Say which operating threshold the cells use, how it was set, and why it decides nothing."""
+    rule = asked.operating_threshold
+    known = measured.evidence.thresholds.get(rule) if measured.evidence else None
+    if rule == "vendor":
         card = model_traits(model).card
         set_by = card.threshold_set_by if card else ""
         value = model.operating_threshold
-        return {"rule": "vendor", "value": value, "low": None, "high": None, "set_by": set_by}
-    found = (
-        measured.verified.thresholds.get(asked.operating_threshold) if measured.verified else None
+        found = {"rule": rule, "value": value, "low": None, "high": None, "set_by": set_by}
+    else:
+        set_by = "the clean images of this list, before anything was removed from them"
+        if rule.startswith("tau_fmr_"):
+            known = measured.crossed.get(rule)
+            set_by = f"all {measured.n_crossed:,} comparisons of different people in {set_by}"
+        elif measured.verified is None:
+            known = None
+        usable = known.similarity if known and math.isfinite(known.similarity.value) else None
+        found = {"rule": rule, **(_interval(usable) if usable else _NOTHING), "set_by": set_by}
+    return {**found, "fault": threshold_reason(known, found["value"])}
+
+
+def _why_no_threshold(measured: Measured, rule: str) -> str:
+    """Return why a threshold that a suite asks for is missing."""
+    rate = RATES.get(rule.removeprefix("tau_fmr_"))
+    if rate is None or not measured.n_crossed:
+        return _why_not(measured, rule)
+    return (
+        f"a false match rate of {rate:g} needs at least {comparisons_needed(rate):,} comparisons "
+        f"of different people, and the {measured.n_images:,} images of this list give "
+        f"{measured.n_crossed:,}. Take a longer list or a higher rate"
     )
-    similarity = found.similarity if found else None
-    usable = similarity if similarity and math.isfinite(similarity.value) else None
-    return {
-        "rule": asked.operating_threshold,
-        "value": usable.value if usable else None,
-        "low": usable.low if usable else None,
-        "high": usable.high if usable else None,
-        "set_by": "the clean images of this list, before anything was removed from them",
-    }
 
 
 def _figure(measured: Measured, metric: str) -> Figure | None:
@@ -219,7 +317,7 @@ def _figures(found: Verified) -> list[dict[str, Any]]:
     ]
 
 
-def _thresholds(found: Verified) -> list[dict[str, Any]]:
+def _thresholds(found: Mapping[str, Threshold]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
@@ -227,7 +325,7 @@ def _thresholds(found: Verified) -> list[dict[str, Any]]:
             "fmr": _interval(one.fmr),
             "fnmr": _interval(one.fnmr),
         }
-        for name, one in found.thresholds.items()
+        for name, one in found.items()
     ]
 
 

@@ -289,12 +289,17 @@ def wilson(hits: int, n: int) -> Figure:
     >>> round(found.low, 5), round(found.high, 5)
     (0.00034, 0.00294)
     """
-    share, z2 = hits / n, _Z**2
+    return share_interval(hits / n, n)
+
+
+def share_interval(share: float, n: float) -> Figure:
+    """Return a share with Wilson's 95 % interval for n, maybe effective, observations."""
+    z2 = _Z**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     # The ends are exactly 0 and 1, where rounding would leave 1e-19.
-    low = 0.0 if hits == 0 else middle - half
-    return Figure(share, low, 1.0 if hits == n else middle + half)
+    low = 0.0 if share == 0 else middle - half
+    return Figure(share, low, 1.0 if share == 1 else middle + half)
 
 
 def _pair_weights(
@@ -333,13 +338,18 @@ def _uncertain(figure: Figure, n_identities: int) -> Figure:
     return figure
 
 
+def false_nonmatches(compared: ComparedPairs, threshold: float) -> Figure:
+    """Return the false nonmatch rate at a threshold, with Wilson's interval over pairs."""
+    mated = compared.similarities[compared.is_mated]
+    return wilson(int((mated < threshold).sum()), len(mated))
+
+
 def _achieved(compared: ComparedPairs, similarity: Figure) -> Threshold:
-    accepted = compared.similarities >= similarity.value
-    mated = compared.is_mated
+    nonmated = compared.similarities[~compared.is_mated]
     return Threshold(
         similarity,
-        wilson(int((accepted & ~mated).sum()), int((~mated).sum())),
-        wilson(int((~accepted & mated).sum()), int(mated.sum())),
+        wilson(int((nonmated >= similarity.value).sum()), len(nonmated)),
+        false_nonmatches(compared, similarity.value),
     )
 
 

@@ -148,6 +148,22 @@ class FaceFolder:
         distinct = {face.id: face for face in faces}
         return dict(each(distinct.values(), lambda face: (face.id, self._picture(face))))
 
+    def image_digests(self, image_ids: Sequence[str]) -> tuple[str, ...]:
+        """Return a SHA-256, as hex, of what each image's crops come from: its file, its landmarks.
+
+        Raises:
+            DataContractError: If an image is not in the folder, or cannot be read.
+        """
+        found = []
+        for image_id in image_ids:
+            face = self._by_id.get(image_id)
+            if face is None:
+                raise of_image(self.described_in, f"has no image '{brief(image_id)}'")
+            points = " ".join(f"{x:.2f},{y:.2f}" for x, y in face.landmarks)
+            content = f"{face.sha256 or _sha256(self._bytes(face))} {points}"
+            found.append(_sha256(content.encode()))
+        return tuple(found)
+
     def card(self, used: Collection[str] | None = None) -> DataCard:
         r"""Describe the folder.
 

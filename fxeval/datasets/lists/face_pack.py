@@ -70,12 +70,19 @@ class FacePack:
             DataContractError: If files are missing, unreadable or not those that the manifest
                 describes; the message names them all.
         """
-        found = [(image_id, self._folder.find(image_id)) for image_id in image_ids]
-        return self._folder.images([face.id if face else name for name, face in found], crop)
+        return self._folder.images(self._ids(image_ids), crop)
+
+    def image_digests(self, image_ids: Sequence[str]) -> tuple[str, ...]:
+        """Return a digest of each image's file and landmarks (``FaceFolder.image_digests``)."""
+        return self._folder.image_digests(self._ids(image_ids))
 
     def card(self) -> DataCard:
         """Describe the folder."""
         return self._folder.card()
+
+    def _ids(self, files: Sequence[str]) -> list[str]:
+        found = [(file, self._folder.find(file)) for file in files]
+        return [face.id if face else file for file, face in found]
 
     @cached_property
     def _folder(self) -> FaceFolder:

@@ -128,6 +128,10 @@ class IdentityFolders:
         """
         return self._folder.images(image_ids, crop)
 
+    def image_digests(self, image_ids: Sequence[str]) -> tuple[str, ...]:
+        """Return a digest of each image's file and landmarks (``FaceFolder.image_digests``)."""
+        return self._folder.image_digests(image_ids)
+
     def card(self) -> DataCard:
         """Describe the folder; its failures are those of the manifest and all exclusions."""
         card = self._folder.card()

@@ -97,6 +97,10 @@ class LfwPairs:
         """
         return self._folder.images(image_ids, crop)
 
+    def image_digests(self, image_ids: Sequence[str]) -> tuple[str, ...]:
+        """Return a digest of each image's file and landmarks (``FaceFolder.image_digests``)."""
+        return self._folder.image_digests(image_ids)
+
     def card(self) -> DataCard:
         """Describe the folder or, without manifest, the images in it that the list uses."""
         listing = self.listing()

@@ -287,6 +287,10 @@ class PairList(ImageList, ABC):
             return listing
         return listing.take(subset_rows(listing, self.subset, self.seed))
 
+    def image_digests(self, image_ids: Sequence[str]) -> tuple[str, ...]:
+        """Return a digest of each image's file and landmarks (``FaceFolder.image_digests``)."""
+        return self.folder.image_digests(image_ids)
+
     def card(self) -> DataCard:
         """Describe the folder or, without manifest, the images in it that the list uses."""
         listing = self.listing()

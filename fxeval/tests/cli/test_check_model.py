@@ -25,7 +25,15 @@ claims:
 {claims}
 """
 FALSE = "  - {pairs: rendered_faces, metric: verification_accuracy, value: 0.9999, within: 1.0e-4}"
-TRUE = "  - {pairs: rendered, metric: verification_accuracy, value: 0.99}"
+TRUE = "  - {pairs: rendered, metric: verification_accuracy, value: 0.98}"
+UNTOLD = "  - {pairs: rendered, metric: verification_accuracy, value: 0.99}"
+THIS = "sha256:a7a152a2e7eaadb519a81214e8fd986703ede330911c0924b1f4c6f12330ef95"
+BOUND = (
+    "  - {pairs: renamed, of: list, list_digest: DIGEST, metric: verification_accuracy, "
+    "value: 0.9933, within: 0.001}"
+)
+OTHERS = BOUND.replace("renamed", "rendered").replace("DIGEST", "sha256:" + "1" * 64)
+UNBOUND = "  - {pairs: rendered, of: list, metric: verification_accuracy, value: 0.9933}"
 ELSEWHERE = "  - {pairs: lfw_view2, metric: verification_accuracy, value: 0.99}"
 TOO_RARE = "  - {pairs: rendered, metric: tmr_at_fmr_1e-3, value: 0.9}"
 
@@ -103,7 +111,16 @@ def test_a_shipped_model_keeps_its_word_and_every_check_is_shown(run):
         ([TRUE, ELSEWHERE], 0, "HOLDS: 1 of 1 claims"),
         ([FALSE], 1, "the whole interval lies below that"),
         ([TRUE, FALSE], 1, "FAILS: model own on rendered_faces"),
-        ([TRUE, TOO_RARE], 2, "CANNOT SAY: tmr_at_fmr_1e-3 0.9 within 0.003 was not checked"),
+        (
+            [TRUE, TOO_RARE],
+            2,
+            "CANNOT SAY: tmr_at_fmr_1e-3 0.9 within 0.003, of the population: not checked",
+        ),
+        ([UNTOLD], 2, "a part of the interval clears that, a part does not"),
+        ([BOUND.replace("DIGEST", THIS)], 0, "HOLDS: 1 of 1 claims"),
+        ([BOUND.replace("DIGEST", THIS).replace("0.9933", "0.99")], 1, "of this very list"),
+        ([OTHERS], 2, f"the digest of this one is {THIS}"),
+        ([UNBOUND], 2, f"If it is about this list, add list_digest: {THIS}"),
         ([ELSEWHERE], 2, "the card claims nothing about rendered_faces"),
     ],
 )

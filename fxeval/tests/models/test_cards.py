@@ -219,11 +219,13 @@ def test_every_fault_is_told_at_once_and_by_place(card):
         (("iresnet50", "iresnet50\nname: b"), "6:1:the key 'name' is already given in line 2"),
         (
             ("iresnet50", "iresnet50\noperating_threshold: 30\nthreshold_set_by: us"),
-            "6:22:'operating_threshold': expected -1 to 1 for cosine, got 30",
+            "6:22:'operating_threshold': expected -1 to 1 for cosine, got 30: for a similarity in "
+            "percent write 0.3",
         ),
         (
             ("iresnet50", "dlib_resnet\noperating_threshold: 0.6\nthreshold_set_by: us"),
-            "6:22:'operating_threshold': expected 0 or less (minus a distance) for neg_l2, got 0.6",
+            "6:22:'operating_threshold': expected 0 or less (minus a distance) for neg_l2, got 0.6: "
+            "write -0.6",
         ),
         (
             ("iresnet50", "iresnet50\noperating_threshold: 0.3"),

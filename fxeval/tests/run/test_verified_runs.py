@@ -56,7 +56,7 @@ def carded(value, seed, blur=1.0):
 
 @pytest.fixture(scope="session")
 def model_honest():
-    return carded(0.95, 0)
+    return carded(0.9, 0)
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +140,10 @@ def test_a_weak_model_that_claims_more_is_invalid_and_no_map_is_made(run):
     assert found["honest"]["verdict"]["outcome"] == "pass"
     verdict = found["boaster"]["verdict"]
     assert verdict["outcome"] == "invalid"
-    assert "its card claims 0.999 within 0.003: the whole interval lies below" in verdict["reason"]
+    assert (
+        "its card claims 0.999 within 0.003 of the population: the whole interval"
+        in verdict["reason"]
+    )
     assert found["boaster"]["forwards"] == 0
     assert found["boaster"]["estimates"] == []
     assert [entry["model"] for entry in record["verification"]] == ["boaster", "honest"]
@@ -165,14 +168,16 @@ def test_a_demand_of_the_suite_makes_a_model_invalid_that_its_card_does_not(run)
     assert limits["honest"][0]["verdict"]["outcome"] == "invalid"
 
 
-def test_a_list_without_nonmated_pairs_says_so_costs_nothing_and_the_run_goes_on(run):
+def test_a_list_without_nonmated_pairs_says_so_and_the_floor_is_checked_on_drawn_ones(run):
     record = run(pairs="memory")
     assert record["verdict"]["outcome"] == "pass"
     [entry] = record["verification"]
     assert not entry["measured"]
     assert entry["reason"] == "the list has no nonmated pairs"
     assert entry["figures"] == []
-    assert entry["forwards"] == 0
+    assert entry["forwards"] == 80
+    assert entry["floor"]["verdict"]["outcome"] == "pass"
+    assert "the list has no nonmated pairs" in entry["floor"]["verdict"]["reason"]
     assert record["subjects"]["pairs"]["memory"]["card"] is None
     run.world.result.stdout.fnmatch_lines(["verifies *not measured: the list has no nonmated*"])
 
@@ -236,3 +241,93 @@ def test_a_model_read_from_a_file_is_gone_before_the_next_is_read_even_if_it_fai
     record = run("one, two", checks=redrawn)
     assert [cell["model"] for cell in record["cells"]] == ["one"] * 2 + ["two"] * 2
     assert [cell["verdict"]["outcome"] for cell in record["cells"]] == ["pass", "fail"] * 2
+
+
+THRESHOLDS = """
+
+from dataclasses import dataclass as _dataclass
+from fxeval import EmbeddingFunction
+
+
+@pytest.fixture(scope="session")
+def model_percent():
+    return TorchFaceModel("percent", CROP, ConvNet(), "cosine", 60.0, "a" * 64)
+
+
+@pytest.fixture(scope="session")
+def model_distance():
+    return EmbeddingFunction(
+        "distance", CROP, ConvNet(), "neg_l2", version="1", operating_threshold=1.1
+    )
+
+
+@pytest.fixture(scope="session")
+def model_strict():
+    return TorchFaceModel("strict", CROP, ConvNet(), "cosine", 0.9999999, "b" * 64)
+
+
+@pytest.fixture(scope="session")
+def model_guessing():
+    def embed(images):
+        seeds = [int(image.double().sum() * 1e4) % 2**32 for image in images]
+        return np.stack([np.random.default_rng(s).normal(0, 1, 8) for s in seeds])
+    return EmbeddingFunction(
+        "guessing", CROP, embed, "cosine", version="1", operating_threshold=0.3
+    )
+"""
+
+
+def test_a_threshold_of_another_scale_is_refused_when_the_model_is_admitted(run, pytester):
+    pytester.makeconftest(CONFTEST + MORE + THRESHOLDS)
+    run("percent, distance, tiny")
+    assert run.world.result.ret == 1
+    reasons = {cell["model"]: cell["verdict"] for cell in the_record(run.world)["cells"]}
+    assert reasons["tiny"]["outcome"] == "pass"
+    for name, words in {
+        "percent": "expected -1 to 1 for cosine, got 60: for a similarity in percent write 0.6.",
+        "distance": "expected 0 or less (minus a distance) for neg_l2, got 1.1: write -1.1.",
+    }.items():
+        assert reasons[name]["outcome"] == "invalid"
+        assert reasons[name]["reason"].endswith(f"from which it says match: {words}")
+
+
+DECISIONS = """\
+  - id: decisions
+    kind: faithfulness.deletion_insertion
+    steps: 4
+    fills: [mean]
+    controls: [random_blobs]
+    limits: [{metric: deletion_fraction_to_nonmatch, at_most: 1}]
+    explainers: [occlusion]
+"""
+
+
+def test_a_threshold_that_decides_nothing_makes_limits_on_decisions_invalid_and_no_others(
+    run, pytester
+):
+    pytester.makeconftest(CONFTEST + MORE + THRESHOLDS)
+    found = {cell["check"]: cell for cell in run("strict", checks=DECISIONS)["cells"]}
+    assert found["thresholds"]["verdict"]["outcome"] == "pass"
+    verdict = found["decisions"]["verdict"]
+    assert verdict["outcome"] == "invalid"
+    said = "the operating threshold 1 rejects nearly every mated pair of this list: FNMR 1.0000"
+    assert f"no row has a value: {said}" in verdict["reason"]
+    assert any(note.startswith(said) for note in found["decisions"]["notes"])
+
+
+@pytest.mark.parametrize("pairs", ["crowd", "memory"])
+def test_a_model_that_guesses_is_invalid_and_no_explainer_is_blamed(run, pytester, pairs):
+    pytester.makeconftest(CONFTEST + MORE + THRESHOLDS)
+    [cell] = run("guessing", pairs=pairs)["cells"]
+    assert cell["verdict"]["outcome"] == "invalid"
+    assert "it does not tell mated from nonmated pairs" in cell["verdict"]["reason"]
+    assert cell["forwards"] == 0
+
+
+def test_a_suite_may_switch_the_floor_off_and_its_cells_and_its_page_say_so(run, pytester):
+    pytester.makeconftest(CONFTEST + MORE + THRESHOLDS)
+    [cell] = run("guessing", asked="verification: {floor: none}\n")["cells"]
+    assert cell["verdict"]["outcome"] == "pass"
+    assert any("switched off by the suite" in note for note in cell["notes"])
+    (page,) = run.world.path.glob("reports/*/small.html")
+    assert "switched off by the suite (verification: {floor: none})" in page.read_text()

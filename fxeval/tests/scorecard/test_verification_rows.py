@@ -87,14 +87,14 @@ def test_every_figure_stands_in_the_table_with_its_interval(record, html):
 
 def test_every_claim_and_demand_stands_there_with_verdict_and_reason(record, html):
     text = Reader(html).section("verification")
-    words = ("not met", "holds", "is false", "not checked")
+    words = ("not met", "shown", "refuted", "not checked", "met")
     for word in words:
         assert f"{word} carded on many, " in text
     for entry in record["verification"]:
         for one in (*entry["limits"], *entry["claims"]):
             assert " ".join(one["verdict"]["reason"].split()) in text
     assert "suite: EER at most 0.001" in text
-    assert "card: AUC 0.9999 within 0.0001" in text
+    assert "card: AUC 0.9999 within 0.0001, of the population" in text
 
 
 def test_the_cards_of_model_and_data_are_shown(html):
@@ -120,7 +120,7 @@ def test_the_terminal_has_one_line_per_model_and_pair_list(record):
     assert len(lines) == 2
     assert lines[0].startswith("verifies  carded on many: accuracy 0.")
     assert "suite: EER at most 0.001: not met" in lines[0]
-    assert "card: AUC 0.9999 within 0.0001: is false" in lines[0]
+    assert "card: AUC 0.9999 within 0.0001, of the population: refuted" in lines[0]
     assert "1 claim or demand held" in lines[0]
     assert lines[1].startswith("verifies  other on few: not measured: the list has no nonmated")
     assert all(line.isprintable() for line in lines)
