@@ -397,7 +397,7 @@ def _is_a_face(template: list[list[float]]) -> bool:
     return across > max(2, down) and height > across / 5 and mouth[0][0] < mouth[1][0]
 
 
-def _check_threshold(form: Keys, similarity: Any, document: Document) -> None:
+def _check_threshold(form: Keys, similarity: SimilarityKind | None, document: Document) -> None:
     threshold = form.operating_threshold
     if threshold is None:
         return

@@ -31,6 +31,7 @@ CROSSED: Mapping[str, str] = {
 }
 _CLAIMED = {"pass": "shown", "invalid": "refuted", "inconclusive": "cannot be told"}
 _CLAIMED_ONCE = {"pass": "not refuted", "invalid": "is false", "inconclusive": "not checked"}
+_OF = {"list": ", of this list", "population": ", of the population"}
 _DEMANDED = {"pass": "met", "invalid": "not met"}
 _FLOOR = {"pass": "met", "invalid": "not met", "inconclusive": "not checked"}
 _PLACES = 4
@@ -133,7 +134,8 @@ def _view(entry: Json, shown: Sequence[str]) -> VerificationView:
         Judged(
             one["verdict"]["outcome"],
             _claimed(one),
-            f"card: {_head(one['metric'])} {one['text'].removeprefix(one['metric']).strip()}",
+            f"card: {_head(one['metric'])} {one['value']:g} within {one['within']:g}"
+            f"{_OF.get(one['of'], '')}",
             one["verdict"]["reason"],
         )
         for one in entry["claims"]

@@ -45,7 +45,7 @@ from fxeval.statistics.estimate import mean_estimate, median_estimate, paired
 from fxeval.statistics.limits import FORMS, Limit
 from fxeval.statistics.map_figures import diagnostics_of, mean_map_of, same_map_of
 from fxeval.statistics.redrawn import network_notes, network_objection
-from fxeval.statistics.verdict import combine, judge, overall, state_verdict
+from fxeval.statistics.verdict import combine, judge, overall, state_verdict, with_reason
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -77,8 +77,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
     rows = sorted(rows, key=lambda row: (row.row, row.identities))
     table = _Table(plan, rows)
     limits = [judged for limit in plan.asked for judged in table.judged(limit_of(limit))]
-    if facts.no_decision:
-        limits = [_told(limit, facts.no_decision) for limit in limits]
+    limits = with_reason(limits, facts.no_decision)
     states = Counter(row.state for row in rows)
     return _result(
         plan,
@@ -314,14 +313,6 @@ class _Table:
 
 def _result(plan: CellPlan, facts: CellFacts, **results: Any) -> CellResult:  # noqa: ANN401
     return CellResult(**{**_fields(plan, CellPlan), **_fields(facts, CellFacts), **results})
-
-
-def _told(limit: LimitResult, no_decision: str) -> LimitResult:
-    """Return a limit on decisions that were not measured with the reason why they were not."""
-    if limit.estimate is not None:
-        return limit
-    verdict = limit.verdict.model_copy(update={"reason": f"{limit.verdict.reason}: {no_decision}"})
-    return limit.model_copy(update={"verdict": verdict})
 
 
 def _fields(of: CellPlan | CellFacts, form: type[CellPlan | CellFacts]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from fxeval.records.schema import CellResult
+from fxeval.records.schema import CellResult, LimitResult
 from fxeval.results import (
     BROKEN_STATES,
     Condition,
@@ -101,6 +101,22 @@ def state_verdict(states: Mapping[RowState, int], n: int) -> Verdict | None:
             f"most {MAX_BAD_SHARE:.0%} are allowed"
         )
     return Verdict(Outcome.FAIL, "; ".join(reasons)) if reasons else None
+
+
+def with_reason(limits: Sequence[LimitResult], reason: str) -> list[LimitResult]:
+    """Return limits of which those without a value say why, if there is a reason.
+
+    Args:
+        limits: The limits, judged.
+        reason: Why the model makes no decisions; "" = it does.
+    """
+    found = []
+    for limit in limits:
+        if reason and limit.estimate is None:
+            verdict = {"reason": f"{limit.verdict.reason}: {reason}"}
+            limit = limit.model_copy(update={"verdict": limit.verdict.model_copy(update=verdict)})
+        found.append(limit)
+    return found
 
 
 def combine(verdicts: Iterable[tuple[Verdict, Severity]]) -> Verdict:

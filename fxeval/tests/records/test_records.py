@@ -22,6 +22,7 @@ from fxeval.records.schema import (
 from fxeval.records.store import RowFile, dump, dumped, plain
 from fxeval.results import Better
 from fxeval.scorecard import render, terminal_summary
+from fxeval.scorecard.verification_rows import lines, views
 from fxeval.statistics.limits import FORMS
 from fxeval.statistics.results import limit_of
 
@@ -129,6 +130,24 @@ def test_a_record_comes_back_equal(second):
     assert dump(record) == TEXTS[2]
     assert read_record(dumped(record)) == record
     assert read_record(record) is record
+
+
+def test_a_record_from_before_claims_had_to_be_shown_is_read_and_says_no_more_than_it_knew(second):
+    [entry] = second["verification"]
+    for key in ("list_digest", "n_crossed", "crossed_thresholds", "floor"):
+        del entry[key]
+    del entry["operating_threshold"]["fault"]
+    for claim in entry["claims"]:
+        for key in ("of", "list_digest", "protocol"):
+            del claim[key]
+    [found] = read_record(second).verification
+    assert {claim.of for claim in found.claims} == {None}
+    assert found.floor is None
+    text = " ".join(lines(dumped(read_record(second))))
+    words = [one.word for one in views(dumped(read_record(second)))[0].judged]
+    assert words.count("not refuted") == len(entry["claims"])
+    assert "shown" not in words
+    assert "refuted" not in text.replace("not refuted", "")
 
 
 def test_the_sample_holds_what_runs_write(second):
