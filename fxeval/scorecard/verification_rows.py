@@ -173,7 +173,7 @@ def _view(entry: Json, shown: Sequence[str]) -> VerificationView:
 
 def _claimed(claim: Json) -> str:
     """Say what became of a claim; one in an older record passed if it was not refuted."""
-    outcome = claim["verdict"]["outcome"]
+    outcome: str = claim["verdict"]["outcome"]
     words = _CLAIMED_ONCE if claim["of"] is None else _CLAIMED
     if claim["verdict"]["reason"].startswith("not checked"):
         words = _CLAIMED_ONCE

@@ -140,6 +140,7 @@ suite: page
 models: [MODEL]
 explainers: [EXPLAINERS]
 pairs: [{use: PAIRS, n: 4}]
+verification: {floor: none} # the networks of the pages are not trained
 checks:
   - id: deletion-insertion
     kind: faithfulness.deletion_insertion

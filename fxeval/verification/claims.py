@@ -237,7 +237,7 @@ def _operating(measured: Measured, model: FaceModel, asked: Verification) -> dic
         card = model_traits(model).card
         set_by = card.threshold_set_by if card else ""
         value = model.operating_threshold
-        found = {"rule": rule, "value": value, "low": None, "high": None, "set_by": set_by}
+        interval: Mapping[str, Any] = {**_NOTHING, "value": value}
     else:
         set_by = "the clean images of this list, before anything was removed from them"
         if rule.startswith("tau_fmr_"):
@@ -246,8 +246,9 @@ def _operating(measured: Measured, model: FaceModel, asked: Verification) -> dic
         elif measured.verified is None:
             known = None
         usable = known.similarity if known and math.isfinite(known.similarity.value) else None
-        found = {"rule": rule, **(_interval(usable) if usable else _NOTHING), "set_by": set_by}
-    return {**found, "fault": threshold_reason(known, found["value"])}
+        interval = _interval(usable) if usable else _NOTHING
+    fault = threshold_reason(known, interval["value"])
+    return {"rule": rule, **interval, "set_by": set_by, "fault": fault}
 
 
 def _why_no_threshold(measured: Measured, rule: str) -> str:
