@@ -184,6 +184,7 @@ class Workshop:
         if not isinstance(other, FaceModel):
             check_explainer(name, other)
             return OtherExplainer(name, other)
+        check_model(name, other)
         self._admissions.placed(other, cell.device)
         pairs = self._load(cell, source, other.crop)
         self._admit(cell, other, pairs)
