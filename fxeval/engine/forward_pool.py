@@ -8,7 +8,7 @@ alone, never on what earlier cells left in memory: results don't depend on order
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,6 +28,7 @@ from fxeval.errors import FillContractError, ModelContractError
 from fxeval.functional.fills import applied, fills, prepared, removed_pixels
 from fxeval.functional.masking import masker
 from fxeval.hooks.returned import check_embeddings
+from fxeval.hooks.watch import modes_kept
 from fxeval.models.loading import ModelAround, device_of
 from fxeval.redaction import of_user_code
 
@@ -69,7 +70,7 @@ class ForwardPool:
     Attributes:
         forwards: Images embedded so far.
         is_embedding: A model is embedding at this moment on the pool's behalf.
-        halvings: One sentence for each time the batch size had to be halved.
+        notes: Sentences for the record: the batch size was halved, user code changed settings.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class ForwardPool:
         self.batch_size = batch_size
         self.forwards = 0
         self.is_embedding = False
-        self.halvings: list[str] = []
+        self.notes: list[str] = []
         self._memory_bytes = memory_bytes
         self._on_forward = on_forward
         self._memory: OrderedDict[bytes, Embeddings] = OrderedDict()
@@ -222,7 +223,10 @@ class ForwardPool:
             stop = min(start + self.batch_size, count)
             self.is_embedding = True
             try:
-                with precise(device_of(model)):
+                with (
+                    precise(device_of(model)),
+                    modes_kept(self.note, f"model '{model.name}'"),
+                ):
                     embeddings = model.embed(self._filled_up(make(start, stop)))[: stop - start]
             except FillContractError:  # no fault of the model
                 raise
@@ -262,7 +266,21 @@ class ForwardPool:
                 f"model '{model.name}': out of memory with a single image. Use a device with more."
             ) from error
         self.batch_size //= 2
-        self.halvings.append(f"out of memory: batch size halved to {self.batch_size}")
+        self.note(f"out of memory: batch size halved to {self.batch_size}")
+
+    def note(self, sentence: str) -> None:
+        """Keep a sentence for the record, once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+    def remembered(self) -> frozenset[bytes]:
+        """Return the keys of what is remembered now, for :meth:`forget_all_but`."""
+        return frozenset(self._memory)
+
+    def forget_all_but(self, keys: Container[bytes]) -> None:
+        """Forget embeddings that were computed since then: something was wrong meanwhile."""
+        for key in [key for key in self._memory if key not in keys]:
+            self._memory_used -= self._memory.pop(key).nbytes
 
     def _remembered(self, key: bytes, compute: Callable[[], Embeddings]) -> Embeddings:
         if key in self._memory:

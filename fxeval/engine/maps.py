@@ -1,11 +1,9 @@
 """Asks an explainer for maps, checks them, and confines a fault to the pairs that cause it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,8 +28,8 @@ from fxeval.errors import (
     for_a_record,
 )
 from fxeval.explainers.map_levels import joined
-from fxeval.hooks.custody import Custody
 from fxeval.hooks.returned import check_maps
+from fxeval.hooks.watch import Watch, put_back_sentence
 from fxeval.models.loading import device_of
 from fxeval.redaction import of_user_code, place_of
 from fxeval.seeding import generator_of, sealed, seed_of
@@ -77,9 +75,10 @@ def explain(
     """Return the explainer's map of the image of every comparison.
 
     Comparisons are handed over in groups of ``ROWS_AT_ONCE``. If a group fails, its pairs are asked
-    for one by one, so that only those at fault get a broken state. The model is restored after each
-    call, and the pairs of a call that changed it are marked ``model_changed``. Modes of the whole
-    process (gradients, default dtype, threads, numpy's errors) are restored, too.
+    for one by one, so that only those at fault get a broken state. After each call the model is
+    restored, and so are hooks on all modules and functions of torch, numpy, Python and fxeval that
+    were replaced; the pairs of a call that changed any of them are marked ``model_changed``.
+    Settings of the process (``fxeval.hooks.process_modes``) are restored, too, and noted.
 
     An explainer that needs a contrast gets, for each pair, the nonmate that the list names, or else
     the other side's image of another identity of the list; one that needs a gallery gets all images
@@ -134,11 +133,14 @@ def why_unsupported(explainer: Explainer, model: FaceModel) -> str | None:
             "embeddings."
         )
     name = type(explainer).__name__
-    custody = Custody(model.module) if model.module is not None else None
-    changes: list[str] = []
+    watch = Watch(model)
+    changes: Sequence[str] = ()
     try:
-        with _modes_kept(), sealed(0):
-            reason = own_refusal(explainer, model)
+        with torch.inference_mode(False), torch.enable_grad(), sealed(0):
+            try:
+                reason = own_refusal(explainer, model)
+            finally:
+                watch.put_modes_back()
     except FxevalError:
         raise
     except Exception as error:  # user code may raise anything
@@ -147,9 +149,7 @@ def why_unsupported(explainer: Explainer, model: FaceModel) -> str | None:
             f"{said} {type(error).__name__}: {error}", public=f"{said} {of_user_code(error)}"
         ) from error
     finally:
-        if custody is not None:
-            changes = custody.changes()
-            custody.restore()
+        changes = watch.put_back().changes
     if changes:
         raise ExplainerContractError(
             f"explainer '{name}': unsupported(model) changed the model: {'; '.join(changes)}."
@@ -209,9 +209,9 @@ class _Group:
         self.size = inputs.size
         self._refusals: list[ExplainerContractError] = []
         self._hopeless: tuple[RowState, str] | None = None
-        self._custody = Custody(model.module) if model.module is not None else None
-        if self._custody is not None:  # embeddings of a changed model must not be cached
-            self._model = replace(model, changes=self._custody.changes)
+        self._watch = Watch(model)
+        # Embeddings of a changed model, or computed in another way, must not be cached.
+        self._model = replace(model, changes=self._watch.changes)
 
     def maps(self, rows: Tensor) -> list[SaliencyMaps]:
         """Return the maps of a group, as one part or, after a fault, as one part per pair."""
@@ -219,7 +219,7 @@ class _Group:
             return [self._nothing(len(rows), self._hopeless)]
         part: SaliencyMaps | None = None
         fault: tuple[RowState, str] | None = None
-        changes: list[str] = []
+        changes: Sequence[str] = ()
         try:
             part = self._ask(rows)
         except Exception as error:  # user code may raise anything
@@ -271,7 +271,8 @@ class _Group:
             raise ExplainerContractError(first.detail, public=first.public)
 
     def _ask(self, rows: Tensor) -> SaliencyMaps:
-        with _modes_kept(), sealed(seed_of(self._seed, "global", *self.size)):
+        seed = seed_of(self._seed, "global", *self.size)
+        with torch.inference_mode(False), torch.enable_grad(), sealed(seed):
             probes, references = self._inputs.clean(rows)
             try:
                 maps: object = self._explainer.explain(
@@ -283,26 +284,26 @@ class _Group:
                 )
             except ExplainerContractError as error:
                 raise _RefusedError(error) from error
+            finally:
+                self._watch.put_modes_back()
         # check_maps copies: the explainer may reuse its buffer for the next maps.
         return check_maps(type(self._explainer).__name__, maps, len(rows), self.size)
 
-    def _put_back(self) -> list[str]:
-        """Restore the model, and return what had been changed.
+    def _put_back(self) -> Sequence[str]:
+        """Restore the model and all that is shared; return what had been changed of it.
 
         Raises:
             ModelContractError: If it can't be restored.
         """
-        if self._custody is None:
-            return []
-        changes = self._custody.changes()
-        self._custody.restore()
-        left = self._custody.changes() if changes else []
-        if left:
+        found, name = self._watch.put_back(), type(self._explainer).__name__
+        if found.modes:
+            self._model.pool.note(put_back_sentence(f"explainer '{name}'", found.modes))
+        if found.changes and found.stuck:
             raise ModelContractError(
-                f"model '{self._model.name}': what explainer '{type(self._explainer).__name__}' "
-                f"did to it can't be undone: {'; '.join(left)}. Give the explainer a copy."
+                f"model '{self._model.name}': what explainer '{name}' did to it can't be undone: "
+                f"{'; '.join(found.stuck)}. Give the explainer a copy."
             )
-        return changes
+        return found.changes
 
     def _try_model(self, rows: Tensor) -> None:
         """Embed the clean images: only an error that comes again here is the model's own.
@@ -333,30 +334,6 @@ def _nonmates(asked: Comparison, seed: int) -> Tensor:
         digests = sorted(images.tolist(), key=lambda image: faces.image_digests[image])
         chosen.append(digests[seed_of(seed, "nonmate", asked.id[row]) % len(digests)])
     return torch.tensor(chosen, dtype=torch.int64)
-
-
-@contextmanager
-def _modes_kept() -> Iterator[None]:
-    """Run user code with gradients on, and restore the modes of the process that it changes."""
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    determinism = _determinism()
-    with np.errstate(), torch.inference_mode(False), torch.enable_grad():
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(dtype)
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
-            # Only if needed: the call imports torch's compiler, which takes seconds.
-            if _determinism() != determinism:
-                torch.use_deterministic_algorithms(determinism[0], warn_only=determinism[1])
-
-
-def _determinism() -> tuple[bool, bool]:
-    return (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
 
 
 class _RefusedError(Exception):

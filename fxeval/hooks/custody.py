@@ -6,8 +6,9 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from fxeval.hooks.patches import Namespace, name_of
+
 _SLOTS = ("_parameters", "_buffers")
-_METHODS = ("forward", "__call__")
 _HOOK_DICTS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -32,35 +33,21 @@ class Custody:
     def __init__(self, module: nn.Module) -> None:
         self._parts = [_Part(name, part) for name, part in module.named_modules()]
         self._tensors = {id(one): _Loan(one) for part in self._parts for one in part.tensors()}
-        # Patching a method of a class changes the model without a trace on any instance.
-        self._methods = {
-            (kind, method): vars(kind).get(method)
-            for part in module.modules()
-            for kind in type(part).__mro__
-            for method in _METHODS
-            if kind is not object
-        }
+        # Patching a class changes the model without a trace on any instance.
+        kinds = dict.fromkeys(kind for part in module.modules() for kind in type(part).__mro__)
+        self._kinds = [Namespace(kind, name_of(kind)) for kind in kinds if kind is not object]
 
     def changes(self) -> list[str]:
         """Return what differs now, in words; empty if nothing does."""
         found = [word for part in self._parts for word in part.changes(self._tensors)]
         found += [word for loan in self._tensors.values() for word in loan.changes()]
-        found += [
-            f"the method {method} of the class {kind.__name__} was replaced"
-            for (kind, method), kept in self._methods.items()
-            if vars(kind).get(method) is not kept
-        ]
+        found += [word for kind in self._kinds for word in kind.changes()]
         return list(dict.fromkeys(found))
 
     def restore(self) -> None:
         """Put the module back as it was."""
-        for (kind, method), kept in self._methods.items():
-            if vars(kind).get(method) is kept:
-                continue
-            if kept is None:
-                delattr(kind, method)
-            else:
-                setattr(kind, method, kept)
+        for kind in self._kinds:
+            kind.restore()
         for part in self._parts:
             part.restore()
         for loan in self._tensors.values():

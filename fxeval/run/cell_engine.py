@@ -23,6 +23,7 @@ from fxeval.datasets.faces.crops import move_maps
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.maps import Comparison
 from fxeval.errors import DataContractError, UnsupportedError
+from fxeval.hooks.watch import modes_kept
 from fxeval.metrics.protocol import OtherExplainer, Redrawn, Rows, Subject, averaged
 from fxeval.records.schema import Explaining, Network
 from fxeval.suite.cells import Cell
@@ -136,7 +137,8 @@ class CellEngine:
                 f"pairs '{pairs.name}' have no label maps, which {self._cell.kind} needs. Use a "
                 "list whose source has a method labels(image_ids, crop)."
             )
-        found = self._source.labels([pairs.image_ids[image] for image in images.tolist()], crop)
+        with modes_kept(self._shared.pool.note, f"pairs '{pairs.name}'"):
+            found = self._source.labels([pairs.image_ids[image] for image in images.tolist()], crop)
         if tuple(found.labels.shape) != (len(images), *crop.size):
             raise DataContractError(
                 f"pairs '{pairs.name}': expected label maps ({len(images)}, {crop.size[0]}, "

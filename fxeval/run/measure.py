@@ -26,8 +26,9 @@ from fxeval.records.schema import (
 )
 from fxeval.redaction import without_paths
 from fxeval.results import Outcome
+from fxeval.run.guard import why_untrusted
 from fxeval.run.workshop import Subjects, Workshop
-from fxeval.statistics.results import results_of
+from fxeval.statistics.results import refused, results_of
 from fxeval.suite.cells import Cell
 
 GROUP_BYTES = 256 << 20
@@ -40,7 +41,7 @@ BYTES_PER_PIXEL = 128
 def measure_cell(
     cell: Cell, subjects: Subjects, workshop: Workshop, *, earlier: Sequence[Outcome] = ()
 ) -> CellResult:
-    """Measure and judge one cell.
+    """Measure and judge one cell; it is invalid if something was changed behind its back.
 
     Args:
         cell: What to measure.
@@ -54,7 +55,18 @@ def measure_cell(
     Raises:
         ContractError: If the model or the data can't be used at all; the explainer's faults are
             states of rows instead.
+        EvidenceError: If an earlier cell left the process in a state that can't be undone.
     """
+    with workshop.guard.cell() as faults:
+        result = _measured(cell, subjects, workshop, earlier)
+    if not faults:
+        return result
+    return refused(result, without_paths(why_untrusted(faults)))
+
+
+def _measured(
+    cell: Cell, subjects: Subjects, workshop: Workshop, earlier: Sequence[Outcome]
+) -> CellResult:
     started, forwards = time.perf_counter() - workshop.verifying.seconds, workshop.forwards
     prepared = workshop.prepare(cell, subjects)
     if prepared.objection is not None:
@@ -73,6 +85,7 @@ def measure_cell(
         ]
         workshop.emit(finished)
         rows += finished
+    workshop.guard.note_threads()
     facts = CellFacts(
         seconds=time.perf_counter() - workshop.verifying.seconds - started,
         forwards=workshop.forwards - forwards,

@@ -33,6 +33,7 @@ from fxeval.errors import (
 )
 from fxeval.functional.randomisation import embedding_spread, randomise, redrawn_share
 from fxeval.hooks.returned import check_explainer, check_model, check_source
+from fxeval.hooks.watch import modes_kept
 from fxeval.metrics import kinds
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Subject
 from fxeval.models.admission import Admission
@@ -42,6 +43,7 @@ from fxeval.redaction import PublicReason, public_counts
 from fxeval.run.admissions import Admissions
 from fxeval.run.cell_engine import CellEngine, NetworkHandle, Redrawing
 from fxeval.run.descriptions import explainer_entry, left_out, model_entry, pairs_entry
+from fxeval.run.guard import Guard
 from fxeval.seeding import seed_of
 from fxeval.suite.cells import Cell, Use
 from fxeval.verification.claims import entry_of, remarks_of
@@ -103,6 +105,7 @@ class Workshop:
         device: Of the cell measured last.
         verifying: Forward passes and seconds spent on verification figures, of no cell's own.
         emit: Takes finished rows.
+        guard: Finds what is changed outside of watched calls.
     """
 
     def __init__(self, *, batch_size: int, emit: Emit, progress: Progress, worker: int = 0) -> None:
@@ -124,6 +127,7 @@ class Workshop:
         self._redrawn: dict[str, PooledModel] = {}
         self._networks: dict[str, Network] = {}
         self._unpooled_forwards = 0
+        self.guard = Guard(self.pool, self._caches)
 
     def prepare(self, cell: Cell, subjects: Subjects) -> Prepared:
         """Return everything a protocol may ask for, lazily.
@@ -138,10 +142,10 @@ class Workshop:
         check_explainer(cell.explainer.name, subjects.explainer)
         check_source(cell.pairs.name, subjects.source)
         model = subjects.model
-        self.device = self._admissions.placed(model, cell.device)
+        self._place(cell, cell.model.name, model)
         pairs = self._load(cell, subjects.source, model.crop)
         self._describe(cell, subjects, pairs)
-        self._admissions.watch(model, self._admit(cell, model, pairs))
+        self._admissions.watch(model, self._admit(cell, cell.model.name, model, pairs))
         self._admissions.check_gradient(cell.explainer.name, subjects.explainer)
         reason = why_unsupported(subjects.explainer, model)
         if reason is not None:
@@ -185,9 +189,9 @@ class Workshop:
             check_explainer(name, other)
             return OtherExplainer(name, other)
         check_model(name, other)
-        self._admissions.placed(other, cell.device)
+        self._place(cell, name, other)
         pairs = self._load(cell, source, other.crop)
-        self._admit(cell, other, pairs)
+        self._admit(cell, name, other, pairs)
         pooled = PooledModel(other, self.pool, _digest("other", name, _model_key(cell, other)))
         return engine.subject(
             name, NetworkHandle("trained", pooled.key, lambda: pooled), pairs, pairs.faces()
@@ -197,6 +201,9 @@ class Workshop:
         """Free the networks; measurements of them are kept."""
         self._admissions.release()
         self._redrawn = {}
+
+    def _caches(self) -> Sequence[dict[Any, Any]]:
+        return self._maps, self._measured, self._networks, self._redrawn, self._pairs
 
     @property
     def forwards(self) -> int:
@@ -209,7 +216,7 @@ class Workshop:
         Raises:
             ModelContractError: If the model's answers changed too much since it was admitted.
         """
-        notes, self.pool.halvings = self.pool.halvings, []
+        notes, self.pool.notes = self.pool.notes, []
         return notes + self._admissions.notes()
 
     def take_told(self) -> list[str]:
@@ -217,14 +224,22 @@ class Workshop:
         told, self._told = list(self._told), {}
         return told
 
-    def _admit(self, cell: Cell, model: FaceModel, pairs: Pairs) -> Admission:
+    def _place(self, cell: Cell, name: str, model: FaceModel) -> None:
+        """Put a model on the cell's device, as it was when it was met last."""
+        self.guard.expect(name, model)
+        with modes_kept(self.pool.note, f"model '{name}'"):
+            self.device = self._admissions.placed(model, cell.device)
+
+    def _admit(self, cell: Cell, name: str, model: FaceModel, pairs: Pairs) -> Admission:
         """Admit a model, on the cell's device, by evidence on the images of some pairs."""
         key = _model_key(cell, model), model.name, id(pairs.images), self.device
-        found, is_new = self._admissions.admitted(model, key, pairs.faces(), self.device)
+        with modes_kept(self.pool.note, f"model '{name}'"):
+            found, is_new = self._admissions.admitted(model, key, pairs.faces(), self.device)
         if is_new:
             self._unpooled_forwards += found.forwards
             self.verifying.forwards += found.forwards
             self.verifying.seconds += found.seconds
+        self.guard.admit(name, model)
         return found
 
     def _verified(
@@ -263,18 +278,19 @@ class Workshop:
         return ThresholdModel(model, entry["operating_threshold"]["value"]), entry
 
     def _load(self, cell: Cell, source: PairSource, crop: Crop) -> Pairs:
-        is_whole = kinds()[cell.kind].ROWS in WHOLE_LISTS
-        key = (_fixture(cell, cell.pairs), cell.n, cell.seed, crop, is_whole)
+        choose = whole_rows if kinds()[cell.kind].ROWS in WHOLE_LISTS else chosen_rows
+        key = (_fixture(cell, cell.pairs), cell.n, cell.seed, crop, choose)
         if key not in self._pairs:
-            listing = source.listing()
+            with modes_kept(self.pool.note, f"pairs '{source.name}'"):
+                listing = source.listing()
+                rows = choose(listing, cell.n, cell.seed, cell.pairs.id, cell.n_where)
+                self._pairs[key] = load_pairs(source, listing.take(rows), crop)
             if listing.excluded:
                 self._told[left_out(cell.pairs.name, listing)] = None
             aside = Counter(reason for reason in listing.set_aside if reason)
-            asked = (listing, cell.n, cell.seed, cell.pairs.id, cell.n_where)
-            rows = whole_rows(*asked) if is_whole else chosen_rows(*asked)
-            self._pairs[key] = load_pairs(source, listing.take(rows), crop)
             # By identity: the cache keeps the pairs alive, and Pairs cannot be hashed.
             self._set_aside[id(self._pairs[key])] = aside
+        self.guard.keep(self._pairs[key].images)
         return self._pairs[key]
 
     def explained(
@@ -284,8 +300,7 @@ class Workshop:
         is_own = by.name == cell.explainer.name
         what: object = _fixture(cell, cell.explainer) if is_own else (by.name, id(by.explainer))
         # The images' identity stands for the rows: a cell's pairs are loaded once and kept.
-        about = (what, network.key, id(asked.faces.images), name)
-        key = (*about, cell.seed, self.device)
+        key = (what, network.key, id(asked.faces.images), name, cell.seed, self.device)
         is_new = key not in self._maps
         if is_new:
             while len(self._maps) >= KEPT_MAPS:
@@ -302,6 +317,7 @@ class Workshop:
                     progress=lambda done, total: self._progress(cell.id, stage, done, total),
                     tell=told.append,
                 )
+            self.guard.doubt(by.name, maps.states)
             self._unpooled_forwards += cost.forwards - (self.pool.forwards - pooled)
             self._maps[key] = maps, cost, told
         maps, cost, told = self._maps[key]
@@ -327,9 +343,11 @@ class Workshop:
             if key not in self._redrawn:
                 model = network.get()
                 assert model.module is not None
-                copy = randomise(model.module, calibration(model), cell.seed, index)
+                with modes_kept(self.pool.note, f"model '{model.name}'"):
+                    copy = randomise(model.module, calibration(model), cell.seed, index)
                 changed = with_module(model.model, copy, digest=key)
                 self._redrawn = {key: PooledModel(changed, self.pool, key)}  # only the last is kept
+            self.guard.admit(label, self._redrawn[key].model)
             return self._redrawn[key]
 
         if key not in self._networks:

@@ -19,6 +19,7 @@ from fxeval.engine.forward_pool import ForwardPool
 from fxeval.engine.selection import checked_images, digests_of
 from fxeval.errors import DataContractError, EvidenceError, for_a_record
 from fxeval.functional.similarity import similarity
+from fxeval.hooks.watch import modes_kept
 from fxeval.models.loading import ModelAround, device_of
 from fxeval.verification.cross_pairs import cross_pairs
 from fxeval.verification.figures import (
@@ -126,7 +127,8 @@ def measure_list(
     started, forwards = time.perf_counter(), pool.forwards
     found = Measured(None, "", flip_fusion)
     try:
-        listing = source.listing().with_nonmates()
+        with modes_kept(pool.note, f"pairs '{source.name}'"):
+            listing = source.listing().with_nonmates()
         n_people = len({*listing.probe_identity, *listing.reference_identity})
         n_mated = sum(listing.is_mated)
         reason = why_unmeasurable(n_mated, len(listing) - n_mated, n_people) or ""
@@ -243,7 +245,8 @@ def _embedded(
     pixels: dict[str, str] = {}
     for start in range(0, len(ids), IMAGES_AT_ONCE):
         some = ids[start : start + IMAGES_AT_ONCE]
-        images = checked_images(source, some, model.crop)
+        with modes_kept(pool.note, f"pairs '{source.name}'"):
+            images = checked_images(source, some, model.crop)
         pixels.update(zip(some, digests_of(images), strict=True))
         images = images.to(device_of(model)).to(torch.float32).div_(255.0)
         embeddings = pool.embed_images(model, images)

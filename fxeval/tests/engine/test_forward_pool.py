@@ -122,7 +122,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(model, pairs):
     wanted = described(pairs, [(0, k) for k in range(0, N, 32)])
     found = pool.embed(model, pairs, wanted)
     assert pool.batch_size == 4
-    assert len(pool.halvings) == 2
+    assert len(pool.notes) == 2
     expected = one_by_one(model, pairs, wanted)
     assert_embedded(found, expected, model.module, pairs.images / 255)
 

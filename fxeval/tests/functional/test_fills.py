@@ -211,7 +211,7 @@ def test_a_fill_that_raises_is_blamed_and_not_the_model():
     pool = ForwardPool(batch_size=4)
     with pytest.raises(ModelContractError, match="out of memory with a single image"):
         pool.embed(model, pairs.faces(), wanted)
-    assert len(pool.halvings) == 2
+    assert len(pool.notes) == 2
     add_fills({})
 
 

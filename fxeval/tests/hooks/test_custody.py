@@ -192,8 +192,8 @@ def test_a_method_that_is_replaced_on_a_class_is_named_and_put_back(net):
     custody = Custody(net)
     OwnReLU.forward = OwnReLU.__call__ = lambda self, x: x
     assert custody.changes() == [
-        "the method forward of the class OwnReLU was replaced",
-        "the method __call__ of the class OwnReLU was replaced",
+        "fxeval.tests.hooks.test_custody.OwnReLU.forward was replaced",
+        "fxeval.tests.hooks.test_custody.OwnReLU.__call__ was added",
     ]
     custody.restore()
     assert custody.changes() == []
