@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,10 @@ from torch import Tensor
 from fxeval.contracts import Crop, PairListing, Pairs, PairSource
 from fxeval.datasets.lists.contradictions import refuse_contradictions
 from fxeval.errors import DataContractError
+from fxeval.hooks.watch import modes_kept
 from fxeval.seeding import seed_of
+
+Note = Callable[[str], None]
 
 
 def chosen_rows(
@@ -80,13 +83,20 @@ def _advice(n_where: str) -> str:
     return f"Lower n{f' ({n_where})' if n_where else ''} or use more pairs."
 
 
-def checked_images(source: PairSource, ids: Sequence[str], crop: Crop) -> Tensor:
+def checked_images(source: PairSource, ids: Sequence[str], crop: Crop, note: Note) -> Tensor:
     """Return (M, 3, H, W) uint8 images of a source.
+
+    Args:
+        source: The source.
+        ids: M images.
+        crop: Of the images.
+        note: Called with a sentence if the source left settings of the process changed.
 
     Raises:
         DataContractError: If the source returns other images, or an image can't be read.
     """
-    images = source.images(ids, crop)
+    with modes_kept(note, f"pairs '{source.name}'"):
+        images = source.images(ids, crop)
     expected = (len(ids), 3, *crop.size)
     if images.dtype != torch.uint8 or tuple(images.shape) != expected:
         text = (
@@ -102,7 +112,9 @@ def digests_of(images: Tensor) -> tuple[str, ...]:
     return tuple(hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images)
 
 
-def load_pairs(source: PairSource, listing: PairListing, crop: Crop) -> Pairs:
+def load_pairs(
+    source: PairSource, listing: PairListing, crop: Crop, note: Note = lambda sentence: None
+) -> Pairs:
     """Read the distinct images of a listing in a crop.
 
     Raises:
@@ -110,7 +122,7 @@ def load_pairs(source: PairSource, listing: PairListing, crop: Crop) -> Pairs:
             listing contradicts the images.
     """
     ids = list(dict.fromkeys([*listing.probe, *listing.reference, *listing.contrast]))
-    images = checked_images(source, ids, crop)
+    images = checked_images(source, ids, crop, note)
     digests = digests_of(images)
     refuse_contradictions(source.name, listing, dict(zip(ids, digests, strict=True)))
     place = {image_id: row for row, image_id in enumerate(ids)}

@@ -147,7 +147,10 @@ def _einsum() -> tuple[Any, Any]:
 
 
 def _put_einsum(kept: tuple[Any, Any]) -> None:
-    opt_einsum.enabled, opt_einsum.strategy = kept
+    if opt_einsum.is_available():  # otherwise neither can be set
+        opt_einsum.enabled = True  # the strategy can't be set without
+        opt_einsum.strategy = kept[1]
+        opt_einsum.enabled = kept[0]
 
 
 _PRECISIONS = [
@@ -194,9 +197,6 @@ COMPUTING: tuple[Mode, ...] = (
         lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
         lambda kept: torch.set_anomaly_enabled(*kept),
     ),
-    *_pair("threads of autograd", "_is_multithreading_enabled", "_set_multithreading_enabled"),
-    *_pair("replay of views", "_is_view_replay_enabled", "_set_view_replay_enabled"),
-    *_pair("forward-mode gradients", "_is_fwd_grad_enabled", "_set_fwd_grad_enabled"),
     *_autocast("cpu"),
     *_autocast("cuda"),
     *_pair(
@@ -298,5 +298,8 @@ class _Inference:
 GRADIENTS: tuple[Mode, ...] = (
     Mode("inference mode", torch.is_inference_mode_enabled, _Inference.put),
     Mode("gradients", torch.is_grad_enabled, _C._set_grad_enabled),
+    *_pair("forward-mode gradients", "_is_fwd_grad_enabled", "_set_fwd_grad_enabled"),
+    *_pair("threads of autograd", "_is_multithreading_enabled", "_set_multithreading_enabled"),
+    *_pair("replay of views", "_is_view_replay_enabled", "_set_view_replay_enabled"),
 )
 """Whether results can be differentiated, which does not change them."""

@@ -142,10 +142,10 @@ class Workshop:
         check_explainer(cell.explainer.name, subjects.explainer)
         check_source(cell.pairs.name, subjects.source)
         model = subjects.model
-        self._place(cell, cell.model.name, model)
+        self._place(cell, model)
         pairs = self._load(cell, subjects.source, model.crop)
         self._describe(cell, subjects, pairs)
-        self._admissions.watch(model, self._admit(cell, cell.model.name, model, pairs))
+        self._admissions.watch(model, self._admit(cell, model, pairs))
         self._admissions.check_gradient(cell.explainer.name, subjects.explainer)
         reason = why_unsupported(subjects.explainer, model)
         if reason is not None:
@@ -189,9 +189,9 @@ class Workshop:
             check_explainer(name, other)
             return OtherExplainer(name, other)
         check_model(name, other)
-        self._place(cell, name, other)
+        self._place(cell, other)
         pairs = self._load(cell, source, other.crop)
-        self._admit(cell, name, other, pairs)
+        self._admit(cell, other, pairs)
         pooled = PooledModel(other, self.pool, _digest("other", name, _model_key(cell, other)))
         return engine.subject(
             name, NetworkHandle("trained", pooled.key, lambda: pooled), pairs, pairs.faces()
@@ -224,22 +224,22 @@ class Workshop:
         told, self._told = list(self._told), {}
         return told
 
-    def _place(self, cell: Cell, name: str, model: FaceModel) -> None:
+    def _place(self, cell: Cell, model: FaceModel) -> None:
         """Put a model on the cell's device, as it was when it was met last."""
-        self.guard.expect(name, model)
-        with modes_kept(self.pool.note, f"model '{name}'"):
+        self.guard.expect(model.name, model)
+        with modes_kept(self.pool.note, f"model '{model.name}'"):
             self.device = self._admissions.placed(model, cell.device)
 
-    def _admit(self, cell: Cell, name: str, model: FaceModel, pairs: Pairs) -> Admission:
+    def _admit(self, cell: Cell, model: FaceModel, pairs: Pairs) -> Admission:
         """Admit a model, on the cell's device, by evidence on the images of some pairs."""
         key = _model_key(cell, model), model.name, id(pairs.images), self.device
-        with modes_kept(self.pool.note, f"model '{name}'"):
+        with modes_kept(self.pool.note, f"model '{model.name}'"):
             found, is_new = self._admissions.admitted(model, key, pairs.faces(), self.device)
         if is_new:
             self._unpooled_forwards += found.forwards
             self.verifying.forwards += found.forwards
             self.verifying.seconds += found.seconds
-        self.guard.admit(name, model)
+        self.guard.admit(model.name, model)
         return found
 
     def _verified(
@@ -283,8 +283,8 @@ class Workshop:
         if key not in self._pairs:
             with modes_kept(self.pool.note, f"pairs '{source.name}'"):
                 listing = source.listing()
-                rows = choose(listing, cell.n, cell.seed, cell.pairs.id, cell.n_where)
-                self._pairs[key] = load_pairs(source, listing.take(rows), crop)
+            rows = choose(listing, cell.n, cell.seed, cell.pairs.id, cell.n_where)
+            self._pairs[key] = load_pairs(source, listing.take(rows), crop, self.pool.note)
             if listing.excluded:
                 self._told[left_out(cell.pairs.name, listing)] = None
             aside = Counter(reason for reason in listing.set_aside if reason)

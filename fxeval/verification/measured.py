@@ -245,8 +245,7 @@ def _embedded(
     pixels: dict[str, str] = {}
     for start in range(0, len(ids), IMAGES_AT_ONCE):
         some = ids[start : start + IMAGES_AT_ONCE]
-        with modes_kept(pool.note, f"pairs '{source.name}'"):
-            images = checked_images(source, some, model.crop)
+        images = checked_images(source, some, model.crop, pool.note)
         pixels.update(zip(some, digests_of(images), strict=True))
         images = images.to(device_of(model)).to(torch.float32).div_(255.0)
         embeddings = pool.embed_images(model, images)
