@@ -19,74 +19,20 @@ import torch
 import torch.library
 from torch import nn
 
-_MODULES = [
-    "torch",
-    "torch.nn",
-    "torch.nn.functional",
-    "torch.nn.init",
-    "torch.nn.parameter",
-    "torch._tensor",
-    "torch._VF",
-    "torch._C._nn",
-    "torch._C._linalg",
-    "torch._C._fft",
-    "torch._C._special",
-    "torch.autograd",
-    "torch.autograd.function",
-    "torch.autograd.graph",
-    "torch.autograd.grad_mode",
-    "torch.linalg",
-    "torch.fft",
-    "torch.special",
-    "torch.random",
-    "torch.functional",
-    "torch.overrides",
-    "torch.cuda",
-    "torch.library",
-    "torch.utils.hooks",
-    "torch.utils._pytree",
-    "numpy",
-    "numpy.linalg",
-    "numpy.fft",
-    "numpy.random",
-    "numpy._core.fromnumeric",
-    "numpy._core.numeric",
-    "numpy._core._methods",
-    "numpy._core.multiarray",
-    "numpy._core.umath",
-    "numpy._core.shape_base",
-    "builtins",
-    "math",
-    "cmath",
-    "random",
-    "hashlib",
-    "operator",
-    "itertools",
-    "functools",
-    "copy",
-    "copyreg",
-    "json",
-    "json.encoder",
-    "json.decoder",
-    "time",
-    "os",
-    "os.path",
-    "contextlib",
-    "dataclasses",
-    "collections",
-    "statistics",
-    "threading",
-    "struct",
-    "re",
-    "inspect",
-    "traceback",
-    "linecache",
-    "pathlib",
-    "io",
-    "tempfile",
-    "bisect",
-    "heapq",
-]
+_MODULES: dict[str, str] = {  # by the package that holds them
+    "": "torch numpy builtins math cmath random hashlib operator itertools functools copy copyreg "
+    "json time os contextlib dataclasses collections statistics threading struct re inspect "
+    "traceback linecache pathlib io tempfile bisect heapq",
+    "os": "path",
+    "json": "encoder decoder",
+    "numpy": "linalg fft random",
+    "numpy._core": "fromnumeric numeric _methods multiarray umath shape_base",
+    "torch": "nn autograd linalg fft special random functional overrides cuda library _tensor _VF",
+    "torch.nn": "functional init parameter",
+    "torch._C": "_nn _linalg _fft _special",
+    "torch.autograd": "function graph grad_mode",
+    "torch.utils": "hooks _pytree",
+}
 _PREFIXES = ("torch.nn.modules.",)
 _CLASSES: tuple[type, ...] = (torch.Tensor, nn.Parameter, nn.Buffer, torch.autograd.Function)
 _CONTAINERS = (("copy", "_deepcopy_dispatch"),)
@@ -132,7 +78,8 @@ class Patches:
             for name, module in self._modules.items()
             if sys.modules.get(name) is not module
         ]
-        found += [word for one in (*self._spaces, *self._containers) for word in one.changes()]
+        found += [word for space in self._spaces for word in space.changes()]
+        found += [word for one in self._containers for word in one.changes()]
         found += [
             f"the operator {name.replace('/', '::', 1)} was replaced"
             for name in sorted(self._new_operators())
@@ -142,7 +89,9 @@ class Patches:
     def restore(self) -> list[str]:
         """Put everything back; return what cannot be, in words."""
         sys.modules.update(self._modules)
-        for one in (*self._spaces, *self._containers):
+        for space in self._spaces:
+            space.restore()
+        for one in self._containers:
             one.restore()
         if new := self._new_operators():
             _withdraw(new)
@@ -182,7 +131,8 @@ def _watched() -> list[str]:
         and (name == "fxeval" or name.startswith(("fxeval.", *_PREFIXES)))
         and not name.startswith("fxeval.tests")
     ]
-    return [name for name in _MODULES if name in sys.modules] + own
+    named = [f"{of}.{one}".lstrip(".") for of, them in _MODULES.items() for one in them.split()]
+    return [name for name in named if name in sys.modules] + own
 
 
 def _spaces(modules: Mapping[str, ModuleType]) -> Iterator[tuple[Any, str, bool]]:
@@ -309,6 +259,10 @@ _PLAIN = (bool, int, float, str, tuple)
 
 def _is_code(value: object) -> bool:
     return callable(value) or isinstance(value, property | staticmethod | classmethod)
+
+
+def _is_equal(kept: object, now: object) -> bool:
+    return now is kept or (type(now) is type(kept) and isinstance(kept, _PLAIN) and now == kept)
 
 
 def _is_the_compilers(name: str, now: object) -> bool:

@@ -122,10 +122,10 @@ def _put_limits(kept: dict[int, tuple[int, int]]) -> None:
 
 
 def _put_faulthandler(kept: bool) -> None:
-    if kept:
-        faulthandler.enable(sys.__stderr__)
-    else:
+    if not kept:
         faulthandler.disable()
+    elif sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)
 
 
 def _of_the_system() -> list[Mode]:
@@ -186,7 +186,9 @@ SURROUNDINGS: tuple[Mode, ...] = (
     Mode(
         "garbage collection", gc.isenabled, lambda kept: gc.enable() if kept else gc.disable(),
     ),
-    Mode("thresholds of garbage collection", gc.get_threshold, lambda kept: gc.set_threshold(*kept)),
+    Mode(
+        "thresholds of garbage collection", gc.get_threshold, lambda kept: gc.set_threshold(*kept),
+    ),
     Mode("debugging of garbage collection", gc.get_debug, gc.set_debug),
     _list("callbacks of garbage collection", lambda: gc.callbacks),
     Mode("signal handlers", _handlers, _put_handlers),

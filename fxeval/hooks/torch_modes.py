@@ -35,18 +35,16 @@ def _precision(backend: str, operation: str) -> list[Mode]:
     ]
 
 
-def _autocast(device: str) -> list[Mode]:
-    return [
-        Mode(
-            f"autocast on {device}",
-            lambda: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)),
-            lambda kept: (
-                torch.set_autocast_enabled(device, kept[0]),
-                torch.set_autocast_dtype(device, kept[1]),
-                torch.clear_autocast_cache(),
-            ),
-        )
-    ]
+def _autocast(device: str) -> Mode:
+    def get() -> tuple[bool, torch.dtype]:
+        return torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+    def put(kept: tuple[bool, torch.dtype]) -> None:
+        torch.set_autocast_enabled(device, kept[0])
+        torch.set_autocast_dtype(device, kept[1])
+        torch.clear_autocast_cache()
+
+    return Mode(f"autocast on {device}", get, put)
 
 
 def _autocast_depth() -> int:
@@ -127,7 +125,7 @@ def _put_determinism(kept: tuple[bool, bool]) -> None:
 
 def _put_forward_level(kept: int) -> None:
     while forward_ad._current_level > kept:
-        forward_ad.exit_dual_level(level=forward_ad._current_level)
+        forward_ad.exit_dual_level(level=forward_ad._current_level)  # type: ignore[no-untyped-call]
 
 
 _DENORMAL = 5e-324
@@ -139,7 +137,8 @@ def _flushes_denormals() -> bool:
 
 
 def _current_cuda_device() -> int | None:
-    return torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    is_in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.current_device() if is_in_use else None
 
 
 def _einsum() -> tuple[Any, Any]:
@@ -197,8 +196,8 @@ COMPUTING: tuple[Mode, ...] = (
         lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
         lambda kept: torch.set_anomaly_enabled(*kept),
     ),
-    *_autocast("cpu"),
-    *_autocast("cuda"),
+    _autocast("cpu"),
+    _autocast("cuda"),
     *_pair(
         "cache of autocast", "is_autocast_cache_enabled", "set_autocast_cache_enabled", of=torch
     ),

@@ -62,7 +62,7 @@ class Guard:
             A list that holds, afterwards, what was changed outside of every watched call.
 
         Raises:
-            EvidenceError: If an earlier cell left the process changed in a way that can't be undone.
+            EvidenceError: If what an earlier cell changed of the process can't be undone.
         """
         self._start()
         self._threads, faults = running_threads(), list[str]()
@@ -191,4 +191,4 @@ def why_untrusted(faults: Sequence[str]) -> str:
 
 
 def _digest(images: Tensor) -> str:
-    return hashlib.blake2b(images.contiguous().numpy(), digest_size=16).hexdigest()
+    return hashlib.blake2b(images.contiguous().numpy().data, digest_size=16).hexdigest()

@@ -281,6 +281,13 @@ def open_files():
     return resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
+def other_faulthandler(model):
+    if faulthandler.is_enabled():
+        faulthandler.disable()
+    else:
+        faulthandler.enable(sys.__stderr__)
+
+
 def umask():
     mask = os.umask(0o022)
     os.umask(mask)
@@ -328,12 +335,11 @@ SURROUNDINGS = {
     "working folder": (chdir, os.getcwd),
     "umask": (lambda m: os.umask(0o777), umask),
     "import path": (grow_path, lambda: list(sys.path)),
-    "decimals": (lambda m: setattr(decimal.getcontext(), "prec", 2), lambda: decimal.getcontext().prec),
-    "garbage collection": (lambda m: gc.disable(), gc.isenabled),
-    "fault handler": (
-        lambda m: faulthandler.disable() if faulthandler.is_enabled() else faulthandler.enable(sys.__stderr__),
-        faulthandler.is_enabled,
+    "decimals": (
+        lambda m: setattr(decimal.getcontext(), "prec", 2), lambda: decimal.getcontext().prec,
     ),
+    "garbage collection": (lambda m: gc.disable(), gc.isenabled),
+    "fault handler": (other_faulthandler, faulthandler.is_enabled),
     "logging": (lambda m: logging.disable(logging.CRITICAL), lambda: logging.root.manager.disable),
     "log handler": (
         lambda m: logging.root.addHandler(logging.NullHandler()),
@@ -389,7 +395,6 @@ def other_code(model):
 
 
 def other_defaults(model):
-    F.conv2d_is_builtin = None  # a new name harms nobody
     F.normalize.__defaults__ = (1.0, 0, 1e-3, None)
 
 
@@ -473,7 +478,8 @@ CHANGES = {
     "convolution": (replaced(F, "conv2d"), "torch.nn.functional.conv2d was replaced"),
     "torch.cat": (replaced(torch, "cat"), "torch.cat was replaced"),
     "method of tensors": (
-        lambda m: setattr(torch.Tensor, "mul", lambda one, other: one), "torch.Tensor.mul was added",
+        lambda m: setattr(torch.Tensor, "mul", lambda one, other: one),
+        "torch.Tensor.mul was added",
     ),
     "forward of a layer": (replaced(nn.Linear, "forward"), "Linear.forward was replaced"),
     "call of modules": (replaced(nn.Module, "__call__"), "Module.__call__ was replaced"),
@@ -532,7 +538,7 @@ def test_code_and_hooks_that_every_network_meets_are_put_back_and_blamed(name, a
 # Errors: no more than a state of the rows.
 
 
-class NeedsTwo(Exception):
+class NeedsTwoError(Exception):
     def __init__(self, one, two):
         super().__init__(one, two)
 
@@ -570,7 +576,7 @@ ERRORS = {
     "ExceptionGroup": raises(ExceptionGroup("several", [ValueError("a"), TypeError("b")])),
     "Warning": raises(UserWarning("no warning")),
     "unprintable": raises(UnicodeError("\udc80\x00\x1b[2J")),
-    "of its own": raises(NeedsTwo(1, 2)),
+    "of its own": raises(NeedsTwoError(1, 2)),
     "circle of causes": circle,
     "OSError": raises(FileNotFoundError(2, "no such file", "/home/ann/secret")),
     "ModelContractError": raises(ModelContractError("no")),
