@@ -7,6 +7,7 @@ alone, never on what earlier cells left in memory: results don't depend on order
 """
 
 import hashlib
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ class ForwardPool:
     """Embeds images and described perturbations for any number of models and cells.
 
     Args:
-        batch_size: Most images in one forward pass; halved when the device is out of memory.
+        batch_size: Most images in one forward pass at first.
         memory_bytes: Budget of remembered embeddings; the least recently used go first.
         on_forward: Called with the number of images after each batch (for progress).
 
@@ -82,14 +83,20 @@ class ForwardPool:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self.batch_size = batch_size
+        self._batch_size = batch_size
         self.forwards = 0
         self.is_embedding = False
         self.notes: list[str] = []
         self._memory_bytes = memory_bytes
         self._on_forward = on_forward
         self._memory: OrderedDict[bytes, Embeddings] = OrderedDict()
+        self._checksums: dict[bytes, int] = {}
         self._memory_used = 0
+
+    @property
+    def batch_size(self) -> int:
+        """Most images in one forward pass; halved when the device is out of memory."""
+        return self._batch_size
 
     def embed_images(self, model: FaceModel, images: Images) -> Embeddings:
         """Embed (N, 3, H, W) images in [0, 1]; returns (N, D) float32 on the CPU."""
@@ -223,11 +230,11 @@ class ForwardPool:
             stop = min(start + self.batch_size, count)
             self.is_embedding = True
             try:
-                with (
-                    precise(device_of(model)),
-                    modes_kept(self.note, f"model '{model.name}'"),
-                ):
-                    embeddings = model.embed(self._filled_up(make(start, stop)))[: stop - start]
+                with precise(device_of(model)):
+                    with modes_kept(self.note, "a fill"):
+                        images = self._filled_up(make(start, stop))
+                    with modes_kept(self.note, f"model '{model.name}'"):
+                        embeddings = model.embed(images)[: stop - start]
             except FillContractError:  # no fault of the model
                 raise
             except Exception as error:  # user code may raise anything
@@ -265,7 +272,7 @@ class ForwardPool:
             raise ModelContractError(
                 f"model '{model.name}': out of memory with a single image. Use a device with more."
             ) from error
-        self.batch_size //= 2
+        self._batch_size //= 2
         self.note(f"out of memory: batch size halved to {self.batch_size}")
 
     def note(self, sentence: str) -> None:
@@ -281,15 +288,22 @@ class ForwardPool:
         """Forget embeddings that were computed since then: something was wrong meanwhile."""
         for key in [key for key in self._memory if key not in keys]:
             self._memory_used -= self._memory.pop(key).nbytes
+            del self._checksums[key]
 
     def _remembered(self, key: bytes, compute: Callable[[], Embeddings]) -> Embeddings:
         if key in self._memory:
             self._memory.move_to_end(key)
-            return self._memory[key]
+            if _checksum(self._memory[key]) == self._checksums[key]:
+                return self._memory[key]
+            self.note("user code wrote to remembered embeddings, which were computed again")
+            self._memory_used -= self._memory.pop(key).nbytes
         value = self._memory[key] = compute()
+        self._checksums[key] = _checksum(value)
         self._memory_used += value.nbytes
         while self._memory_used > self._memory_bytes and len(self._memory) > 1:
-            self._memory_used -= self._memory.popitem(last=False)[1].nbytes
+            old, dropped = self._memory.popitem(last=False)
+            self._memory_used -= dropped.nbytes
+            del self._checksums[old]
         return value
 
 
@@ -319,6 +333,10 @@ class PooledModel(ModelAround):
         """
         found = self.pool.masked(self, image, bank, fill)
         return found.to(device_of(self.model), copy=True)  # belongs to whoever asked
+
+
+def _checksum(embeddings: Embeddings) -> int:
+    return zlib.crc32(embeddings.contiguous().numpy().data)
 
 
 def _float(images: Tensor, model: FaceModel) -> Images:

@@ -22,7 +22,7 @@ from fxeval.errors import EvidenceError, ModelContractError
 from fxeval.hooks.patches import Patches
 from fxeval.hooks.process_modes import Modes
 from fxeval.hooks.surroundings import SURROUNDINGS
-from fxeval.hooks.watch import OF_TORCH, ModelCustody, put_back_sentence, running_threads
+from fxeval.hooks.watch import OF_TORCH, ModelCustody, running_threads
 from fxeval.models.loading import device_of
 
 Caches = Callable[[], Sequence[dict[Any, Any]]]
@@ -37,6 +37,8 @@ class _Known:
 
 class Guard:
     """Watches over everything that a cell uses.
+
+    It keeps a copy of the weights of every model that was met, for as long as the model lives.
 
     Args:
         pool: Remembers embeddings.
@@ -144,6 +146,7 @@ class Guard:
             self._faults.append(f"model '{name}': {'; '.join(changes)}")
 
     def _start(self) -> None:
+        self._pool.notes.clear()  # of a cell that raised an error
         changed = [*self._modes.changes(), *self._patches.changes()]
         if changed:
             stuck = [*self._modes.restore(), *self._patches.restore()]
@@ -152,7 +155,8 @@ class Guard:
                     "user code changed this process in a way that can't be undone: "
                     f"{'; '.join(stuck)}. Measure that explainer or model in a run of its own."
                 )
-            self._pool.note(put_back_sentence("user code outside of the cells", changed))
+            said = "what all cells share was changed between cells, and put back"
+            self._pool.note(f"{said}: {'; '.join(changed)}")
         self._patches = Patches.now()  # also of modules that were loaded since
         self._in_use, self._images, self._faults = {}, {}, []
 
@@ -185,8 +189,8 @@ def why_untrusted(faults: Sequence[str]) -> str:
     """
     return (
         f"changed while the cell was measured, outside of every watched call: {'; '.join(faults)}. "
-        "A thread that user code left running can do that, and a model that changes itself. Its "
-        "values can't be trusted; later cells get everything as it was."
+        "A thread that user code left running can do that, a model that changes itself, or a "
+        "plug-in's metric. Its values can't be trusted; later cells get everything as it was."
     )
 
 

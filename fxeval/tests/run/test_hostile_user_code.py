@@ -937,6 +937,27 @@ def test_images_of_the_list_that_are_overwritten_make_the_cell_invalid_and_are_r
     assert world.rows["honest"] == alone
 
 
+def write_to_memory(model):
+    for one in model.pool._memory.values():
+        one.zero_()
+
+
+def test_remembered_embeddings_that_are_overwritten_are_computed_again(alone):
+    world, written = World(), World()
+    world.measure("first", Hostile(lambda m: None))
+    hostile = world.measure("hostile", Hostile(write_to_memory))
+    assert "user code wrote to remembered embeddings, which were computed again" in hostile.notes
+    world.measure("honest", Honest())
+    assert world.rows["honest"] == alone
+    written.measure("hostile", Hostile(lambda m: None))
+    assert world.rows["hostile"] == written.rows["hostile"]
+
+
+def test_the_batch_size_is_not_the_explainers_to_choose(alone):
+    hostile = measured_after(lambda m: setattr(m.pool, "batch_size", 1), alone)
+    assert hostile.states == {RowState.EXPLAINER_RAISED: 2}
+
+
 # Re-drawn networks, other models, black boxes.
 
 
