@@ -8,6 +8,7 @@ import builtins
 import gc
 import importlib
 import sys
+from builtins import all, len, map, vars, zip  # noqa: UP029  (user code may replace them)
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from operator import attrgetter, is_

@@ -50,7 +50,7 @@ class Watch:
 
     def changes(self) -> list[str]:
         """Return what differs now of all that embeddings depend on, in words."""
-        return [*self._changes(), *self._modes.changes()]
+        return [*self._model.changes(), *self._patches.changes(), *self._modes.changes()]
 
     def put_modes_back(self) -> None:
         """Put settings back at once, for the code that reads what user code returned."""
@@ -62,17 +62,18 @@ class Watch:
     def put_back(self) -> Found:
         """Put everything back; return what had been changed since the last time."""
         self.put_modes_back()  # first: a left default device would meet every step below
-        changes = self._changes()
-        stuck = self._model.restore()
-        if changes:
-            stuck += self._patches.restore()
+        # Before the model is compared: the functions that compare it may be among them.
+        replaced = self._patches.changes()
+        stuck = self._patches.restore() if replaced else []
+        of_the_model = self._model.changes()
+        self._model.restore()
+        if of_the_model:
+            stuck += self._model.changes()
+        changes = dict.fromkeys([*of_the_model, *replaced])
         modes, self._changed_modes = self._changed_modes, []
         if modes:
             stuck += self._modes.changes()
         return Found(tuple(changes), tuple(dict.fromkeys(modes)), tuple(dict.fromkeys(stuck)))
-
-    def _changes(self) -> list[str]:
-        return list(dict.fromkeys([*self._model.changes(), *self._patches.changes()]))
 
 
 class ModelCustody:
@@ -87,14 +88,12 @@ class ModelCustody:
         found = [] if self._network is None else self._network.changes()
         return found + [word for one in self._objects for word in one.changes()]
 
-    def restore(self) -> list[str]:
-        """Put the model back; return what cannot be, in words."""
-        had_changed = bool(self.changes())
+    def restore(self) -> None:
+        """Put the model back; :meth:`changes` says what cannot be."""
         for one in self._objects:
             one.restore()
         if self._network is not None:
             self._network.restore()
-        return self.changes() if had_changed else []
 
 
 class _Object:

@@ -92,7 +92,8 @@ class Guard:
         if known is None or id(model) in self._in_use:
             return
         if changes := known.custody.changes():
-            if left := known.custody.restore():
+            known.custody.restore()
+            if left := known.custody.changes():
                 raise ModelContractError(
                     f"model '{name}' was changed since it was measured last, which can't be "
                     f"undone: {'; '.join(left)}. Measure it in a run of its own."

@@ -434,6 +434,11 @@ def weights(model):
         model.module.fc.weight.mul_(1.5)
 
 
+def blind_and_change(model):
+    torch.equal = lambda one, other: True
+    weights(model)
+
+
 def registered(register, function):
     return lambda model: KEPT.append(register(function))
 
@@ -489,6 +494,10 @@ CHANGES = {
     "operator": (override, "the operator aten::prelu"),
     "numpy function": (replaced(np, "mean"), "numpy.mean was replaced"),
     "Python's own function": (replaced(builtins, "sum"), "builtins.sum was replaced"),
+    "Python's comparison": (
+        lambda m: setattr(builtins, "all", lambda some: True), "builtins.all was replaced",
+    ),
+    "comparison of weights": (blind_and_change, "its weights or buffers were changed"),
     "module in the place of another": (other_module, "the module numpy was replaced"),
     "copies": (
         lambda m: copy._deepcopy_dispatch.update({ConvNet: lambda net, memo: net}),
