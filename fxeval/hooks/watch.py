@@ -102,6 +102,7 @@ class _Object:
     def __init__(self, model: Any) -> None:  # noqa: ANN401
         self._kind = type(model)
         self._held = getattr(model, "__dict__", {})
+        self._names = set(self._held)
         self._kept = {
             name: value
             for name, value in self._held.items()
@@ -134,10 +135,13 @@ class _Object:
             kind.restore()
 
     def _replaced(self) -> list[str]:
+        # A value that is loaded when it is first needed is no change; a method that is hidden is.
         new = [
             name
             for name, value in self._held.items()
-            if name not in self._kept and callable(value) and hasattr(self._kind, name)
+            if name not in self._names
+            and callable(value)
+            and callable(getattr(self._kind, name, None))
         ]
         return new + [
             name for name, kept in self._kept.items() if self._held.get(name, _ABSENT) is not kept

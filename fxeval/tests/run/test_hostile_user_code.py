@@ -16,8 +16,9 @@ import sys
 import threading
 import warnings
 import weakref
+from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from torch.nn.modules import module as modules
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fxeval.contracts import ExplainerTraits
+from fxeval.contracts import Crop, ExplainerTraits
 from fxeval.engine.forward_pool import ForwardPool
 from fxeval.errors import (
     DataContractError,
@@ -1020,6 +1021,34 @@ def test_every_model_of_a_cell_is_compared_and_none_is_kept_alive():
     with guard.cell() as faults:
         guard.admit("b", two)
     assert faults == []
+
+
+@dataclass(eq=False)
+class Lazy:
+    """A black box that loads its library at its first image, and counts calls."""
+
+    name: str = "lazy"
+    crop: Crop = toy_world.SMALL
+    similarity: str = "cosine"
+    operating_threshold: float | None = None
+    digest: str = "l" * 64
+    module: None = None
+    library: Callable | None = None
+    cache: dict = field(default_factory=dict)
+    calls: int = 0
+
+    def embed(self, images):
+        self.calls += 1
+        self.library = self.library or (lambda of: of.flatten(1)[:, :32] + 0.1)
+        self.cache[self.calls] = images
+        return self.library(images)
+
+
+def test_a_black_box_may_load_count_and_cache():
+    world = World(model=Lazy())
+    found = world.measure("occlusion", toy_world.Occlusion(8))
+    assert found.states == {RowState.OK: 2}
+    assert found.verdict.outcome is not Outcome.INVALID
 
 
 def test_the_function_of_a_black_box_is_put_back():
