@@ -217,6 +217,14 @@ class _Group:
         """Return the maps of a group, as one part or, after a fault, as one part per pair."""
         if self._hopeless is not None:
             return [self._nothing(len(rows), self._hopeless)]
+        return self._maps(rows)
+
+    def _maps(self, rows: Tensor, *, is_again: bool = False) -> list[SaliencyMaps]:
+        """Ask for the maps of a group.
+
+        A call that changed the model is made again once: a thread of another explainer may have
+        done it, and maps can differ in the last digits if pairs are asked for one by one.
+        """
         part: SaliencyMaps | None = None
         fault: tuple[RowState, str] | None = None
         changes: Sequence[str] = ()
@@ -235,6 +243,8 @@ class _Group:
             changes = self._put_back()
         if fault is not None and is_of_the_model:  # raises if the explainer is not to blame
             self._try_model(rows)
+        if changes and fault is None and not is_again:
+            return self._again(rows, changes)
         if changes:
             fault = RowState.MODEL_CHANGED, _advised("; ".join(changes))
         if part is not None and fault is None:
@@ -242,12 +252,15 @@ class _Group:
         assert fault is not None
         if len(rows) == 1:
             return [self._nothing(1, fault)]
+        return self._one_by_one(rows, fault)
+
+    def _one_by_one(self, rows: Tensor, fault: tuple[RowState, str]) -> list[SaliencyMaps]:
         first, *others = torch.split(rows, 1)
-        alone = self.maps(first)
-        if fault[0] is alone[0].states[0] is RowState.WRONG_SHAPE:
+        parts = self._maps(first, is_again=True)
+        if fault[0] is parts[0].states[0] is RowState.WRONG_SHAPE:
             # The form of what it returns does not depend on the pairs: the others need no call.
-            return [*alone, self._nothing(len(others), (fault[0], alone[0].reasons[0]))]
-        return [*alone, *(part for row in others for part in self.maps(row))]
+            return [*parts, self._nothing(len(others), (fault[0], parts[0].reasons[0]))]
+        return [*parts, *(part for row in others for part in self._maps(row, is_again=True))]
 
     def give_up_after(self, parts: Sequence[SaliencyMaps]) -> None:
         """Ask no more if every pair of the first group failed for one reason.
@@ -262,6 +275,15 @@ class _Group:
     def _nothing(self, n: int, fault: tuple[RowState, str]) -> SaliencyMaps:
         empty = torch.full((n, *self.size), torch.nan)
         return SaliencyMaps(empty, None, (fault[0],) * n, (fault[1],) * n)
+
+    def _again(self, rows: Tensor, changes: Sequence[str]) -> list[SaliencyMaps]:
+        parts = self._maps(rows, is_again=True)
+        if all(state is not RowState.MODEL_CHANGED for part in parts for state in part.states):
+            self._model.pool.note(
+                f"explainer '{type(self._explainer).__name__}': the model was changed during a "
+                f"call, and was not when the call was made again: {'; '.join(changes)}"
+            )
+        return parts
 
     def check_refusals(self, parts: Sequence[SaliencyMaps]) -> None:
         """Raise the explainer's own error if it refused every pair so far for the same reason."""

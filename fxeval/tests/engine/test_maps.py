@@ -266,7 +266,7 @@ def test_hooks_of_the_caller_are_no_change_and_can_be_removed_afterwards(model):
         return p.mean(1)
 
     assert set(run(function, model).states) == {RowState.MODEL_CHANGED}
-    assert len(passes) == 2 + N  # two groups, then every pair: each met the hook
+    assert len(passes) == 2 * 2 + N  # two groups, each twice, then every pair met the hook
     handle.remove()
     assert len(model.module._forward_pre_hooks) == 0
 
