@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import secrets
 import types
-import unittest
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -40,6 +39,7 @@ _RESULT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 _RUN_ID: pytest.StashKey[str] = pytest.StashKey()
 _UNSUPPORTED: pytest.StashKey[str] = pytest.StashKey()
 _UNMARKED: pytest.StashKey[dict[str, None]] = pytest.StashKey()
+_CELL: pytest.StashKey[Cell] = pytest.StashKey()
 _HAS_ADDITIONS: pytest.StashKey[bool] = pytest.StashKey()
 
 
@@ -163,11 +163,13 @@ class SuiteFile(pytest.Module):
             raise self.CollectError(str(error)) from None
         self.obj = _module(loaded, cells, self.path)
         items = list(super().collect())
-        order = {cell.id: position for position, cell in enumerate(cells)}
+        by_id = {cell.id: cell for cell in cells}
+        order = {id: position for position, id in enumerate(by_id)}
         items.sort(key=lambda item: order.get(item.name, -1))
         known_reasons = dict(preflight.unsupported(cells, overridden, self.path.parent))
         for item in items:
             item.stash[_UNSUPPORTED] = known_reasons.get(item.name, "")
+            item.stash[_CELL] = by_id[item.name]
         _session(self.config).plan(self.path, loaded, [cell.id for cell in cells])
         return items
 
@@ -247,43 +249,36 @@ def _cell_test(fx_cell: Cell, request: pytest.FixtureRequest) -> None:
     _judge(fx_cell, request)
 
 
-_NO_RESULT = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest, SystemExit)
-
-
 def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     """Measure a cell and turn its verdict into the outcome of its test."""
-    from fxeval.errors import ExplainerContractError, FxevalError, UnsupportedError, for_a_record
-    from fxeval.redaction import of_user_code
+    from fxeval.errors import FxevalError, for_a_record
+    from fxeval.hooks.processes import one_process
     from fxeval.results import Outcome
-    from fxeval.run.measure import invalid_cell, measure_cell
+    from fxeval.run.endings import STOPS, is_shown_as_it_is, refusal_of
+    from fxeval.run.measure import measure_cell
 
     session, told = _session(request.config), ""
     try:
         # No variable of its own: the traceback of a failed test would keep the model alive.
-        result = measure_cell(
-            cell,
-            _subjects(cell, request, session),
-            session.workshop,
-            earlier=session.earlier(request.node.path, cell.id),
-        )
-    except UnsupportedError as error:
-        told, said = f"unsupported: {error}", for_a_record(error)
-        if cell.on_unsupported == "skip":
-            result = invalid_cell(cell, said, Outcome.UNSUPPORTED)
-        else:
-            result = invalid_cell(cell, f"unsupported: {said}")
-    except ExplainerContractError as error:
-        told = f"{error} ({cell.explainer.where})"
-        result = invalid_cell(cell, f"{for_a_record(error)} ({cell.explainer.where})")
-    except FxevalError as error:
-        result, told = invalid_cell(cell, for_a_record(error)), session.at_length_once(error)
-    except _NO_RESULT as error:  # a cell that was asked for and not measured is never green
-        result = invalid_cell(cell, of_user_code(error))
-        told = f"{type(error).__name__}: {error}"
-    except (Exception, pytest.fail.Exception) as error:  # a bug, shown as it is
-        invalid = invalid_cell(cell, of_user_code(error))
-        request.node.stash[_RESULT] = session.result(request.node, invalid)
-        raise
+        with one_process():
+            result = measure_cell(
+                cell,
+                _subjects(cell, request, session),
+                session.workshop,
+                earlier=session.earlier(request.node.path, cell.id),
+            )
+    except BaseException as error:  # user code may raise anything
+        result, told = refusal_of(cell, error)
+        if isinstance(error, FxevalError):
+            told = session.at_length_once(told, for_a_record(error))
+        if isinstance(error, STOPS):
+            reporter = request.config.pluginmanager.get_plugin("fxeval.results")
+            if reporter is not None:  # a worker has none: the controller knows what it had begun
+                reporter.take(session.result(request.node, result))
+            raise
+        if is_shown_as_it_is(error):
+            request.node.stash[_RESULT] = session.result(request.node, result)
+            raise
     request.node.stash[_RESULT] = session.result(request.node, result)
     outcome, reason = result.verdict.outcome, result.verdict.reason
     if outcome is Outcome.PASS:
@@ -338,7 +333,11 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Attach the result to the report, so that it travels from workers to the controller."""
     report = yield
-    if call.when == "call" and _RESULT in item.stash:
+    if call.when == "setup" and _CELL in item.stash:
+        from fxeval.run.endings import set_out
+
+        set_out(item, item.stash[_CELL], _session(item.config), (call, report))
+    elif call.when == "call" and _RESULT in item.stash:
         report.fxeval = item.stash[_RESULT]  # type: ignore[attr-defined]
         report.fxeval_told = _session(item.config).workshop.take_told()  # type: ignore[attr-defined]
     elif call.when == "teardown" and _RESULT in item.stash and call.excinfo is not None:

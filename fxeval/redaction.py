@@ -30,6 +30,14 @@ class PublicReason(str):
     __slots__ = ()
 
 
+def message_of(error: BaseException) -> str:
+    """Return the message of an error, whose ``__str__`` may be user code that fails itself."""
+    try:
+        return str(error)
+    except Exception:
+        return "(its message cannot be read)"
+
+
 def of_user_code(error: BaseException) -> str:
     """Return what a record says about an error raised by user code: its type and place.
 

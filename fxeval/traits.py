@@ -17,6 +17,7 @@ from fxeval.errors import (
     FxevalError,
     ModelContractError,
 )
+from fxeval.redaction import message_of, of_user_code
 from fxeval.strict.text import hint
 
 # The first three are parts of the model that an explainer uses, the last two further arguments.
@@ -254,14 +255,16 @@ def _read(subject: object, role: _Role[T], name: str = "") -> T:
     about = f"{role.word} '{name or type(subject).__name__}'"
     try:
         found: object = subject.traits  # type: ignore[attr-defined]
-    except FxevalError:
+    except (FxevalError, KeyboardInterrupt):
         raise
-    except Exception as error:  # user code may raise anything
+    except BaseException as error:  # user code may raise anything
         # A property that exists and raises AttributeError is a fault, not a missing attribute.
         is_there = inspect.getattr_static(subject, "traits", _ABSENT) is not _ABSENT
         if isinstance(error, AttributeError) and not is_there:
             return role.kind()
-        raise role.error(f"{about}: its traits raised {type(error).__name__}: {error}") from error
+        text = f"{about}: its traits raised {type(error).__name__}"
+        public = f"{about}: its traits raised {of_user_code(error)}"
+        raise role.error(f"{text}: {message_of(error)}", public=public) from error
     if isinstance(found, role.kind):
         return found
     got = type(found).__name__

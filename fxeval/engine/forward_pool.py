@@ -28,10 +28,11 @@ from fxeval.contracts import (
 from fxeval.errors import FillContractError, ModelContractError
 from fxeval.functional.fills import applied, fills, prepared, removed_pixels
 from fxeval.functional.masking import masker
+from fxeval.hooks.processes import is_a_stop, one_process
 from fxeval.hooks.returned import check_embeddings
 from fxeval.hooks.watch import modes_kept
 from fxeval.models.loading import ModelAround, device_of
-from fxeval.redaction import of_user_code
+from fxeval.redaction import message_of, of_user_code
 
 FILLED_UP_TO = 16
 """Images that a batch has at least; with a batch size of at most this, all batches are alike."""
@@ -230,14 +231,16 @@ class ForwardPool:
             stop = min(start + self.batch_size, count)
             self.is_embedding = True
             try:
-                with precise(device_of(model)):
+                with one_process(), precise(device_of(model)):
                     with modes_kept(self.note, "a fill"):
                         images = self._filled_up(make(start, stop))
                     with modes_kept(self.note, f"model '{model.name}'"):
                         embeddings = model.embed(images)[: stop - start]
             except FillContractError:  # no fault of the model
                 raise
-            except Exception as error:  # user code may raise anything
+            except BaseException as error:  # user code may raise anything
+                if is_a_stop(error):
+                    raise
                 self._halve(model, error)
                 continue
             finally:
@@ -260,13 +263,14 @@ class ForwardPool:
             return images
         return torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
 
-    def _halve(self, model: FaceModel, error: Exception) -> None:
-        if "out of memory" not in str(error).lower():
+    def _halve(self, model: FaceModel, error: BaseException) -> None:
+        message = message_of(error)
+        if "out of memory" not in message.lower():
             if isinstance(error, ModelContractError):
                 raise error
             said = f"model '{model.name}': embed raised"
             raise ModelContractError(
-                f"{said} {type(error).__name__}: {error}", public=f"{said} {of_user_code(error)}"
+                f"{said} {type(error).__name__}: {message}", public=f"{said} {of_user_code(error)}"
             ) from error
         if self.batch_size == 1:
             raise ModelContractError(

@@ -28,10 +28,11 @@ from fxeval.errors import (
     for_a_record,
 )
 from fxeval.explainers.map_levels import joined
+from fxeval.hooks.processes import is_a_stop, one_process
 from fxeval.hooks.returned import check_maps
 from fxeval.hooks.watch import Watch, put_back_sentence
 from fxeval.models.loading import device_of
-from fxeval.redaction import of_user_code, place_of
+from fxeval.redaction import message_of, of_user_code, place_of
 from fxeval.seeding import generator_of, sealed, seed_of
 from fxeval.traits import own_refusal
 
@@ -136,17 +137,20 @@ def why_unsupported(explainer: Explainer, model: FaceModel) -> str | None:
     watch = Watch(model)
     changes: Sequence[str] = ()
     try:
-        with torch.inference_mode(False), torch.enable_grad(), sealed(0):
+        with one_process(), torch.inference_mode(False), torch.enable_grad(), sealed(0):
             try:
                 reason = own_refusal(explainer, model)
             finally:
                 watch.put_modes_back()
     except FxevalError:
         raise
-    except Exception as error:  # user code may raise anything
+    except BaseException as error:  # user code may raise anything
+        if is_a_stop(error):
+            raise
         said = f"explainer '{name}': unsupported(model) raised"
         raise ExplainerContractError(
-            f"{said} {type(error).__name__}: {error}", public=f"{said} {of_user_code(error)}"
+            f"{said} {type(error).__name__}: {message_of(error)}",
+            public=f"{said} {of_user_code(error)}",
         ) from error
     finally:
         changes = watch.put_back().changes
@@ -230,9 +234,8 @@ class _Group:
         changes: Sequence[str] = ()
         try:
             part = self._ask(rows)
-        except Exception as error:  # user code may raise anything
-            if (away := _unanswered(error)) is not None:
-                raise away from error  # no fault of the explainer
+        except BaseException as error:  # user code may raise anything
+            _raise_if_no_fault(error)
             fault = _fault(error)
             if len(rows) == 1 and (said := _said(error)) != fault[1]:
                 self._tell(said)
@@ -294,7 +297,7 @@ class _Group:
 
     def _ask(self, rows: Tensor) -> SaliencyMaps:
         seed = seed_of(self._seed, "global", *self.size)
-        with torch.inference_mode(False), torch.enable_grad(), sealed(seed):
+        with one_process(), torch.inference_mode(False), torch.enable_grad(), sealed(seed):
             probes, references = self._inputs.clean(rows)
             try:
                 maps: object = self._explainer.explain(
@@ -366,14 +369,18 @@ class _RefusedError(Exception):
         self.refusal = refusal
 
 
-def _unanswered(error: BaseException | None) -> UnansweredError | None:
-    """Return the error of a service that is away, if it led to this one."""
-    while error is not None and not isinstance(error, UnansweredError):
-        error = error.__context__ if error.__cause__ is None else error.__cause__
-    return error
+def _raise_if_no_fault(error: BaseException) -> None:
+    """Raise what stops the run, and the error of a service that is away if it led to this one."""
+    if is_a_stop(error):
+        raise error
+    led: BaseException | None = error
+    while led is not None and not isinstance(led, UnansweredError):
+        led = led.__context__ if led.__cause__ is None else led.__cause__
+    if led is not None:
+        raise led from error
 
 
-def _fault(error: Exception) -> tuple[RowState, str]:
+def _fault(error: BaseException) -> tuple[RowState, str]:
     """Return the state of a row, and the text about the error that a record may hold."""
     if isinstance(error, _RefusedError):
         return RowState.EXPLAINER_RAISED, for_a_record(error.refusal)
@@ -385,11 +392,12 @@ def _fault(error: Exception) -> tuple[RowState, str]:
     return RowState.EXPLAINER_RAISED, of_user_code(error)
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """Return the full text of an error, for the person who runs the suite."""
+    said = message_of(error)
     if isinstance(error, _RefusedError | ExplainerContractError):
-        return str(error)
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return said
+    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
     return text + place_of(error)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from fxeval.contracts import Crop, PairListing, Pairs, PairSource
 from fxeval.datasets.lists.contradictions import refuse_contradictions
 from fxeval.errors import DataContractError
+from fxeval.hooks.processes import one_process
 from fxeval.hooks.watch import modes_kept
 from fxeval.seeding import seed_of
 
@@ -95,7 +96,7 @@ def checked_images(source: PairSource, ids: Sequence[str], crop: Crop, note: Not
     Raises:
         DataContractError: If the source returns other images, or an image can't be read.
     """
-    with modes_kept(note, f"pairs '{source.name}'"):
+    with one_process(), modes_kept(note, f"pairs '{source.name}'"):
         images = source.images(ids, crop)
     expected = (len(ids), 3, *crop.size)
     if images.dtype != torch.uint8 or tuple(images.shape) != expected:

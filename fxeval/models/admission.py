@@ -17,9 +17,10 @@ from fxeval.contracts import Embeddings, FaceModel, Faces, Images
 from fxeval.errors import ModelContractError
 from fxeval.functional.similarity import similarity
 from fxeval.hooks.custody import Custody
+from fxeval.hooks.processes import is_a_stop
 from fxeval.hooks.returned import check_embeddings
 from fxeval.models.trial import check_batch, embedded, is_training
-from fxeval.redaction import of_user_code
+from fxeval.redaction import message_of, of_user_code
 
 FACES = 8  # crops that a model is admitted with
 _LENGTHS = 1e-6, 1e12  # squares of such lengths, and gradients of their cosines, fit into float32
@@ -287,10 +288,13 @@ def _no_gradient(model: FaceModel, module: nn.Module, images: Images) -> tuple[s
             live = module(torch.cat([leaf, images[1:2]]))
             fixed = check_embeddings(model.name, live, 2)[1:]
             public = _fault_of_gradient(model, leaf, live[:1], fixed)
-    except Exception as error:  # user code may raise anything
+    except BaseException as error:  # user code may raise anything
+        if is_a_stop(error):
+            raise
+        message = message_of(error)
         public = f"autograd fails: {of_user_code(error)}"
-        told = f"autograd fails: {type(error).__name__}: {error}"
-        if "Inference tensors" in str(error):
+        told = f"autograd fails: {type(error).__name__}: {message}"
+        if "Inference tensors" in message:
             public = told = (
                 "autograd fails: its weights, or a tensor that it keeps, were made under "
                 "torch.inference_mode(). Make them under torch.no_grad() instead"

@@ -8,9 +8,10 @@ from torch import nn
 
 from fxeval.contracts import Embeddings, FaceModel, Images
 from fxeval.errors import FxevalError, ModelContractError, UnansweredError, for_a_record
+from fxeval.hooks.processes import is_a_stop
 from fxeval.hooks.returned import check_embeddings
 from fxeval.models.black_box import EmbeddingFunction
-from fxeval.redaction import of_user_code
+from fxeval.redaction import message_of, of_user_code
 
 
 def check_weights_are_there(model: FaceModel) -> None:
@@ -55,14 +56,19 @@ def embedded(model: FaceModel, images: Images, *, afresh: bool = False) -> Embed
         found: object = embed(given)
     except UnansweredError:
         raise
-    except Exception as error:  # user code may raise anything
-        detail, public = str(error), for_a_record(error) if isinstance(error, FxevalError) else ""
+    except BaseException as error:  # user code may raise anything
+        if is_a_stop(error):
+            raise
+        detail, public = (
+            message_of(error),
+            for_a_record(error) if isinstance(error, FxevalError) else "",
+        )
         if not isinstance(error, ModelContractError):
             said = (
                 f"model '{model.name}': cannot embed {tuple(images.shape)} images of its crop "
                 f"'{model.crop.name}'"
             )
-            detail = f"{said}: {type(error).__name__}: {error}"
+            detail = f"{said}: {type(error).__name__}: {detail}"
             public = f"{said}: {of_user_code(error)}"
         advice = _advice(model, images)
         between = ". " if advice and not public.endswith(".") else " " if advice else ""

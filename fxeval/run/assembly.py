@@ -88,10 +88,27 @@ class Gatherer:
         self._started = started
         self._command = command
         self._finished: datetime | None = None
+        self._begun: dict[str, dict[str, Any]] = {}
+
+    def begin(self, result: dict[str, Any]) -> None:
+        """Take a cell that is about to be measured, as it is recorded if nothing more is heard."""
+        self._begun[result["cell"]["nodeid"]] = result
 
     def add(self, result: dict[str, Any]) -> None:
         """Take a finished cell with the suite, subjects and environment of its process."""
+        self._begun.pop(result["cell"]["nodeid"], None)
         self.results.append(result)
+
+    def lose(self, nodeid: str, reason: str) -> None:
+        """Make a cell invalid that was begun in a process that is gone."""
+        if nodeid in self._begun:
+            self.results.append(self._begun.pop(nodeid))
+            self.spoil(nodeid, reason)
+
+    def lose_the_rest(self) -> None:
+        """Take every cell that was begun and never finished, as the run ends."""
+        self.results += self._begun.values()
+        self._begun = {}
 
     def tell(self, cell: str, texts: Sequence[str]) -> None:
         """Take the messages of user code in a cell."""
@@ -116,6 +133,11 @@ class Gatherer:
             if result["cell"].get("nodeid") == nodeid:
                 cell = refused(CellResult.model_validate(result["cell"]), reason.strip())
                 result["cell"] = cell.model_dump(mode="json", by_alias=True)
+
+    def fails(self) -> bool:
+        """Say whether a cell failed or is invalid."""
+        found = {result["cell"]["verdict"]["outcome"] for result in self.results}
+        return bool(found & {"fail", "invalid"})
 
     def unmeasured(self) -> list[str]:
         """Return the checks without a measurement: every cell that ran was unsupported."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from fxeval.strict.text import said_of_exit
 
 if TYPE_CHECKING:
     from fxeval.records.schema import Record
@@ -18,24 +22,47 @@ class Reporter:
     def __init__(self, gatherer: Gatherer) -> None:
         self._gatherer = gatherer
         self._error = ""
+        self._ends: dict[Any, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the result of a finished cell."""
-        result = getattr(report, "fxeval", None)
-        if result is not None:
-            self._gatherer.add(result)
+        """Take the result of a finished cell, or the reason why there is none."""
+        result, begun = (getattr(report, name, None) for name in ("fxeval", "fxeval_begun"))
+        if begun is not None:
+            self._gatherer.begin(begun)
+        elif result is not None:
+            self.take(result)
             self._gatherer.tell(result["cell"]["id"], report.fxeval_told)
+        elif report.failed and report.when not in ("setup", "call", "teardown"):
+            # xdist's own report of a worker that is gone
+            end = self._ends.get(getattr(report, "node", None), "crashed")
+            self._gatherer.lose(report.nodeid, f"the worker {end} while measuring this cell")
         elif report.failed and hasattr(report, "fxeval_fault"):
             self._gatherer.spoil(report.nodeid, report.fxeval_fault)
+
+    def take(self, result: dict[str, Any]) -> None:
+        """Take the result of a cell."""
+        self._gatherer.add(result)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:  # noqa: ANN401  (xdist's own)
+        """Find out how a worker ended, before xdist reports the test that it was running."""
+        popen = getattr(getattr(node.gateway, "_io", None), "popen", None)
+        if error == "keyboard-interrupt":
+            self._ends[node] = "was interrupted (KeyboardInterrupt)"
+        elif error is not None and popen is not None:  # None: a worker on another machine
+            with suppress(subprocess.TimeoutExpired):
+                self._ends[node] = f"crashed ({said_of_exit(popen.wait(timeout=5))})"
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Close the records and write the scorecards."""
+        self._gatherer.lose_the_rest()
         if not self._gatherer.results:
             return
         from fxeval.errors import StoreError
 
-        if self._gatherer.unmeasured() and session.exitstatus == pytest.ExitCode.OK:
+        is_bad = self._gatherer.unmeasured() or self._gatherer.fails()
+        if is_bad and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         try:
             self._add_sections(session)

@@ -11,7 +11,7 @@ import torch
 
 from fxeval.contracts import ModelFile
 from fxeval.engine.forward_pool import fastest_batch_size
-from fxeval.errors import FxevalError, for_a_record
+from fxeval.errors import FxevalError
 from fxeval.records.schema import CellResult
 from fxeval.records.store import RowFile
 from fxeval.results import Outcome
@@ -74,13 +74,12 @@ class Session:
             raise found
         return found
 
-    def at_length_once(self, error: FxevalError) -> str:
-        """Return the whole message of an error of several lines once, then what a record says."""
-        text = str(error)
+    def at_length_once(self, text: str, short: str) -> str:
+        """Return a whole message of several lines once, then what a record says of it."""
         if "\n" not in text or text not in self._said:
             self._said.add(text)
             return text
-        return f"{for_a_record(error)} (the whole message is in the output of the first such cell)"
+        return f"{short} (the whole message is in the output of the first such cell)"
 
     def plan(self, path: Path, suite: Suite, cells: Sequence[str]) -> None:
         """Remember what a suite file asks for."""
@@ -90,14 +89,23 @@ class Session:
         """Return the verdicts of a cell so far, the first first; some plug-ins run tests again."""
         return [*self._verdicts.get((path, cell), [])]
 
-    def result(self, node: "pytest.Item", cell: CellResult) -> dict[str, Any]:
-        """Return a finished cell as plain data, with its suite, environment and subjects."""
+    def result(
+        self, node: "pytest.Item", cell: CellResult, *, is_final: bool = True
+    ) -> dict[str, Any]:
+        """Return a cell as plain data, with its suite, environment and subjects.
+
+        Args:
+            node: Its test.
+            cell: The cell.
+            is_final: Whether this ends an attempt to measure it.
+        """
         self._progress.clear()
         earlier = self.earlier(node.path, cell.id)
         named = cell.model_copy(
             update={"nodeid": node.nodeid, "attempt": len(earlier) + 1, "earlier": earlier}
         )
-        self._verdicts[node.path, cell.id] = [*earlier, cell.verdict.outcome]
+        if is_final:
+            self._verdicts[node.path, cell.id] = [*earlier, cell.verdict.outcome]
         asked, environment = self._suites[node.path], self._environment(node.path.parent)
         return finished(named, asked, environment, self.workshop.subjects)
 

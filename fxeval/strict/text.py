@@ -1,6 +1,7 @@
 """Words for messages: suggestions for wrong names, values short and printable."""
 
 import difflib
+import signal
 from collections.abc import Iterable, Sequence
 
 UNFIT = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff"
@@ -50,6 +51,18 @@ def brief(text: str) -> str:
 def printable(text: str) -> str:
     """Return the text with a question mark for every character a terminal should not get."""
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def said_of_exit(code: int) -> str:
+    """Say how a process ended, by its exit status; minus a signal's number if one killed it.
+
+    >>> said_of_exit(3), said_of_exit(-9)
+    ('exit status 3', 'signal 9, SIGKILL')
+    """
+    if code >= 0:
+        return f"exit status {code}"
+    known = {int(one): one.name for one in signal.Signals}
+    return f"signal {-code}, {known.get(-code, 'of no name')}"
 
 
 def either(words: Sequence[str]) -> str:
