@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fxeval.explainers.adapters import from_function as from_function
     from fxeval.explainers.adapters import from_grad_cam as from_grad_cam
     from fxeval.explainers.precomputed import save_maps as save_maps
+    from fxeval.isolation.explainer import IsolatedExplainer as IsolatedExplainer
     from fxeval.models.black_box import EmbeddingFunction as EmbeddingFunction
     from fxeval.models.from_card import load_card as load_card
     from fxeval.models.loading import TorchFaceModel as TorchFaceModel
@@ -36,6 +37,7 @@ _HOMES = {
     "ExplainerTraits": "fxeval.contracts",
     "FaceModel": "fxeval.contracts",
     "FxevalError": "fxeval.errors",
+    "IsolatedExplainer": "fxeval.isolation.explainer",
     "ModelTraits": "fxeval.contracts",
     "PairListing": "fxeval.contracts",
     "PairSource": "fxeval.contracts",

@@ -10,6 +10,7 @@ Every error that a user can cause is one of these; anything else is a bug in fxe
         * ExplainerContractError  ... an explainer or its maps
         * DataContractError       ... a pair list, an image, a landmark file
         * FillContractError       ... a fill of a plug-in
+    * UserCodeError           user code failed in a process of its own
     * UnsupportedError        an explainer cannot explain this kind of model: nobody's mistake
     * EvidenceError           nothing can be concluded: a control is missing, a metric is unfit
     * StoreError              a record cannot be written or read
@@ -92,6 +93,20 @@ class FillContractError(ContractError):
 
 class UnsupportedError(FxevalError):
     """An explainer cannot explain this kind of model; nobody made a mistake."""
+
+
+class UserCodeError(FxevalError):
+    """User code failed in a process of its own.
+
+    Args:
+        detail: The whole message.
+        public: The part that may appear in a record; see :class:`FxevalError`.
+        state: The state of the rows that it was asked for (``fxeval.results.RowState``).
+    """
+
+    def __init__(self, detail: str, *, public: str | None = None, state: str) -> None:
+        super().__init__(detail, public=public)
+        self.state = state
 
 
 class EvidenceError(FxevalError):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 pytest_plugins = (
     "fxeval.fixtures.models",
     "fxeval.fixtures.explainers",
+    "fxeval.fixtures.isolated",
     "fxeval.fixtures.pairs",
 )
 

@@ -71,6 +71,7 @@ class ForwardPool:
 
     Attributes:
         forwards: Images embedded so far.
+        backwards: Images in backward passes that another process made on a copy of a model.
         is_embedding: A model is embedding at this moment on the pool's behalf.
         notes: Sentences for the record: the batch size was halved, user code changed settings.
     """
@@ -85,7 +86,7 @@ class ForwardPool:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self._batch_size = batch_size
-        self.forwards = 0
+        self.forwards = self.backwards = 0
         self.is_embedding = False
         self.notes: list[str] = []
         self._memory_bytes = memory_bytes

@@ -25,6 +25,7 @@ from fxeval.errors import (
     FxevalError,
     ModelContractError,
     UnansweredError,
+    UserCodeError,
     for_a_record,
 )
 from fxeval.explainers.map_levels import joined
@@ -384,6 +385,8 @@ def _fault(error: BaseException) -> tuple[RowState, str]:
     """Return the state of a row, and the text about the error that a record may hold."""
     if isinstance(error, _RefusedError):
         return RowState.EXPLAINER_RAISED, for_a_record(error.refusal)
+    if isinstance(error, UserCodeError):
+        return RowState(error.state), for_a_record(error)
     if isinstance(error, ExplainerContractError):
         return RowState.WRONG_SHAPE, for_a_record(error)
     if isinstance(error, FxevalError):
@@ -395,7 +398,7 @@ def _fault(error: BaseException) -> tuple[RowState, str]:
 def _said(error: BaseException) -> str:
     """Return the full text of an error, for the person who runs the suite."""
     said = message_of(error)
-    if isinstance(error, _RefusedError | ExplainerContractError):
+    if isinstance(error, _RefusedError | ExplainerContractError | UserCodeError):
         return said
     text = f"{type(error).__name__}: {said}" if said else type(error).__name__
     return text + place_of(error)

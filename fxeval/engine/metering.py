@@ -37,7 +37,7 @@ def metered(module: nn.Module | None, pool: ForwardPool) -> Iterator[Cost]:
         pool: The pool, which counts its own passes.
     """
     cost = Cost()
-    started, before = time.perf_counter(), pool.forwards
+    started, before = time.perf_counter(), (pool.forwards, pool.backwards)
     handle = None
 
     def on_backward(gradient: Tensor) -> None:
@@ -58,7 +58,8 @@ def metered(module: nn.Module | None, pool: ForwardPool) -> Iterator[Cost]:
     finally:
         if handle is not None:
             handle.remove()
-        cost.forwards += pool.forwards - before
+        cost.forwards += pool.forwards - before[0]
+        cost.backwards += pool.backwards - before[1]
         cost.seconds = time.perf_counter() - started
 
 

@@ -177,7 +177,7 @@ def _shipped(role: str, id: object) -> object:
     """
     modules = [
         importlib.import_module(f"fxeval.fixtures.{name}")
-        for name in ("models", "explainers", "pairs")
+        for name in ("models", "explainers", "isolated", "pairs")
     ]
     fixtures = {name: one for module in modules for name, one in vars(module).items()}
     data, weights = (os.environ.get(name) for name in ("FXEVAL_DATA", "FXEVAL_WEIGHTS"))

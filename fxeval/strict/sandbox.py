@@ -18,6 +18,8 @@ from fxeval.strict.text import brief, printable
 TIMEOUT = 300
 """Seconds that a process may take in all."""
 
+_LEAN = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
 
 class SandboxError(Exception):
     """A process ended without an answer; its text continues "reading it"."""
@@ -40,7 +42,7 @@ def answer_of(module: str, *arguments: str, given: bytes) -> Iterator[IO[bytes]]
         try:
             code = subprocess.run(
                 [sys.executable, "-P", "-m", module, *arguments], input=given, stdout=answer,
-                stderr=errors, env=_environment(), timeout=TIMEOUT,
+                stderr=errors, env=environment(**_LEAN), timeout=TIMEOUT,
             ).returncode  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise SandboxError(f"took more than {TIMEOUT} seconds") from error
@@ -58,19 +60,20 @@ def ended(reason: str) -> str:
     )
 
 
-def bound(*, memory: int, output: int, seconds: int) -> None:
+def bound(*, memory: int, output: int | None = None, seconds: int | None = None) -> None:
     """Bound what this process may do from here on; on Windows only ``TIMEOUT`` does.
 
     Args:
         memory: Bytes beside those that it has now; Linux only.
-        output: Bytes of each file that it writes.
-        seconds: Of computing.
+        output: Bytes of each file that it writes; None = no bound.
+        seconds: Of computing; None = no bound.
     """
     if sys.platform == "win32":
         return
     import resource
 
-    limits = {resource.RLIMIT_FSIZE: output, resource.RLIMIT_CPU: seconds}
+    asked = {resource.RLIMIT_FSIZE: output, resource.RLIMIT_CPU: seconds}
+    limits = {kind: most for kind, most in asked.items() if most is not None}
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     for line in lines:
@@ -82,10 +85,9 @@ def bound(*, memory: int, output: int, seconds: int) -> None:
         resource.setrlimit(kind, (least, least))
 
 
-def _environment() -> dict[str, str]:
-    """Return that of this process; modules are found as here, none in the current folder (-P)."""
-    path = os.pathsep.join(sys.path)
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+def environment(**changes: str) -> dict[str, str]:
+    """Return that of this process with changes; with ``-P``, modules are found where they are."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **changes}
 
 
 def _last_line(file: IO[bytes]) -> str:

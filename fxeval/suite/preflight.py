@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fxeval import datasets, explainers, models
 from fxeval.contracts import traits_of
 from fxeval.errors import FxevalError, ModelContractError, SuiteError
+from fxeval.isolation.explainer import IsolatedExplainer
 from fxeval.models.cards import read_card
 from fxeval.models.from_card import CardModel, Preview, preview
 from fxeval.strict.parameters import faults_of, frozen, typed
@@ -49,6 +50,8 @@ def check_params(role: str, id: str, params: Mapping[str, Any]) -> list[tuple[st
     """
     if role == "model":
         return _faults_of_model(id, params)
+    if role == "explainer" and id == "isolated":
+        return _faults_of_isolated(params)
     catalogue = {"explainer": explainers, "pairs": datasets}[role]
     if id not in catalogue.SHIPPED:
         return []
@@ -194,6 +197,14 @@ def _faults_of_model(id: str, params: Mapping[str, Any]) -> list[tuple[str, str]
     if not params.get("file") and not any(key == "file" for key, _ in faults):
         example = "{use: card, params: {file: my-model.yaml}}"
         faults.append(("file", f"expected the file of a card. Write: {example}"))
+    return faults
+
+
+def _faults_of_isolated(params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    faults = faults_of(IsolatedExplainer, "isolated", params)
+    if not params.get("factory") and not any(key == "factory" for key, _ in faults):
+        example = '{use: isolated, params: {factory: "my_package:MyExplainer"}}'
+        faults.append(("factory", f"expected the factory of an explainer. Write: {example}"))
     return faults
 
 

@@ -20,6 +20,7 @@ models
 explainers
 metrics
 engine
+isolation
 verification
 truth
 suite
