@@ -299,7 +299,7 @@ class _AnsweredError(Exception):
 
     def __init__(self, found: Mapping[str, Any]) -> None:
         super().__init__(found["said"])
-        self.said, self.reason = str(found["said"]), str(found["reason"])
+        self.said, self.reason = str(found["said"])[:20_000], str(found["reason"])[:1000]
         self._state = RowState(found["state"])
         self._name = found.get("name")
         self._whole = str(found.get("detail")), str(found.get("public"))

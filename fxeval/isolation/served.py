@@ -168,9 +168,13 @@ def _ask(
     if "contrast" in given:
         extra["contrast"] = given["contrast"]
     if "gallery" in given:
-        parts = [given[name].cpu() for name in ("identity", "probe_identity")]
-        others = given["reference_identity"].cpu() if "reference_identity" in given else None
-        extra["gallery"] = Gallery(given["gallery"], *parts, others)
+        of_references = given.get("reference_identity")
+        extra["gallery"] = Gallery(
+            given["gallery"],
+            given["identity"].cpu(),
+            given["probe_identity"].cpu(),
+            None if of_references is None else of_references.cpu(),
+        )
     with np.errstate(), torch.inference_mode(False), torch.enable_grad():
         return explainer.explain(
             model, given["probes"], given["references"], generator=generator, **extra
@@ -181,8 +185,8 @@ def _of_maps(found: SaliencyMaps, generator: np.random.Generator, cost: tuple[in
     tensors = {"positive": found.positive}
     if found.negative is not None:
         tensors["negative"] = found.negative
-    for number, values in enumerate(found.diagnostics.values()):
-        tensors[f"diagnostic {number}"] = values
+    for number, each in enumerate(found.diagnostics.values()):
+        tensors[f"diagnostic {number}"] = each
     values = {
         "states": found.states,
         "reasons": [str(reason) for reason in found.reasons],
