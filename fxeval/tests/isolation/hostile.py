@@ -81,7 +81,7 @@ def patch():
 def allocate():
     kept = []
     while True:
-        kept.append(torch.ones(1 << 26))
+        kept.append(torch.ones(1 << 28))
 
 
 WAYS = {name: (lambda m, p, way=way: way()) for name, way in ways.WAYS.items()} | {
@@ -91,7 +91,7 @@ WAYS = {name: (lambda m, p, way=way: way()) for name, way in ways.WAYS.items()} 
     "later": lambda m, p: later(m),
     "huge": lambda m, p: torch.zeros(len(p), 3000, 3000),
     "nothing": lambda m, p: "no maps",
-    "states": lambda m, p: SaliencyMaps(p.mean(1), None, ("ok", "great", "")[: len(p)] * 16),
+    "states": lambda m, p: SaliencyMaps(p.mean(1), None, ("great",) * len(p)),
 }
 
 
