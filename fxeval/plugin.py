@@ -275,7 +275,7 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
         if isinstance(error, STOPS):
             reporter = request.config.pluginmanager.get_plugin("fxeval.results")
             if reporter is not None:  # a worker has none: the controller knows what it had begun
-                reporter.take(session.result(request.node, result))
+                reporter.stop(session.result(request.node, result))
             raise
         if is_shown_as_it_is(error):
             request.node.stash[_RESULT] = session.result(request.node, result)

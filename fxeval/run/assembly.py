@@ -75,6 +75,7 @@ class Gatherer:
         written: Files written so far.
         told: Messages of user code, and the cells in which they came up. They are printed for the
             person who runs, and no record holds them.
+        is_cut: A cell ended of which pytest reports nothing.
         sections: By the path of a suite, what plug-ins add to its scorecard.
     """
 
@@ -82,6 +83,7 @@ class Gatherer:
         self.results: list[dict[str, Any]] = []
         self.written: list[Path] = []
         self.told: dict[str, list[str]] = {}
+        self.is_cut = False
         self.sections: dict[str, list[Section]] = {}
         self._folder = folder
         self._run_id = run_id
@@ -99,16 +101,21 @@ class Gatherer:
         self._begun.pop(result["cell"]["nodeid"], None)
         self.results.append(result)
 
+    def stop(self, result: dict[str, Any]) -> None:
+        """Take a cell of which pytest reports nothing, as the run or its process ended."""
+        self.add(result)
+        self.is_cut = True
+
     def lose(self, nodeid: str, reason: str) -> None:
         """Make a cell invalid that was begun in a process that is gone."""
         if nodeid in self._begun:
-            self.results.append(self._begun.pop(nodeid))
+            self.stop(self._begun[nodeid])
             self.spoil(nodeid, reason)
 
     def lose_the_rest(self) -> None:
         """Take every cell that was begun and never finished, as the run ends."""
-        self.results += self._begun.values()
-        self._begun = {}
+        for result in [*self._begun.values()]:
+            self.stop(result)
 
     def tell(self, cell: str, texts: Sequence[str]) -> None:
         """Take the messages of user code in a cell."""
@@ -133,11 +140,6 @@ class Gatherer:
             if result["cell"].get("nodeid") == nodeid:
                 cell = refused(CellResult.model_validate(result["cell"]), reason.strip())
                 result["cell"] = cell.model_dump(mode="json", by_alias=True)
-
-    def fails(self) -> bool:
-        """Say whether a cell failed or is invalid."""
-        found = {result["cell"]["verdict"]["outcome"] for result in self.results}
-        return bool(found & {"fail", "invalid"})
 
     def unmeasured(self) -> list[str]:
         """Return the checks without a measurement: every cell that ran was unsupported."""

@@ -30,7 +30,7 @@ class Reporter:
         if begun is not None:
             self._gatherer.begin(begun)
         elif result is not None:
-            self.take(result)
+            self._gatherer.add(result)
             self._gatherer.tell(result["cell"]["id"], report.fxeval_told)
         elif report.failed and report.when not in ("setup", "call", "teardown"):
             # xdist's own report of a worker that is gone
@@ -39,9 +39,9 @@ class Reporter:
         elif report.failed and hasattr(report, "fxeval_fault"):
             self._gatherer.spoil(report.nodeid, report.fxeval_fault)
 
-    def take(self, result: dict[str, Any]) -> None:
-        """Take the result of a cell."""
-        self._gatherer.add(result)
+    def stop(self, result: dict[str, Any]) -> None:
+        """Take the result of a cell that stops the run."""
+        self._gatherer.stop(result)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:  # noqa: ANN401  (xdist's own)
@@ -61,7 +61,7 @@ class Reporter:
             return
         from fxeval.errors import StoreError
 
-        is_bad = self._gatherer.unmeasured() or self._gatherer.fails()
+        is_bad = self._gatherer.unmeasured() or self._gatherer.is_cut
         if is_bad and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         try:
