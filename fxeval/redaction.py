@@ -52,9 +52,14 @@ def place_of(error: BaseException) -> str:
 
     If no frame belongs to user code, the last frame counts.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _is_user_code(frame.filename)] or frames
-    return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+    # The last first, and no line of source is read: endless recursion has a thousand frames.
+    frames = [
+        (frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)
+    ][::-1]
+    if not frames:
+        return ""
+    file, line = next((one for one in frames if _is_user_code(one[0])), frames[0])
+    return f" ({Path(file).name}:{line})"
 
 
 def _is_user_code(file: str) -> bool:

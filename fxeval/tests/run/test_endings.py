@@ -120,7 +120,7 @@ def test_whatever_explain_raises_is_a_state_of_its_rows_and_the_next_explainer_i
     alone = honest(hostile)
     shutil.rmtree(hostile.path / "reports")
     ways = [*RAISED, "fork"]
-    result = hostile(explainers=", ".join([*ways, "occlusion"]), edit=only, alone=True)
+    result = hostile(explainers=", ".join([*ways, "occlusion"]), edit=only)
     assert result.ret == 1
     record = the_record(hostile)
     assert record["run"]["complete"]
@@ -149,7 +149,7 @@ def refusals(world):
 def test_whatever_ends_a_model_or_a_list_makes_its_cell_invalid_with_the_reason(hostile):
     for role, ways in (("models", RAISED), ("pairs", ENDED)):
         shutil.rmtree(hostile.path / "reports", ignore_errors=True)
-        result = hostile(edit=swapped(role, ways), alone=True)
+        result = hostile(edit=swapped(role, ways))
         result.assert_outcomes(failed=len(ways), passed=1)
         found = [v for v in refusals(hostile).values() if v["outcome"] != "pass"]
         assert {one["outcome"] for one in found} == {"invalid"}
@@ -161,7 +161,7 @@ def test_whatever_ends_a_model_or_a_list_makes_its_cell_invalid_with_the_reason(
 
 def test_whatever_ends_a_fixture_makes_its_cell_invalid_with_the_reason(hostile):
     ways = [f"once_{way}" for way in RAISED]
-    result = hostile(explainers=", ".join([*ways, "occlusion"]), edit=only, alone=True)
+    result = hostile(explainers=", ".join([*ways, "occlusion"]), edit=only)
     result.assert_outcomes(failed=len(ways), passed=1)
     found = cells(the_record(hostile))
     for way in RAISED:
@@ -178,12 +178,12 @@ def test_whatever_ends_a_fixture_makes_its_cell_invalid_with_the_reason(hostile)
             "once_interrupt", 2, "KeyboardInterrupt (conftest.py:", marks=pytest.mark.slow
         ),
         pytest.param("once_leave", 1, "Exit (conftest.py:", marks=pytest.mark.slow),
-        ("fail", 1, "Failed (conftest.py:"),
+        pytest.param("fail", 1, "Failed (conftest.py:", marks=pytest.mark.slow),
         ("leave", 1, "Exit (conftest.py:"),
     ],
 )
 def test_a_run_that_is_stopped_keeps_its_rows_and_gives_the_reason(hostile, way, code, words):
-    result = hostile(explainers=f"occlusion, {way}", edit=only, alone=True)
+    result = hostile(explainers=f"occlusion, {way}", edit=only, alone="interrupt" in way)
     assert result.ret == code
     assert len(honest(hostile)) == 32
     record = the_record(hostile)
@@ -224,7 +224,12 @@ def test_a_worker_that_is_gone_leaves_an_invalid_cell_and_the_rows_of_the_others
     ("code", "n", "outcome"),
     [
         ("def pytest_runtest_setup(item): pytest.skip('not today')", 2, "invalid"),
-        ("def pytest_runtest_setup(item): raise SystemExit(0)", 2, "invalid"),
+        pytest.param(
+            "def pytest_runtest_setup(item): raise SystemExit(0)",
+            2,
+            "invalid",
+            marks=pytest.mark.slow,
+        ),
         (
             "def pytest_collection_modifyitems(items):\n"
             "    items[0].add_marker(pytest.mark.skip(reason='not today'))",
