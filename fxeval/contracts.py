@@ -24,6 +24,7 @@ from fxeval.listings import IdentityListing as IdentityListing
 from fxeval.listings import PairListing as PairListing
 from fxeval.redaction import PublicReason as PublicReason
 from fxeval.results import BROKEN_STATES as BROKEN_STATES
+from fxeval.results import MapLayer as MapLayer
 from fxeval.results import RowState as RowState
 from fxeval.traits import CardFacts as CardFacts
 from fxeval.traits import ClaimedFigure as ClaimedFigure
@@ -332,6 +333,7 @@ class SaliencyMaps:
         reasons: One short text per map for states other than ``ok``.
         diagnostics: Name to (N,) numbers, further facts about each map, such as
             ``negative_activation_share``.
+        layers: The layers that the maps were made at, if any, as the explainer found them.
     """
 
     positive: Maps
@@ -339,6 +341,7 @@ class SaliencyMaps:
     states: tuple[RowState, ...] = ()
     reasons: tuple[str, ...] = ()
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+    layers: tuple[MapLayer, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.positive)

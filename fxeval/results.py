@@ -113,3 +113,21 @@ class Verdict:
 
     outcome: Outcome
     reason: str
+
+
+@dataclass(frozen=True)
+class MapLayer:
+    """A layer of a network that maps were made at.
+
+    Attributes:
+        name: Its dotted name.
+        shape: Of its output for one image.
+        reading: How that was read as a map: ``channels_first`` for (C, h, w), ``channels_last`` for
+            (h, w, C), ``tokens`` for (T, D).
+        grid: (h, w) of the map.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    reading: str
+    grid: tuple[int, int]

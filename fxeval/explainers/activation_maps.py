@@ -1,8 +1,8 @@
 """Common machinery of the CAMs: activations of layers and the gradients of an objective there."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -23,17 +23,20 @@ from fxeval.contracts import (
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.objectives import FLAT_REASON, Objective, Targets, targets_of, twins
 from fxeval.functional.map_similarity import norm01
+from fxeval.hooks.evidence import watched
+from fxeval.hooks.layer_info import LayerInfo
 from fxeval.hooks.layers import (
-    LayerInfo,
     black_box,
     borrowed,
     by_name,
     check_spelling,
     layers_of,
+    layers_seen,
     lent_module,
     on_device_of,
     resolve,
 )
+from fxeval.hooks.readings import check_reading
 from fxeval.hooks.returned import check_embeddings
 
 ROWS = 16  # pairs in one forward and backward pass
@@ -46,6 +49,7 @@ class ActivationMaps:
     Attributes:
         layer: See :func:`fxeval.hooks.layers.resolve`. With several layers, each map is scaled to
             [0, 1] and the maps are averaged; a constant map contributes nothing.
+        reading: How the named layers are read (:mod:`fxeval.hooks.readings`); None = as found.
     """
 
     id: ClassVar[str]
@@ -53,9 +57,11 @@ class ActivationMaps:
     is_scaled: ClassVar[bool] = False  # scale the map of a single layer, too
 
     layer: str | tuple[str, ...] | None = None
+    reading: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_spelling(self.layer, self.id)
+        check_reading(self.reading, self.layer, self.id)
         self.chosen_objective()
 
     @property
@@ -103,17 +109,20 @@ class ActivationMaps:
         # Even a caller in inference mode gets gradients.
         with borrowed(module), torch.inference_mode(False), torch.enable_grad():
             named = by_name(self.layer, module)
-            layers = named or self.chosen_layers(layers_of(module, probes[:1]))
+            layers = () if named else self.chosen_layers(layers_of(module, probes[:1]))
             targets = targets_of(model, references, contrast, gallery)
             is_flat = self._equal(probes, references, contrast)
             for start in range(0, len(probes), ROWS):
                 rows = slice(start, start + ROWS)
-                try:
-                    pulled = self._pulled(model, layers, probes[rows], targets.rows(rows))
-                except ExplainerContractError:
-                    if named:  # not checked yet: raises an error that lists the usable layers
-                        self.chosen_layers(layers_of(module, probes[:1]))
-                    raise
+                images = on_device_of(module, probes[rows])
+                names = named or tuple(layer.name for layer in layers)
+                with watched(module) as seen, _cut(module, names) as taken, torch.no_grad():
+                    embeddings = module(images)
+                if not layers:  # named ones cost no pass: the first images show what they are
+                    is_once = all(seen[name].runs == 1 for name in names)
+                    found = layers_seen(module, seen, images) if is_once else None
+                    layers = self.chosen_layers(found or layers_of(module, images[:1]))
+                pulled = self._pulled(model, layers, embeddings, taken, targets.rows(rows))
                 parts.append(self._maps(pulled, is_flat[rows], layers, probes.shape[2:]))
         return SaliencyMaps(
             torch.cat([part.positive for part in parts]),
@@ -122,6 +131,7 @@ class ActivationMaps:
             tuple(reason for part in parts for reason in part.reasons),
             {key: torch.cat([part.diagnostics[key] for part in parts])
              for key in parts[0].diagnostics},
+            tuple(layer.as_entry() for layer in layers),
         )  # fmt: skip
 
     def chosen_objective(self) -> Objective:
@@ -132,9 +142,9 @@ class ActivationMaps:
         """Return the (n, h, w) maps of one layer from its (n, C, h, w) activations A and dJ/dA."""
         raise NotImplementedError
 
-    def chosen_layers(self, layers: Sequence[LayerInfo]) -> tuple[str, ...]:
-        """Return the names of the layers to explain at; see ``resolve`` for its errors."""
-        return resolve(self.layer, layers, self.id)
+    def chosen_layers(self, layers: Sequence[LayerInfo]) -> tuple[LayerInfo, ...]:
+        """Return the layers to explain at; see ``resolve`` for its errors."""
+        return resolve(self.layer, layers, self.id, self.reading)
 
     def _equal(self, probes: Images, references: Images, contrast: Images | None) -> Tensor:
         """Return (N,) bool: rows whose images are equal, so that the objective is exactly flat."""
@@ -143,39 +153,42 @@ class ActivationMaps:
         return twins(probes if contrast is None else contrast, references)
 
     def _pulled(
-        self, model: FaceModel, layers: tuple[str, ...], probes: Images, targets: Targets
-    ) -> "_Pulled":
-        assert model.module is not None
-        images = on_device_of(model.module, probes)
-        with _cut(model.module, layers, self.id) as taken, torch.no_grad():
-            embeddings = model.module(images)
+        self, model: FaceModel, layers: tuple[LayerInfo, ...], embeddings: Tensor,
+        taken: Mapping[str, Sequence[Tensor]], targets: Targets,
+    ) -> "_Pulled":  # fmt: skip
+        n = len(targets.reference)
         for layer in layers:
-            if len(taken[layer]) != 1:
+            if len(taken[layer.name]) != 1:
                 raise ExplainerContractError(
-                    f"{self.id}: layer '{layer}' ran once for one image, but "
-                    f"{len(taken[layer])} times for {len(images)}. Name another."
+                    f"{self.id}: layer '{layer.name}' ran once for one image, but "
+                    f"{len(taken[layer.name])} times for {n}. Name another."
                 )
-            if min(taken[layer][0].shape[2:]) < 2:
-                raise ExplainerContractError(
-                    f"{self.id}: expected a map of at least 2 x 2 pixels at layer '{layer}'."
-                )
-        check_embeddings(model.name, embeddings, len(images))
+        check_embeddings(model.name, embeddings, n)
         pull = self.chosen_objective().pull(model.similarity, embeddings, targets)
-        activations = [taken[layer][0] for layer in layers]
+        activations = [taken[layer.name][0] for layer in layers]
         gradients = _gradients(embeddings, activations, pull.gradient)
         for layer, gradient in zip(layers, gradients, strict=True):
             if gradient is None:
                 raise ExplainerContractError(
                     f"{self.id}: the embedding of model '{model.name}' does not depend "
-                    f"differentiably on layer '{layer}'. Name a layer on the way to the embedding, "
-                    "and let the module compute with gradients."
+                    f"differentiably on layer '{layer.name}'. Name a layer on the way to the "
+                    "embedding, and let the module compute with gradients."
                 )
-        found = [gradient for gradient in gradients if gradient is not None]
-        return _Pulled([one.detach() for one in activations], found, pull.is_flat)
+        readings = [layer.reading for layer in layers]
+        return _Pulled(
+            [how.places(one.detach()) for how, one in zip(readings, activations, strict=True)],
+            [
+                how.places(one)
+                for how, one in zip(readings, gradients, strict=True)
+                if one is not None
+            ],
+            pull.is_flat,
+        )
 
     def _maps(
-        self, pulled: "_Pulled", is_equal: Tensor, layers: tuple[str, ...], size: Sequence[int]
-    ) -> SaliencyMaps:
+        self, pulled: "_Pulled", is_equal: Tensor, layers: tuple[LayerInfo, ...],
+        size: Sequence[int],
+    ) -> SaliencyMaps:  # fmt: skip
         scaled = self.is_scaled or len(layers) > 1
         parts, shares = [], []
         is_flat = pulled.is_flat | is_equal.to(pulled.is_flat.device)
@@ -188,7 +201,7 @@ class ActivationMaps:
             is_dead &= (gradients == 0).flatten(1).all(dim=1)
         maps = torch.stack(parts).mean(dim=0)
         maps[is_flat | is_dead] = 0.0
-        dead = f"no gradient at {' or '.join(repr(layer) for layer in layers)}"
+        dead = f"no gradient at {' or '.join(repr(layer.name) for layer in layers)}"
         reasons = tuple(
             FLAT_REASON if at_top else dead if at_layers else ""
             for at_top, at_layers in zip(is_flat.tolist(), is_dead.tolist(), strict=True)
@@ -224,22 +237,19 @@ def _unit(maps: Maps) -> Tensor:
 
 
 @contextmanager
-def _cut(
-    module: nn.Module, layers: tuple[str, ...], explainer: str
-) -> Iterator[dict[str, list[Tensor]]]:
+def _cut(module: nn.Module, layers: tuple[str, ...]) -> Iterator[dict[str, list[Tensor]]]:
     """Start the autograd graph at the first of some layers; yields each layer's activations.
 
-    Enter it with gradients off: nothing before the first layer is recorded.
+    Enter it with gradients off: nothing before the first layer is recorded. An output that is not
+    one tensor of floating point is left alone.
     """
     taken: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     handles = []
 
     def watch(layer: str) -> None:
-        def cut(_module: nn.Module, _inputs: object, output: object) -> Tensor:
-            if not isinstance(output, Tensor) or output.ndim != 4:
-                raise ExplainerContractError(
-                    f"{explainer}: layer '{layer}' must give one (N, C, h, w) tensor."
-                )
+        def cut(_module: nn.Module, _inputs: object, output: object) -> Tensor | None:
+            if not isinstance(output, Tensor) or not output.is_floating_point():
+                return None
             torch.set_grad_enabled(True)  # until the caller's no_grad ends
             with torch.inference_mode(False):
                 # Clones on both sides: in-place operations of the network must not reach them.

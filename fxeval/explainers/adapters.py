@@ -6,8 +6,8 @@ imports neither library; hooks and gradients that they leave on a network are re
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, cast, get_args
@@ -28,6 +28,7 @@ from fxeval.contracts import (
 )
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.image_gradients import lent
+from fxeval.explainers.library_layers import attributed, known_layers, reshape_for
 from fxeval.explainers.objectives import Objective, targets_of, twins
 from fxeval.explainers.pair_module import (
     Comparison,
@@ -38,7 +39,9 @@ from fxeval.explainers.pair_module import (
     refused,
     row_target,
 )
+from fxeval.hooks.layer_info import LayerInfo
 from fxeval.hooks.layers import black_box
+from fxeval.hooks.readings import check_reading
 from fxeval.traits import checked_needs
 
 Reduce = Literal["abs_mean", "positive_sum"]
@@ -70,6 +73,7 @@ def from_function(
 def from_captum(
     make: Make, *, objective: str = "native", reduce: Reduce = "abs_mean",
     arguments: Mapping[str, object] = _NOTHING, needs: Needs = ("gradients",),
+    reading: str | None = None,
 ) -> "CaptumExplainer":  # fmt: skip
     """Make an explainer from a captum attribution.
 
@@ -86,17 +90,20 @@ def from_captum(
         arguments: Keyword arguments of ``attribute``; tensors are moved to the model's device.
         needs: ``{"black_box"}`` for methods that only evaluate the function, such as
             ``Occlusion``: they go through ``embed``, so the model may be a black box.
+        reading: How the attributions of a layer are read (:mod:`fxeval.hooks.readings`); None = as
+            (N, C, h, w). Not for ``LayerGradCam``, which averages over the places itself.
 
     Raises:
         ExplainerContractError: If an argument is wrong.
     """
     _check_callable("from_captum", make, "captum.attr.Saliency (the class, not an instance)")
     checked = _checked("from_captum", needs)
-    return CaptumExplainer(make, objective, reduce, arguments, checked, _name_of(make, "captum"))
+    name = _name_of(make, "captum")
+    return CaptumExplainer(make, objective, reduce, arguments, checked, name, reading)
 
 
 def from_grad_cam(
-    make: Make, *, objective: str = "native", name: str | None = None
+    make: Make, *, objective: str = "native", name: str | None = None, reading: str | None = None
 ) -> "GradCamExplainer":
     """Make an explainer from a method of pytorch-grad-cam.
 
@@ -108,12 +115,14 @@ def from_grad_cam(
             The method is called with ``input_tensor`` and ``targets``, one for each pair.
         objective: What the targets compute, see ``Objective``.
         name: For messages.
+        reading: How the target layers are read (:mod:`fxeval.hooks.readings`), in place of a
+            ``reshape_transform``; None = as (N, C, h, w).
 
     Raises:
         ExplainerContractError: If an argument is wrong.
     """
     _check_callable("from_grad_cam", make, "lambda net: GradCAM(net, [net.layer4])")
-    return GradCamExplainer(make, objective, name or _name_of(make, "grad-cam"))
+    return GradCamExplainer(make, objective, name or _name_of(make, "grad-cam"), reading)
 
 
 def _check_callable(adapter: str, make: object, example: str) -> None:
@@ -184,9 +193,11 @@ class CaptumExplainer:
     arguments: Mapping[str, object] = field(default_factory=dict)
     declared: frozenset[Need] = frozenset({"gradients"})
     name: str = "captum"
+    reading: str | None = None
 
     def __post_init__(self) -> None:
         Objective.parse(self.objective, self.name)
+        check_reading(self.reading, self.make, self.name)
         if self.reduce not in get_args(Reduce):
             expected = " or ".join(get_args(Reduce))
             raise refused(self.name, f"reduce must be {expected}, got {self.reduce!r}.")
@@ -216,6 +227,8 @@ class CaptumExplainer:
         with lent_to_library(model.module), torch.inference_mode(False), torch.enable_grad():
             comparison = _comparison(self, model, probes, references, (contrast, gallery))
             method = self.make(PairObjective(comparison, embeds="black_box" in self.declared))
+            parts = [getattr(method, "layer", None)]
+            layers = known_layers(self.name, model.module, parts, probes, self.reading)
             images = lent(model, probes)
             arguments = {
                 key: value.to(images.device) if isinstance(value, Tensor) else value
@@ -228,17 +241,26 @@ class CaptumExplainer:
                 found = method.attribute(
                     images[rows].requires_grad_(), additional_forward_args=(numbers,), **arguments
                 )
-                return self._reduced(found, images[rows])
+                return self._reduced(self._read(found, layers, images[rows]), images[rows])
 
             signed = in_parts(ask, images, generator)
+        read = tuple(layer.as_entry() for layer in layers)
         if self.reduce == "abs_mean":
-            return comparison.maps(signed)
-        return comparison.maps(signed.clamp_min(0), (-signed).clamp_min(0))
+            return replace(comparison.maps(signed), layers=read)
+        return replace(comparison.maps(signed.clamp_min(0), (-signed).clamp_min(0)), layers=read)
+
+    def _read(self, found: object, layers: Sequence[LayerInfo], images: Images) -> object:
+        """Return attributions as (n, C, h, w) if they are one tensor."""
+        if isinstance(found, tuple) and len(found) == 1:
+            found = found[0]
+        return (
+            found
+            if not isinstance(found, Tensor)
+            else attributed(self.name, found, layers, images, self.reading)
+        )
 
     def _reduced(self, found: object, images: Images) -> Maps:
         """Return (n, H, W) maps of (n, C, h, w) attributions."""
-        if isinstance(found, tuple) and len(found) == 1:
-            found = found[0]
         if not isinstance(found, Tensor) or found.ndim != 4 or len(found) != len(images):
             what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise refused(
@@ -264,9 +286,11 @@ class GradCamExplainer:
     make: Make
     objective: str = "native"
     name: str = "grad-cam"
+    reading: str | None = None
 
     def __post_init__(self) -> None:
         Objective.parse(self.objective, self.name)
+        check_reading(self.reading, self.make, self.name)
 
     @property
     def traits(self) -> ExplainerTraits:
@@ -296,6 +320,7 @@ class GradCamExplainer:
         with lent_to_library(model.module), torch.inference_mode(False), torch.enable_grad():
             comparison = _comparison(self, model, probes, references, (contrast, gallery))
             method = self.make(model.module)
+            layers = reshape_for(self.name, method, model.module, probes, self.reading)
             images = lent(model, probes)
 
             def ask(rows: Tensor) -> Tensor:
@@ -311,7 +336,7 @@ class GradCamExplainer:
                 hooked = getattr(method, "activations_and_grads", None)
                 if hooked is not None:
                     hooked.release()  # frees the activations, too
-        return comparison.maps(maps)
+        return replace(comparison.maps(maps), layers=layers)
 
 
 def _comparison(

@@ -21,6 +21,7 @@ from fxeval.hooks.layers import (
     lent_module,
     on_device_of,
 )
+from fxeval.hooks.readings import check_reading
 from fxeval.hooks.returned import check_embeddings
 from fxeval.hooks.tails import Tail, class_weights, cut_at, divided, tail_of, upsampled, why_no_tail
 
@@ -49,6 +50,7 @@ class CAM:
         layer: A name or rule (:func:`fxeval.hooks.layers.resolve`) of a layer whose output is at
             least 2 x 2 pixels. None = the last module to finish whose output is at least 3 x 3
             pixels and has an affine tail.
+        reading: How the named layer is read (:mod:`fxeval.hooks.readings`); None = as found.
 
     Example:
         An entry under ``explainers`` in a suite::
@@ -66,13 +68,15 @@ class CAM:
     )
 
     layer: str | None = None
+    reading: str | None = None
 
     def __post_init__(self) -> None:
         check_spelling(self.layer, "cam")
+        check_reading(self.reading, self.layer, "cam")
 
     def unsupported(self, model: FaceModel) -> str | None:
         """Return why the model has no exact map: a black box, or no layer with an affine tail."""
-        return why_no_tail(model, self.layer)
+        return why_no_tail(model, self.layer, self.reading)
 
     def explain(
         self, model: FaceModel, probes: Images, references: Images,
@@ -93,7 +97,8 @@ class CAM:
         shares = [probes.new_zeros(0)]
         # Even a caller in inference mode gets gradients; clones are ordinary tensors again.
         with borrowed(module), torch.inference_mode(False), torch.enable_grad():
-            tail = tail_of(model, self.layer, (probes.shape[2], probes.shape[3]), "cam")
+            size = (probes.shape[2], probes.shape[3])
+            tail = tail_of(model, self.layer, size, "cam", self.reading)
             if isinstance(tail, str):
                 raise ExplainerContractError(f"cam: {tail}")
             for start in range(0, len(probes), ROWS):
@@ -110,6 +115,7 @@ class CAM:
         return SaliencyMaps(
             torch.cat([part.to(device) for part in maps]),
             diagnostics={"unplaced_share": torch.cat([part.to(device) for part in shares])},
+            layers=(tail.entry,),
         )
 
 
@@ -125,12 +131,13 @@ def _decomposed(
         targets: Sign and images of the reference and, if given, of the contrast.
     """
     assert model.module is not None
-    cut = cut_at(model.module, tail.layer, on_device_of(model.module, probes))
+    images = on_device_of(model.module, probes)
+    cut = cut_at(model.module, tail.layer, images, reading=tail.reading)
     raw = cut.vectors[tail.output].detach().double()
     check_embeddings(model.name, raw, len(probes))
     weights, constant = torch.zeros_like(raw), raw.new_zeros(len(raw))
-    for sign, images in targets:
-        embeddings = centroid_embeddings(model, images).to(raw)
+    for sign, compared in targets:
+        embeddings = centroid_embeddings(model, compared).to(raw)
         weights = weights + sign * class_weights(model.similarity, embeddings)
         if model.similarity == "neg_l2":
             constant = constant - sign * embeddings.square().sum(dim=1)

@@ -204,7 +204,7 @@ class EmbeddingClassifier(ClosedSetClassifier):
             for part, asked in zip(
                 torch.split(images, ROWS), torch.split(classes.cpu(), ROWS), strict=True
             ):
-                cut = cut_at(module, tail.layer, on_device_of(module, part))
+                cut = cut_at(module, tail.layer, on_device_of(module, part), reading=tail.reading)
                 found = [
                     divided(cut, tail, self.weight[one].to(tail.offset), is_unit=self.is_unit)
                     for one in asked.unbind(dim=1)

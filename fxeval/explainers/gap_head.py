@@ -20,6 +20,7 @@ from fxeval.explainers.closed_set import (
     targets_of,
 )
 from fxeval.hooks.layers import black_box, borrowed, layers_of, on_device_of, resolve
+from fxeval.hooks.readings import Reading
 from fxeval.hooks.tails import cut_at
 
 ITERATIONS = 1000
@@ -38,13 +39,15 @@ class PooledClassifier(ClosedSetClassifier):
 
     Attributes:
         layer: Name of the layer.
+        reading: How the layer's output is read as a map.
     """
 
     layer: str
+    reading: Reading
 
     def features(self, images: Images) -> Tensor:
         """Return (N, D) means over the places of the layer's output."""
-        return _pooled(self.model, self.layer, images)
+        return _pooled(self.model, self.layer, self.reading, images)
 
     def no_cam(self) -> str | None:
         """Return None: global average pooling and a linear layer always divide among places."""
@@ -56,7 +59,7 @@ class PooledClassifier(ClosedSetClassifier):
         classes = classes.cpu()
         coarse = []
         for part, asked in zip(torch.split(images, ROWS), torch.split(classes, ROWS), strict=True):
-            output = _output(self.model, self.layer, part)
+            output = _output(self.model, self.layer, self.reading, part)
             maps = torch.einsum("nmk,nkij->nmij", self.weight[asked], output)
             coarse.append(maps / (output.shape[2] * output.shape[3]))
         return ClassMaps(torch.cat(coarse), self.bias[classes])
@@ -98,13 +101,14 @@ def gap_head(
     if model.module is None:
         raise UnsupportedError(f"gap head: {black_box(model)}")
     (where,) = resolve(layer, layers_of(model.module, images[:1]), "gap head")
-    found = _pooled(model, where, images)
+    found = _pooled(model, where.name, where.reading, images)
     centre, spread = found.mean(dim=0), found.std(dim=0, correction=0)
     # The spread of a constant channel is rounding; dividing by it would only amplify noise.
     spread = torch.where(spread > 1e-6 * found.abs().amax(dim=0), spread, 1.0)
     weight, bias = _softmax_regression((found - centre) / spread, target, len(names), penalty)
     weight = weight / spread
-    return PooledClassifier(model, names, weight, bias - weight @ centre, where)
+    bias = bias - weight @ centre
+    return PooledClassifier(model, names, weight, bias, where.name, where.reading)
 
 
 def _softmax_regression(
@@ -162,19 +166,22 @@ def _newton_like(slope: Tensor, moves: Sequence[tuple[Tensor, Tensor]]) -> Tenso
     return result
 
 
-def _pooled(model: FaceModel, layer: str, images: Images) -> Tensor:
+def _pooled(model: FaceModel, layer: str, reading: Reading, images: Images) -> Tensor:
     """Return (N, D) float64 means over a layer's places."""
     return torch.cat(
-        [_output(model, layer, part).mean(dim=(2, 3)) for part in torch.split(images, ROWS)]
+        [
+            _output(model, layer, reading, part).mean(dim=(2, 3))
+            for part in torch.split(images, ROWS)
+        ]
     )
 
 
-def _output(model: FaceModel, layer: str, images: Images) -> Tensor:
+def _output(model: FaceModel, layer: str, reading: Reading, images: Images) -> Tensor:
     """Return a layer's output of some images, (n, D, h, w) float64 on the CPU."""
     module = model.module
     assert module is not None  # gap_head refuses black boxes
     with borrowed(module), torch.inference_mode(False), torch.no_grad():
-        cut = cut_at(module, layer, on_device_of(module, images))
+        cut = cut_at(module, layer, on_device_of(module, images), reading=reading)
     output = cut.activations.detach().cpu().double()
     if not bool(torch.isfinite(output).all()):
         raise ModelContractError(

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.activation_maps import ActivationMaps
 from fxeval.explainers.objectives import Objective
-from fxeval.hooks.layers import LayerInfo, convolutions, resolve
+from fxeval.hooks.layer_info import LayerInfo
+from fxeval.hooks.layers import candidates, convolutions, cut_patches_only, resolve
 
+T = TypeVar("T")
 LAYERS = 9  # layers of a model that are used by default
 
 
@@ -53,32 +55,38 @@ class LEAM(ActivationMaps):
         """Return the loss as an objective: descended for sign 1, ascended for -1."""
         return Objective("one_minus_cos", sign=self.sign)
 
-    def chosen_layers(self, layers: Sequence[LayerInfo]) -> tuple[str, ...]:
+    def chosen_layers(self, layers: Sequence[LayerInfo]) -> tuple[LayerInfo, ...]:
         """Return the layers asked for, or the spread."""
         if self.layer is not None:
-            return resolve(self.layer, layers, self.id)
-        names = [layer.name for layer in convolutions(layers)]
-        if not names:
+            return resolve(self.layer, layers, self.id, self.reading)
+        found = convolutions(layers)
+        if not found:
             raise ExplainerContractError(
                 "leam: the model has no convolution of at least 3 x 3 pixels, so there is no "
                 "default. Name layers, or use an explainer that only asks for embeddings."
             )
-        return spread(names)
+        if cut_patches_only(layers):
+            raise ExplainerContractError(
+                f"leam: the convolutions of the model, {candidates(found)}, only cut the image "
+                "into patches, so there is no default. Name layers, such as "
+                f"{candidates([one for one in layers if one.may_be_meant(3)])}."
+            )
+        return spread(found)
 
     def coarse(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """Return (n, h, w) maps of one layer, >= 0."""
         return (gradients.relu() * activations).sum(dim=1).relu()
 
 
-def spread(names: Sequence[str], count: int = LAYERS) -> tuple[str, ...]:
-    """Return ``count`` names at even distances, rounded down, first and last included.
+def spread(names: Sequence[T], count: int = LAYERS) -> tuple[T, ...]:
+    """Return ``count`` items at even distances, rounded down, first and last included.
 
     >>> spread("abcdefghijklmnop", 4)
     ('a', 'f', 'k', 'p')
 
     Args:
         names: In order of execution.
-        count: At least 2; all names if there are no more.
+        count: At least 2; all if there are no more.
     """
     if len(names) <= count:
         return tuple(names)

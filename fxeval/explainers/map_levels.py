@@ -305,6 +305,7 @@ def joined(parts: Sequence[SaliencyMaps], size: tuple[int, int]) -> SaliencyMaps
         tuple(state for part in parts for state in part.states),
         tuple(reason for part in parts for reason in part.reasons),
         {name: torch.cat([diagnostic(part, name) for part in parts]) for name in names},
+        tuple(dict.fromkeys(layer for part in parts for layer in part.layers)),
     )
 
 

@@ -38,6 +38,7 @@ from fxeval.hooks.layers import (
     on_device_of,
     resolve,
 )
+from fxeval.hooks.readings import check_reading
 from fxeval.hooks.returned import check_embeddings
 from fxeval.hooks.tails import (
     Cut,
@@ -81,6 +82,7 @@ class SDDCAM:
         base: ``cam``: exact class activation maps (:class:`fxeval.explainers.cam_exact.CAM`).
             ``gradcam``: Grad-CAM of the similarity to each identity, for models that have none.
         layer: As in the base; None = the base's default.
+        reading: As in the base.
 
     Example:
         An entry under ``explainers`` in a suite::
@@ -106,6 +108,7 @@ class SDDCAM:
     identities: int = 5
     base: Base = "cam"
     layer: str | None = None
+    reading: str | None = None
 
     def __post_init__(self) -> None:
         def refused(name: str, what: str) -> ExplainerContractError:
@@ -128,11 +131,12 @@ class SDDCAM:
         if self.base not in get_args(Base):
             raise refused("base", "cam or gradcam")
         check_spelling(self.layer, "sddcam")
+        check_reading(self.reading, self.layer, "sddcam")
 
     def unsupported(self, model: FaceModel) -> str | None:
         """Return why the model has no class activation maps of this base."""
         if self.base == "cam" or model.module is None:
-            return why_no_tail(model, self.layer)
+            return why_no_tail(model, self.layer, self.reading)
         return None
 
     def explain(
@@ -177,6 +181,7 @@ class SDDCAM:
             tuple(_STATES.get(reason, RowState.OK) for reason in reasons),
             tuple(reasons),
             {"identities": torch.cat(compared)},
+            (engine.entry,),
         )
 
 
@@ -248,20 +253,23 @@ class _Engine:
         self._explainer, self._model, self._module = explainer, model, module
         self._tail = None
         if explainer.base == "cam":
-            tail = tail_of(model, explainer.layer, size, "sddcam")
+            tail = tail_of(model, explainer.layer, size, "sddcam", explainer.reading)
             if isinstance(tail, str):
                 raise ExplainerContractError(f"sddcam: {tail}")
-            self._tail, self._layer = tail, tail.layer
+            self._tail, self._layer, self._reading = tail, tail.layer, tail.reading
+            self.entry = tail.entry
         else:
             layers = layers_of(module, torch.zeros(1, 3, *size))
-            (self._layer,) = resolve(explainer.layer, layers, "sddcam")
+            (layer,) = resolve(explainer.layer, layers, "sddcam", explainer.reading)
+            self._layer, self._reading, self.entry = layer.name, layer.reading, layer.as_entry()
 
     def maps(
         self, probes: Images, references: Images, rivals: _Rivals
     ) -> tuple[Tensor, list[str], Tensor]:
         """Return (n, H, W) maps in [0, 1], why there is none ("" if there is), and (n,) counts."""
         settings = self._explainer
-        cut = cut_at(self._module, self._layer, on_device_of(self._module, probes))
+        images = on_device_of(self._module, probes)
+        cut = cut_at(self._module, self._layer, images, reading=self._reading)
         embeddings = check_embeddings(self._model.name, cut.vectors[""], len(probes))
         others, counts = rivals.nearest(self._model.similarity, embeddings, settings.identities - 1)
         reference = centroid_embeddings(self._model, references).to(others)

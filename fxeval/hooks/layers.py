@@ -2,9 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 
 import torch
@@ -12,41 +12,12 @@ from torch import Tensor, nn
 
 from fxeval.contracts import FaceModel, Images
 from fxeval.errors import ExplainerContractError
+from fxeval.hooks.evidence import Found, Output, Probe, readings_of, watched
+from fxeval.hooks.layer_info import LayerInfo, idle
+from fxeval.hooks.readings import check_reading, declared, of
 
 _SHOWN = 12  # layer names in an error message
 _RULE = re.compile(r"(conv|stage)\[(-?\d+)\]")
-_SHORTCUT = re.compile(r"downsample|shortcut|skip")
-
-
-@dataclass(frozen=True)
-class LayerInfo:
-    """A module of a network, and its output for one image.
-
-    Attributes:
-        name: As in ``module.named_modules()``.
-        kind: Name of its class.
-        channels: Of its feature map; 0 if its output is not one (N, C, h, w) tensor.
-        height: In pixels, or 0.
-        width: In pixels, or 0.
-        runs: How often it runs in a forward pass; its name identifies one layer only if this is 1.
-        is_convolution: It is an ``nn.Conv2d``.
-        is_shortcut: It is a 1 x 1 convolution with downsample, shortcut or skip in its name.
-        has_children: It is built of other modules.
-    """
-
-    name: str
-    kind: str
-    channels: int
-    height: int
-    width: int
-    runs: int
-    is_convolution: bool
-    is_shortcut: bool
-    has_children: bool
-
-    def holds(self, pixels: int) -> bool:
-        """Say whether it runs once and its map is at least that many pixels high and wide."""
-        return self.runs == 1 and min(self.height, self.width) >= pixels
 
 
 def layers_of(module: nn.Module, images: Images) -> list[LayerInfo]:
@@ -55,36 +26,40 @@ def layers_of(module: nn.Module, images: Images) -> list[LayerInfo]:
     Works on the ``meta`` device, so that layers can be checked before weights are loaded.
 
     Args:
-        module: Lent, and run once in eval mode.
+        module: Lent, and run in eval mode: once, or some times more if shapes leave a doubt how
+            outputs are read (:mod:`fxeval.hooks.evidence`).
         images: (N, 3, H, W), one image is enough; moved to the module's device.
 
     Raises:
         ExplainerContractError: If the forward pass changes the module.
     """
-    found = {name: _idle(name, part) for name, part in module.named_modules() if name}
-    handles = []
-
-    def watch(name: str, part: nn.Module) -> None:
-        def note(_module: nn.Module, _inputs: object, output: object) -> None:
-            is_map = isinstance(output, Tensor) and output.ndim == 4
-            size = tuple(output.shape[1:]) if is_map else (0, 0, 0)  # type: ignore[attr-defined]
-            info = found.pop(name)  # moves to the end, so that the order is that of finishing
-            found[name] = replace(
-                info, channels=size[0], height=size[1], width=size[2], runs=info.runs + 1
-            )
-
-        handles.append(part.register_forward_hook(note))
-
     with borrowed(module), torch.no_grad():
-        try:
-            for name, part in module.named_modules():
-                if name:
-                    watch(name, part)
-            module(on_device_of(module, images))
-        finally:
-            for handle in handles:
-                handle.remove()
-    return sorted(found.values(), key=lambda info: info.runs == 0)  # stable: the order stays
+        images = on_device_of(module, images)
+        with watched(module) as seen:
+            module(images)
+        return layers_seen(module, seen, images)
+
+
+def layers_seen(module: nn.Module, seen: Mapping[str, Output], images: Images) -> list[LayerInfo]:
+    """Return the modules of a borrowed network that was watched; see :func:`layers_of`.
+
+    Args:
+        module: In eval mode.
+        seen: What its modules gave for the images.
+        images: On the module's device.
+    """
+    size = (int(images.shape[2]), int(images.shape[3]))
+    probe = None if images.device.type == "meta" else Probe(module, images)
+    readings = readings_of(list(seen.values()), len(images), size, probe)
+    layers = []
+    for name, output in seen.items():
+        found = readings[name]
+        layer = replace(
+            idle(name, module.get_submodule(name)), runs=output.runs, shape=output.shape,
+            size=size, found=found,
+        )  # fmt: skip
+        layers.append(layer if found.reading is None else layer.read_as(found.reading))
+    return sorted(layers, key=lambda info: info.runs == 0)  # stable: the order stays
 
 
 def convolutions(layers: Sequence[LayerInfo]) -> list[LayerInfo]:
@@ -101,7 +76,7 @@ def stages(layers: Sequence[LayerInfo]) -> list[LayerInfo]:
     A container is a module built of others. In a network without any that gives a map, the last
     layer of each size is taken instead.
     """
-    maps = [layer for layer in layers if layer.holds(3)]
+    maps = [layer for layer in layers if layer.may_be_meant(3)]
     if any(layer.has_children for layer in maps):
         maps = [layer for layer in maps if layer.has_children]
     last = {(layer.height, layer.width): layer for layer in maps}
@@ -109,28 +84,33 @@ def stages(layers: Sequence[LayerInfo]) -> list[LayerInfo]:
 
 
 def resolve(
-    layer: str | tuple[str, ...] | None, layers: Sequence[LayerInfo], explainer: str
-) -> tuple[str, ...]:
-    """Return the dotted names of the requested layers.
+    layer: str | tuple[str, ...] | None, layers: Sequence[LayerInfo], explainer: str,
+    reading: str | None = None,
+) -> tuple[LayerInfo, ...]:  # fmt: skip
+    """Return the requested layers.
 
     Args:
         layer: One layer or several: a name as in ``module.named_modules()``, also written
-            ``blocks[12]``, or a rule, ``conv[i]`` or ``stage[i]`` (:func:`convolutions`,
-            :func:`stages`; a negative index counts from the end). A rule takes precedence over a
-            module of the same spelling, which can be written ``conv.0``. None = the last layer to
-            finish whose map is at least 4 x 4 pixels.
+            ``blocks[12]``, where ``blocks[-1]`` is the last, or a rule, ``conv[i]`` or ``stage[i]``
+            (:func:`convolutions`, :func:`stages`; a negative index counts from the end). A rule
+            takes precedence over a module of the same spelling, which can be written ``conv.0``.
+            None = the last layer to finish whose map is at least 4 x 4 pixels.
         layers: Of the network (:func:`layers_of`).
         explainer: Its id, for the messages.
+        reading: How the named layers are read (:mod:`fxeval.hooks.readings`); None = as found.
 
     Raises:
-        ExplainerContractError: If a layer is missing, runs more than once or not at all, has no
-            map of at least 2 x 2 pixels, or is named twice. Lists the candidates with their sizes.
+        ExplainerContractError: If a layer is missing, runs more than once or not at all, gives no
+            map of the image of at least 2 x 2 pixels, cannot be read as declared, or is named
+            twice; or if there is no default. Lists the candidates with their sizes.
     """
     check_spelling(layer, explainer)
+    check_reading(reading, layer, explainer)
     if layer is None:
         return (_default(layers, explainer),)
     wanted = (layer,) if isinstance(layer, str) else layer
-    names = tuple(_resolved(one, layers, explainer) for one in wanted)
+    found = tuple(_resolved(one, layers, explainer, reading) for one in wanted)
+    names = [one.name for one in found]
     for first, name in enumerate(names):
         if name in names[:first]:
             both = wanted[names.index(name)], wanted[first]
@@ -138,7 +118,7 @@ def resolve(
                 f"{explainer}: layers '{both[0]}' and '{both[1]}' are the same layer, '{name}'. "
                 "Leave one out."
             )
-    return names
+    return found
 
 
 def by_name(layer: str | tuple[str, ...] | None, module: nn.Module) -> tuple[str, ...] | None:
@@ -148,9 +128,9 @@ def by_name(layer: str | tuple[str, ...] | None, module: nn.Module) -> tuple[str
     and gives a map.
     """
     wanted = (layer,) if isinstance(layer, str) else layer or ()
-    names = tuple(_dots(one) for one in wanted)
+    known = {name for name, _ in module.named_modules()}
+    names = tuple(_dots(one, known) for one in wanted)
     is_plain = names and len(set(names)) == len(names) and not any(map(_RULE.fullmatch, wanted))
-    known = {name for name, _ in module.named_modules()} if is_plain else set()
     return names if is_plain and known.issuperset(names) else None
 
 
@@ -185,9 +165,7 @@ def check_spelling(layer: object, explainer: str) -> None:
 
 def candidates(layers: Sequence[LayerInfo], pixels: int = 2) -> str:
     """List the layers that can be named, with their sizes; only the deepest if there are many."""
-    return _listed(
-        [f"{one.name} ({one.height} x {one.width})" for one in layers if one.holds(pixels)]
-    )
+    return _listed([f"{one.name} ({one.sized()})" for one in layers if one.holds(pixels)])
 
 
 def black_box(model: FaceModel) -> str | None:
@@ -272,22 +250,27 @@ def _traces(module: nn.Module) -> dict[str, tuple[object, ...]]:
     return traces
 
 
-def _idle(name: str, part: nn.Module) -> LayerInfo:
-    is_convolution = isinstance(part, nn.Conv2d)
-    is_small = isinstance(part, nn.Conv2d) and tuple(part.kernel_size) == (1, 1)
-    is_shortcut = is_small and _SHORTCUT.search(name) is not None
-    has_children = next(part.children(), None) is not None
-    kind = type(part).__name__
-    return LayerInfo(name, kind, 0, 0, 0, 0, is_convolution, is_shortcut, has_children)
+def _dots(name: str, known: Iterable[str] = ()) -> str:
+    """Write ``blocks.12`` for ``blocks[12]``, and for ``blocks[-1]`` if 12 is the last known."""
+
+    def numbered(found: re.Match[str]) -> str:
+        before, index = _dots(name[: found.start()], known), int(found[1])
+        if index >= 0:
+            return f".{index}"
+        inside = f"{before}." if before else ""
+        children = {
+            int(number)
+            for one in known
+            if one.startswith(inside) and (number := one[len(inside) :].split(".")[0]).isdecimal()
+        }
+        counted = sorted(children)
+        return f".{counted[index]}" if -index <= len(counted) else f".{index}"
+
+    return re.sub(r"\[(-?\d+)\]", numbered, name).removeprefix(".")
 
 
-def _dots(name: str) -> str:
-    """Write ``blocks.12`` for ``blocks[12]``."""
-    return re.sub(r"\[(\d+)\]", r".\1", name).removeprefix(".")
-
-
-def _default(layers: Sequence[LayerInfo], explainer: str) -> str:
-    large = [layer.name for layer in layers if layer.holds(4)]
+def _default(layers: Sequence[LayerInfo], explainer: str) -> LayerInfo:
+    large = [layer for layer in layers if layer.may_be_meant(4)]
     if layers and all(layer.runs == 0 for layer in layers):
         raise ExplainerContractError(
             f"{explainer}: hooks see no layer of the model at work, as in a network that "
@@ -299,10 +282,43 @@ def _default(layers: Sequence[LayerInfo], explainer: str) -> str:
             f"{explainer}: no layer of the model has an output of at least 4 x 4 pixels, so there "
             "is no default. Name a layer, or use an explainer that only asks for embeddings."
         )
-    return large[-1]
+    last = large[-1]
+    after = _tokens_after(layers, last)
+    if after is not None:
+        raise ExplainerContractError(
+            f"{explainer}: the last map of the model, '{last.name}' ({last.sized()}), only cuts "
+            f"the image into patches; tokens come after it, such as '{after.name}' "
+            f"({of(after.shape)}), whose places are not known, so there is no default. Name a "
+            "layer and declare 'reading: tokens'."
+        )
+    return last
 
 
-def _resolved(wanted: str, layers: Sequence[LayerInfo], explainer: str) -> str:
+def cut_patches_only(layers: Sequence[LayerInfo]) -> bool:
+    """Say whether the convolutions only cut patches, and the network goes on in another form."""
+    others = (one for one in layers if one.runs and len(one.shape) in (3, 4))
+    forms = {one.reading.order if one.found.reading else len(one.shape) for one in others}
+    return _are_patches(layers) and bool(forms & {"channels_last", "tokens", 3})
+
+
+def _are_patches(layers: Sequence[LayerInfo]) -> bool:
+    found = [one.cuts_patches for one in layers if one.is_convolution and one.runs]
+    return bool(found) and all(found)
+
+
+def _tokens_after(layers: Sequence[LayerInfo], last: LayerInfo) -> LayerInfo | None:
+    """Return the last layer of tokens, if a map before them only cuts the image into patches."""
+    place = layers.index(last)
+    if last.reading.order != "channels_first" or not _are_patches(layers[: place + 1]):
+        return None
+    places = last.height * last.width
+    tokens = [one for one in layers[place + 1 :] if len(one.shape) == 3 and one.shape[1] >= places]
+    return tokens[-1] if tokens else None
+
+
+def _resolved(
+    wanted: str, layers: Sequence[LayerInfo], explainer: str, reading: str | None
+) -> LayerInfo:
     rule = _RULE.fullmatch(wanted)
     if rule is not None:
         several, index = {"conv": convolutions, "stage": stages}[rule[1]](layers), int(rule[2])
@@ -311,30 +327,46 @@ def _resolved(wanted: str, layers: Sequence[LayerInfo], explainer: str) -> str:
                 f"{explainer}: layer '{wanted}' is out of range, the model has {len(several)} "
                 f"layers {rule[1]}[i] of at least 3 x 3 pixels: {candidates(several)}."
             )
-        return several[index].name
-    name, known = _dots(wanted), {layer.name: layer for layer in layers}
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        suggestion = f"Did you mean '{near[0]}'? " if near else ""
-        raise ExplainerContractError(
-            f"{explainer}: the model has no layer '{wanted}'. {suggestion}Layers with a map: "
-            f"{candidates(layers)}."
-        )
-    fault = _fault(known[name])
+        found = several[index]
+    else:
+        known = {layer.name: layer for layer in layers}
+        name = _dots(wanted, known)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            suggestion = f"Did you mean '{near[0]}'? " if near else ""
+            raise ExplainerContractError(
+                f"{explainer}: the model has no layer '{wanted}'. {suggestion}Layers with a map: "
+                f"{candidates(layers)}."
+            )
+        found = known[name]
+    if reading is not None and found.runs == 1 and found.shape and not found.found.is_final:
+        read = declared(reading, found.shape, found.size, found.found.options)
+        found = (
+            replace(found, found=Found(None, read)) if isinstance(read, str)
+            else found.read_as(read)
+        )  # fmt: skip
+    fault = _fault(found)
     if fault:
         raise ExplainerContractError(
             f"{explainer}: layer '{wanted}' {fault}. Layers that can be used: {candidates(layers)}."
         )
-    return name
+    return found
 
 
 def _fault(layer: LayerInfo) -> str | None:
     if layer.runs != 1:
         return f"runs {layer.runs} times in a forward pass, so its name does not identify one layer"
-    if layer.channels == 0:
+    if layer.found.fault:
+        return layer.found.fault
+    if layer.found.reading is None:
         return f"must give one (N, C, h, w) tensor, but this {layer.kind} does not"
     if not layer.holds(2):
         return f"gives {layer.height} x {layer.width} pixels, fewer than 2 x 2"
+    if not layer.found.is_felt:
+        return (
+            f"gives tokens ({layer.sized()}) on whose places the embedding does not depend, as "
+            "after the last attention only the class token counts"
+        )
     return None
 
 

@@ -14,6 +14,7 @@ from fxeval.contracts import (
     Embeddings,
     Explainer,
     FaceModel,
+    MapLayer,
     PairSource,
     RowState,
     SaliencyMaps,
@@ -210,7 +211,8 @@ def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> Salien
         str(key): torch.as_tensor(values).detach().to("cpu", torch.float32, copy=True)
         for key, values in maps.diagnostics.items()
     }
-    return SaliencyMaps(positive, negative, tuple(states), tuple(reasons), diagnostics)
+    layers = tuple(one for one in maps.layers if isinstance(one, MapLayer))
+    return SaliencyMaps(positive, negative, tuple(states), tuple(reasons), diagnostics, layers)
 
 
 def _of_right_form(name: str, maps: object, expected: tuple[int, ...]) -> SaliencyMaps:

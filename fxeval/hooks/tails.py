@@ -11,9 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxeval.contracts import Embeddings, FaceModel, Gallery, Images, SimilarityKind
+from fxeval.contracts import (
+    Embeddings,
+    FaceModel,
+    Gallery,
+    Images,
+    MapLayer,
+    SimilarityKind,
+)
 from fxeval.errors import ExplainerContractError
+from fxeval.hooks.layer_info import LayerInfo
 from fxeval.hooks.layers import black_box, borrowed, layers_of, on_device_of, resolve
+from fxeval.hooks.readings import Reading
 from fxeval.hooks.returned import check_embeddings
 
 _DEFAULT_SIDE = 3  # smaller maps are too coarse to be a default
@@ -29,11 +38,15 @@ class Tail:
         layer: Dotted name.
         output: Name of the module that gives the raw embedding; empty = the network itself.
         offset: (D,) float64, the raw embedding when the layer's output is zero.
+        entry: What a record tells of the layer.
+        reading: How the layer's output is read as a map.
     """
 
     layer: str
     output: str
     offset: Tensor
+    entry: MapLayer
+    reading: Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +54,7 @@ class Cut:
     """A forward pass whose autograd graph starts at a layer.
 
     Attributes:
-        activations: (n, C, h, w) output of the layer, a leaf of the graph.
+        activations: (n, C, h, w), the layer's output as it is read, a leaf of the graph.
         vectors: All (n, D) outputs by module, in order of finishing; the embedding is last, under
             the empty name.
     """
@@ -74,7 +87,7 @@ class Cut:
         return (self.activations.detach().double() * gradient).sum(dim=1)
 
 
-def why_no_tail(model: FaceModel, layer: str | None) -> str | None:
+def why_no_tail(model: FaceModel, layer: str | None, reading: str | None = None) -> str | None:
     """Return why the model has no affine tail after the layer; None if it has one.
 
     A missing layer is not reported here: ``explain`` raises an error that lists the layers.
@@ -83,15 +96,16 @@ def why_no_tail(model: FaceModel, layer: str | None) -> str | None:
         return black_box(model)
     with borrowed(model.module), torch.inference_mode(False), torch.enable_grad():
         try:
-            tail = tail_of(model, layer, model.crop.size, "cam")
+            tail = tail_of(model, layer, model.crop.size, "cam", reading)
         except ExplainerContractError:
             return None
     return tail if isinstance(tail, str) else None
 
 
 def tail_of(
-    model: FaceModel, layer: str | None, size: tuple[int, int], explainer: str
-) -> Tail | str:
+    model: FaceModel, layer: str | None, size: tuple[int, int], explainer: str,
+    reading: str | None = None,
+) -> Tail | str:  # fmt: skip
     """Find the affine tail of a borrowed model, or say why there is none.
 
     Args:
@@ -101,6 +115,7 @@ def tail_of(
             not affine, no longer tail is.
         size: (height, width) of the images.
         explainer: Its id, for the messages.
+        reading: How the named layer is read; None = as found.
 
     Raises:
         ExplainerContractError: If the layer is missing, runs more than once, or gives no map.
@@ -112,11 +127,11 @@ def tail_of(
     images = on_device_of(module, images)
     layers = layers_of(module, images[:1])
     if layer is not None:
-        names = resolve(layer, layers, explainer)
+        chosen = resolve(layer, layers, explainer, reading)
     else:
-        names = tuple(one.name for one in reversed(layers) if one.holds(_DEFAULT_SIDE))
-    for name in names:
-        found = _tried(model, name, images)
+        chosen = tuple(one for one in reversed(layers) if one.may_be_meant(_DEFAULT_SIDE))
+    for one in chosen:
+        found = _tried(model, one, images)
         if found is not None:
             return found
     if layer is None:
@@ -126,12 +141,12 @@ def tail_of(
             "Name a layer, or use gradcam."
         )
     return (
-        f"model '{model.name}' goes around layer '{names[0]}', so its map would leave out a part "
-        "of the embedding. Name a layer that everything goes through, or use gradcam."
+        f"model '{model.name}' goes around layer '{chosen[0].name}', so its map would leave out a "
+        "part of the embedding. Name a layer that everything goes through, or use gradcam."
     )
 
 
-def _tried(model: FaceModel, layer: str, images: Images) -> Tail | str | None:
+def _tried(model: FaceModel, layer: LayerInfo, images: Images) -> Tail | str | None:
     """Return the tail from a layer, why it is not affine, or None if a path bypasses the layer.
 
     The layer's output is replaced by five points: zeros for two different images, the outputs for
@@ -141,12 +156,13 @@ def _tried(model: FaceModel, layer: str, images: Images) -> Tail | str | None:
     """
     module = model.module
     assert module is not None
-    real = cut_at(module, layer, images).activations.detach()
+    name, reading = layer.name, layer.reading
+    real = cut_at(module, name, images, reading=reading).activations.detach()
     spread = float(real.double().square().mean().sqrt()) or 1.0
     generator = torch.Generator().manual_seed(1)
     noise = spread * torch.randn(real[:1].shape, generator=generator).to(real)
     points = torch.cat([torch.zeros_like(real), real, noise])
-    cut = cut_at(module, layer, images[[0, 1, 0, 1, 0]], points)
+    cut = cut_at(module, name, images[[0, 1, 0, 1, 0]], points, reading=reading)
     embeddings = check_embeddings(model.name, cut.vectors[""], len(points)).double()
     slack = _ROUNDING * embeddings.abs().max() + _BENT * (embeddings - embeddings[0]).abs().max()
     if (embeddings[0] - embeddings[1]).abs().max() > slack:
@@ -154,10 +170,10 @@ def _tried(model: FaceModel, layer: str, images: Images) -> Tail | str | None:
     for output in _raw_outputs(cut, model.similarity):
         offset = _offset_if_affine(cut, output)
         if offset is not None:
-            return Tail(layer, output, offset)
+            return Tail(name, output, offset, layer.as_entry(), reading)
     return (
         f"the embedding of model '{model.name}' is not an affine function of the output of layer "
-        f"'{layer}' (a nonlinear or undifferentiable operation comes after it), so it does not "
+        f"'{name}' (a nonlinear or undifferentiable operation comes after it), so it does not "
         "divide among places. Use gradcam."
     )
 
@@ -198,7 +214,10 @@ def _offset_if_affine(cut: Cut, output: str) -> Tensor | None:
     return vectors[0] if bool((predicted - found).abs().max() <= slack) else None
 
 
-def cut_at(module: nn.Module, layer: str, images: Images, instead: Tensor | None = None) -> Cut:
+def cut_at(
+    module: nn.Module, layer: str, images: Images, instead: Tensor | None = None,
+    *, reading: Reading,
+) -> Cut:  # fmt: skip
     """Run a borrowed module with the autograd graph starting at the output of a layer.
 
     Args:
@@ -206,15 +225,19 @@ def cut_at(module: nn.Module, layer: str, images: Images, instead: Tensor | None
         layer: As :func:`fxeval.hooks.layers.resolve` gives it.
         images: (n, 3, H, W) on the module's device.
         instead: (n, C, h, w) to go on with in place of the layer's own output.
+        reading: How the layer's output is read as (n, C, h, w). Tokens in front of the places stay
+            as they are: a path around the map.
     """
     taken: list[Tensor] = []
     vectors: dict[str, Tensor] = {}
 
     def replace(_module: nn.Module, _inputs: object, output: object) -> Tensor:
         assert isinstance(output, Tensor)
-        leaf = (output if instead is None else instead).detach().requires_grad_()
+        places = reading.places(output) if instead is None else instead
+        leaf = places.detach().requires_grad_()
         taken.append(leaf)
-        return leaf.clone()  # a later operation in place must not reach the leaf
+        # Cloned: a later operation in place must not reach the leaf.
+        return reading.written(leaf.clone(), output.detach())
 
     handles = [module.get_submodule(layer).register_forward_hook(replace)]
     try:

@@ -187,8 +187,23 @@ class Diagnostic(Form):
     n_pairs: Count
 
 
+class LayerEntry(Form):
+    """A layer of a network that maps were made at.
+
+    Attributes:
+        shape: Of its output for one image.
+        reading: ``channels_first``, ``channels_last`` or ``tokens``.
+        grid: [height, width] of the map that it was read as.
+    """
+
+    name: str
+    shape: list[int]
+    reading: str
+    grid: list[int]
+
+
 class Explaining(Form):
-    """The cost of one set of maps at the time it was made."""
+    """The cost of one set of maps at the time it was made, and the layers it was made at."""
 
     network: str
     side: str
@@ -197,6 +212,7 @@ class Explaining(Form):
     forwards: Count
     backwards: Count
     seconds: float
+    layers: list[LayerEntry] = []
 
 
 class Network(Form):

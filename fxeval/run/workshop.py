@@ -38,7 +38,7 @@ from fxeval.metrics import kinds
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Subject
 from fxeval.models.admission import Admission
 from fxeval.models.loading import device_of, with_module
-from fxeval.records.schema import Explaining, Network, Row
+from fxeval.records.schema import Explaining, LayerEntry, Network, Row
 from fxeval.redaction import PublicReason, public_counts
 from fxeval.run.admissions import Admissions
 from fxeval.run.cell_engine import CellEngine, NetworkHandle, Redrawing
@@ -328,6 +328,7 @@ class Workshop:
             side=name,
             n_maps=len(asked),
             was_shared=not is_new,
+            layers=[LayerEntry.model_validate(asdict(layer)) for layer in maps.layers],
             **asdict(cost),
         )
 

@@ -51,6 +51,17 @@ def explaining_rows(cell: Json) -> list[list[str]]:
     ]
 
 
+def layers_read(cell: Json) -> list[str]:
+    """Return the layers that a cell's maps were made at, and how each was read as a map."""
+    layers = [layer for made in cell.get("explaining", ()) for layer in made.get("layers", ())]
+    said = [
+        f"{layer['name']} ({' x '.join(map(str, layer['shape']))}), read as "
+        f"{layer['reading'].replace('_', ' ')}: {' x '.join(map(str, layer['grid']))} places"
+        for layer in layers
+    ]
+    return list(dict.fromkeys(said))
+
+
 def diagnostic_rows(cell: Json) -> Iterator[list[str]]:
     """Yield a table of one cell: diagnostic, mean, least, largest, meaning."""
     for one in cell.get("diagnostics", ()):

@@ -54,6 +54,7 @@ _ENVIRONMENT.filters |= {
     "curve_table": view.curve_table,
     "measured_on": view.measured_on,
     "explaining_rows": cost_tables.explaining_rows,
+    "layers_read": cost_tables.layers_read,
     "diagnostic_rows": cost_tables.diagnostic_rows,
     "golden_text": verification_rows.golden_text,
 }

@@ -19,7 +19,7 @@ from fxeval.strict.parameters import faults_of, frozen, typed
 from fxeval.suite.cells import Cell
 
 if TYPE_CHECKING:
-    from fxeval.hooks.layers import LayerInfo
+    from fxeval.hooks.layer_info import LayerInfo
 
 Overridden = Mapping[str, frozenset[str]]
 SHIPPED_CARDS: Mapping[str, Path] = {
@@ -164,7 +164,7 @@ def check_layers(id: str, params: Mapping[str, Any], layers: Sequence["LayerInfo
     if layer is None:
         return None
     try:
-        resolve(layer, layers, id)
+        resolve(layer, layers, id, params.get("reading"))
     except FxevalError as error:
         return str(error)
     return None

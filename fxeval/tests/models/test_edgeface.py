@@ -269,7 +269,7 @@ def test_four_stages_can_be_hooked_and_nothing_else_looks_like_one(name):
     assert {key: sizes[key] for key in expected} == expected
     assert [layer.name for layer in stages(layers)] == [*list(expected)[:3], "stages"]
     assert all(height == width for height, width in sizes.values())
-    assert resolve(None, layers, "gradcam") == ("stages.3.downsample.0",)
+    assert [one.name for one in resolve(None, layers, "gradcam")] == ["stages.3.downsample.0"]
 
 
 @pytest.mark.parametrize(
