@@ -81,7 +81,7 @@ def attributed(
 
 
 def reshape_for(
-    name: str, method: Any, module: nn.Module | None, images: Images, reading: str | None
+    name: str, method: object, module: nn.Module | None, images: Images, reading: str | None
 ) -> tuple[MapLayer, ...]:
     """Let a method of pytorch-grad-cam read its target layers; returns what a record tells of them.
 
@@ -116,7 +116,7 @@ def reshape_for(
                 f"this method has no reshape_transform, so layer '{layers[0].name}' cannot be read "
                 f"as {layers[0].reading.order}.",
             )
-        for part in (method, hooked):
+        for part in cast("tuple[Any, Any]", (method, hooked)):
             part.reshape_transform = layers[0].reading.places
     return tuple(layer.as_entry() for layer in layers)
 

@@ -17,7 +17,7 @@ from fxeval.hooks.readings import Reading, fits, of, token_readings
 
 # Share of places that their own quarter moves most. Chance gives 0.25 and attention matrices up to
 # 0.4; maps give 0.8 to 1 early in a network and 0.5 at the least.
-_CONFIRMED = 0.7
+_CONFIRMED = 0.8
 _REFUTED = 0.45
 _QUARTERS = 4
 _LEAST_TOKENS = 9
@@ -297,6 +297,7 @@ class _Readings:
                 f"gives {of(one.shape)}, whose places do not follow the image: only "
                 f"{share:.0%} of them change most when their own quarter of the image does. An "
                 "attention matrix is of this kind",
+                is_final=True,
             )
         else:
             self.found[one.name] = Found(first)

@@ -311,8 +311,7 @@ def _tokens_after(layers: Sequence[LayerInfo], last: LayerInfo) -> LayerInfo | N
     place = layers.index(last)
     if last.reading.order != "channels_first" or not _are_patches(layers[: place + 1]):
         return None
-    places = last.height * last.width
-    tokens = [one for one in layers[place + 1 :] if len(one.shape) == 3 and one.shape[1] >= places]
+    tokens = [one for one in layers[place + 1 :] if len(one.shape) == 3 and one.shape[1] > 1]
     return tokens[-1] if tokens else None
 
 
