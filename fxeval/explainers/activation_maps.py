@@ -26,6 +26,7 @@ from fxeval.functional.map_similarity import norm01
 from fxeval.hooks.evidence import watched
 from fxeval.hooks.layer_info import LayerInfo
 from fxeval.hooks.layers import (
+    NoDefaultError,
     black_box,
     borrowed,
     by_name,
@@ -71,8 +72,16 @@ class ActivationMaps:
         return ExplainerTraits(needs, takes_centroids=True, source=self._source)
 
     def unsupported(self, model: FaceModel) -> str | None:
-        """Return why this kind of model cannot be explained, or None."""
-        return black_box(model)
+        """Return why the model cannot be explained: a black box, or no default layer."""
+        if model.module is None or self.layer is not None:
+            return black_box(model)
+        try:
+            self.chosen_layers(layers_of(model.module, torch.zeros(1, 3, *model.crop.size)))
+        except NoDefaultError as error:
+            return error.detail.removeprefix(f"{self.id}: ")
+        except Exception:  # a network that fails is not the explainer's fault: explain reports it
+            return None
+        return None
 
     def explain(
         self, model: FaceModel, probes: Images, references: Images,

@@ -10,7 +10,7 @@ from fxeval.errors import ExplainerContractError
 from fxeval.explainers.activation_maps import ActivationMaps
 from fxeval.explainers.objectives import Objective
 from fxeval.hooks.layer_info import LayerInfo
-from fxeval.hooks.layers import candidates, convolutions, cut_patches_only, resolve
+from fxeval.hooks.layers import NoDefaultError, candidates, convolutions, cut_patches_only, resolve
 
 T = TypeVar("T")
 LAYERS = 9  # layers of a model that are used by default
@@ -61,12 +61,12 @@ class LEAM(ActivationMaps):
             return resolve(self.layer, layers, self.id, self.reading)
         found = convolutions(layers)
         if not found:
-            raise ExplainerContractError(
+            raise NoDefaultError(
                 "leam: the model has no convolution of at least 3 x 3 pixels, so there is no "
                 "default. Name layers, or use an explainer that only asks for embeddings."
             )
         if cut_patches_only(layers):
-            raise ExplainerContractError(
+            raise NoDefaultError(
                 f"leam: the convolutions of the model, {candidates(found)}, only cut the image "
                 "into patches, so there is no default. Name layers, such as "
                 f"{candidates([one for one in layers if one.may_be_meant(3)])}."

@@ -20,6 +20,10 @@ _SHOWN = 12  # layer names in an error message
 _RULE = re.compile(r"(conv|stage)\[(-?\d+)\]")
 
 
+class NoDefaultError(ExplainerContractError):
+    """Raised if no layer was named and none of the network can be a default."""
+
+
 def layers_of(module: nn.Module, images: Images) -> list[LayerInfo]:
     """Return all modules of a network in the order in which they finish; idle ones come last.
 
@@ -278,14 +282,14 @@ def _default(layers: Sequence[LayerInfo], explainer: str) -> LayerInfo:
             "asks for embeddings."
         )
     if not large:
-        raise ExplainerContractError(
+        raise NoDefaultError(
             f"{explainer}: no layer of the model has an output of at least 4 x 4 pixels, so there "
             "is no default. Name a layer, or use an explainer that only asks for embeddings."
         )
     last = large[-1]
     after = _tokens_after(layers, last)
     if after is not None:
-        raise ExplainerContractError(
+        raise NoDefaultError(
             f"{explainer}: the last map of the model, '{last.name}' ({last.sized()}), only cuts "
             f"the image into patches; tokens come after it, such as '{after.name}' "
             f"({of(after.shape)}), whose places are not known, so there is no default. Name a "
