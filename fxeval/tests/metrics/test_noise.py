@@ -71,7 +71,10 @@ def results(model, source, *, seeds, pairs, steps):
     for seed in range(seeds):
         found.clear()
         subjects = Subjects(model, Noise(seed), source)
-        facts = measure_cell(cell if seed == 0 else alone, subjects, workshop)
+        # The workshop keeps maps by fixture and parameters: every seed needs its own.
+        use = replace(cell.explainer, params={"seed": seed})
+        asked = replace(cell if seed == 0 else alone, explainer=use)
+        facts = measure_cell(asked, subjects, workshop)
         assert facts.refusal is None, facts.refusal
         if seed == 0:
             controls = {row.row: [one for one in row.measured if one.map != "explainer"]
@@ -124,8 +127,10 @@ def test_noise_of_twenty_seeds_passes_no_decision(network, request, tmp_path):
         first = (root / "pairs" / "lfw_view2.txt").read_text("utf-8").splitlines()[1:601]
         (tmp_path / "fold.txt").write_text("\n".join(["300", *first]), "utf-8")
         source = LfwPairs(root, tmp_path / "fold.txt", Path("pairs/lfw_errata.txt"))
-    outcomes = Counter()
+    outcomes, areas = Counter(), set()
     for judged in results(model, source, seeds=20, pairs=40, steps=5):
         assert_passes_nothing(judged)
         outcomes.update(one.verdict.outcome for one in judged.limits)
+        areas.add(next(one.value for one in judged.estimates if one.metric == "deletion_auc"))
+    assert len(areas) == 20  # no noise is another's
     assert sum(outcomes.values()) == 20 * 12
