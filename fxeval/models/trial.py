@@ -114,6 +114,13 @@ def check_batch(model: FaceModel, images: Images, embeddings: Embeddings, *, wit
     again = embedded(model, images, afresh=True)
     noise = float((again.double() - embeddings.double()).abs().max()) / length
     if noise > difference / 3:  # it does not repeat, which is another fault
+        apart = float((embeddings[1].double() - embeddings[0].double()).abs().max()) / length
+        if model.module is None and noise > 0.1 * apart:  # of a network, admission says more
+            raise ModelContractError(
+                f"model '{model.name}': its embeddings of the same images differ between two calls "
+                f"by {noise:.1g} of their length, those of two different images by {apart:.1g}. "
+                "They must depend on the image alone: switch off what it draws at random."
+            )
         return
     raise ModelContractError(
         f"model '{model.name}': the embedding of an image depends on the other images in its "
