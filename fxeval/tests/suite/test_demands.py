@@ -48,7 +48,8 @@ def test_a_suite_that_demands_nothing_keeps_the_digest_it_had_before_demands_wer
 
 def test_every_demand_is_in_the_digest_and_its_place_is_not(tmp_path):
     texts = [
-        "", "verification: {}\n", ASKED, ASKED.replace("0.97", "0.96"),
+        "", "verification: {}\n", "verification: {floor: none}\n", ASKED,
+        ASKED.replace("0.97", "0.96"),
         ASKED.replace("tau_eer", "tau_acc"), ASKED.replace("acme-net", "net"),
         ASKED.replace("operating_threshold: tau_eer", "flip_fusion: true"),
     ]  # fmt: skip
