@@ -24,6 +24,8 @@ _SHOWN = 3
 _ADVICE = {
     "CMYK": "save them as RGB.",
     "an animation": "save one of its pictures.",
+    "landmarks given for the image as it is stored": "their manifest does not say 'orientation': "
+    "'applied'.",
     "neither JPEG nor PNG": "save them as JPEG or PNG; a file's content counts, not its name.",
     "not 8 bits a channel": "save them with 8 bits a channel.",
     "too large": "at most 256 megapixels (PNG and progressive JPEG: 64), 64 MiB and 64 scans.",

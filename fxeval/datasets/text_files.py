@@ -43,6 +43,24 @@ def read_text(path: Path) -> str:
     return text
 
 
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        DataContractError: If it is missing, not a regular file, or larger than the limit.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise of_list(path, "expected a file, got a folder or a special file")
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise of_list(path, "cannot be read", f" ({error.strerror})") from error
+    if len(data) > limit:
+        raise of_list(path, f"expected at most {limit} bytes, got more")
+    return data
+
+
 def lines_of(text: str, where: str) -> list[str]:
     r"""Split text into lines, without line ends and without blank lines at its end.
 

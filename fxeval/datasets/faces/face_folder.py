@@ -145,8 +145,13 @@ class FaceFolder:
         Raises:
             DataContractError: If an image cannot be used.
         """
-        distinct = {face.id: face for face in faces}
-        return dict(each(distinct.values(), lambda face: (face.id, self._picture(face))))
+        distinct = {face.id: face for face in faces if face.id not in self._looks}
+        self._looks.update(each(distinct.values(), lambda face: (face.id, self._picture(face))))
+        return dict(self._looks)
+
+    @cached_property
+    def _looks(self) -> dict[str, str]:
+        return {}
 
     def image_digests(self, image_ids: Sequence[str]) -> tuple[str, ...]:
         """Return a SHA-256, as hex, of what each image's crops come from: its file, its landmarks.

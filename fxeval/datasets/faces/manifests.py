@@ -26,7 +26,7 @@ from typing import Any
 
 from fxeval.contracts import Crop
 from fxeval.datasets.faces.alignment import Points, crop_from, points_of
-from fxeval.datasets.faults import of_list
+from fxeval.datasets.faults import each, of_list
 from fxeval.datasets.text_files import read_text
 from fxeval.errors import DataContractError
 from fxeval.redaction import PublicReason
@@ -35,7 +35,8 @@ from fxeval.strict.text import brief, printable
 KNOWN_FAILURES = frozenset(
     {
         "CMYK", "an animation", "landmarks given for another image of this name",
-        "landmarks that fix no position", "link that leads out of the folder",
+        "landmarks given for the image as it is stored", "landmarks that fix no position",
+        "link that leads out of the folder",
         "name that another image has as well", "neither JPEG nor PNG", "no face found",
         "no folder that names the identity", "no landmarks given", "not 8 bits a channel",
         "several faces, none the central one by far", "several faces, none the largest one by far",
@@ -199,9 +200,9 @@ def read_manifest(path: Path) -> Manifest:
         isinstance(failure, dict) and isinstance(failure.get("reason"), str) for failure in failures
     ):
         raise of_list(path, "expected 'failures' to be a list of objects with a 'reason'")
-    faces = tuple(
-        _face(entry, f"{path}: images[{row}]", crop) for row, entry in enumerate(content["images"])
-    )
+    entries = list(enumerate(content["images"]))
+    read = each(entries, lambda one: _face(one[1], f"{path}: images[{one[0]}]", crop))
+    faces = tuple(read)
     _refuse_repetitions(faces, path)
     failed = [(failure.get("file"), _reason(failure["reason"])) for failure in failures]
     reasons = Counter(reason for _, reason in failed)

@@ -22,9 +22,9 @@ from fxeval.datasets.faces.alignment import CropName, crop_from
 from fxeval.datasets.faces.face_folder import FaceFolder
 from fxeval.datasets.faces.images import UnreadableFormatError, decode_image, image_bytes
 from fxeval.datasets.faces.manifests import Face, Manifest, digest_of, path_fault
-from fxeval.datasets.faults import of_all, of_folder, of_list
+from fxeval.datasets.faults import each, of_all, of_folder, of_list
 from fxeval.datasets.lists.drawing import drawn_pairs
-from fxeval.datasets.lists.tables import parse_identities
+from fxeval.datasets.lists.tables import IdentityRow, parse_identities
 from fxeval.datasets.text_files import read_text
 from fxeval.errors import DataContractError
 from fxeval.redaction import PublicReason, public_counts
@@ -199,8 +199,9 @@ class IdentityFolders:
         by_file = {face.file: face for face in faces}
         known = {exclusion.pair for exclusion in excluded}
         known |= {digest_of(face.file) for face in self._folder.faces}
-        parts = {}
-        for row in parse_identities(read_text(path), str(path)):
+        parts: dict[str, str] = {}
+
+        def take(row: IdentityRow) -> None:
             face = by_file.get(row.image)
             if not row.split:
                 raise of_list(f"{path}:1", "expected the columns img,identity,split")
@@ -214,6 +215,9 @@ class IdentityFolders:
                 )
             if face is not None:
                 parts[face.id] = row.split
+
+        rows = parse_identities(read_text(path), str(path))
+        each(rows if rows[0].split else rows[:1], take)
         return parts
 
     def _check_closed(self, faces: Sequence[Face], parts: dict[str, str]) -> None:

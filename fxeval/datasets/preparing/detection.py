@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from fxeval.datasets.faces.alignment import Points, points_of
 from fxeval.datasets.faces.manifests import read_manifest
 from fxeval.datasets.faces.photographs import to_scale
-from fxeval.datasets.faults import of_all, of_list
-from fxeval.datasets.text_files import MAX_BYTES
+from fxeval.datasets.faults import each, of_all, of_list
+from fxeval.datasets.text_files import MAX_BYTES, read_bytes
 from fxeval.errors import DataContractError
 from fxeval.strict.text import brief, printable
 
@@ -64,12 +64,14 @@ class Picture:
         pixels: (H, W, 3) uint8 RGB, upright.
         scale: Pixels of the photograph for one of these pixels; landmarks are in pixels of the
             photograph.
+        is_tagged: Whether its EXIF orientation turned it.
     """
 
     file: str
     sha256: str
     pixels: NDArray[np.uint8]
     scale: int = 1
+    is_tagged: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ class YuNet:
 
     @cached_property
     def _loaded(self) -> tuple[str, Any]:
-        data = _read(self.file, MAX_DETECTOR_BYTES)
+        data = read_bytes(self.file, MAX_DETECTOR_BYTES)
         digest = hashlib.sha256(data).hexdigest()
         if digest not in (KNOWN_YUNETS if self.sha256 is None else [self.sha256.lower()]):
             expected = printable(brief(self.sha256)) if self.sha256 else "of a known YuNet"
@@ -307,8 +309,8 @@ class LandmarkFile:
     """Landmarks from a file; implements ``LandmarkSource``.
 
     Attributes:
-        file: A CSV file with the header ``file,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5``, or a manifest
-            (``*.json``), whose digests must then be those of the images.
+        file: A CSV file with the header ``file,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5``, in pixels of the
+            image turned upright; or a manifest (``*.json``), whose digests must be the images'.
     """
 
     file: Path
@@ -326,6 +328,8 @@ class LandmarkFile:
         points, sha256 = known
         if sha256 not in (None, picture.sha256):
             raise UnusableImageError("landmarks given for another image of this name")
+        if picture.is_tagged and self._is_of_stored:
+            raise UnusableImageError("landmarks given for the image as it is stored")
         return points
 
     def settings(self) -> Mapping[str, Any]:
@@ -333,8 +337,14 @@ class LandmarkFile:
         return {"name": "landmark_file", "sha256": self._content[0]}
 
     @cached_property
+    def _is_of_stored(self) -> bool:
+        """Whether a manifest does not say that its landmarks are of images turned upright."""
+        is_manifest = self.file.suffix.lower() == ".json"
+        return is_manifest and read_manifest(self.file).orientation != "applied"
+
+    @cached_property
     def _content(self) -> tuple[str, dict[str, tuple[Points, str | None]]]:
-        data = _read(self.file, MAX_BYTES)
+        data = read_bytes(self.file, MAX_BYTES)
         digest = hashlib.sha256(data).hexdigest()
         if self.file.suffix.lower() == ".json":
             faces = read_manifest(self.file).faces
@@ -364,7 +374,9 @@ def _csv(data: bytes, where: str) -> dict[str, Points]:
     if not rows or [cell.strip() for cell in rows[0][1]] != _HEADER:
         raise of_list(f"{where}:1", f"expected the header '{','.join(_HEADER)}'")
     found: dict[str, Points] = {}
-    for line, row in rows[1:]:
+
+    def take(numbered: tuple[int, list[str]]) -> None:
+        line, row = numbered
         try:
             values = [float(cell) for cell in row[1:]]
         except ValueError:
@@ -384,17 +396,6 @@ def _csv(data: bytes, where: str) -> dict[str, Points]:
                 "Remove one of the two.",
             )
         found[row[0]] = tuple(zip(values[::2], values[1::2], strict=True))
+
+    each(rows[1:], take)
     return found
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        if path.exists() and not path.is_file():
-            raise of_list(path, "expected a file, got a folder or a special file")
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise of_list(path, "cannot be read", f" ({error.strerror})") from error
-    if len(data) > limit:
-        raise of_list(path, f"expected at most {limit} bytes, got more")
-    return data

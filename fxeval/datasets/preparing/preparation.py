@@ -18,7 +18,12 @@ import cv2
 
 from fxeval.contracts import Crop
 from fxeval.datasets.faces.alignment import ARCFACE_112, similarity_transform
-from fxeval.datasets.faces.images import ImageTooLargeError, UnreadableFormatError, image_bytes
+from fxeval.datasets.faces.images import (
+    ImageTooLargeError,
+    UnreadableFormatError,
+    checked_header,
+    image_bytes,
+)
 from fxeval.datasets.faces.manifests import identity_in, number_in, path_fault
 from fxeval.datasets.faces.photographs import cut_face, enlargement, overview
 from fxeval.datasets.faults import of_folder
@@ -203,7 +208,9 @@ class _Step:
             raise UnusableImageError(error.reason) from error
         except DataContractError as error:
             raise UnusableImageError("unreadable") from error
-        found = landmarks.landmarks(Picture(self.file, digest, pixels, scale))
+        is_tagged = checked_header(data, self.file).orientation > 1
+        picture = Picture(self.file, digest, pixels, scale, is_tagged)
+        found = landmarks.landmarks(picture)
         # Four decimals, as in the manifest, so that aligning from the manifest gives these pixels.
         points = tuple((round(x, 4), round(y, 4)) for x, y in found)
         try:

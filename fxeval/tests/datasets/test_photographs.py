@@ -14,7 +14,7 @@ from fxeval.datasets.faces.alignment import ARCFACE_112, align, arcface_crop
 from fxeval.datasets.faces.face_folder import FaceFolder
 from fxeval.datasets.faces.images import decode_image, read_image
 from fxeval.datasets.faces.photographs import cut_face, enlargement, overview, to_scale
-from fxeval.datasets.preparing.detection import DetectedLandmarks
+from fxeval.datasets.preparing.detection import DetectedLandmarks, LandmarkFile
 from fxeval.datasets.preparing.preparation import Preparation
 from fxeval.errors import DataContractError
 from fxeval.tests.datasets.test_images import chunk, encoded, exif, tagged
@@ -70,6 +70,21 @@ def test_landmarks_of_a_tagged_photograph_need_to_say_what_they_are_of(tmp_path:
     assert (found[0] - found[1]).abs().max() <= 3
     with pytest.raises(DataContractError, match="'orientation' to be 'applied' or 'stored'"):
         _ = write_manifest(tmp_path, FACE, orientation="left").faces
+
+
+def test_landmarks_of_a_manifest_that_does_not_say_so_are_not_used_for_a_tagged_photograph(
+    tmp_path: Path,
+):
+    taken_sideways(tmp_path / "source" / "1.png", picture(0), 6)
+    reasons = []
+    for said in ({}, {"orientation": "stored"}, {"orientation": "applied"}):
+        write_manifest(tmp_path / "source", FACE, **said)
+        shutil.move(tmp_path / "source" / "manifest.json", tmp_path / f"{len(reasons)}.json")
+        given = LandmarkFile(tmp_path / f"{len(reasons)}.json")
+        done = run(tmp_path / "source", given, to=f"out{len(reasons)}", identity="none")
+        reasons.append(dict(done.failures))
+    refused = {"1.png": "landmarks given for the image as it is stored"}
+    assert reasons == [refused, refused, {}]
 
 
 def test_a_preparation_that_did_not_turn_photographs_is_not_resumed(tmp_path: Path):
@@ -200,9 +215,7 @@ def test_a_linked_folder_is_refused_once(tmp_path: Path):
     assert str(caught.value).count("target/Ann'. Replace it by what it points to") == 1
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "Ann").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    with pytest.raises(
-        DataContractError, match=r"none \(links to folders, which are not followed: 1\)"
-    ):
+    with pytest.raises(DataContractError, match=r"links to folders, which are not followed: 1"):
         _ = FaceFolder(tmp_path / "links", aligned_to=ARCFACE_112).faces
 
 
