@@ -62,8 +62,7 @@ class Picture:
         file: Path relative to its folder.
         sha256: SHA-256 of the file, as hex.
         pixels: (H, W, 3) uint8 RGB, upright.
-        scale: Pixels of the photograph for one of these pixels; landmarks are in pixels of the
-            photograph.
+        scale: Pixels of the photograph, in which landmarks are, for one of these pixels.
         is_tagged: Whether its EXIF orientation turned it.
     """
 

@@ -209,8 +209,7 @@ class _Step:
         except DataContractError as error:
             raise UnusableImageError("unreadable") from error
         is_tagged = checked_header(data, self.file).orientation > 1
-        picture = Picture(self.file, digest, pixels, scale, is_tagged)
-        found = landmarks.landmarks(picture)
+        found = landmarks.landmarks(Picture(self.file, digest, pixels, scale, is_tagged))
         # Four decimals, as in the manifest, so that aligning from the manifest gives these pixels.
         points = tuple((round(x, 4), round(y, 4)) for x, y in found)
         try:
