@@ -1,8 +1,7 @@
 """Asks an explainer for maps, checks them, and confines a fault to the pairs that cause it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,17 +9,14 @@ from torch import Tensor
 from fxeval.contracts import (
     Explainer,
     FaceModel,
-    Faces,
-    Gallery,
-    Images,
     RowState,
     SaliencyMaps,
     model_traits,
     traits_of,
 )
 from fxeval.engine.forward_pool import PooledModel
+from fxeval.engine.inputs import Comparison, Inputs
 from fxeval.errors import (
-    EvidenceError,
     ExplainerContractError,
     FxevalError,
     ModelContractError,
@@ -32,7 +28,6 @@ from fxeval.explainers.map_levels import joined
 from fxeval.hooks.processes import is_a_stop, one_process
 from fxeval.hooks.returned import check_maps
 from fxeval.hooks.watch import Watch, put_back_sentence
-from fxeval.models.loading import device_of
 from fxeval.redaction import message_of, of_user_code, place_of
 from fxeval.seeding import generator_of, sealed, seed_of
 from fxeval.traits import own_refusal
@@ -40,29 +35,6 @@ from fxeval.traits import own_refusal
 Progress = Callable[[int, int], None]
 Tell = Callable[[str], None]
 ROWS_AT_ONCE = 16  # pairs that are explained and measured together, whatever the batch size
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """N comparisons of one image with another, to be explained.
-
-    Attributes:
-        faces: Owns the images.
-        id: Of each comparison, by content.
-        image: (N,) which image is explained.
-        against: (N,) which image it is compared with.
-        contrast: (N,) nonmates that the list names; None = they are drawn if the explainer needs
-            them.
-    """
-
-    faces: Faces
-    id: tuple[str, ...]
-    image: Tensor
-    against: Tensor
-    contrast: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.image)
 
 
 def explain(
@@ -104,7 +76,7 @@ def explain(
         ExplainerContractError: If the explainer refuses each of the first pairs for the same
             reason: it is not set up for this model or these images.
     """
-    group = _Group(explainer, model, _Inputs(explainer, model, asked, seed), seed, tell)
+    group = _Group(explainer, model, Inputs(explainer, model, asked, seed), seed, tell)
     parts: list[SaliencyMaps] = []
     for rows in torch.split(torch.arange(len(asked)), ROWS_AT_ONCE):
         parts.extend(group.maps(rows))
@@ -162,49 +134,11 @@ def why_unsupported(explainer: Explainer, model: FaceModel) -> str | None:
     return reason
 
 
-class _Inputs:
-    """The inputs that an explainer gets for some comparisons."""
-
-    def __init__(
-        self, explainer: Explainer, model: PooledModel, asked: Comparison, seed: int
-    ) -> None:
-        faces, needs = asked.faces, traits_of(explainer).needs
-        self.size = (int(faces.images.shape[-2]), int(faces.images.shape[-1]))
-        self._device = device_of(model)
-        self._images, self._identity = faces.images, faces.identity
-        self._probes, self._references = asked.image, asked.against
-        self._contrast: Tensor | None = None
-        if "contrast" in needs:
-            self._contrast = _nonmates(asked, seed) if asked.contrast is None else asked.contrast
-        self._gallery: Tensor | None = None
-        if "gallery" in needs:
-            self._gallery = model.pool.clean(model, faces)
-
-    def clean(self, rows: Tensor) -> tuple[Images, Images]:
-        """Return probes and references, fresh copies that user code may write to."""
-        return self._inputs(self._probes[rows]), self._inputs(self._references[rows])
-
-    def extra(self, rows: Tensor) -> dict[str, Any]:
-        """Return the keywords that the explainer asked for."""
-        given: dict[str, Any] = {}
-        if self._contrast is not None:
-            given["contrast"] = self._inputs(self._contrast[rows])
-        if self._gallery is not None:
-            given["gallery"] = Gallery(
-                self._gallery.to(self._device, copy=True), self._identity.clone(),
-                self._identity[self._probes[rows]], self._identity[self._references[rows]],
-            )  # fmt: skip
-        return given
-
-    def _inputs(self, images: Tensor) -> Images:
-        return self._images[images].to(self._device).to(torch.float32).div_(255.0)
-
-
 class _Group:
     """Explains groups of pairs and watches over the model meanwhile."""
 
     def __init__(
-        self, explainer: Explainer, model: PooledModel, inputs: _Inputs, seed: int, tell: Tell
+        self, explainer: Explainer, model: PooledModel, inputs: Inputs, seed: int, tell: Tell
     ) -> None:
         self._tell = tell
         self._explainer = explainer
@@ -342,24 +276,6 @@ class _Group:
                 self._model.embed(images)
         finally:
             self._put_back()
-
-
-def _nonmates(asked: Comparison, seed: int) -> Tensor:
-    """Choose for each comparison a reference that shows another identity; (N,) int64."""
-    faces, chosen = asked.faces, []
-    shown = faces.identity[asked.against]
-    for row, image in enumerate(asked.image.tolist()):
-        others = (shown != faces.identity[image]) & (shown != shown[row])
-        images = torch.unique(asked.against[others])
-        if not len(images):
-            raise EvidenceError(
-                f"pairs '{faces.name}': the explainer needs a nonmate, but the list has no other "
-                "identity. Use pairs of at least two identities."
-            )
-        # By content, so that a row keeps its nonmate when the list's order changes.
-        digests = sorted(images.tolist(), key=lambda image: faces.image_digests[image])
-        chosen.append(digests[seed_of(seed, "nonmate", asked.id[row]) % len(digests)])
-    return torch.tensor(chosen, dtype=torch.int64)
 
 
 class _RefusedError(Exception):

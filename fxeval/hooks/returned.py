@@ -316,4 +316,5 @@ def _declared(name: str, states: Sequence[RowState]) -> list[RowState]:
 
 def is_constant(map_: Tensor) -> bool:
     """Say whether a finite map has no order (:func:`fxeval.functional.ranking.flat`)."""
-    return bool(flat(np.float64(map_.min()), np.float64(map_.max())))
+    low, high = (np.asarray(float(end)) for end in (map_.min(), map_.max()))
+    return bool(flat(low, high))

@@ -9,6 +9,7 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +20,10 @@ from fxeval.engine.forward_pool import PooledModel, precise
 from fxeval.errors import ContractError, UnsupportedError
 from fxeval.hooks.returned import check_model
 from fxeval.models.cards import STATE_FORMATS
-from fxeval.models.from_card import CardedModel, network_of
+from fxeval.models.from_card import CardedModel, prepared
 from fxeval.models.loading import ModelAround, TorchFaceModel, device_of, fill_module
-from fxeval.models.preprocessing import Preprocessed, Preprocessing
+from fxeval.models.own_code import network_of
+from fxeval.models.preprocessing import Preprocessing
 
 Way = Mapping[str, Any]
 """How to build a network, as plain values: ``architecture``, ``factory`` or ``class``."""
@@ -101,6 +103,8 @@ def way_of(model: FaceModel, factory: str | None = None) -> Way:
             return {
                 "architecture": card.architecture,
                 "preprocessing": asdict(card.preprocessing),
+                "output": card.output,
+                "folder": str(card.file.parent),
             }
         model = model.model
     said = f"model '{model.name}' cannot be copied into a process of its own: "
@@ -147,7 +151,7 @@ def built(way: Way, facts: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 
     Raises:
         FxevalError: If it cannot be built, or the weights do not fit.
     """
-    found = _found(way, weights)
+    found = _found(way)
     if isinstance(found, nn.Module):
         name, size, template = facts["crop"]
         crop = Crop(name, tuple(size), tuple((x, y) for x, y in template))
@@ -185,13 +189,13 @@ def two_embeddings(model: FaceModel) -> Tensor:
         return model.embed(images.to(device_of(model))).detach().to("cpu", torch.float32)
 
 
-def _found(way: Way, weights: Mapping[str, Tensor]) -> Any:  # noqa: ANN401  (user code)
+def _found(way: Way) -> Any:  # noqa: ANN401  (user code)
     if "architecture" in way:
         given = way["preprocessing"]
         preprocessing = Preprocessing(given["colour"], tuple(given["mean"]), tuple(given["std"]))
-        network = network_of(way["architecture"], preprocessing)
-        is_bare = network.state_dict().keys() == weights.keys()
-        return network if is_bare else Preprocessed(network, preprocessing)
+        factory, folder = way["architecture"], Path(way["folder"])
+        network = network_of(factory, preprocessing, folder)
+        return prepared(network, factory, preprocessing, way["output"], folder)
     if "class" in way:
         return network_of(way["class"], None)
     found = imported(way["factory"])()

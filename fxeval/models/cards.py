@@ -13,15 +13,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, SkipValidation
 
 from fxeval.contracts import ClaimKind, ClaimProtocol, Colour, Crop, SimilarityKind
-from fxeval.datasets.faces.alignment import CROP_FORMS, CROPS, crop_from
-from fxeval.errors import DataContractError, ModelContractError
+from fxeval.errors import ModelContractError
 from fxeval.functional.similarity import threshold_fault
 from fxeval.hooks.outputs import OutputName
 from fxeval.models import ARCHITECTURES
+from fxeval.models.card_crops import CardName, crop_of
 from fxeval.models.preprocessing import Preprocessing, channels_of
-from fxeval.strict.forms import Strict
+from fxeval.strict.forms import Strict, matching
 from fxeval.strict.forms import read as read_form
-from fxeval.strict.text import brief, describe, suggestion
+from fxeval.strict.text import describe, suggestion
 from fxeval.strict.yaml_file import Document, Kind
 from fxeval.strict.yaml_file import read as read_yaml
 
@@ -51,15 +51,6 @@ _EXPORT_HELP = "give the weights as .safetensors with 'architecture: module:fact
 _PRESET = ("crop", "colour", "mean", "std", "similarity")
 _OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _Numbers = tuple[float, ...]
-
-
-def _matching(pattern: str, expected: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(expected)
-        return text
-
-    return AfterValidator(check)
 
 
 def _inside(text: str) -> str:
@@ -96,26 +87,19 @@ def _dividing(numbers: _Numbers) -> _Numbers:
     return numbers
 
 
-_Name = Annotated[
-    str,
-    _matching(
-        r"[A-Za-z][A-Za-z0-9_.-]{0,79}",
-        "expected a letter, then letters, digits, '.', '-' and '_', 80 at most",
-    ),
-]
 _Digest = Annotated[
-    str, _matching(r"[0-9a-fA-F]{64}", "expected 64 hexadecimal digits"), AfterValidator(str.lower)
+    str, matching(r"[0-9a-fA-F]{64}", "expected 64 hexadecimal digits"), AfterValidator(str.lower)
 ]
 _ListDigest = Annotated[
     str,
-    _matching(
+    matching(
         r"sha256:[0-9a-f]{64}",
         "expected 'sha256:' and 64 hexadecimal digits, as fxeval check-model prints them",
     ),
 ]
 _Metric = Annotated[
     str,
-    _matching(
+    matching(
         r"verification_(accuracy|auc|eer)|tmr_at_fmr_1e-[2-4]",
         "expected verification_accuracy, verification_auc, verification_eer or tmr_at_fmr_1e-2, -3 "
         "or -4",
@@ -162,7 +146,7 @@ class Claim(_Frozen):
             those of the mirror images.
     """
 
-    pairs: _Name
+    pairs: CardName
     metric: _Metric
     value: Annotated[float, Field(ge=0, le=1)]
     within: Annotated[float, Field(gt=0, le=0.1)] = 0.003
@@ -189,22 +173,11 @@ class Golden(_Frozen):
     relative: bool = False
 
 
-class _Crop(_Frozen):
-    """A crop that has no name in the catalogue, as it is written."""
-
-    name: _Name
-    size: Annotated[list[Annotated[int, Field(ge=16, le=1024)]], Field(min_length=2, max_length=2)]
-    template: Annotated[
-        list[Annotated[list[float], Field(min_length=2, max_length=2)]],
-        Field(min_length=5, max_length=5),
-    ]
-
-
 class Keys(_Frozen):
     """The keys of a card; :func:`read_card` adds what the architecture and the format imply."""
 
     card: Literal[1]
-    name: _Name  # shown in reports
+    name: CardName  # shown in reports
     weights: _Inside  # relative to their folder
     sha256: _Digest  # of the weights, lower case
     architecture: str | None = None  # of ARCHITECTURES, module:factory; None: a whole network
@@ -213,7 +186,7 @@ class Keys(_Frozen):
     runtime: Runtime = "auto"  # of an ONNX graph
     layout: Layout | None = None  # of the images of an ONNX graph; None: as its shapes say
     output: _Output | None = None  # the embeddings, where a network has several outputs
-    crop: SkipValidation[Crop] = _FILLED  # in the file a name or a mapping, which _crop reads
+    crop: SkipValidation[Crop] = _FILLED  # in the file a name or a mapping, which crop_of reads
     colour: Colour = _FILLED  # order of the channels that the network sees, or grey: one channel
     mean: _Normalising = _FILLED  # of each channel in that order, or of all, in 0 to 255
     std: Annotated[_Normalising, AfterValidator(_dividing)] = _FILLED
@@ -258,7 +231,7 @@ def read_card(path: Path) -> ModelCard:
     form = read_form(document, Keys, (), raw)
     format = _format(form, document)
     preset = _preset(form, document, format)
-    crop = _crop(preset["crop"], document)
+    crop = crop_of(preset["crop"], document)
     _fit_channels(preset, document)
     _check_threshold(form, preset["similarity"], document)
     document.raise_faults()
@@ -350,51 +323,6 @@ def _fit_channels(preset: dict[str, Any], document: Document) -> None:
                 text = f"'{key}': expected a number for the one channel of grey, got three"
                 document.fault(document.value((key,)), text)
             preset[key] = given * n if len(given) == 1 else given
-
-
-def _crop(given: object, document: Document) -> Crop | None:
-    """Return the crop that a card names or describes, noting what is wrong with it."""
-    if isinstance(given, str):
-        known = _crop_or_none(given)
-        if known is None:
-            near = suggestion(given, CROPS) or f"expected {CROP_FORMS}"
-            document.fault(document.value(("crop",)), f"no crop {describe(given)}", near)
-        return known
-    if not isinstance(given, dict):
-        if given is not None:
-            text = f"'crop' must be a name or a mapping, got {describe(given)}"
-            document.fault(document.value(("crop",)), text)
-        return None
-    form = read_form(document, _Crop, ("crop",), given)
-    if not all(getattr(form, key, None) for key in ("name", "size", "template")):
-        return None
-    if not _is_a_face(form.template):
-        text = (
-            "'template': expected five points (x, y) in pixels: eye at the image's left, eye at "
-            "the image's right, nose tip, mouth corner at the left, at the right; eyes above mouth"
-        )
-        document.fault(document.value(("crop", "template")), text)
-        return None
-    crop = _crop_or_none({"name": form.name, "size": form.size, "template": form.template})
-    if crop is None:
-        text = f"the crop {brief(form.name)} of the catalogue has another size or template"
-        document.fault(document.value(("crop", "name")), text, "give it another name")
-    return crop
-
-
-def _crop_or_none(value: object) -> Crop | None:
-    try:
-        return crop_from(value, "crop")
-    except DataContractError:  # the caller says it, with its place in the card
-        return None
-
-
-def _is_a_face(template: list[list[float]]) -> bool:
-    """Say whether points are an upright face: pixels in the order (x, y), eyes above the mouth."""
-    left, right, _, *mouth = template
-    across, down = right[0] - left[0], abs(right[1] - left[1])
-    height = (sum(y for _, y in mouth) - left[1] - right[1]) / 2
-    return across > max(2, down) and height > across / 5 and mouth[0][0] < mouth[1][0]
 
 
 def _check_threshold(form: Keys, similarity: SimilarityKind | None, document: Document) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fxeval.contracts import CardFacts, FaceModel, GoldenCheck, ModelTraits
 from fxeval.errors import ModelContractError
+from fxeval.hooks.outputs import OutputName
 from fxeval.models import ARCHITECTURES, build
 from fxeval.models.cards import STATE_FORMATS, ModelCard, read_card
 from fxeval.models.files.formats import (
@@ -298,10 +299,29 @@ def _filled(data: bytes, where: str, card: ModelCard) -> tuple[nn.Module, str]:
                 for said in (detail, public)
             )
         raise ModelContractError(detail, public=public) from error
-    if factory not in ARCHITECTURES and (not takes or card.output is not None):
-        preprocessing = None if takes else card.preprocessing
-        network = Preprocessed(network, preprocessing, card.output)
-    return network, stored
+    return prepared(network, factory, card.preprocessing, card.output, beside), stored
+
+
+def prepared(
+    network: nn.Module,
+    factory: str,
+    preprocessing: Preprocessing,
+    output: OutputName | None,
+    folder: Path | None,
+) -> nn.Module:
+    """Return a network with what the card puts around it: the normalisation, the chosen output.
+
+    Args:
+        network: As its factory made it, with its weights.
+        factory: Its factory; those of the catalogue need nothing around them.
+        preprocessing: The card's; put in front unless the factory took it.
+        output: The embeddings among several outputs.
+        folder: Folder of the card.
+    """
+    takes = takes_the_preprocessing(factory, folder)
+    if factory in ARCHITECTURES or (takes and output is None):
+        return network
+    return Preprocessed(network, None if takes else preprocessing, output)
 
 
 def _misfit(

@@ -21,7 +21,7 @@ from fxeval.contracts import (
 )
 from fxeval.datasets.faces.crops import move_maps
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
-from fxeval.engine.maps import Comparison
+from fxeval.engine.inputs import Comparison
 from fxeval.errors import DataContractError, UnsupportedError
 from fxeval.hooks.watch import modes_kept
 from fxeval.metrics.protocol import OtherExplainer, Redrawn, Rows, Subject, averaged

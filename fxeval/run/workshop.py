@@ -1,7 +1,5 @@
 """Prepares cells and keeps what they share: forward passes, pairs, maps, re-drawn networks."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,11 +15,11 @@ from fxeval.contracts import (
     Pairs,
     PairSource,
     SaliencyMaps,
-    model_traits,
 )
 from fxeval.datasets.lists.contradictions import ContradictoryListError
 from fxeval.engine.forward_pool import ForwardPool, PooledModel, precise
-from fxeval.engine.maps import Comparison, explain, why_unsupported
+from fxeval.engine.inputs import Comparison
+from fxeval.engine.maps import explain, why_unsupported
 from fxeval.engine.metering import Cost, metered
 from fxeval.engine.row_kinds import TABLES, WHOLE_LISTS
 from fxeval.engine.selection import chosen_rows, load_pairs, whole_rows
@@ -44,8 +42,9 @@ from fxeval.run.admissions import Admissions
 from fxeval.run.cell_engine import CellEngine, NetworkHandle, Redrawing
 from fxeval.run.descriptions import explainer_entry, left_out, model_entry, pairs_entry
 from fxeval.run.guard import Guard
+from fxeval.run.keys import digest_of, fixture_key, model_key
 from fxeval.seeding import seed_of
-from fxeval.suite.cells import Cell, Use
+from fxeval.suite.cells import Cell
 from fxeval.verification.claims import entry_of, remarks_of
 from fxeval.verification.measured import Measured, ThresholdModel, measure_list
 
@@ -153,7 +152,7 @@ class Workshop:
                 f"{cell.explainer.name} cannot explain {cell.model.name}: {reason}"
             )
         model, entry = self._verified(cell, model, subjects.source)
-        pooled = PooledModel(model, self.pool, _model_key(cell, model))
+        pooled = PooledModel(model, self.pool, model_key(cell, model))
         table = TABLES[kinds()[cell.kind].ROWS](pairs)
         explaining: list[Explaining] = []
         engine = CellEngine(self, cell, subjects.explainer, subjects.source, explaining)
@@ -192,7 +191,7 @@ class Workshop:
         self._place(cell, other)
         pairs = self._load(cell, source, other.crop)
         self._admit(cell, other, pairs)
-        pooled = PooledModel(other, self.pool, _digest("other", name, _model_key(cell, other)))
+        pooled = PooledModel(other, self.pool, digest_of("other", name, model_key(cell, other)))
         return engine.subject(
             name, NetworkHandle("trained", pooled.key, lambda: pooled), pairs, pairs.faces()
         )
@@ -232,7 +231,7 @@ class Workshop:
 
     def _admit(self, cell: Cell, model: FaceModel, pairs: Pairs) -> Admission:
         """Admit a model, on the cell's device, by evidence on the images of some pairs."""
-        key = _model_key(cell, model), model.name, id(pairs.images), self.device
+        key = model_key(cell, model), model.name, id(pairs.images), self.device
         with modes_kept(self.pool.note, f"model '{model.name}'"):
             found, is_new = self._admissions.admitted(model, key, pairs.faces(), self.device)
         if is_new:
@@ -247,7 +246,8 @@ class Workshop:
     ) -> tuple[FaceModel, Mapping[str, Any]]:
         """Return the model with the suite's threshold, and how well it verifies, for the record."""
         asked = cell.verification
-        key = (_model_key(cell, model), _fixture(cell, cell.pairs), asked.flip_fusion, self.device)
+        pairs = fixture_key(cell, cell.pairs)
+        key = (model_key(cell, model), pairs, asked.flip_fusion, self.device)
         if key not in self._measured:
             try:
                 measured = measure_list(
@@ -279,7 +279,7 @@ class Workshop:
 
     def _load(self, cell: Cell, source: PairSource, crop: Crop) -> Pairs:
         choose = whole_rows if kinds()[cell.kind].ROWS in WHOLE_LISTS else chosen_rows
-        key = (_fixture(cell, cell.pairs), cell.n, cell.seed, crop, choose)
+        key = (fixture_key(cell, cell.pairs), cell.n, cell.seed, crop, choose)
         if key not in self._pairs:
             with modes_kept(self.pool.note, f"pairs '{source.name}'"):
                 listing = source.listing()
@@ -298,7 +298,7 @@ class Workshop:
     ) -> tuple[SaliencyMaps, Explaining]:
         """Return the maps of some comparisons, made once, and their cost at that time."""
         is_own = by.name == cell.explainer.name
-        what: object = _fixture(cell, cell.explainer) if is_own else (by.name, id(by.explainer))
+        what: object = fixture_key(cell, cell.explainer) if is_own else (by.name, id(by.explainer))
         # The images' identity stands for the rows: a cell's pairs are loaded once and kept.
         key = (what, network.key, id(asked.faces.images), name, cell.seed, self.device)
         is_new = key not in self._maps
@@ -334,7 +334,7 @@ class Workshop:
 
     def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> "Redrawing":
         """Return the re-drawn network and its facts; built again if it was freed."""
-        key = _digest(network.key, cell.seed, index, *pairs.image_digests)
+        key = digest_of(network.key, cell.seed, index, *pairs.image_digests)
         label = f"re-drawn network {index + 1}"
 
         def calibration(model: FaceModel) -> Tensor:
@@ -381,7 +381,7 @@ class Workshop:
 
     def _card(self, cell: Cell, source: PairSource) -> dict[str, Any] | None:
         """Return the card of a source's data; None if it has none."""
-        key = _fixture(cell, cell.pairs)
+        key = fixture_key(cell, cell.pairs)
         if key not in self._cards:
             card = getattr(source, "card", None)
             self._cards[key] = asdict(card()) if card is not None else None
@@ -397,22 +397,3 @@ class Workshop:
             if not isinstance(reason, PublicReason):
                 self._told[f"{about}: {reason} ({number})"] = None
         return public_counts(counts)
-
-
-def _fixture(cell: Cell, use: Use) -> tuple[str, str, str]:
-    """Name what decides a subject: the suite file it is seen from, the fixture, the parameters.
-
-    Never its ``repr``, which need not show all that makes it differ.
-    """
-    return cell.where.rsplit(":", 2)[0], use.id, json.dumps(use.params, sort_keys=True)
-
-
-def _model_key(cell: Cell, model: FaceModel) -> str:
-    """Name a model by its fixture, its weights and how it is fed and read."""
-    card = model_traits(model).card
-    how = model.crop, model.similarity, model.operating_threshold, card.digest if card else ""
-    return _digest(*_fixture(cell, cell.model), model.digest, *how)
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Tag, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Tag, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticKnownError
 
@@ -53,6 +53,17 @@ def one_of(name: str, known: Collection[str]) -> str:
         expected = either([f"'{one}'" for one in known])
         raise PydanticKnownError("literal_error", {"expected": expected})
     return name
+
+
+def matching(pattern: str, expected: str) -> AfterValidator:
+    """Return a check of text against a whole pattern; ``expected`` says what it stands for."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(expected)
+        return text
+
+    return AfterValidator(check)
 
 
 def branch(name: str) -> str:

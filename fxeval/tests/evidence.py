@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fxeval.contracts import Fill, Pairs, RowState, SaliencyMaps
 from fxeval.engine.forward_pool import ForwardPool
-from fxeval.engine.maps import Comparison
+from fxeval.engine.inputs import Comparison
 from fxeval.engine.row_kinds import mated_pairs
 from fxeval.metrics.orders import Order
 from fxeval.metrics.protocol import Evidence, Ledger, Redrawn, Rows, Subject

@@ -9,7 +9,8 @@ import torch
 
 from fxeval.contracts import Faces, RowState
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
-from fxeval.engine.maps import Comparison, explain
+from fxeval.engine.inputs import Comparison
+from fxeval.engine.maps import explain
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.adapters import from_function
 from fxeval.isolation import copies, host, served

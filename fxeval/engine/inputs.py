@@ -1,0 +1,92 @@
+"""What an explainer is asked to explain, and the inputs that it gets."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxeval.contracts import Explainer, Faces, Gallery, Images, traits_of
+from fxeval.engine.forward_pool import PooledModel
+from fxeval.errors import EvidenceError
+from fxeval.models.loading import device_of
+from fxeval.seeding import seed_of
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """N comparisons of one image with another, to be explained.
+
+    Attributes:
+        faces: Owns the images.
+        id: Of each comparison, by content.
+        image: (N,) which image is explained.
+        against: (N,) which image it is compared with.
+        contrast: (N,) nonmates that the list names; None = they are drawn if the explainer needs
+            them.
+    """
+
+    faces: Faces
+    id: tuple[str, ...]
+    image: Tensor
+    against: Tensor
+    contrast: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+class Inputs:
+    """The inputs that an explainer gets for some comparisons."""
+
+    def __init__(
+        self, explainer: Explainer, model: PooledModel, asked: Comparison, seed: int
+    ) -> None:
+        faces, needs = asked.faces, traits_of(explainer).needs
+        self.size = (int(faces.images.shape[-2]), int(faces.images.shape[-1]))
+        self._device = device_of(model)
+        self._images, self._identity = faces.images, faces.identity
+        self._probes, self._references = asked.image, asked.against
+        self._contrast: Tensor | None = None
+        if "contrast" in needs:
+            self._contrast = _nonmates(asked, seed) if asked.contrast is None else asked.contrast
+        self._gallery: Tensor | None = None
+        if "gallery" in needs:
+            self._gallery = model.pool.clean(model, faces)
+
+    def clean(self, rows: Tensor) -> tuple[Images, Images]:
+        """Return probes and references, fresh copies that user code may write to."""
+        return self._inputs(self._probes[rows]), self._inputs(self._references[rows])
+
+    def extra(self, rows: Tensor) -> dict[str, Any]:
+        """Return the keywords that the explainer asked for."""
+        given: dict[str, Any] = {}
+        if self._contrast is not None:
+            given["contrast"] = self._inputs(self._contrast[rows])
+        if self._gallery is not None:
+            given["gallery"] = Gallery(
+                self._gallery.to(self._device, copy=True), self._identity.clone(),
+                self._identity[self._probes[rows]], self._identity[self._references[rows]],
+            )  # fmt: skip
+        return given
+
+    def _inputs(self, images: Tensor) -> Images:
+        return self._images[images].to(self._device).to(torch.float32).div_(255.0)
+
+
+def _nonmates(asked: Comparison, seed: int) -> Tensor:
+    """Choose for each comparison a reference that shows another identity; (N,) int64."""
+    faces, chosen = asked.faces, []
+    shown = faces.identity[asked.against]
+    for row, image in enumerate(asked.image.tolist()):
+        others = (shown != faces.identity[image]) & (shown != shown[row])
+        images = torch.unique(asked.against[others])
+        if not len(images):
+            raise EvidenceError(
+                f"pairs '{faces.name}': the explainer needs a nonmate, but the list has no other "
+                "identity. Use pairs of at least two identities."
+            )
+        # By content, so that a row keeps its nonmate when the list's order changes.
+        digests = sorted(images.tolist(), key=lambda image: faces.image_digests[image])
+        chosen.append(digests[seed_of(seed, "nonmate", asked.id[row]) % len(digests)])
+    return torch.tensor(chosen, dtype=torch.int64)
