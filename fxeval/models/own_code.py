@@ -105,7 +105,6 @@ def _module(factory: str, folder: Path | None) -> tuple[ModuleType, Path | None]
         The module, and the folder if the module was found there and only there.
     """
     name = _place(factory).partition(":")[0]
-    first = name.partition(".")[0]
     if folder is not None and factory not in ARCHITECTURES:
         folder = folder.resolve()
         if _is_beside(name, folder):
@@ -114,14 +113,16 @@ def _module(factory: str, folder: Path | None) -> tuple[ModuleType, Path | None]
     try:
         return importlib.import_module(name), None
     except ModuleNotFoundError as error:
-        if error.name != first:  # the module is there, and one that it imports is not
+        missing = error.name or ""
+        if not f"{name}.".startswith(f"{missing}."):  # it is there, and one that it imports is not
             raise
         beside_it = f" beside the card, in {folder}," if folder is not None else ""
         said = f"architecture '{brief(factory)}': cannot be built: there is no module"
         help = "Put it there, or set PYTHONPATH to the folder that holds it."
         raise ModelContractError(
-            f"{said} '{brief(first)}'{beside_it} or where Python finds modules. {help}",
-            public=f"{said} '{brief(first)}' beside the card or where Python finds modules. {help}",
+            f"{said} '{brief(missing)}'{beside_it} or where Python finds modules. {help}",
+            public=f"{said} '{brief(missing)}' beside the card or where Python finds modules. "
+            f"{help}",
         ) from error
 
 

@@ -88,7 +88,13 @@ def image_input(graph: Proto, where: str, expected: Expected) -> ImageInput:
         )
     uses = _uses(graph, value.name)
     preprocessing, size = expected.preprocessing, expected.size
-    layout = expected.layout or _layout(dims) or uses.layout
+    implied = _layout(dims)
+    if expected.layout and implied and expected.layout != implied:
+        raise ModelContractError(
+            f"{where}: the card says 'layout: {expected.layout}', and the shape says {implied}: got "
+            f"{shown}. Remove 'layout' from the card."
+        )
+    layout = expected.layout or implied or uses.layout
     if layout is None:
         raise ModelContractError(
             f"{where}: neither the shape nor the first operators say where the channels are, got "

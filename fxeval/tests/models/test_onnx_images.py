@@ -87,6 +87,8 @@ def test_a_layout_that_nothing_tells_is_asked_for():
     assert torch.equal(load(unclear, layout="NCHW").embed(noise()), load().embed(noise()))
     with pytest.raises(ModelContractError, match="expected a usable ONNX model"):
         load(unclear, layout="NHWC")
+    with pytest.raises(ModelContractError, match="says 'layout: NHWC', and the shape says NCHW"):
+        load(layout="NHWC")
 
 
 # channels and types

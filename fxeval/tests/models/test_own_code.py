@@ -119,6 +119,9 @@ def test_a_missing_factory_and_a_module_missing_inside_are_told_apart(tmp_path: 
     card.write_text(card.read_text().replace(":Net", ":Nett"))
     with pytest.raises(ModelContractError, match=r"net\.py has no 'Nett'\. Did you mean 'Net'\?"):
         load_card(card)
+    card.write_text(card.read_text().replace("_net:Nett", "_net.part:Net"))
+    with pytest.raises(ModelContractError, match=r"no module 'fxeval_test_net' beside the card"):
+        load_card(card)
     other = written(tmp_path / "b", 4)
     (other.parent / "fxeval_test_parts.py").write_text("import fxeval_test_of_nobody\n")
     with pytest.raises(ModelContractError, match="No module named 'fxeval_test_of_nobody'"):
