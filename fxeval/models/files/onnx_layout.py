@@ -91,8 +91,8 @@ def image_input(graph: Proto, where: str, expected: Expected) -> ImageInput:
     implied = _layout(dims)
     if expected.layout and implied and expected.layout != implied:
         raise ModelContractError(
-            f"{where}: the card says 'layout: {expected.layout}', and the shape says {implied}: got "
-            f"{shown}. Remove 'layout' from the card."
+            f"{where}: the card says 'layout: {expected.layout}', and the shape says {implied}: "
+            f"got {shown}. Remove 'layout' from the card."
         )
     layout = expected.layout or implied or uses.layout
     if layout is None:
