@@ -104,7 +104,9 @@ class UserCodeError(FxevalError):
         state: The state of the rows that it was asked for (``fxeval.results.RowState``).
     """
 
-    def __init__(self, detail: str, *, public: str | None = None, state: str) -> None:
+    def __init__(
+        self, detail: str = "", *, public: str | None = None, state: str = "explainer_raised"
+    ) -> None:
         super().__init__(detail, public=public)
         self.state = state
 
