@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -76,10 +77,12 @@ class ActivationMaps:
         if model.module is None or self.layer is not None:
             return black_box(model)
         try:
-            self.chosen_layers(layers_of(model.module, torch.zeros(1, 3, *model.crop.size)))
+            # A copy: a forward pass that leaves traces is the network's fault, told by explain.
+            copy = deepcopy(model.module)
+            self.chosen_layers(layers_of(copy, torch.zeros(1, 3, *model.crop.size)))
         except NoDefaultError as error:
             return error.detail.removeprefix(f"{self.id}: ")
-        except Exception:  # a network that fails is not the explainer's fault: explain reports it
+        except Exception:  # a network that fails is not the explainer's fault either
             return None
         return None
 

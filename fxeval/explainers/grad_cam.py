@@ -41,6 +41,7 @@ class GradCAM(_OfObjective):
     Attributes:
         layer: Name or rule of one layer or several; None = the last to finish whose map is at
             least 4 x 4 pixels.
+        reading: How the named layers are read, such as ``tokens``; None = as found.
         objective: What is differentiated (:class:`fxeval.explainers.objectives.Objective`).
 
     Example:
@@ -73,6 +74,7 @@ class GradCAMpp(_OfObjective):
     Attributes:
         layer: Name or rule of one layer or several; None = the last to finish whose map is at
             least 4 x 4 pixels.
+        reading: How the named layers are read, such as ``tokens``; None = as found.
         objective: What is differentiated (:class:`fxeval.explainers.objectives.Objective`).
         variant: ``library`` adds 1e-6 to the denominator, as pytorch-grad-cam does. ``authors``
             replaces a denominator of 0 by 1 and divides a by its sum over the places with g > 0;
@@ -126,6 +128,7 @@ class LayerCAM(_OfObjective):
     Attributes:
         layer: Name or rule of one layer or several; None = the last to finish whose map is at
             least 4 x 4 pixels.
+        reading: How the named layers are read, such as ``tokens``; None = as found.
         objective: What is differentiated (:class:`fxeval.explainers.objectives.Objective`).
         outer_relu: Cut off negative sums, as pytorch-grad-cam does. The authors' code does not; if
             activations are negative, the sums can be too.

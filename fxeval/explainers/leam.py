@@ -27,6 +27,7 @@ class LEAM(ActivationMaps):
     Attributes:
         layer: Names or rules; None = 9 convolutions spread evenly over the model's ``conv[i]``
             in order of execution, including the first and the last, or all if there are fewer.
+        reading: How the named layers are read, such as ``tokens``; None = as found.
         sign: 1 ascends the similarity; -1 takes the gradient of L as it is, which shows what makes
             the two faces less alike.
 

@@ -71,7 +71,7 @@ def settings_of(subject: object) -> dict[str, Any]:
 
     >>> from fxeval.explainers.grad_cam import GradCAM
     >>> settings_of(GradCAM(layer=("stage2", "stage4")))
-    {'layer': ['stage2', 'stage4'], 'objective': 'native'}
+    {'layer': ['stage2', 'stage4'], 'reading': None, 'objective': 'native'}
     """
     if not is_dataclass(subject) or isinstance(subject, type):
         return {}

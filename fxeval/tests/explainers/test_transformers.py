@@ -135,6 +135,19 @@ def test_a_model_without_a_default_layer_is_unsupported_and_one_that_fails_is_no
     assert GradCAM().unsupported(face_net(nn.Linear(3, 3))) is None
 
 
+def test_asking_whether_a_model_has_a_default_layer_leaves_no_trace_on_it():
+    class Counting(Square):
+        calls = 0
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(images)
+
+    net = seeded(Counting())
+    assert GradCAM().unsupported(face_net(net)) is None
+    assert net.calls == 0
+
+
 def test_an_attention_matrix_is_refused_by_every_cam():
     model, probe, reference = face_net(seeded(ViT())), faces(1, 1), faces(1, 2)
     layer = "blocks[-1].attn.weights"

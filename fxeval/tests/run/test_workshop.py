@@ -17,6 +17,7 @@ from fxeval.errors import (
     ModelContractError,
     UnsupportedError,
 )
+from fxeval.explainers.grad_cam import GradCAM
 from fxeval.metrics import CATALOGUE
 from fxeval.models.loading import TorchFaceModel
 from fxeval.redaction import PublicReason
@@ -240,6 +241,19 @@ def test_what_maps_cost_is_counted_once_and_the_hook_is_gone(workshop):
     assert shared == made.model_copy(update={"was_shared": True})
     assert workshop.forwards - before == 16  # probes and references
     assert not model.module._forward_hooks
+
+
+def test_the_layers_that_maps_were_made_at_are_told_with_their_readings(workshop):
+    cell = replace(CELL, explainer=Use("gradcam"))
+    evidence = ready(workshop, cell, Subjects(tiny(), GradCAM(), Memory()))
+    evidence.explain("probe")
+    [made] = evidence.explaining
+    [layer] = made.layers
+    assert layer.reading == "channels_first"
+    assert (layer.name, layer.shape, layer.grid) == ("conv2", [8, 8, 8], [8, 8])
+    other = ready(workshop, CELL, Subjects(tiny(), Mean(), Memory()))
+    other.explain("probe")
+    assert [one.layers for one in other.explaining] == [[]]
 
 
 def test_pooled_and_unpooled_passes_are_counted_and_batched_gradients_each(workshop):

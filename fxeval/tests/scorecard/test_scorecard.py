@@ -25,6 +25,7 @@ from fxeval.records.reading import read_record
 from fxeval.records.schema import Record, json_schema
 from fxeval.records.store import dumped
 from fxeval.scorecard import charts, page, render, terminal_summary, view, wording
+from fxeval.scorecard.cost_tables import layers_read
 
 RECORDS = Path(__file__).parents[1] / "records"
 EXAMPLE = json.loads((RECORDS / "example_v2.json").read_text("utf-8"))
@@ -259,6 +260,12 @@ def test_the_embedded_record_is_the_record_and_its_digest_is_shown(read):
     assert json.loads(text) == EXAMPLE == dumped(read_record(EXAMPLE))
     assert not set("<>&") & set(text)
     assert hashlib.sha256(text.encode()).hexdigest() in read.text
+
+
+def test_the_page_tells_at_which_layer_maps_were_made_and_how_it_was_read(html):
+    layers = [one for cell in EXAMPLE["cells"] for one in layers_read(cell)]
+    assert set(layers) == {"head.1 (128 x 7 x 7), read as channels first: 7 x 7 places"}
+    assert f"<dt>explained at layer</dt><dd>{layers[0]}</dd>" in html
 
 
 def test_the_page_is_the_same_for_the_same_record(html, record):
