@@ -164,8 +164,8 @@ class Host:
         except _AnsweredError as error:
             self.close()
             raise ExplainerContractError(
-                f"explainer '{self._factory}': {error.said}",
-                public=f"explainer '{self._factory}': {error.reason}",
+                f"explainer '{self._factory}': {error.detail}",
+                public=f"explainer '{self._factory}': {error.public}",
             ) from error
 
     def _lend(self, model: FaceModel) -> None:
@@ -196,7 +196,7 @@ class Host:
         except EndedError as error:
             raise UnsupportedError(f"{said}the process {error}.") from error
         except _AnsweredError as error:
-            raise UnsupportedError(said + error.said, public=said + error.reason) from error
+            raise UnsupportedError(said + error.detail, public=said + error.public) from error
         if not is_same:
             raise UnsupportedError(
                 f"{said}the copy embeds two images other than the model does, so the model depends "
@@ -302,12 +302,14 @@ class _AnsweredError(Exception):
         self.said, self.reason = str(found["said"])[:20_000], str(found["reason"])[:1000]
         self._state = RowState(found["state"])
         self._name = found.get("name")
-        self._whole = str(found.get("detail")), str(found.get("public"))
+        self.detail, self.public = self.said, self.reason
+        if self._name is not None:  # one of fxeval's own errors speaks for itself
+            self.detail, self.public = str(found["detail"])[:20_000], str(found["public"])[:1000]
         self._is_of_memory = bool(found.get("memory"))
 
     def as_in_the_run(self, bounds: Bounds) -> UserCodeError | ModelContractError:
         """Return the error that user code would have raised in the process of the run."""
         if self._name == ModelContractError.__name__:
-            return ModelContractError(self._whole[0], public=self._whole[1])
+            return ModelContractError(self.detail, public=self.public)
         more = f"; memory_gib allows {bounds.memory / 2**30:g} GiB" if self._is_of_memory else ""
         return UserCodeError(self.said + more, public=self.reason + more, state=self._state)
