@@ -496,7 +496,7 @@ def model_rude():
 
 @pytest.fixture
 def model_later():
-    return Rude(42, 2)
+    return Rude(42, 7)  # as many calls as a look at a model takes
 
 
 @pytest.fixture
