@@ -70,7 +70,7 @@ class LEAM(ActivationMaps):
             raise NoDefaultError(
                 f"leam: the convolutions of the model, {candidates(found)}, only cut the image "
                 "into patches, so there is no default. Name layers, such as "
-                f"{candidates([one for one in layers if one.may_be_meant(3)])}."
+                f"{candidates([one for one in layers if one.may_be_meant(3)][-3:])}."
             )
         return spread(found)
 
