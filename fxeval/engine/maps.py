@@ -291,10 +291,12 @@ def _raise_if_no_fault(error: BaseException) -> None:
     if is_a_stop(error):
         raise error
     led: BaseException | None = error
-    while led is not None and not isinstance(led, UnansweredError):
+    met: list[int] = []  # user code can make a chain of errors a circle
+    while led is not None and id(led) not in met:
+        if isinstance(led, UnansweredError):
+            raise led from error
+        met.append(id(led))
         led = led.__context__ if led.__cause__ is None else led.__cause__
-    if led is not None:
-        raise led from error
 
 
 def _fault(error: BaseException) -> tuple[RowState, str]:

@@ -26,14 +26,15 @@ def fixture_ids(
             continue
         if conftests_only and file.name != "conftest.py":
             continue
-        for name in _fixture_names(plugin):
+        for name in fixture_names(plugin):
             role, _, id = name.partition("_")
             if role in found and id:
                 found[role].add(id)
     return {role: frozenset(ids) for role, ids in found.items()}
 
 
-def _fixture_names(plugin: object) -> Iterable[str]:
+def fixture_names(plugin: object) -> Iterable[str]:
+    """Yield the names of the fixtures that a module defines."""
     for name, value in list(vars(plugin).items()) if hasattr(plugin, "__dict__") else ():
         # pytest has no public name for it: since 8.4 a fixture is an object, before it was a
         # function that carried its marker.

@@ -16,7 +16,7 @@ from fxeval.hooks.custody import Custody
 from fxeval.models import black_box
 from fxeval.models.black_box import EmbeddingFunction
 from fxeval.models.loading import TorchFaceModel
-from fxeval.plugin import _fixture_names
+from fxeval.run.fixture_names import fixture_names
 from fxeval.run.session import _is_same
 from fxeval.tests.models.test_admission import NO_GRADIENT, UNFIT, Net, WithoutTruth, model_of
 from fxeval.tests.run.test_workshop import Mean, Memory, tiny
@@ -238,7 +238,7 @@ def test_a_conftest_may_hold_objects_that_answer_nothing():
 
     conftest = ModuleType("conftest")
     vars(conftest).update(silent=Silent(), explainer_x=pytest.fixture(made_too), other=made)
-    assert sorted(_fixture_names(conftest)) == ["explainer_x", "model_own"]
+    assert sorted(fixture_names(conftest)) == ["explainer_x", "model_own"]
 
 
 def test_a_similarity_of_another_name_is_refused_where_the_model_is_made():

@@ -101,7 +101,14 @@ class World:
     def measure(self, name, explainer):
         cell = replace(self.cell, id=name, explainer=Use(name))
         subjects = Subjects(self.model, explainer, self.source)
-        return measure_cell(cell, subjects, self.workshop)
+        result = measure_cell(cell, subjects, self.workshop)
+        notes = [note for note in result.notes if not _is_of_two_people(note)]
+        return result.model_copy(update={"notes": notes})
+
+
+def _is_of_two_people(note):
+    """Say whether a note is about a list of two people and an untrained network, as everywhere."""
+    return note.startswith("whether the model tells mated") or note.endswith("use another fill")
 
 
 @pytest.fixture(scope="module")

@@ -225,7 +225,7 @@ def test_maps_without_an_order_have_no_correlation(true_maps):
     maps = upscaled(true_maps[:5])
     maps[0] = 0.1
     maps[1, 0, 0] = float("nan")
-    maps[2] *= 1e-14  # constant as the admission of maps sees it
+    maps[2] = 0.1 + 1e-14 * maps[2]  # constant as the admission of maps sees it
     states = (RowState.OK,) * 3 + (RowState.NO_GRADIENT, RowState.OK)
     found = rank_correlation(SaliencyMaps(maps, None, states), true_maps[:5])
     assert np.isnan(found).tolist() == [True] * 4 + [False]

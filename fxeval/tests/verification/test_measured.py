@@ -200,13 +200,16 @@ def test_a_run_measures_a_model_and_a_list_once_and_counts_it_to_no_cell():
         workshop.prepare(replace(cell, **change), Subjects(model, Mean(), People()))
         entry = workshop.subjects["models"]["tiny"]["verification"]
         assert (entry["model"], entry["pairs"], entry["pair_list"]) == ("tiny", "people", "people")
-    assert workshop.verifying.forwards == 120
+    admitted = Workshop(batch_size=16, emit=lambda *a: None, progress=lambda *a: None)
+    admitted.prepare(cell, Subjects(model, Mean(), People()))
+    admission = admitted.verifying.forwards - 120  # of three sets of pairs, by seed and number
+    assert workshop.verifying.forwards == 120 + 3 * admission
     assert workshop.forwards == 0
     fused = replace(cell, verification=Verification(flip_fusion=True))
     workshop.prepare(fused, Subjects(model, Mean(), People()))
-    assert workshop.verifying.forwards == 120 + 240
+    assert workshop.verifying.forwards == 120 + 3 * admission + 240
     workshop.prepare(replace(cell, pairs=Use("more")), Subjects(model, Mean(), People(50)))
-    assert workshop.verifying.forwards == 120 + 240 + 150
+    assert workshop.verifying.forwards == 120 + 3 * admission + 240 + 150 + admission
 
 
 def test_explainers_are_handed_the_threshold_the_suite_chose_and_maps_are_made_anew():
