@@ -76,6 +76,7 @@ def outputs_of(value: object) -> dict[str, object]:
 def kind_of(value: object) -> str:
     """Describe a value that a network returned: its type, and the shapes of several outputs.
 
+    >>> import torch
     >>> kind_of((torch.ones(2), torch.ones(2, 64)))
     "a tuple of 2 outputs: '0' (2,), '1' (2, 64)"
     >>> kind_of(torch.ones(2, 64)), kind_of(None)

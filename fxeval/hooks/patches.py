@@ -37,6 +37,8 @@ _MODULES: dict[str, str] = {  # by the package that holds them
 _PREFIXES = ("torch.nn.modules.",)
 _CLASSES: tuple[type, ...] = (torch.Tensor, nn.Parameter, nn.Buffer, torch.autograd.Function)
 _CONTAINERS = (("copy", "_deepcopy_dispatch"),)
+_CACHES = {"fxeval.explainers.mask_banks._banks", "fxeval.models.own_code._SIBLINGS"}
+"""Grow while honest code runs; what they held before must stay what it was."""
 _GLOBAL_HOOKS: Any = importlib.import_module("torch.nn.modules.module")
 _ITS_COMPILER = {  # torch replaces these itself when its compiler is imported
     "torch.manual_seed",
@@ -293,6 +295,7 @@ class _Container:
     def __init__(self, container: Any, words: str) -> None:  # noqa: ANN401
         self._container, self._words = container, words
         self._kept = container.copy()
+        self._is_cache = words.removesuffix(" was changed") in _CACHES
 
     def changes(self) -> Iterator[str]:
         """Yield what differs now, in words."""
@@ -303,7 +306,9 @@ class _Container:
         """Fill it again; the object stays the same."""
         if self.is_same():
             return
-        if isinstance(self._container, list):
+        if self._is_cache:  # what was added may stand on what was replaced
+            self._container.clear()
+        elif isinstance(self._container, list):
             self._container[:] = self._kept
         else:
             self._container.clear()
@@ -312,6 +317,8 @@ class _Container:
     def is_same(self) -> bool:
         """Say whether it holds the same objects."""
         now, kept = self._container, self._kept
+        if self._is_cache:
+            return all(now[key] is kept[key] for key in now.keys() & kept.keys())
         if len(now) != len(kept):
             return False
         if isinstance(now, set):

@@ -45,10 +45,10 @@ def test_every_map_gets_the_state_it_deserves(kinds, dtype):
     ("maps", "message"),
     [
         (None, "got NoneType"),
-        ([1, 2], "got list"),
-        (torch.rand(3, 4, 4), r"must be \(3, 4, 5\).*got \(3, 4, 4\). Upsample"),
+        ([1, 2], "got a list of 2"),
+        (torch.rand(3, 4, 4), r"expected .* \(3, 4, 5\).*got \(3, 4, 4\). Upsample"),
         (torch.rand(2, 4, 5), r"got \(2, 4, 5\)"),
-        (torch.rand(3, 1, 4, 5), r"got \(3, 1, 4, 5\)"),
+        (torch.rand(3, 3, 4, 5), r"got \(3, 3, 4, 5\)"),
         (torch.rand(3, 4, 5) > 0.5, "real numbers"),
         (torch.rand(3, 4, 5) * 1j, "real numbers"),
         (SaliencyMaps(torch.rand(3, 4, 5), torch.rand(3, 2, 2)), r"got \(3, 2, 2\)"),

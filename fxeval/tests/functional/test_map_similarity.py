@@ -77,7 +77,7 @@ def test_the_unit_scale_is_reached_at_both_ends_and_forgets_scale_and_offset(val
     map_ = torch.tensor(values, dtype=torch.float64).view(1, 2, 2)
     scaled, usable = norm01(map_)
     low, high = min(values), max(values)
-    if high - low <= 1e-12 * max(1.0, abs(high)):
+    if high - low <= 1e-12 * max(abs(low), abs(high)):
         assert not usable[0]
         assert not scaled.any()
         return
