@@ -38,7 +38,7 @@ _PREFIXES = ("torch.nn.modules.",)
 _CLASSES: tuple[type, ...] = (torch.Tensor, nn.Parameter, nn.Buffer, torch.autograd.Function)
 _CONTAINERS = (("copy", "_deepcopy_dispatch"),)
 _CACHES = {"fxeval.explainers.mask_banks._banks", "fxeval.models.own_code._SIBLINGS"}
-"""Grow while honest code runs; what they held before must stay what it was."""
+"""Grow, shrink and are filled again while honest code runs; content of a digest must keep it."""
 _GLOBAL_HOOKS: Any = importlib.import_module("torch.nn.modules.module")
 _ITS_COMPILER = {  # torch replaces these itself when its compiler is imported
     "torch.manual_seed",
@@ -61,6 +61,8 @@ class Patches:
         last = cls._last
         if last is None or last._modules.keys() != set(_watched()) or not last._is_untouched():
             last = cls._last = cls()
+        for one in last._containers:
+            one.keep_up()
         return last
 
     def __init__(self) -> None:
@@ -302,6 +304,11 @@ class _Container:
         if not self.is_same():
             yield self._words
 
+    def keep_up(self) -> None:
+        """Take a cache as it is now."""
+        if self._is_cache:
+            self._kept = self._container.copy()
+
     def restore(self) -> None:
         """Fill it again; the object stays the same."""
         if self.is_same():
@@ -318,7 +325,8 @@ class _Container:
         """Say whether it holds the same objects."""
         now, kept = self._container, self._kept
         if self._is_cache:
-            return all(now[key] is kept[key] for key in now.keys() & kept.keys())
+            both = now.keys() & kept.keys()
+            return all(_digest_of(now[key]) == _digest_of(kept[key]) for key in both)
         if len(now) != len(kept):
             return False
         if isinstance(now, set):
@@ -326,6 +334,10 @@ class _Container:
         if isinstance(now, list):
             return all(map(is_, now, kept))
         return all(map(is_, chain(now, now.values()), chain(kept, kept.values())))
+
+
+def _digest_of(value: object) -> object:
+    return getattr(value, "digest", None)
 
 
 def _withdraw(names: set[str]) -> None:

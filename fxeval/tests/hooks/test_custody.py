@@ -265,3 +265,28 @@ def test_buffers_of_every_type_are_compared(make):
     custody.restore()
     assert custody.changes() == []
     assert module.odd.dtype == kept.dtype
+
+
+def test_caches_of_fxeval_may_change_but_no_entry_may_become_another():
+    from fxeval.explainers import mask_banks
+    from fxeval.hooks.patches import Patches
+    from fxeval.models import own_code
+
+    before = Patches.now()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(mask_banks._banks, ("new",), "a bank")
+        patch.setitem(own_code._SIBLINGS, "folder", {})
+        assert before.changes() == []
+    kept = dict(mask_banks._banks)
+    try:
+        mask_banks._banks[("one",)] = type("Bank", (), {"digest": "a"})()
+        before = Patches.now()
+        mask_banks._banks[("one",)] = type("Bank", (), {"digest": "a"})()  # drawn again
+        assert before.changes() == []
+        mask_banks._banks[("one",)] = type("Bank", (), {"digest": "b"})()
+        assert before.changes() == ["fxeval.explainers.mask_banks._banks was changed"]
+        before.restore()
+        assert not mask_banks._banks  # none of it can be trusted
+    finally:
+        mask_banks._banks.clear()
+        mask_banks._banks.update(kept)
