@@ -50,6 +50,12 @@ def left(mark):
     return found
 
 
+def ask_twice(process, way):
+    """Ask a second time, as a forged answer is taken for the first if the true one comes late."""
+    for _ in range(2):
+        process.ask(way.encode(), seconds=SECONDS, most=1000)
+
+
 @pytest.fixture
 def process():
     found = Process(LIGHT)
@@ -76,8 +82,7 @@ def test_a_program_that_ends_or_says_nonsense_is_an_error_with_the_reason(
     monkeypatch.setattr(running, "OUTPUT_BYTES", 1 << 20)
     monkeypatch.setattr(running, "GRACE", 0.1)
     with pytest.raises(EndedError, match=words):
-        for _ in range(2):  # a forged answer is taken for the first if the true one comes late
-            process.ask(way.encode(), seconds=SECONDS, most=1000)
+        ask_twice(process, way)
     assert left(process._mark) == []
 
 
