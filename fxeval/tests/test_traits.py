@@ -359,6 +359,9 @@ def test_models_around_models_pass_traits_on():
     pooled = PooledModel(ThresholdModel(model, 0.3), ForwardPool(), "key")
     assert model_traits(pooled) == model_traits(ModelAround(model)) == traits
     assert claims_of(pooled) == card.claims
+    half = SimpleNamespace(pairs="people", metric="verification_auc", value=0.9)
+    with pytest.raises(ModelContractError, match="without within, of, list_digest, protocol"):
+        claims_of(model_of(traits=ModelTraits(card=CardFacts("d" * 64, (half,)))))
     assert model_card(pooled)["licence"] == "none"
     box = ModelAround(CountingModel(None))
     assert not model_traits(box).has_layers

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from fxeval.contracts import ClaimedFigure, FaceModel, model_traits
+from fxeval.errors import ModelContractError
 from fxeval.results import Estimate, Outcome
 from fxeval.statistics.limits import AtLeast, AtMost, Limit
 from fxeval.verification.cross_pairs import comparisons_needed
@@ -22,6 +23,7 @@ from fxeval.verification.measured import Measured
 _ELSEWHERE = "not checked: it is about "
 _PARTLY = "a part of the interval clears that, a part does not"
 _ROUNDING = 1e-12  # of a claim and a measured value in binary
+_OF_A_CLAIM = ("pairs", "metric", "value", "within", "of", "list_digest", "protocol")
 
 
 def entry_of(
@@ -96,9 +98,20 @@ def is_elsewhere(claim: Mapping[str, Any]) -> bool:
 
 
 def claims_of(model: FaceModel) -> tuple[ClaimedFigure, ...]:
-    """Return the claims of a model's card; () if it has no card."""
+    """Return the claims of a model's card; () if it has no card.
+
+    Raises:
+        ModelContractError: If a claim of user code lacks a part.
+    """
     card = model_traits(model).card
-    return () if card is None else tuple(card.claims)
+    claims = () if card is None else tuple(card.claims)
+    for claim in claims:
+        if missing := [part for part in _OF_A_CLAIM if not hasattr(claim, part)]:
+            raise ModelContractError(
+                f"model '{model.name}': expected claims with {', '.join(_OF_A_CLAIM)}, got "
+                f"{type(claim).__name__} without {', '.join(missing)}. Use fxeval.models.cards.Claim."
+            )
+    return claims
 
 
 def model_card(model: FaceModel) -> dict[str, Any] | None:
