@@ -109,7 +109,8 @@ def claims_of(model: FaceModel) -> tuple[ClaimedFigure, ...]:
         if missing := [part for part in _OF_A_CLAIM if not hasattr(claim, part)]:
             raise ModelContractError(
                 f"model '{model.name}': expected claims with {', '.join(_OF_A_CLAIM)}, got "
-                f"{type(claim).__name__} without {', '.join(missing)}. Use fxeval.models.cards.Claim."
+                f"{type(claim).__name__} without {', '.join(missing)}. Use "
+                "fxeval.models.cards.Claim."
             )
     return claims
 
