@@ -170,7 +170,7 @@ def save_maps(
     with beside.open("wb") as file:
         if path.suffix == ".npz":
             columns = {key: np.array(values, "U64") for key, values in digests.items()}
-            np.savez(file, allow_pickle=False, maps=found.numpy(), **columns)
+            np.savez(file, maps=found.numpy(), **columns)
         else:
             texts = {key: json.dumps(values) for key, values in digests.items()}
             file.write(safetensors.torch.save({"maps": found}, metadata=texts))

@@ -45,7 +45,11 @@ _ITS_COMPILER = {  # torch replaces these itself when its compiler is imported
     "torch.nn.modules.module.Module.__init__",
     "torch.nn.modules.module.Module.__setstate__",
 }
-_OURS = {"os._exit"}  # fxeval replaces it itself while user code runs
+_NOT_WATCHED = {
+    "os._exit",  # fxeval replaces it itself while user code runs
+    # pytest sets these for every test; what a cell does to them is put back with its surroundings.
+    "threading.excepthook", "sys.excepthook", "sys.unraisablehook",
+}  # fmt: skip
 _TORCH = str(Path(torch.__file__).parent)
 _ABSENT = object()
 
@@ -198,7 +202,8 @@ class Namespace:
         self._kept = {
             one: value
             for one, value in held.items()
-            if f"{name}.{one}" not in _OURS and (_is_code(value) or is_value(one, value))
+            if f"{name}.{one}" not in _OURS | _OF_PYTEST
+            and (_is_code(value) or is_value(one, value))
         }
         self._values, self._n = list(self._kept.values()), len(held)
         found = [_function(value) for value in self._kept.values()]

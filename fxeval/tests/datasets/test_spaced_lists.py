@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fxeval.datasets.faces.manifests import path_fault
@@ -210,14 +210,14 @@ def test_a_written_protocol_reads_back_with_the_same_images_and_labels(lines: li
 
 @settings(deadline=None, max_examples=60)
 @given(
-    people=st.lists(NAMES.filter(lambda name: "/" not in name and name[0] != "#"), min_size=2,
-                    max_size=2, unique=True),
+    people=st.lists(NAMES, min_size=2, max_size=2, unique=True),
     rows=st.lists(
         st.tuples(st.integers(0, 1), st.integers(0, 9), st.integers(0, 1), st.integers(10, 19)),
         min_size=1, unique=True,
     ),
 )  # fmt: skip
 def test_a_written_spaced_list_reads_back_equal(people: list[str], rows: list[tuple]):
+    assume(not any("/" in name or name[0] == "#" for name in people))
     lines = [
         PairLine(
             ((people[one], number), (people[two], other)), (people[one], people[two]), f"x:{row}"
