@@ -169,7 +169,9 @@ def save_maps(
     beside = path.with_name(path.name + ".part")
     with beside.open("wb") as file:
         if path.suffix == ".npz":
-            columns = {key: np.array(values, "U64") for key, values in digests.items()}
+            columns: dict[str, Any] = {
+                key: np.array(values, "U64") for key, values in digests.items()
+            }
             np.savez(file, maps=found.numpy(), **columns)
         else:
             texts = {key: json.dumps(values) for key, values in digests.items()}

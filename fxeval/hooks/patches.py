@@ -202,8 +202,7 @@ class Namespace:
         self._kept = {
             one: value
             for one, value in held.items()
-            if f"{name}.{one}" not in _OURS | _OF_PYTEST
-            and (_is_code(value) or is_value(one, value))
+            if f"{name}.{one}" not in _NOT_WATCHED and (_is_code(value) or is_value(one, value))
         }
         self._values, self._n = list(self._kept.values()), len(held)
         found = [_function(value) for value in self._kept.values()]

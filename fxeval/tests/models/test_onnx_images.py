@@ -85,7 +85,7 @@ def test_a_layout_that_nothing_tells_is_asked_for():
         "(channels last) into the card."
     )
     assert torch.equal(load(unclear, layout="NCHW").embed(noise()), load().embed(noise()))
-    with pytest.raises(ModelContractError, match="a usable ONNX model|cannot embed"):
+    with pytest.raises(ModelContractError, match=r"a usable ONNX model|cannot embed"):
         load(unclear, layout="NHWC")
     with pytest.raises(ModelContractError, match="says 'layout: NHWC', and the shape says NCHW"):
         load(layout="NHWC")
