@@ -34,6 +34,10 @@ from fxeval.tests.transformers import (
 TOKENS = MapLayer("blocks.1.norm1", (37, 8), "tokens", (6, 6))
 ROWS = MapLayer("last", (6, 6, 10), "channels_last", (6, 6))
 
+PASSES = 4
+"""Forward and backward, twice: the sums of attention and of normalisation, forward and
+backward, are in no layer that ``terms_of`` counts."""
+
 
 def cut_vit(net: ViT, probe: Tensor) -> tuple[Tensor, partial]:
     x = net.before(probe[None]).detach()
@@ -86,7 +90,7 @@ def test_maps_equal_those_computed_by_hand(make, cut, layer, method):
         assert_rounded(
             by_default.positive[row],
             compute(probes[row]),
-            terms=terms_of(net, passes=2),
+            terms=terms_of(net, passes=PASSES),
             condition=condition_of(compute, probes[row], module=net),
         )
 
@@ -177,7 +181,7 @@ def test_exact_maps_divide_the_cosine_among_tokens():
 
         probe = faces(2, 1)[row]
         assert_rounded(
-            maps.positive[row], compute(probe), terms=terms_of(net, passes=2),
+            maps.positive[row], compute(probe), terms=terms_of(net, passes=PASSES),
             condition=condition_of(compute, probe, module=net),
         )  # fmt: skip
 
@@ -266,7 +270,7 @@ def test_from_grad_cam_reads_tokens_as_declared(how):
         return
     maps = asked(explainer, net)
     expected = ours(net, "blocks.1.norm1")
-    assert_rounded(maps.positive, expected, terms=2 * terms_of(net, passes=2))
+    assert_rounded(maps.positive, expected, terms=2 * terms_of(net, passes=PASSES))
     read = "tokens" if how == "reading" else "reshape_transform"
     assert maps.layers == (MapLayer("blocks.1.norm1", (37, 8), read, (6, 6)),)
     assert check_maps("it", maps, 2, (SIDE, SIDE)).layers == maps.layers
@@ -336,7 +340,7 @@ def test_from_captum_reads_the_layer_of_a_method(reading):
         probe = faces(2, 1)[row]
         assert_rounded(
             maps.positive[row] - maps.negative[row], compute(probe),
-            terms=terms_of(net, passes=2), condition=condition_of(compute, probe, module=net),
+            terms=terms_of(net, passes=PASSES), condition=condition_of(compute, probe, module=net),
         )  # fmt: skip
 
 
@@ -391,7 +395,7 @@ def test_grad_cam_equals_pytorch_grad_cam_at_the_same_layer(monkeypatch, make, l
     for one, map_ in zip(found[has_order], expected[has_order], strict=True):
         # The library scales every map to [0, 1].
         scaled = (map_ - map_.min()) / (map_.max() - map_.min())
-        assert_rounded(one, scaled, terms=2 * terms_of(net, passes=2), condition=10)
+        assert_rounded(one, scaled, terms=2 * terms_of(net, passes=PASSES), condition=10)
 
 
 def test_the_formula_of_the_tests_is_not_that_of_channels_first():
