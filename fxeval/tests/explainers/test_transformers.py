@@ -90,7 +90,8 @@ def test_maps_equal_those_computed_by_hand(make, cut, layer, method):
         assert_rounded(
             by_default.positive[row],
             compute(probes[row]),
-            terms=terms_of(net, passes=PASSES),
+            # Where the condition is large, it covers those sums as well.
+            terms=terms_of(net, passes=2 if method in ("gradcampp", "layercam") else PASSES),
             condition=condition_of(compute, probes[row], module=net),
         )
 
