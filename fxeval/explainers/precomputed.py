@@ -169,9 +169,7 @@ def save_maps(
     beside = path.with_name(path.name + ".part")
     with beside.open("wb") as file:
         if path.suffix == ".npz":
-            columns: dict[str, Any] = {
-                key: np.array(values, "U64") for key, values in digests.items()
-            }
+            columns: Any = {key: np.array(values, "U64") for key, values in digests.items()}
             np.savez(file, maps=found.numpy(), **columns)
         else:
             texts = {key: json.dumps(values) for key, values in digests.items()}
