@@ -270,10 +270,6 @@ def _is_code(value: object) -> bool:
     return callable(value) or isinstance(value, property | staticmethod | classmethod)
 
 
-def _is_equal(kept: object, now: object) -> bool:
-    return now is kept or (type(now) is type(kept) and isinstance(kept, _PLAIN) and now == kept)
-
-
 def _is_the_compilers(name: str, now: object) -> bool:
     code = getattr(now, "__code__", None)
     return name in _ITS_COMPILER and str(getattr(code, "co_filename", "")).startswith(_TORCH)
