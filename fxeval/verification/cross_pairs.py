@@ -111,8 +111,8 @@ def comparisons_needed(rate: float) -> int:
 def cross_pairs(kind: SimilarityKind, embeddings: FloatArray, identity: IntArray) -> CrossPairs:
     """Compare all images of different identities, some hundred images at a time.
 
-    16,384 images of 512 numbers take about 20 seconds and 400 MB on one core, 4,000 images about a
-    second.
+    On one core, 16,384 images of 512 numbers took 10.6 s and a further 1 GB of memory, 4,000 images
+    0.7 s and 0.1 GB (four images a person, standard normal numbers, one thread).
 
     Args:
         kind: Kind of the similarities.
