@@ -341,6 +341,10 @@ def pytest_runtest_makereport(
     elif call.when == "call" and _RESULT in item.stash:
         report.fxeval = item.stash[_RESULT]  # type: ignore[attr-defined]
         report.fxeval_told = _session(item.config).workshop.take_told()  # type: ignore[attr-defined]
+        crash = getattr(report.longrepr, "reprcrash", None)
+        if crash is not None:
+            # pytest's summary has one line a test, but on a CI server the whole message once more.
+            crash.message = crash.message.partition("\n")[0]
     elif call.when == "teardown" and _RESULT in item.stash and call.excinfo is not None:
         from fxeval.redaction import of_user_code
 
