@@ -1,5 +1,6 @@
 """Types of results, shared by all rooms: states, metrics, estimates, verdicts. No torch."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +10,31 @@ Condition: TypeAlias = Mapping[str, str | float]
 """Named axes of a value, such as ``{"fill": "blur", "fraction": 0.01}``; {} = no axes."""
 
 Better = Literal["lower", "higher"]
-Statistic = Literal["mean", "median"]
+Statistic = Literal[
+    "mean",
+    "median",
+    "auc",
+    "eer",
+    "tmr_at_fmr_1e-1",
+    "tmr_at_fmr_1e-2",
+    "tmr_at_fmr_1e-3",
+]
+"""What is estimated from the values of the rows: over identities, or a figure of the whole list."""
+
+ValueKind = Literal["light", "heavy", "rate"]
+"""How the values of identities are distributed, which decides the method of the interval.
+
+``light``: skewness of at most 2 (areas under curves, similarities, correlations). ``heavy``:
+unbounded ratios and logarithms, and whatever nobody has looked at. ``rate``: shares of events, and
+values of which half lie within 1 % of the range from one edge.
+"""
+
+Over = Literal["population", "list"]
+"""What a limit is about: all people like those of the list, or this list."""
+
+Judge = Literal["each", "worst", "mean"]
+"""How a limit without a pinned condition is judged over the conditions."""
+
 Severity = Literal["critical", "warning", "info"]
 
 EXPLAINER = "explainer"
@@ -66,6 +91,8 @@ class Metric:
         statistic: Statistic of the rows that is estimated.
         source: Paper and section.
         meaning: One sentence for the reader of a scorecard.
+        kind: How the values are distributed, as declared from reference runs, never from the rows
+            that are judged; ``heavy`` where nobody knows.
         is_decision: Whether the value says where the model's decision flips. Its limits can be
             passed only where a random order fails them (``fxeval.statistics.decisions``).
     """
@@ -79,13 +106,26 @@ class Metric:
     source: str
     meaning: str
     is_decision: bool = False
+    kind: ValueKind = "heavy"
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A value with its two-sided interval.
 
-    ``low`` and ``high`` are NaN where no interval can be given (fewer than two identities).
+    Attributes:
+        value: The value.
+        low: Lower end; NaN where no interval can be given, -inf where only this end can't.
+        high: Upper end; likewise.
+        confidence: That the interval promises, two-sided.
+        n_pairs: Number of rows.
+        n_identities: Number of identities.
+        method: The method in words, with the level it was used at.
+        effective_identities: As many identities with equally many rows each would weigh as much:
+            (sum of m)^2 / sum of m^2, with m rows of an identity.
+        largest_share: Largest share of the rows that one identity has a part in, 0 to 1.
+        spread: Standard deviation over identities of the values that are averaged (for a figure of
+            the whole list, the standard error times the root of the number of identities).
     """
 
     value: float
@@ -95,6 +135,9 @@ class Estimate:
     n_pairs: int
     n_identities: int
     method: str
+    effective_identities: float = math.nan
+    largest_share: float = math.nan
+    spread: float = math.nan
 
 
 class Outcome(StrEnum):

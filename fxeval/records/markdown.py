@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from fxeval.records import schema, subjects
+from fxeval.records import judged, schema, subjects
 from fxeval.records.form import Form
 
 PARTS: tuple[type[Form], ...] = (
@@ -22,17 +22,19 @@ PARTS: tuple[type[Form], ...] = (
     schema.Run,
     schema.SuiteEntry,
     schema.CellPlan,
-    schema.MetricEntry,
-    schema.LimitEntry,
+    judged.MetricEntry,
+    judged.LimitEntry,
     schema.CellFacts,
+    schema.Repeatability,
     schema.Explaining,
     schema.Network,
     schema.CellResult,
-    schema.Figures,
-    schema.EstimateEntry,
-    schema.Difference,
-    schema.LimitResult,
-    schema.Band,
+    judged.Figures,
+    judged.EstimateEntry,
+    judged.Difference,
+    judged.LimitResult,
+    judged.SeedSpread,
+    judged.Band,
     schema.Problem,
     schema.Diagnostic,
     subjects.ModelEntry,

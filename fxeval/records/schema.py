@@ -12,8 +12,19 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import Field, JsonValue, model_validator
 
 from fxeval.records.form import Count, Form, Number, Under, VerdictEntry
+from fxeval.records.judged import (
+    Band,
+    Difference,
+    EstimateEntry,
+    LimitEntry,
+    LimitResult,
+    MetricEntry,
+)
 from fxeval.records.subjects import Environment, Subjects, VerificationEntry
-from fxeval.results import Better, Outcome, RowState, Severity, Statistic
+from fxeval.results import (
+    Outcome,
+    RowState,
+)
 
 VERSION = 2
 
@@ -34,6 +45,7 @@ class Measured(Form):
             is the published value, which enters no estimate.
         states: State of each metric.
         curves: Curve of each kind, as points at equal steps.
+        seed: Index of the explainer's seed, from 0; a map that does not depend on it has 0 alone.
     """
 
     map: str
@@ -41,6 +53,7 @@ class Measured(Form):
     values: dict[str, Number]
     states: dict[str, RowState]
     curves: dict[str, list[Number]] = {}
+    seed: Count = 0
 
 
 class Row(Form):
@@ -69,104 +82,7 @@ class Row(Form):
     thumbnail: Grid | None = None
     measured: list[Measured]
     attempt: Annotated[int, Field(ge=1)] = 1
-
-
-class MetricEntry(Form):
-    """A metric as declared when it was measured; null where an older version did not state it."""
-
-    name: str
-    title: str
-    unit: str
-    better: Better
-    range: tuple[Number, Number] | None
-    statistic: Statistic
-    source: str
-    meaning: str
-    is_decision: bool = False
-
-
-class LimitEntry(Form):
-    """A limit with the keys of the suite.
-
-    Attributes:
-        under: The conditions to which it applies; {} = all.
-    """
-
-    metric: str
-    at_most: float | None = None
-    at_least: float | None = None
-    better_than: str | None = None
-    by: dict[Literal["absolute", "relative"], float] = {}
-    under: Under = {}
-    severity: Severity = "critical"
-    where: str = ""
-
-    @model_validator(mode="after")
-    def _has_one_form(self) -> Self:
-        forms = ("at_most", "at_least", "better_than")
-        given = [form for form in forms if getattr(self, form) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise ValueError(f"expected one of {', '.join(forms)}, got {found}")
-        if self.by and self.better_than is None:
-            raise ValueError(f"expected 'by' only with better_than, got it with {given[0]}")
-        return self
-
-
-class Figures(Form):
-    """An estimate with its interval."""
-
-    value: Number
-    low: Number
-    high: Number
-    confidence: float
-    n_pairs: Count
-    n_identities: Count
-    method: str
-
-
-class LimitResult(LimitEntry):
-    """A limit judged under one condition, which ``under`` gives with all its axes.
-
-    Attributes:
-        text: The limit in words.
-        line: The number that the interval must clear.
-        estimate: Estimate of the values that decide; null if no row has one.
-    """
-
-    text: str
-    line: Number
-    verdict: VerdictEntry
-    estimate: Figures | None
-
-
-class EstimateEntry(Figures):
-    """An estimate of one metric of one map under one condition."""
-
-    metric: str
-    map: str
-    under: Under
-    states: dict[RowState, Count]
-
-
-class Difference(Figures):
-    """The explainer's paired improvement over a control; positive = the explainer is better."""
-
-    metric: str
-    control: str
-    under: Under
-
-
-class Band(Form):
-    """A mean curve with its interval at every point, shortened for drawing."""
-
-    kind: str
-    map: str
-    under: Under
-    fraction: list[Number]
-    similarity: list[Number]
-    low: list[Number]
-    high: list[Number]
+    is_mated: bool | None = None
 
 
 class Problem(Form):
@@ -229,8 +145,30 @@ class Network(Form):
     redrawn_share: float
 
 
+class Repeatability(Form):
+    """Whether an explainer gives the same maps again, found on a few rows before any verdict.
+
+    Attributes:
+        n_rows: Number of rows explained again.
+        repeats: Whether the same seed gave the same maps, up to rounding.
+        depends_on_seed: Whether another seed gave other maps: the explainer is stochastic.
+        change: Largest change of a map with the same seed, as a share of the map's range.
+        reason: Why it does not repeat; empty if it does.
+    """
+
+    n_rows: Count
+    repeats: bool
+    depends_on_seed: bool
+    change: Number
+    reason: str = ""
+
+
 class CellPlan(Form):
-    """The plan of a cell: everything that judging its rows needs."""
+    """The plan of a cell: everything that judging its rows needs.
+
+    Attributes:
+        seeds: Number of differently seeded maps of each row, if the explainer depends on its seed.
+    """
 
     id: str
     check: str
@@ -245,6 +183,7 @@ class CellPlan(Form):
     on_inconclusive: Literal["fail", "warn"]
     metrics: list[MetricEntry]
     asked: list[LimitEntry]
+    seeds: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
     def _knows_its_metrics(self) -> Self:
@@ -261,6 +200,7 @@ class CellFacts(Form):
         earlier: Verdicts of the attempts before.
         no_decision: Why metrics of decisions at the operating threshold have no value; empty if
             they have.
+        repeatability: Whether the explainer repeats its maps; null if it was not found out.
     """
 
     nodeid: str | None = None
@@ -273,6 +213,7 @@ class CellFacts(Form):
     attempt: Annotated[int, Field(ge=1)] = 1
     earlier: list[Outcome] = []
     no_decision: str = ""
+    repeatability: Repeatability | None = None
 
 
 class CellResult(CellPlan, CellFacts):

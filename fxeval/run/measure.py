@@ -16,14 +16,8 @@ from fxeval.engine.maps import ROWS_AT_ONCE
 from fxeval.metrics import kinds
 from fxeval.metrics.protocol import Ledger
 from fxeval.records.form import VerdictEntry
-from fxeval.records.schema import (
-    CellFacts,
-    CellPlan,
-    CellResult,
-    LimitEntry,
-    MetricEntry,
-    Row,
-)
+from fxeval.records.judged import LimitEntry, MetricEntry
+from fxeval.records.schema import CellFacts, CellPlan, CellResult, Row
 from fxeval.redaction import without_paths
 from fxeval.results import Outcome
 from fxeval.run.guard import why_untrusted

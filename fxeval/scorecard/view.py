@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fxeval.records.judged import LimitEntry
 from fxeval.records.reading import read_record
-from fxeval.records.schema import LimitEntry
 from fxeval.records.store import dumped
 from fxeval.results import RowState, gravity
 from fxeval.scorecard.charts import (

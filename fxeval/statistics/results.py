@@ -13,18 +13,20 @@ from numpy.typing import NDArray
 
 from fxeval.errors import StoreError
 from fxeval.records.form import VerdictEntry
-from fxeval.records.schema import (
+from fxeval.records.judged import (
     Band,
-    CellFacts,
-    CellPlan,
-    CellResult,
     Difference,
     EstimateEntry,
     Figures,
     LimitEntry,
     LimitResult,
-    Measured,
     MetricEntry,
+)
+from fxeval.records.schema import (
+    CellFacts,
+    CellPlan,
+    CellResult,
+    Measured,
     Network,
     Problem,
     Record,

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from fxeval.records.schema import CellResult, LimitResult
+from fxeval.records.judged import LimitResult
+from fxeval.records.schema import CellResult
 from fxeval.results import (
     BROKEN_STATES,
     Condition,

@@ -26,8 +26,9 @@ from fxeval.models.files.formats import parse_checkpoint, parse_safetensors, par
 from fxeval.models.golden import MAX_BYTES, read_array
 from fxeval.models.loading import check_loaded, fill_module
 from fxeval.models.networks.dlib_resnet import DlibResNet, parse_dlib_dat
+from fxeval.records.judged import LimitEntry, MetricEntry
 from fxeval.records.reading import load_record, read_record, read_rows
-from fxeval.records.schema import CellFacts, CellPlan, LimitEntry, MetricEntry, Record, Row
+from fxeval.records.schema import CellFacts, CellPlan, Record, Row
 from fxeval.records.store import dumped
 from fxeval.results import Outcome
 from fxeval.scorecard import render, terminal_summary

@@ -10,15 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from fxeval.errors import StoreError
+from fxeval.records.judged import LimitEntry
 from fxeval.records.reading import load_record, read_record, read_rows
-from fxeval.records.schema import (
-    CellPlan,
-    LimitEntry,
-    Measured,
-    Record,
-    Row,
-    json_schema,
-)
+from fxeval.records.schema import CellPlan, Measured, Record, Row, json_schema
 from fxeval.records.store import RowFile, dump, dumped, plain
 from fxeval.results import Better
 from fxeval.scorecard import render, terminal_summary

@@ -5,8 +5,9 @@ import math
 
 import pytest
 
+from fxeval.records.judged import MetricEntry
 from fxeval.records.reading import read_record
-from fxeval.records.schema import CellFacts, MetricEntry, Row
+from fxeval.records.schema import CellFacts, Row
 from fxeval.statistics.decisions import MAX_DECIDED_SHARE
 from fxeval.statistics.results import rederived, results_of
 from fxeval.tests.records.test_records import TEXTS

@@ -12,16 +12,8 @@ from scipy import stats
 
 from fxeval.errors import StoreError
 from fxeval.records.form import VerdictEntry
-from fxeval.records.schema import (
-    CellFacts,
-    CellPlan,
-    CellResult,
-    LimitEntry,
-    Measured,
-    MetricEntry,
-    Network,
-    Row,
-)
+from fxeval.records.judged import LimitEntry, MetricEntry
+from fxeval.records.schema import CellFacts, CellPlan, CellResult, Measured, Network, Row
 from fxeval.results import Outcome, RowState
 from fxeval.statistics.results import SHOWN_PROBLEMS, drawn, refused, results_of
 from fxeval.statistics.verdict import overall

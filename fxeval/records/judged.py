@@ -1,0 +1,155 @@
+"""The parts of a record about limits and estimates: what was asked, and what was found."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from fxeval.records.form import Count, Form, Number, Under, VerdictEntry
+from fxeval.results import Better, Judge, Over, RowState, Severity, Statistic, ValueKind
+
+
+class MetricEntry(Form):
+    """A metric as declared when it was measured; null where an older version did not state it."""
+
+    name: str
+    title: str
+    unit: str
+    better: Better
+    range: tuple[Number, Number] | None
+    statistic: Statistic
+    source: str
+    meaning: str
+    is_decision: bool = False
+    kind: ValueKind = "heavy"
+
+
+class LimitEntry(Form):
+    """A limit with the keys of the suite.
+
+    Attributes:
+        under: The conditions to which it applies; {} = all.
+        over: Whether it is about all people like those of the list, or about this list.
+        judge: How it is judged over the conditions that it does not pin.
+    """
+
+    metric: str
+    at_most: float | None = None
+    at_least: float | None = None
+    better_than: str | None = None
+    by: dict[Literal["absolute", "relative"], float] = {}
+    under: Under = {}
+    severity: Severity = "critical"
+    where: str = ""
+    not_worse_than: str | None = None
+    equivalent_to: str | None = None
+    within: dict[Literal["absolute", "relative"], float] = {}
+    over: Over = "population"
+    judge: Judge = "each"
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> Self:
+        forms = ("at_most", "at_least", "better_than")
+        given = [form for form in forms if getattr(self, form) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"expected one of {', '.join(forms)}, got {found}")
+        if self.by and self.better_than is None:
+            raise ValueError(f"expected 'by' only with better_than, got it with {given[0]}")
+        return self
+
+
+class Figures(Form):
+    """An estimate with its interval."""
+
+    value: Number
+    low: Number
+    high: Number
+    confidence: float
+    n_pairs: Count
+    n_identities: Count
+    method: str
+    effective_identities: Number = None
+    largest_share: Number = None
+
+
+class SeedSpread(Form):
+    """The values of one estimate with differently seeded maps.
+
+    Attributes:
+        values: One for each seed.
+        sd: Their standard deviation (ddof 1); null with one seed.
+        worst: Index of the seed that decides.
+    """
+
+    values: list[Number]
+    sd: Number
+    worst: Count
+
+
+class LimitResult(LimitEntry):
+    """A limit judged under one condition, which ``under`` gives with all its axes.
+
+    Attributes:
+        text: The limit in words.
+        line: The number that the interval must clear; null where it must lie between two.
+        estimate: Estimate of the values that decide; null if no row has one.
+        region: Where the whole interval must lie, [from, to]; null = no end.
+        p_value: One-sided probability of such values or worse ones if the truth lay on the line;
+            null where the method has none.
+        detectable: Smallest distance of the truth from the line that this list shows with a
+            probability of 0.8.
+        settles: What would settle an inconclusive verdict, such as "about 340 more identities".
+        hangs_on_one: Whether the verdict is another one without some single identity.
+        seeds: The values with differently seeded maps; null if there is one.
+    """
+
+    text: str
+    line: Number
+    verdict: VerdictEntry
+    estimate: Figures | None
+    region: tuple[Number, Number] = (None, None)
+    p_value: Number = None
+    detectable: Number = None
+    settles: str = ""
+    hangs_on_one: bool | None = None
+    seeds: SeedSpread | None = None
+
+
+class EstimateEntry(Figures):
+    """An estimate of one metric of one map under one condition.
+
+    Attributes:
+        seed_sd: Standard deviation over seeds; null if there is one. The estimate is of the rows'
+            means over the seeds.
+    """
+
+    metric: str
+    map: str
+    under: Under
+    states: dict[RowState, Count]
+    seed_sd: Number = None
+
+
+class Difference(Figures):
+    """The explainer's paired improvement over a control; positive = the explainer is better.
+
+    Attributes:
+        control: Name of the control, or of what else is compared with, such as ``explainer:rise``.
+    """
+
+    metric: str
+    control: str
+    under: Under
+    seed_sd: Number = None
+
+
+class Band(Form):
+    """A mean curve with its interval at every point, shortened for drawing."""
+
+    kind: str
+    map: str
+    under: Under
+    fraction: list[Number]
+    similarity: list[Number]
+    low: list[Number]
+    high: list[Number]
