@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fxeval.results import Estimate
+from fxeval.statistics.distributions import t_quantile
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -122,42 +123,6 @@ def paired(
     if better not in ("lower", "higher"):
         raise ValueError(f"paired: expected 'lower' or 'higher', got {better!r}.")
     return values - control if better == "higher" else control - values
-
-
-@lru_cache(maxsize=4096)
-def t_quantile(confidence: float, freedom: int) -> float:
-    """Return the t with P(|T| <= t) = confidence, T of Student's t distribution.
-
-    For whole degrees of freedom the probability is a finite sum of positive terms in
-    theta = atan(t / sqrt(freedom)), so it loses no digits; theta is found by bisection.
-
-    Args:
-        confidence: In (0, 1).
-        freedom: Degrees of freedom, >= 1.
-
-    Source:
-        Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.3 and 26.7.4.
-    """
-    below, above = 0.0, math.pi / 2.0
-    # Ends when no float lies between the two.
-    while below < (middle := (below + above) / 2.0) < above:
-        if _t_probability(middle, freedom) < confidence:
-            below = middle
-        else:
-            above = middle
-    return math.sqrt(freedom) * math.tan(below)
-
-
-def _t_probability(theta: float, freedom: int) -> float:
-    """Return P(|T| <= sqrt(freedom) * tan(theta))."""
-    sine, cosine = math.sin(theta), math.cos(theta)
-    is_odd = freedom % 2
-    j = np.arange(1, (freedom - is_odd) // 2)
-    ratios = (2 * j - 1 + is_odd) / (2 * j + is_odd) * cosine**2
-    series = 1.0 + float(np.cumprod(ratios).sum())
-    if not is_odd:
-        return sine * series
-    return (theta + (sine * cosine * series if freedom > 1 else 0.0)) * 2.0 / math.pi
 
 
 @lru_cache(maxsize=4096)

@@ -11,15 +11,7 @@ from fxeval.statistics.estimate import (
     median_estimate,
     median_rank,
     paired,
-    t_quantile,
 )
-
-
-@pytest.mark.parametrize("confidence", [0.5, 0.8, 0.9, 0.95, 0.99, 0.9999])
-def test_the_t_quantile_is_scipys(confidence):
-    for freedom in (*range(1, 60), 99, 100, 499, 2999, 20000):
-        expected = stats.t.ppf((1 + confidence) / 2, freedom)
-        assert t_quantile(confidence, freedom) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_worked_example_of_the_mean():

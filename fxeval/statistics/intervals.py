@@ -1,0 +1,401 @@
+"""Which interval decides: from one value per identity to the bounds of their mean.
+
+* **S**, for means of continuous values: Student's t, corrected on each side for a skewness one
+  standard error worse than the sample's (Hall 1992), and never narrower than t. Used at a stricter
+  level than promised: light values 96 % for 95, heavy ones 99.
+* **B**, for rates and whatever has mass at an edge: ``fxeval.statistics.race``.
+* **C**, for comparisons that belong to two identities: ``fxeval.statistics.crossed``.
+* **L**, for figures of a whole list: a jackknife over identities on the logit.
+
+The kind of a value is declared before anything is measured. A sample may only widen its interval:
+one that decides by its own skewness passes falsely where it hides its skewness.
+
+Source:
+    Hall 1992, "On the removal of skewness by transformation", Journal of the Royal Statistical
+    Society B 54.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fxeval.results import ValueKind
+from fxeval.statistics.crossed import crossed, crossed_rate, crossed_rate_tails
+from fxeval.statistics.distributions import (
+    beta_cdf,
+    beta_quantile,
+    t_quantile,
+    t_tail,
+)
+from fxeval.statistics.race import gaffke, gaffke_tails, race
+
+__all__ = [
+    "Intervals", "beta_cdf", "beta_quantile", "crossed", "crossed_rate", "crossed_rate_tails",
+    "gaffke", "gaffke_tails", "interval", "interval_tails", "list_figure", "list_figure_tails",
+    "race", "rarest_seen", "skew_t", "skew_t_tails", "t_quantile", "used_level",
+]  # fmt: skip
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+LIGHT_SHARE, HEAVY_SHARE = 0.8, 0.2
+"""What S may err as a share of what is promised: 96 % and 99 % for 95 %."""
+
+HEAVY_SKEWNESS = 2.0
+"""Sample skewness beyond which light values count as heavy."""
+
+HOPELESS_SKEWNESS = 0.75
+"""Sample skewness as a share of the root of G, its maximum, beyond which S is no use."""
+
+MIN_INFORMATIVE = 8
+"""Fewest identities with another than the commonest value with which S is of use."""
+
+CONSTANT = 1e-12
+"""Standard deviation, as a share of the largest value or 1, that counts as none: rounding."""
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Bounds of means, and how each was found; all arrays (...).
+
+    Attributes:
+        low: Lower ends; -inf or NaN where there is none.
+        high: Upper ends; likewise.
+        level: Level that S was used at; NaN where B was.
+        skewness: Of the sample; 0 where S is not defined.
+        informative: Number of identities with another than the commonest value.
+        identities: Number of identities, G.
+        edges: Least and largest possible values.
+        confidence: Promised.
+    """
+
+    low: FloatArray
+    high: FloatArray
+    level: FloatArray
+    skewness: FloatArray
+    informative: NDArray[np.int64]
+    identities: int
+    edges: tuple[FloatArray, FloatArray]
+    confidence: float
+
+    def method(self, *at: int) -> str:
+        """Return in words how one of the intervals was found, or why there is none."""
+        G, informative = self.identities, int(self.informative[at])
+        skewness = round(float(self.skewness[at]), 2) + 0.0  # never -0
+        about = f"{G} identities, {informative} informative, skewness {skewness:.2f}"
+        level = float(self.level[at])
+        if not math.isnan(level):
+            return f"skewness-corrected t at {_percent(level)} over {about}"
+        low, high = (float(edge[at]) for edge in self.edges)
+        if math.isinf(low) and math.isinf(high):
+            return f"no interval: {self._reason(informative, G)}, and the values have no edges"
+        ends = f"{'[' if math.isfinite(low) else '('}{low:g}, {high:g}"
+        ends += "]" if math.isfinite(high) else ")"
+        return f"Gaffke's bound on {ends} at {_percent(self.confidence)} over {about}"
+
+    def _reason(self, informative: int, G: int) -> str:
+        if G < 3:
+            return f"{G} {'identity' if G == 1 else 'identities'}, at least 3 needed"
+        if informative == 0:
+            return f"all {G} identities have the same value"
+        if informative < MIN_INFORMATIVE:
+            return (
+                f"only {informative} of {G} identities have another than the commonest value, at "
+                f"least {MIN_INFORMATIVE} needed"
+            )
+        return "a few identities decide alone"
+
+
+def used_level(confidence: float, kind: ValueKind) -> float:
+    """Return the level at which S or L is used to keep a promise.
+
+    >>> round(used_level(0.95, "light"), 10), round(used_level(0.95, "heavy"), 10)
+    (0.96, 0.99)
+    """
+    return 1.0 - (1.0 - confidence) * (LIGHT_SHARE if kind == "light" else HEAVY_SHARE)
+
+
+def rarest_seen(identities: int, confidence: float = 0.95) -> float:
+    """Return the share of a group that a sample has no member of with a probability of alpha / 2.
+
+    >>> round(rarest_seen(30), 3)
+    0.116
+    """
+    return 1.0 - ((1.0 - confidence) / 2.0) ** (1.0 / identities)
+
+
+def skew_t(y: ArrayLike, confidence: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return S, at exactly this level.
+
+    Args:
+        y: (..., G) one value per identity.
+        confidence: Two-sided.
+
+    Returns:
+        low, high and sample skewness, each (...). NaN, NaN and 0 with fewer than 3 identities or
+        where nothing but rounding varies.
+    """
+    moments = _Moments(np.asarray(y, dtype=np.float64))
+    return *moments.bounds(confidence), moments.skewness
+
+
+def skew_t_tails(y: ArrayLike, line: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Return the p-values that belong to :func:`skew_t`.
+
+    Args:
+        y: (..., G) one value per identity.
+        line: (...) the mean in question.
+
+    Returns:
+        (...) above: at most alpha / 2 exactly where the interval lies at or above the line; and
+        (...) below. 1 where there is no interval.
+    """
+    return _Moments(np.asarray(y, dtype=np.float64)).tails(np.asarray(line, dtype=np.float64))
+
+
+def interval(
+    y: ArrayLike,
+    kind: ValueKind | Sequence[ValueKind],
+    low_edge: ArrayLike = -math.inf,
+    high_edge: ArrayLike = math.inf,
+    confidence: float = 0.95,
+) -> Intervals:
+    """Return the intervals of means, each by the method that its kind and its sample allow.
+
+    Args:
+        y: (..., G) one value per identity, none beyond the edges.
+        kind: Of all, or of each of (B, G) values.
+        low_edge: (...) least possible value; -inf = none.
+        high_edge: (...) largest possible value; inf = none.
+        confidence: Two-sided, promised.
+    """
+    choice = _Choice(np.asarray(y, dtype=np.float64), kind, (low_edge, high_edge), confidence)
+    low = np.full(choice.shape, -math.inf)
+    high = np.full(choice.shape, math.inf)
+    for share in (LIGHT_SHARE, HEAVY_SHARE):
+        some = choice.by_share(share)
+        if some.any():
+            ends = choice.moments.at(some).bounds(1.0 - (1.0 - confidence) * share)
+            low[some] = np.maximum(ends[0], choice.edges[0][some])
+            high[some] = np.minimum(ends[1], choice.edges[1][some])
+    some = choice.by_race
+    if some.any():
+        edges = [edge[some] for edge in choice.edges]
+        low[some], high[some] = gaffke(choice.y[some], *edges, confidence)
+    none = np.isinf(low) & np.isinf(high)
+    low[none] = high[none] = math.nan
+    return Intervals(
+        low, high, choice.level, choice.moments.skewness, choice.informative,
+        choice.y.shape[-1], choice.edges, confidence,
+    )  # fmt: skip
+
+
+def interval_tails(
+    y: ArrayLike,
+    kind: ValueKind | Sequence[ValueKind],
+    low_edge: ArrayLike,
+    high_edge: ArrayLike,
+    line: ArrayLike,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the p-values that belong to :func:`interval`, whatever its confidence.
+
+    Args:
+        y: (..., G) one value per identity, none beyond the edges.
+        kind: Of all, or of each of (B, G) values.
+        low_edge: (...) least possible value; -inf = none.
+        high_edge: (...) largest possible value; inf = none.
+        line: (...) the mean in question.
+
+    Returns:
+        (...) above: at most alpha / 2 exactly where the interval lies at or above the line; and
+        (...) below.
+    """
+    choice = _Choice(np.asarray(y, dtype=np.float64), kind, (low_edge, high_edge), 0.95)
+    lines = np.broadcast_to(np.asarray(line, dtype=np.float64), choice.shape)
+    above, below = np.ones(choice.shape), np.ones(choice.shape)
+    for share in (LIGHT_SHARE, HEAVY_SHARE):
+        some = choice.by_share(share)
+        if some.any():
+            found = choice.moments.at(some).tails(lines[some])
+            above[some], below[some] = (np.minimum(1.0, one / share) for one in found)
+    some = choice.by_race
+    if some.any():
+        ends = [edge[some] for edge in choice.edges]
+        above[some], below[some] = gaffke_tails(choice.y[some], *ends, lines[some])
+    above[lines <= choice.edges[0]] = 0.0
+    below[lines >= choice.edges[1]] = 0.0
+    return above, below
+
+
+def list_figure(value: float, without: FloatArray, confidence: float) -> tuple[float, float]:
+    """Return L, at exactly this level: the bounds of a figure of a whole list.
+
+    Args:
+        value: The figure, such as an AUC.
+        without: (G,) the figure without all comparisons of one identity.
+        confidence: Two-sided.
+
+    Returns:
+        low and high; NaN where the figure is 0 or 1, with every identity or without some one.
+    """
+    spread = _logit_error(value, without)
+    half = spread if math.isnan(spread) else t_quantile(confidence, len(without) - 1) * spread
+    centre = math.nan if math.isnan(spread) else math.log(value / (1.0 - value))
+    return _logistic(centre - half), _logistic(centre + half)
+
+
+def list_figure_tails(value: float, without: FloatArray, line: float) -> tuple[float, float]:
+    """Return the p-values that belong to :func:`list_figure`: above, below; 1 without interval."""
+    spread = _logit_error(value, without)
+    if math.isnan(spread):
+        return 1.0, 1.0
+    if not 0.0 < line < 1.0:
+        return float(line > 0.0), float(line <= 0.0)
+    away = math.log(value / (1.0 - value)) - math.log(line / (1.0 - line))
+    reach = away / spread if spread else math.copysign(math.inf, away)
+    above, below = (t_tail(one, len(without) - 1) / 2.0 for one in (reach, -reach))
+    return (above if reach > 0 else 1.0), (below if reach < 0 else 1.0)
+
+
+class _Moments:
+    """Mean, standard error and skewness of values along the last axis."""
+
+    def __init__(self, y: FloatArray) -> None:
+        n = y.shape[-1]
+        self.n = n
+        largest = np.abs(y).max(axis=-1)
+        _, exponent = np.frexp(largest)
+        scale = np.ldexp(1.0, np.clip(exponent, -1000, 1000))  # so that no sum or cube overflows
+        y = np.ascontiguousarray(y / scale[..., None])
+        mean = y.mean(axis=-1)
+        d = y - mean[..., None]
+        reach = np.abs(d).max(axis=-1)
+        d /= np.where(reach > 0.0, reach, 1.0)[..., None]
+        variance = (d * d).mean(axis=-1)
+        deviation = np.sqrt(variance) * reach * scale
+        self.varies: BoolArray = (n >= 3) & (deviation > CONSTANT * np.maximum(1.0, largest))
+        self.mean: FloatArray = mean * scale
+        self.error: FloatArray = np.where(
+            self.varies, deviation / math.sqrt(max(n - 1, 1)), math.nan
+        )
+        third = (d * d * d).mean(axis=-1) / np.where(self.varies, variance, 1.0) ** 1.5
+        unbiased = math.sqrt(n * (n - 1)) / max(n - 2, 1)
+        self.skewness: FloatArray = np.where(self.varies, third * unbiased, 0.0)
+
+    def at(self, some: BoolArray) -> "_Moments":
+        """Return those of some rows."""
+        found = object.__new__(_Moments)
+        found.n = self.n
+        found.mean, found.error = self.mean[some], self.error[some]
+        found.skewness, found.varies = self.skewness[some], self.varies[some]
+        return found
+
+    def bounds(self, confidence: float) -> tuple[FloatArray, FloatArray]:
+        """Return S; NaN where nothing varies."""
+        if self.n < 3:
+            return self.error.copy(), self.error.copy()
+        q, root = t_quantile(confidence, self.n - 1), math.sqrt(self.n)
+
+        def reach(skewness: FloatArray) -> FloatArray:
+            """Hall's cubic, inverted, on the side to which the skewness is positive."""
+            inner = 1.0 - skewness * (q / root + skewness / (6 * self.n))
+            return self.error * np.maximum(q, 3 * root / skewness * (1.0 - np.cbrt(inner)))
+
+        left, right = self._worse()
+        return self.mean - reach(left), self.mean + reach(right)
+
+    def tails(self, line: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the p-values above and below a line that belong to the bounds."""
+        root = math.sqrt(self.n)
+
+        def tail(away: FloatArray, skewness: FloatArray) -> FloatArray:
+            cubic = root / skewness * (1.0 - (1.0 - skewness * away / (3 * root)) ** 3)
+            reach = np.minimum(away, cubic - skewness / (6 * root))
+            found = np.ones(reach.shape)
+            for index in np.ndindex(reach.shape):
+                if reach[index] > 0.0:  # not where it is NaN
+                    found[index] = t_tail(float(reach[index]), self.n - 1) / 2.0
+            return found
+
+        left, right = self._worse()
+        with np.errstate(over="ignore", invalid="ignore"):
+            away = (line - self.mean) / self.error
+            return tail(-away, left), tail(away, right)
+
+    def _worse(self) -> tuple[FloatArray, FloatArray]:
+        """Return the skewness to the left and to the right, one standard error worse than seen."""
+        n = self.n
+        error = 1.0
+        if n >= 3:
+            error = math.sqrt(6 * n * (n - 1) / ((n - 2) * (n + 1) * (n + 3)))
+        return np.maximum(-self.skewness, 0.0) + error, np.maximum(self.skewness, 0.0) + error
+
+
+class _Choice:
+    """Which method each of many samples takes."""
+
+    def __init__(
+        self,
+        y: FloatArray,
+        kind: ValueKind | Sequence[ValueKind],
+        edges: tuple[ArrayLike, ArrayLike],
+        confidence: float,
+    ) -> None:
+        self.y, self.shape = y, y.shape[:-1]
+        low, high = (np.broadcast_to(np.asarray(e, dtype=np.float64), self.shape) for e in edges)
+        self.edges = low, high
+        self.moments = _Moments(y)
+        self.informative = y.shape[-1] - _commonest(y)
+        skewness = np.abs(self.moments.skewness)
+        kinds = np.broadcast_to(np.asarray(kind), self.shape)
+        self.by_race: BoolArray = (
+            (kinds == "rate")
+            | (self.informative < MIN_INFORMATIVE)
+            | ~self.moments.varies
+            | (skewness > HOPELESS_SKEWNESS * math.sqrt(y.shape[-1]))
+        )
+        heavy = (kinds == "heavy") | (skewness > HEAVY_SKEWNESS)
+        self._share = np.where(heavy, HEAVY_SHARE, LIGHT_SHARE)
+        level = 1.0 - (1.0 - confidence) * self._share
+        self.level: FloatArray = np.where(self.by_race, math.nan, level)
+
+    def by_share(self, share: float) -> BoolArray:
+        """Return which samples take S and may err as this share of what is promised."""
+        found: BoolArray = ~self.by_race & (self._share == share)
+        return found
+
+
+def _commonest(y: FloatArray) -> NDArray[np.int64]:
+    """Return (...) how many of the (..., G) values equal the commonest one."""
+    ordered = np.sort(y, axis=-1)
+    place = np.arange(y.shape[-1])
+    starts = np.zeros(y.shape, dtype=np.int64)
+    starts[..., 1:] = np.where(ordered[..., 1:] != ordered[..., :-1], place[1:], 0)
+    run = place - np.maximum.accumulate(starts, axis=-1) + 1
+    found: NDArray[np.int64] = run.max(axis=-1)
+    return found
+
+
+def _logit_error(value: float, without: FloatArray) -> float:
+    """Return the standard error of a figure's logit; NaN where it has none."""
+    G = len(without)
+    if G < 2 or not (0.0 < value < 1.0 and without.min() > 0.0 and without.max() < 1.0):
+        return math.nan
+    squares = float(((without - without.mean()) ** 2).sum())
+    return math.sqrt((G - 1) / G * squares) / (value * (1.0 - value))
+
+
+def _logistic(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x)) if x > -700.0 or math.isnan(x) else 0.0
+
+
+def _percent(level: float) -> str:
+    """Write a level, such as ``96 %``.
+
+    >>> _percent(0.96), _percent(0.992)
+    ('96 %', '99.2 %')
+    """
+    return f"{100 * level:.6g} %"
