@@ -138,5 +138,5 @@ def _sums(values: FloatArray, group: IntArray, n_groups: int) -> FloatArray:
     """Return (B, n_groups) sums of the (B, n) values of each group."""
     rows = np.arange(len(values))[:, None] * n_groups
     size = len(values) * n_groups
-    sums = np.bincount((rows + group).ravel(), weights=values.ravel(), minlength=size)
+    sums = np.bincount((rows + group).ravel(), values.ravel(), size).astype(np.float64)
     return sums.reshape(len(values), n_groups)

@@ -5,7 +5,7 @@
   level than promised: light values 96 % for 95, heavy ones 99.
 * **B**, for rates and whatever has mass at an edge: ``fxeval.statistics.race``.
 * **C**, for comparisons that belong to two identities: ``fxeval.statistics.crossed``.
-* **L**, for figures of a whole list: a jackknife over identities on the logit.
+* **L**, for figures of a whole list: ``fxeval.statistics.list_intervals``.
 
 The kind of a value is declared before anything is measured. A sample may only widen its interval:
 one that decides by its own skewness passes falsely where it hides its skewness.
@@ -24,18 +24,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from fxeval.results import ValueKind
 from fxeval.statistics.crossed import crossed, crossed_rate, crossed_rate_tails
-from fxeval.statistics.distributions import (
-    beta_cdf,
-    beta_quantile,
-    t_quantile,
-    t_tail,
-)
+from fxeval.statistics.distributions import t_quantile, t_tail
 from fxeval.statistics.race import gaffke, gaffke_tails, race
 
 __all__ = [
-    "Intervals", "beta_cdf", "beta_quantile", "crossed", "crossed_rate", "crossed_rate_tails",
-    "gaffke", "gaffke_tails", "interval", "interval_tails", "list_figure", "list_figure_tails",
-    "race", "rarest_seen", "skew_t", "skew_t_tails", "t_quantile", "used_level",
+    "Intervals", "crossed", "crossed_rate", "crossed_rate_tails", "gaffke", "gaffke_tails",
+    "interval", "interval_tails", "race", "rarest_seen", "skew_t", "skew_t_tails", "used_level",
 ]  # fmt: skip
 
 FloatArray = NDArray[np.float64]
@@ -124,7 +118,7 @@ def rarest_seen(identities: int, confidence: float = 0.95) -> float:
     >>> round(rarest_seen(30), 3)
     0.116
     """
-    return 1.0 - ((1.0 - confidence) / 2.0) ** (1.0 / identities)
+    return -math.expm1(math.log((1.0 - confidence) / 2.0) / identities)
 
 
 def skew_t(y: ArrayLike, confidence: float) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -183,8 +177,8 @@ def interval(
             high[some] = np.minimum(ends[1], choice.edges[1][some])
     some = choice.by_race
     if some.any():
-        edges = [edge[some] for edge in choice.edges]
-        low[some], high[some] = gaffke(choice.y[some], *edges, confidence)
+        ends = choice.edges[0][some], choice.edges[1][some]
+        low[some], high[some] = gaffke(choice.y[some], ends[0], ends[1], confidence)
     none = np.isinf(low) & np.isinf(high)
     low[none] = high[none] = math.nan
     return Intervals(
@@ -223,41 +217,11 @@ def interval_tails(
             above[some], below[some] = (np.minimum(1.0, one / share) for one in found)
     some = choice.by_race
     if some.any():
-        ends = [edge[some] for edge in choice.edges]
-        above[some], below[some] = gaffke_tails(choice.y[some], *ends, lines[some])
+        ends = choice.edges[0][some], choice.edges[1][some]
+        above[some], below[some] = gaffke_tails(choice.y[some], ends[0], ends[1], lines[some])
     above[lines <= choice.edges[0]] = 0.0
     below[lines >= choice.edges[1]] = 0.0
     return above, below
-
-
-def list_figure(value: float, without: FloatArray, confidence: float) -> tuple[float, float]:
-    """Return L, at exactly this level: the bounds of a figure of a whole list.
-
-    Args:
-        value: The figure, such as an AUC.
-        without: (G,) the figure without all comparisons of one identity.
-        confidence: Two-sided.
-
-    Returns:
-        low and high; NaN where the figure is 0 or 1, with every identity or without some one.
-    """
-    spread = _logit_error(value, without)
-    half = spread if math.isnan(spread) else t_quantile(confidence, len(without) - 1) * spread
-    centre = math.nan if math.isnan(spread) else math.log(value / (1.0 - value))
-    return _logistic(centre - half), _logistic(centre + half)
-
-
-def list_figure_tails(value: float, without: FloatArray, line: float) -> tuple[float, float]:
-    """Return the p-values that belong to :func:`list_figure`: above, below; 1 without interval."""
-    spread = _logit_error(value, without)
-    if math.isnan(spread):
-        return 1.0, 1.0
-    if not 0.0 < line < 1.0:
-        return float(line > 0.0), float(line <= 0.0)
-    away = math.log(value / (1.0 - value)) - math.log(line / (1.0 - line))
-    reach = away / spread if spread else math.copysign(math.inf, away)
-    above, below = (t_tail(one, len(without) - 1) / 2.0 for one in (reach, -reach))
-    return (above if reach > 0 else 1.0), (below if reach < 0 else 1.0)
 
 
 class _Moments:
@@ -287,7 +251,7 @@ class _Moments:
 
     def at(self, some: BoolArray) -> "_Moments":
         """Return those of some rows."""
-        found = object.__new__(_Moments)
+        found: _Moments = object.__new__(_Moments)
         found.n = self.n
         found.mean, found.error = self.mean[some], self.error[some]
         found.skewness, found.varies = self.skewness[some], self.varies[some]
@@ -302,7 +266,8 @@ class _Moments:
         def reach(skewness: FloatArray) -> FloatArray:
             """Hall's cubic, inverted, on the side to which the skewness is positive."""
             inner = 1.0 - skewness * (q / root + skewness / (6 * self.n))
-            return self.error * np.maximum(q, 3 * root / skewness * (1.0 - np.cbrt(inner)))
+            errors = np.maximum(q, 3 * root / skewness * (1.0 - np.cbrt(inner)))
+            return np.asarray(self.error * errors)
 
         left, right = self._worse()
         return self.mean - reach(left), self.mean + reach(right)
@@ -377,19 +342,6 @@ def _commonest(y: FloatArray) -> NDArray[np.int64]:
     run = place - np.maximum.accumulate(starts, axis=-1) + 1
     found: NDArray[np.int64] = run.max(axis=-1)
     return found
-
-
-def _logit_error(value: float, without: FloatArray) -> float:
-    """Return the standard error of a figure's logit; NaN where it has none."""
-    G = len(without)
-    if G < 2 or not (0.0 < value < 1.0 and without.min() > 0.0 and without.max() < 1.0):
-        return math.nan
-    squares = float(((without - without.mean()) ** 2).sum())
-    return math.sqrt((G - 1) / G * squares) / (value * (1.0 - value))
-
-
-def _logistic(x: float) -> float:
-    return 1.0 / (1.0 + math.exp(-x)) if x > -700.0 or math.isnan(x) else 0.0
 
 
 def _percent(level: float) -> str:

@@ -212,4 +212,5 @@ def _raced(x: FloatArray, t: FloatArray) -> tuple[FloatArray, FloatArray]:
 def _power_of_two(x: FloatArray) -> FloatArray:
     """Return (B,) powers of two near the largest of each row: to divide by them is exact."""
     _, exponent = np.frexp(np.abs(x).max(axis=1))
-    return np.ldexp(1.0, np.clip(exponent, -1000, 1000))
+    found: FloatArray = np.ldexp(1.0, np.clip(exponent, -1000, 1000))
+    return found

@@ -8,7 +8,6 @@ from fxeval.statistics.intervals import (
     crossed_rate,
     gaffke,
     interval,
-    list_figure,
     race,
     skew_t,
 )
@@ -117,20 +116,3 @@ def test_golden_numbers_of_crossed_rates():
     hits = (PRODUCTS > 0.5).astype(float)
     assert_digits(crossed_rate(hits, *PAIRS.T), 0.18141297, 0.86158722, 8.13881823)
     assert_digits(crossed_rate(0 * hits, *PAIRS.T), 0.0, 0.70759823, 3.0)
-
-
-def area(positive, negative):
-    """AUC, ties counted half."""
-    above = positive[:, None] - negative[None, :]
-    return float((above > 0).mean() + (above == 0).mean() / 2)
-
-
-def test_golden_numbers_of_l():
-    i, j = np.array([(i, j) for i in range(12) for j in range(i + 1, 12)]).T
-    mated, nonmated = 1 + np.sin(np.arange(12)), np.cos(3 * i * j + i)
-    without = [area(np.delete(mated, k), nonmated[(i != k) & (j != k)]) for k in range(12)]
-    value = area(mated, nonmated)
-    assert_digits(value, 0.74179293)
-    assert_digits(list_figure(value, np.array(without), 0.96), 0.46949710, 0.90315477)
-    some = np.array([0.90, 0.91, 0.92, 0.93, 0.94])
-    assert_digits(list_figure(0.92, some, 0.96), 0.78415079, 0.97326474)
