@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 
 
 def seed_of(*parts: str | int) -> int:
@@ -36,6 +35,8 @@ def sealed(seed: int) -> Iterator[None]:
     Code that draws from a global generator thereby gives the same result every time, and leaves no
     trace in the caller's random state.
     """
+    import torch  # here, so that seeds can be had without loading it
+
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     # fork_rng restores only torch's generators.

@@ -1,8 +1,8 @@
-"""Figures of a whole list of mated and nonmated rows: AUC, EER, TMR at FMR, and without each identity.
+"""AUC, EER and TMR at FMR of a whole list of mated and nonmated rows, and without each identity.
 
 No row has a value of its own in them, so identities cannot be averaged. What one identity adds is
 seen by leaving out every row that it has a part in; intervals follow from these values
-(``list_intervals``).
+(``fxeval.statistics.list_intervals``).
 
 N rows, G identities, T distinct values. Larger values are those of mated rows.
 """
@@ -129,8 +129,8 @@ class _Lists:
         people, owner, row = parts_of(identities)
         self._last = len(distinct)
         self._mated, self._nonmated = (
-            _Rows(place[chosen], owner[chosen[row]], place[row[chosen[row]]], len(people), self._last)
-            for chosen in (is_mated, ~is_mated)
+            _Rows(place[kind], owner[kind[row]], place[row[kind[row]]], len(people), self._last)
+            for kind in (is_mated, ~is_mated)
         )
 
     def figure(self, name: str) -> FloatArray:
