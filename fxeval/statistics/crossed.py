@@ -16,6 +16,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _HALVINGS = 60
+_NO_EVIDENCE = 0.49  # a p-value from which on its size does not matter
 
 
 def crossed(values: FloatArray, first: IntArray, second: IntArray) -> FloatArray:
@@ -89,8 +90,8 @@ def crossed_rate_tails(
     worth = _Worth(values, first, second)
 
     def least(tail_of: str) -> float:
-        low, high = 0.0, 0.5
-        if getattr(worth, tail_of)(line, 1.0 - 1e-12) > high:
+        low, high = 0.0, _NO_EVIDENCE
+        if getattr(worth, tail_of)(line, 1.0 - 2.0 * high) > high:
             return 1.0
         for _ in range(_HALVINGS):  # the effective number depends on the level
             middle = (low + high) / 2.0

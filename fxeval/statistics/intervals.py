@@ -29,7 +29,8 @@ from fxeval.statistics.race import gaffke, gaffke_tails, race
 
 __all__ = [
     "Intervals", "crossed", "crossed_rate", "crossed_rate_tails", "gaffke", "gaffke_tails",
-    "interval", "interval_tails", "race", "rarest_seen", "skew_t", "skew_t_tails", "used_level",
+    "interval", "interval_tails", "race", "rarest_seen", "skew_t", "skew_t_tails", "spread_of",
+    "used_level",
 ]  # fmt: skip
 
 FloatArray = NDArray[np.float64]
@@ -61,6 +62,7 @@ class Intervals:
         level: Level that S was used at; NaN where B was.
         skewness: Of the sample; 0 where S is not defined.
         informative: Number of identities with another than the commonest value.
+        spread: Standard deviation; 0 where nothing but rounding varies, NaN for one identity.
         identities: Number of identities, G.
         edges: Least and largest possible values.
         confidence: Promised.
@@ -71,6 +73,7 @@ class Intervals:
     level: FloatArray
     skewness: FloatArray
     informative: NDArray[np.int64]
+    spread: FloatArray
     identities: int
     edges: tuple[FloatArray, FloatArray]
     confidence: float
@@ -85,12 +88,14 @@ class Intervals:
             return f"skewness-corrected t at {_percent(level)} over {about}"
         low, high = (float(edge[at]) for edge in self.edges)
         if math.isinf(low) and math.isinf(high):
-            return f"no interval: {self._reason(informative, G)}, and the values have no edges"
+            reason = self._reason(informative, abs(skewness))
+            return f"no interval: {reason}, and the values have no edges"
         ends = f"{'[' if math.isfinite(low) else '('}{low:g}, {high:g}"
         ends += "]" if math.isfinite(high) else ")"
         return f"Gaffke's bound on {ends} at {_percent(self.confidence)} over {about}"
 
-    def _reason(self, informative: int, G: int) -> str:
+    def _reason(self, informative: int, skewness: float) -> str:
+        G = self.identities
         if G < 3:
             return f"{G} {'identity' if G == 1 else 'identities'}, at least 3 needed"
         if informative == 0:
@@ -100,7 +105,9 @@ class Intervals:
                 f"only {informative} of {G} identities have another than the commonest value, at "
                 f"least {MIN_INFORMATIVE} needed"
             )
-        return "a few identities decide alone"
+        if skewness > HOPELESS_SKEWNESS * math.sqrt(G):
+            return "a few identities decide alone"
+        return "a rate needs the edges of its values"
 
 
 def used_level(confidence: float, kind: ValueKind) -> float:
@@ -150,6 +157,11 @@ def skew_t_tails(y: ArrayLike, line: ArrayLike) -> tuple[FloatArray, FloatArray]
     return _Moments(np.asarray(y, dtype=np.float64)).tails(np.asarray(line, dtype=np.float64))
 
 
+def spread_of(y: ArrayLike) -> FloatArray:
+    """Return the standard deviation (...) of (..., G) values; 0 where only rounding varies."""
+    return _Moments(np.asarray(y, dtype=np.float64)).spread
+
+
 def interval(
     y: ArrayLike,
     kind: ValueKind | Sequence[ValueKind],
@@ -183,7 +195,7 @@ def interval(
     low[none] = high[none] = math.nan
     return Intervals(
         low, high, choice.level, choice.moments.skewness, choice.informative,
-        choice.y.shape[-1], choice.edges, confidence,
+        choice.moments.spread, choice.y.shape[-1], choice.edges, confidence,
     )  # fmt: skip
 
 
@@ -240,14 +252,15 @@ class _Moments:
         d /= np.where(reach > 0.0, reach, 1.0)[..., None]
         variance = (d * d).mean(axis=-1)
         deviation = np.sqrt(variance) * reach * scale
-        self.varies: BoolArray = (n >= 3) & (deviation > CONSTANT * np.maximum(1.0, largest))
+        differ = deviation > CONSTANT * np.maximum(1.0, largest)
+        unbiased = math.sqrt(n / (n - 1)) if n > 1 else math.nan
+        self.spread: FloatArray = np.where(differ, deviation, 0.0) * unbiased
+        self.varies: BoolArray = differ & (n >= 3)
         self.mean: FloatArray = mean * scale
-        self.error: FloatArray = np.where(
-            self.varies, deviation / math.sqrt(max(n - 1, 1)), math.nan
-        )
+        self.error: FloatArray = np.where(self.varies, self.spread / math.sqrt(n), math.nan)
         third = (d * d * d).mean(axis=-1) / np.where(self.varies, variance, 1.0) ** 1.5
-        unbiased = math.sqrt(n * (n - 1)) / max(n - 2, 1)
-        self.skewness: FloatArray = np.where(self.varies, third * unbiased, 0.0)
+        third *= math.sqrt(n * (n - 1)) / max(n - 2, 1)
+        self.skewness: FloatArray = np.where(self.varies, third, 0.0)
 
     def at(self, some: BoolArray) -> "_Moments":
         """Return those of some rows."""

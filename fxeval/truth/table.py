@@ -17,7 +17,7 @@ from fxeval.functional.controls import CONTROLS, ControlInputs, control_maps
 from fxeval.models.loading import TorchFaceModel
 from fxeval.results import Estimate
 from fxeval.seeding import generator_of, seed_of
-from fxeval.statistics.estimate import mean_estimate
+from fxeval.statistics.estimate import Law, Sample, estimate
 from fxeval.truth.planted import (
     CELL,
     SIDE,
@@ -29,6 +29,8 @@ from fxeval.truth.planted import (
     rank_correlation,
     truth,
 )
+
+LAW = Law("mean", "light", -1.0, 1.0)  # of rank correlations
 
 # Parameters of the shipped explainers that are not in the table with their defaults alone. With its
 # defaults, minplus takes 46,000 forward passes a pair; precomputed reads files.
@@ -163,13 +165,13 @@ def _row(name: str, maps: SaliencyMaps, truth: Tensor, forwards: float) -> Plant
     if not usable.any():
         return PlantedRow(name, None, None, broken=len(usable), note=maps.reasons[0])
 
-    def estimate(expected: Tensor) -> Estimate:
+    def agreement(expected: Tensor) -> Estimate:
         found = np.nan_to_num(rank_correlation(maps, expected)[usable])
-        return mean_estimate(found, np.flatnonzero(usable), 0.95)
+        return estimate(Sample(found, np.flatnonzero(usable)), LAW, 0.95)
 
     without_order = np.isnan(rank_correlation(maps, truth)[usable])
     return PlantedRow(
-        name, estimate(truth), estimate(truth.abs()),
+        name, agreement(truth), agreement(truth.abs()),
         int(without_order.sum()), int((~usable).sum()), forwards,
     )  # fmt: skip
 
