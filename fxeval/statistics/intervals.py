@@ -1,18 +1,13 @@
 """Which interval decides: from one value per identity to the bounds of their mean.
 
-* **S**, for means of continuous values: Student's t, corrected on each side for a skewness one
-  standard error worse than the sample's (Hall 1992), and never narrower than t. Used at a stricter
-  level than promised: light values 96 % for 95, heavy ones 99.
+* **S**, for means of continuous values: ``fxeval.statistics.skew_t``, used at a stricter level than
+  promised: light values 96 % for 95, heavy ones 99.
 * **B**, for rates and whatever has mass at an edge: ``fxeval.statistics.race``.
 * **C**, for comparisons that belong to two identities: ``fxeval.statistics.crossed``.
 * **L**, for figures of a whole list: ``fxeval.statistics.list_intervals``.
 
 The kind of a value is declared before anything is measured. A sample may only widen its interval:
 one that decides by its own skewness passes falsely where it hides its skewness.
-
-Source:
-    Hall 1992, "On the removal of skewness by transformation", Journal of the Royal Statistical
-    Society B 54.
 """
 
 import math
@@ -24,13 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from fxeval.results import ValueKind
 from fxeval.statistics.crossed import crossed, crossed_rate, crossed_rate_tails
-from fxeval.statistics.distributions import t_quantile, t_tail
 from fxeval.statistics.race import gaffke, gaffke_tails, race
+from fxeval.statistics.skew_t import Moments, skew_t, skew_t_tails, spread_of
 
 __all__ = [
-    "Intervals", "crossed", "crossed_rate", "crossed_rate_tails", "gaffke", "gaffke_tails",
-    "interval", "interval_tails", "race", "rarest_seen", "skew_t", "skew_t_tails", "spread_of",
-    "used_level",
+    "Intervals", "chosen", "clears", "crossed", "crossed_rate", "crossed_rate_tails", "gaffke",
+    "gaffke_tails", "interval", "interval_tails", "race", "rarest_seen", "skew_t", "skew_t_tails",
+    "spread_of", "used_level",
 ]  # fmt: skip
 
 FloatArray = NDArray[np.float64]
@@ -45,11 +40,11 @@ HEAVY_SKEWNESS = 2.0
 HOPELESS_SKEWNESS = 0.75
 """Sample skewness as a share of the root of G, its maximum, beyond which S is no use."""
 
+SKEW_T = "skewness-corrected t"
+"""The name of S in a method."""
+
 MIN_INFORMATIVE = 8
 """Fewest identities with another than the commonest value with which S is of use."""
-
-CONSTANT = 1e-12
-"""Standard deviation, as a share of the largest value or 1, that counts as none: rounding."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ class Intervals:
         about = f"{G} identities, {informative} informative, skewness {skewness:.2f}"
         level = float(self.level[at])
         if not math.isnan(level):
-            return f"skewness-corrected t at {_percent(level)} over {about}"
+            return f"{SKEW_T} at {_percent(level)} over {about}"
         low, high = (float(edge[at]) for edge in self.edges)
         if math.isinf(low) and math.isinf(high):
             reason = self._reason(informative, abs(skewness))
@@ -126,40 +121,6 @@ def rarest_seen(identities: int, confidence: float = 0.95) -> float:
     0.116
     """
     return -math.expm1(math.log((1.0 - confidence) / 2.0) / identities)
-
-
-def skew_t(y: ArrayLike, confidence: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return S, at exactly this level.
-
-    Args:
-        y: (..., G) one value per identity.
-        confidence: Two-sided.
-
-    Returns:
-        low, high and sample skewness, each (...). NaN, NaN and 0 with fewer than 3 identities or
-        where nothing but rounding varies.
-    """
-    moments = _Moments(np.asarray(y, dtype=np.float64))
-    return *moments.bounds(confidence), moments.skewness
-
-
-def skew_t_tails(y: ArrayLike, line: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Return the p-values that belong to :func:`skew_t`.
-
-    Args:
-        y: (..., G) one value per identity.
-        line: (...) the mean in question.
-
-    Returns:
-        (...) above: at most alpha / 2 exactly where the interval lies at or above the line; and
-        (...) below. 1 where there is no interval.
-    """
-    return _Moments(np.asarray(y, dtype=np.float64)).tails(np.asarray(line, dtype=np.float64))
-
-
-def spread_of(y: ArrayLike) -> FloatArray:
-    """Return the standard deviation (...) of (..., G) values; 0 where only rounding varies."""
-    return _Moments(np.asarray(y, dtype=np.float64)).spread
 
 
 def interval(
@@ -236,80 +197,51 @@ def interval_tails(
     return above, below
 
 
-class _Moments:
-    """Mean, standard error and skewness of values along the last axis."""
+def clears(
+    y: ArrayLike,
+    kind: ValueKind | Sequence[ValueKind],
+    edges: tuple[ArrayLike, ArrayLike],
+    line: ArrayLike,
+    confidence: float = 0.95,
+) -> tuple[BoolArray, BoolArray]:
+    """Return whether intervals lie on one side of a line, without solving for their bounds.
 
-    def __init__(self, y: FloatArray) -> None:
-        n = y.shape[-1]
-        self.n = n
-        largest = np.abs(y).max(axis=-1)
-        _, exponent = np.frexp(largest)
-        scale = np.ldexp(1.0, np.clip(exponent, -1000, 1000))  # so that no sum or cube overflows
-        y = np.ascontiguousarray(y / scale[..., None])
-        mean = y.mean(axis=-1)
-        d = y - mean[..., None]
-        reach = np.abs(d).max(axis=-1)
-        d /= np.where(reach > 0.0, reach, 1.0)[..., None]
-        variance = (d * d).mean(axis=-1)
-        deviation = np.sqrt(variance) * reach * scale
-        differ = deviation > CONSTANT * np.maximum(1.0, largest)
-        unbiased = math.sqrt(n / (n - 1)) if n > 1 else math.nan
-        self.spread: FloatArray = np.where(differ, deviation, 0.0) * unbiased
-        self.varies: BoolArray = differ & (n >= 3)
-        self.mean: FloatArray = mean * scale
-        self.error: FloatArray = np.where(self.varies, self.spread / math.sqrt(n), math.nan)
-        third = (d * d * d).mean(axis=-1) / np.where(self.varies, variance, 1.0) ** 1.5
-        third *= math.sqrt(n * (n - 1)) / max(n - 2, 1)
-        self.skewness: FloatArray = np.where(self.varies, third, 0.0)
+    Args:
+        y: (..., G) one value per identity, none beyond the edges.
+        kind: Of all, or of each of (B, G) values.
+        edges: (...) each, least and largest possible value; infinite where there is none.
+        line: (...) the mean in question.
+        confidence: Two-sided, promised.
 
-    def at(self, some: BoolArray) -> "_Moments":
-        """Return those of some rows."""
-        found: _Moments = object.__new__(_Moments)
-        found.n = self.n
-        found.mean, found.error = self.mean[some], self.error[some]
-        found.skewness, found.varies = self.skewness[some], self.varies[some]
-        return found
+    Returns:
+        (...) whether the interval lies at or above the line; and (...) at or below.
+    """
+    choice = _Choice(np.asarray(y, dtype=np.float64), kind, edges, confidence)
+    lines = np.broadcast_to(np.asarray(line, dtype=np.float64), choice.shape)
+    above, below = np.zeros(choice.shape, dtype=bool), np.zeros(choice.shape, dtype=bool)
+    for share in (LIGHT_SHARE, HEAVY_SHARE):
+        some = choice.by_share(share)
+        if some.any():
+            low, high = choice.moments.at(some).bounds(1.0 - (1.0 - confidence) * share)
+            above[some], below[some] = low >= lines[some], high <= lines[some]
+    some = choice.by_race
+    if some.any():
+        ends = choice.edges[0][some], choice.edges[1][some]
+        found = gaffke_tails(choice.y[some], ends[0], ends[1], lines[some])
+        above[some], below[some] = (one <= (1.0 - confidence) / 2.0 for one in found)
+    return above | (lines <= choice.edges[0]), below | (lines >= choice.edges[1])
 
-    def bounds(self, confidence: float) -> tuple[FloatArray, FloatArray]:
-        """Return S; NaN where nothing varies."""
-        if self.n < 3:
-            return self.error.copy(), self.error.copy()
-        q, root = t_quantile(confidence, self.n - 1), math.sqrt(self.n)
 
-        def reach(skewness: FloatArray) -> FloatArray:
-            """Hall's cubic, inverted, on the side to which the skewness is positive."""
-            inner = 1.0 - skewness * (q / root + skewness / (6 * self.n))
-            errors = np.maximum(q, 3 * root / skewness * (1.0 - np.cbrt(inner)))
-            return np.asarray(self.error * errors)
+def chosen(y: ArrayLike, kind: ValueKind, confidence: float = 0.95) -> tuple[float, float, int]:
+    """Return how the interval of (G,) values would be found, without finding it.
 
-        left, right = self._worse()
-        return self.mean - reach(left), self.mean + reach(right)
-
-    def tails(self, line: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the p-values above and below a line that belong to the bounds."""
-        root = math.sqrt(self.n)
-
-        def tail(away: FloatArray, skewness: FloatArray) -> FloatArray:
-            cubic = root / skewness * (1.0 - (1.0 - skewness * away / (3 * root)) ** 3)
-            reach = np.minimum(away, cubic - skewness / (6 * root))
-            found = np.ones(reach.shape)
-            for index in np.ndindex(reach.shape):
-                if reach[index] > 0.0:  # not where it is NaN
-                    found[index] = t_tail(float(reach[index]), self.n - 1) / 2.0
-            return found
-
-        left, right = self._worse()
-        with np.errstate(over="ignore", invalid="ignore"):
-            away = (line - self.mean) / self.error
-            return tail(-away, left), tail(away, right)
-
-    def _worse(self) -> tuple[FloatArray, FloatArray]:
-        """Return the skewness to the left and to the right, one standard error worse than seen."""
-        n = self.n
-        error = 1.0
-        if n >= 3:
-            error = math.sqrt(6 * n * (n - 1) / ((n - 2) * (n + 1) * (n + 3)))
-        return np.maximum(-self.skewness, 0.0) + error, np.maximum(self.skewness, 0.0) + error
+    Returns:
+        The level at which S is used, NaN = B; the sample's skewness; how many identities have
+        another than the commonest value.
+    """
+    edges = (-math.inf, math.inf)
+    choice = _Choice(np.asarray(y, dtype=np.float64), kind, edges, confidence)
+    return float(choice.level), float(choice.moments.skewness), int(choice.informative)
 
 
 class _Choice:
@@ -325,7 +257,7 @@ class _Choice:
         self.y, self.shape = y, y.shape[:-1]
         low, high = (np.broadcast_to(np.asarray(e, dtype=np.float64), self.shape) for e in edges)
         self.edges = low, high
-        self.moments = _Moments(y)
+        self.moments = Moments(y)
         self.informative = y.shape[-1] - _commonest(y)
         skewness = np.abs(self.moments.skewness)
         kinds = np.broadcast_to(np.asarray(kind), self.shape)
