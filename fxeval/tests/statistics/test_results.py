@@ -15,7 +15,8 @@ from fxeval.records.form import VerdictEntry
 from fxeval.records.judged import LimitEntry, MetricEntry
 from fxeval.records.schema import CellFacts, CellPlan, CellResult, Measured, Network, Row
 from fxeval.results import Outcome, RowState
-from fxeval.statistics.results import SHOWN_PROBLEMS, drawn, refused, results_of
+from fxeval.statistics.results import SHOWN_PROBLEMS, refused, results_of
+from fxeval.statistics.table import drawn
 from fxeval.statistics.verdict import overall
 
 BLUR, BLACK = {"fill": "blur"}, {"fill": "black"}
