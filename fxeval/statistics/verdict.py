@@ -19,7 +19,7 @@ from fxeval.results import (
     Severity,
     Verdict,
 )
-from fxeval.statistics.limits import Limit
+from fxeval.statistics.limit import UNDECIDED, Limit
 
 EVERYWHERE: Condition = MappingProxyType({})
 
@@ -46,35 +46,64 @@ _WORST_FIRST = tuple(_WORDS)
 _SEVEREST_FIRST = (Outcome.INVALID, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 
 
-def judge(limit: Limit, estimate: Estimate, under: Condition = EVERYWHERE) -> Verdict:
-    """Judge one limit by the interval of its estimate; the form says what the interval means.
+def judge(
+    limit: Limit, estimate: Estimate, under: Condition = EVERYWHERE, *, is_equal: bool = False
+) -> Verdict:
+    """Judge one limit over a population by the interval of its estimate.
 
     * A pass with fewer than ``MIN_IDENTITIES`` is inconclusive, and so is a fail with fewer than
       ``MIN_IDENTITIES_TO_FAIL``.
     * A limit or an estimate that is not a number is invalid, and so is an estimate without rows;
-      an estimate without an interval is inconclusive.
+      an estimate without an interval is inconclusive. One end may be infinite.
 
     Args:
         limit: The limit.
         estimate: Estimate of the limit's own rows (``limit.rows``).
         under: The condition of those rows, for the reason.
+        is_equal: Whether every row equals the one that it is compared with.
     """
-    line = limit.line()
     subject = limit.subject(under)
-    if not math.isfinite(line):
-        return Verdict(
-            Outcome.INVALID,
-            f"{subject.rstrip(': ')}: the limit is not a finite number or its margin is negative",
-        )
-    unusable = _unusable(estimate)
+    unusable = _unusable(limit, estimate)
     if unusable is not None:
         return Verdict(unusable.outcome, f"{subject.rstrip(': ')}: {unusable.reason}")
-    outcome, remark = limit.decide(estimate)
+    found = limit.of_equal_rows(estimate) if is_equal else None
+    if found is None and math.isnan(estimate.low) and math.isnan(estimate.high):
+        why = f"{estimate.value:.3g} without an interval: {_without_interval(estimate)}"
+        return Verdict(Outcome.INCONCLUSIVE, f"{subject.rstrip(': ')}: {why}")
+    outcome, remark = found or limit.decide(estimate)
     needed = {Outcome.PASS: MIN_IDENTITIES, Outcome.FAIL: MIN_IDENTITIES_TO_FAIL}
     if estimate.n_identities < needed.get(outcome, MIN_IDENTITIES):
         outcome, remark = Outcome.INCONCLUSIVE, f": {_too_few(estimate)}"
-    value, low, high = (_number(x, line) for x in (estimate.value, estimate.low, estimate.high))
-    return Verdict(outcome, f"{subject}{value} [{low}, {high}], must {limit.verb} {line:g}{remark}")
+    return Verdict(outcome, f"{subject}{_figures(limit, estimate)}, {limit.demand()}{remark}")
+
+
+def judge_list(limit: Limit, estimate: Estimate, under: Condition, n_seeds: int) -> Verdict:
+    """Judge one limit over the list itself: whoever is not on it has no part in the question.
+
+    Args:
+        limit: The limit.
+        estimate: The value of the list. Its interval is that of the seeds; without width where the
+            maps do not depend on a seed, NaN where one seed says nothing of their spread.
+        under: The condition, for the reason.
+        n_seeds: Number of differently seeded maps; 0 = the maps do not depend on a seed.
+    """
+    subject = limit.subject(under)
+    unusable = _unusable(limit, estimate)
+    if unusable is not None:
+        return Verdict(unusable.outcome, f"{subject.rstrip(': ')}: {unusable.reason}")
+    if math.isnan(estimate.low):
+        return Verdict(
+            Outcome.INCONCLUSIVE,
+            f"{subject}{estimate.value:.3g} on this list with one seed, and another seed may give "
+            "other maps: give 'seeds: 3'",
+        )
+    outcome, remark = limit.decide(estimate)
+    if estimate.low == estimate.high and not limit.holds(estimate.low, estimate.high):
+        outcome = Outcome.FAIL  # a single value that is not on the good side, even on the line
+        remark = remark if remark != UNDECIDED[1] else ""
+    shown = _figures(limit, estimate) if n_seeds else _number(estimate.value, limit.region())
+    of = f" over {n_seeds} seeds" if n_seeds else ""
+    return Verdict(outcome, f"{subject}{shown} on this list{of}, {limit.demand()}{remark}")
 
 
 def state_verdict(states: Mapping[RowState, int], n: int) -> Verdict | None:
@@ -152,35 +181,46 @@ def overall(cells: Sequence[CellResult], missing: Sequence[str]) -> Verdict:
     return Verdict(worst, reason)
 
 
-def _unusable(estimate: Estimate) -> Verdict | None:
-    """Return why an estimate cannot decide anything; None if it can."""
+def _unusable(limit: Limit, estimate: Estimate) -> Verdict | None:
+    """Return why an estimate cannot decide a limit; None if it can."""
+    if not limit.is_number():
+        return Verdict(
+            Outcome.INVALID, "the limit is not a finite number or its margin is negative"
+        )
     if estimate.n_pairs < 1:
-        return Verdict(Outcome.INVALID, "no row has a value")
+        return limit.of_nothing()
     if not math.isfinite(estimate.value):
         return Verdict(Outcome.INVALID, f"the estimate {estimate.value} is not a finite number")
     if math.isnan(estimate.low) and math.isnan(estimate.high):
-        return Verdict(
-            Outcome.INCONCLUSIVE,
-            f"{estimate.value:.3g} without an interval: {estimate.n_identities} identities, at "
-            f"least {MIN_IDENTITIES} needed",
-        )
-    if not -math.inf < estimate.low <= estimate.value <= estimate.high < math.inf:
+        return None
+    if not (estimate.low <= estimate.value <= estimate.high):
         return Verdict(
             Outcome.INVALID,
-            f"[{estimate.low:g}, {estimate.high:g}] is not a finite interval around "
-            f"{estimate.value:g}",
+            f"[{estimate.low:g}, {estimate.high:g}] is not an interval around {estimate.value:g}",
         )
     return None
+
+
+def _without_interval(estimate: Estimate) -> str:
+    if estimate.n_identities < MIN_IDENTITIES:
+        return f"{estimate.n_identities} identities, at least {MIN_IDENTITIES} needed"
+    return estimate.method
 
 
 def _too_few(estimate: Estimate) -> str:
     return f"too few identities ({estimate.n_identities} of at least {MIN_IDENTITIES})"
 
 
-def _number(value: float, limit: float) -> str:
-    """Write three significant digits, or as many more as tell the value from the limit."""
+def _figures(limit: Limit, estimate: Estimate) -> str:
+    lines = limit.region()
+    value, low, high = (_number(x, lines) for x in (estimate.value, estimate.low, estimate.high))
+    return value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
+
+
+def _number(value: float, lines: tuple[float, float]) -> str:
+    """Write three significant digits, or as many more as tell the value from its limits."""
     for digits in (3, 4, 5, 6, 9, 17):
         text = f"{value:.{digits}g}"
-        if value == limit or float(text) != limit:
+        if all(value == line or float(text) != line for line in lines):
             break
     return text

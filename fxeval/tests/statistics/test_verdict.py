@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from fxeval.contracts import RowState
 from fxeval.results import Estimate, Outcome, Verdict
-from fxeval.statistics.limits import AtLeast, AtMost, BetterThan
+from fxeval.statistics.limits import AtLeast, AtMost, BetterThan, EquivalentTo, NotWorseThan
 from fxeval.statistics.verdict import (
     MIN_IDENTITIES,
     MIN_IDENTITIES_TO_FAIL,
     combine,
     judge,
+    judge_list,
     state_verdict,
 )
 
@@ -22,6 +23,8 @@ PASS, FAIL, INCONCLUSIVE, INVALID = (
 AT_MOST = AtMost("deletion_auc", at_most=0.4)
 AT_LEAST = AtLeast("insertion_auc", at_least=0.4)
 BETTER = BetterThan("deletion_auc", better_than="control.random_blobs")
+NOT_WORSE = NotWorseThan("deletion_auc", not_worse_than="baseline", within={"absolute": 0.02})
+EQUIVALENT = EquivalentTo("deletion_auc", equivalent_to="base", within={"absolute": 0.02})
 BEYOND = replace(BETTER, by={"absolute": 0.02})
 
 
@@ -51,6 +54,17 @@ def _estimate(low, value, high, identities=50):
         (BEYOND, (0.021, 0.061, 0.078), PASS),
         (BEYOND, (0.02, 0.061, 0.078), INCONCLUSIVE),
         (BEYOND, (0.001, 0.01, 0.019), FAIL),
+        (NOT_WORSE, (-0.02, 0.0, 0.02), PASS),
+        (NOT_WORSE, (0.1, 0.2, 0.3), PASS),
+        (NOT_WORSE, (-0.021, 0.0, 0.02), INCONCLUSIVE),
+        (NOT_WORSE, (-0.05, -0.03, -0.02), INCONCLUSIVE),
+        (NOT_WORSE, (-0.05, -0.03, -0.021), FAIL),
+        (EQUIVALENT, (-0.02, 0.0, 0.02), PASS),
+        (EQUIVALENT, (-0.02, 0.0, 0.021), INCONCLUSIVE),
+        (EQUIVALENT, (-0.021, 0.0, 0.02), INCONCLUSIVE),
+        (EQUIVALENT, (-0.1, 0.0, 0.1), INCONCLUSIVE),
+        (EQUIVALENT, (0.021, 0.03, 0.04), FAIL),
+        (EQUIVALENT, (-0.04, -0.03, -0.021), FAIL),
     ],
 )
 def test_the_interval_decides(limit, interval, outcome):
@@ -64,7 +78,7 @@ def test_the_interval_decides(limit, interval, outcome):
 def test_a_paired_difference_without_variance_never_passes(value, outcome, noise):
     verdict = judge(BETTER, _estimate(value - noise, value, value + noise))
     assert verdict.outcome is outcome
-    assert "no width" in verdict.reason
+    assert "do not vary" in verdict.reason
 
 
 @pytest.mark.parametrize("limit", [AT_MOST, AT_LEAST, BETTER])
@@ -81,19 +95,24 @@ def test_few_identities_never_pass_and_very_few_decide_nothing(limit, identities
 
 @settings(deadline=None, max_examples=300)
 @given(
-    st.sampled_from([AT_MOST, AT_LEAST, BETTER, BEYOND]),
+    st.sampled_from([AT_MOST, AT_LEAST, BETTER, BEYOND, NOT_WORSE, EQUIVALENT]),
     st.tuples(*[st.floats(allow_nan=True, allow_infinity=True)] * 3),
     st.integers(0, 60),
 )
-def test_only_a_finite_interval_beyond_the_limit_with_enough_identities_passes(
+def test_only_an_interval_beyond_the_limit_with_enough_identities_passes(
     limit, interval, identities
 ):
     verdict = judge(limit, _estimate(*interval, identities))
     low, value, high = interval
-    margin = limit.line()
-    clears = {"at_most": high <= margin, "at_least": low >= margin, "better_than": low > margin}
+    clears = {
+        "at_most": high <= 0.4,
+        "at_least": low >= 0.4,
+        "better_than": low > limit.line(),
+        "not_worse_than": low >= -0.02,
+        "equivalent_to": low >= -0.02 and high <= 0.02,
+    }
     if verdict.outcome is PASS:
-        assert all(map(math.isfinite, interval))
+        assert math.isfinite(value)
         assert low <= value <= high
         assert identities >= MIN_IDENTITIES
         assert clears[limit.form]
@@ -106,8 +125,6 @@ def test_only_a_finite_interval_beyond_the_limit_with_enough_identities_passes(
     [
         ((math.nan, math.nan, math.nan), INVALID),
         ((0.1, math.inf, 0.3), INVALID),
-        ((-math.inf, 0.2, 0.3), INVALID),
-        ((0.1, 0.2, math.inf), INVALID),
         ((math.nan, 0.2, 0.3), INVALID),
         ((0.3, 0.2, 0.1), INVALID),
         ((0.1, 0.5, 0.3), INVALID),
@@ -115,6 +132,30 @@ def test_only_a_finite_interval_beyond_the_limit_with_enough_identities_passes(
     ],
 )
 def test_what_is_no_number_is_never_a_pass(limit, interval, outcome):
+    assert judge(limit, _estimate(*interval)).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("limit", "interval", "outcome"),
+    [
+        (AT_MOST, (-math.inf, 0.2, 0.3), PASS),
+        (AT_MOST, (-math.inf, 0.2, 0.41), INCONCLUSIVE),
+        (AT_MOST, (0.41, 0.5, math.inf), FAIL),
+        (AT_MOST, (0.1, 0.2, math.inf), INCONCLUSIVE),
+        (AT_LEAST, (0.4, 0.5, math.inf), PASS),
+        (AT_LEAST, (-math.inf, 0.2, 0.3), FAIL),
+        (BETTER, (0.01, 0.2, math.inf), PASS),
+        (BETTER, (-math.inf, 0.2, 0.3), INCONCLUSIVE),
+        (BETTER, (-math.inf, -0.2, -0.1), FAIL),
+        (NOT_WORSE, (-0.02, 0.0, math.inf), PASS),
+        (NOT_WORSE, (-math.inf, 0.0, 0.1), INCONCLUSIVE),
+        (EQUIVALENT, (-math.inf, 0.0, 0.01), INCONCLUSIVE),
+        (EQUIVALENT, (-0.01, 0.0, math.inf), INCONCLUSIVE),
+        (EQUIVALENT, (0.03, 0.04, math.inf), FAIL),
+        (EQUIVALENT, (-math.inf, 0.0, math.inf), INCONCLUSIVE),
+    ],
+)
+def test_an_interval_without_an_end_decides_where_the_other_end_suffices(limit, interval, outcome):
     assert judge(limit, _estimate(*interval)).outcome is outcome
 
 
@@ -129,10 +170,68 @@ def test_no_rows_are_no_evidence():
         *(replace(AT_MOST, at_most=bound) for bound in (math.nan, math.inf)),
         *(replace(BETTER, by={"absolute": margin}) for margin in (math.nan, math.inf, -0.1)),
         *(replace(BETTER, by={"relative": margin}) for margin in (math.nan, -0.1)),
+        *(replace(NOT_WORSE, within={"absolute": margin}) for margin in (math.nan, math.inf, -0.1)),
+        replace(NOT_WORSE, within={"relative": -0.1}),
+        *(replace(EQUIVALENT, within={"absolute": one}) for one in (math.nan, math.inf, -0.1)),
+        replace(EQUIVALENT, within={"relative": 0.1}),
+        replace(EQUIVALENT, within={}),
     ],
 )
 def test_a_limit_that_is_no_number_or_helps_the_explainer_is_invalid(limit):
     assert judge(limit, _estimate(0.1, 0.2, 0.3)).outcome is INVALID
+
+
+@pytest.mark.parametrize("limit", [NOT_WORSE, EQUIVALENT])
+def test_equal_rows_are_as_good_and_the_reason_says_what_they_do_not_show(limit):
+    nothing = replace(_estimate(math.nan, 0.0, math.nan, 50), spread=0.0)
+    verdict = judge(limit, nothing, is_equal=True)
+    assert verdict.outcome is PASS
+    assert verdict.reason.endswith(
+        ": every row is equal; this says nothing about groups rarer than 7.1% of all people"
+    )
+    assert judge(limit, nothing).outcome is INCONCLUSIVE
+    assert judge(limit, replace(nothing, n_identities=29), is_equal=True).outcome is INCONCLUSIVE
+    assert judge(BETTER, replace(nothing, low=0.0, high=0.0), is_equal=True).outcome is FAIL
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "outcome"),
+    [
+        (AT_MOST, 0.4, PASS), (AT_MOST, 0.41, FAIL), (AT_LEAST, 0.4, PASS), (AT_LEAST, 0.39, FAIL),
+        (BETTER, 0.01, PASS), (BETTER, 0.0, FAIL), (NOT_WORSE, -0.02, PASS),
+        (NOT_WORSE, -0.021, FAIL), (EQUIVALENT, 0.02, PASS), (EQUIVALENT, -0.021, FAIL),
+    ],
+)  # fmt: skip
+def test_over_the_list_the_value_decides_if_maps_do_not_depend_on_a_seed(limit, value, outcome):
+    three_people = replace(_estimate(value, value, value, 3), spread=0.1)
+    verdict = judge_list(limit, three_people, {}, 0)
+    assert verdict.outcome is outcome
+    assert f"{value:g} on this list, must" in verdict.reason
+
+
+def test_over_the_list_seeds_decide_if_maps_depend_on_them_and_one_seed_decides_nothing():
+    three = replace(_estimate(0.01, 0.02, 0.03, 3), spread=0.1)
+    assert judge_list(BETTER, three, {}, 3) == Verdict(
+        PASS,
+        "deletion_auc: improvement over control.random_blobs 0.02 [0.01, 0.03] on this list over 3 "
+        "seeds, must lie above 0",
+    )
+    assert judge_list(BETTER, replace(three, low=-0.01), {}, 3).outcome is INCONCLUSIVE
+    one = replace(three, low=math.nan, high=math.nan)
+    verdict = judge_list(BETTER, one, {}, 1)
+    assert verdict.outcome is INCONCLUSIVE
+    assert "give 'seeds: 3'" in verdict.reason
+    assert judge_list(BETTER, replace(one, n_pairs=0), {}, 1).outcome is INVALID
+
+
+def test_without_an_earlier_run_nothing_can_be_said_and_the_reason_says_what_to_do():
+    nothing = Estimate(math.nan, math.nan, math.nan, 0.95, 0, 0, "no row has a value")
+    assert judge(NOT_WORSE, nothing) == Verdict(
+        INCONCLUSIVE,
+        "deletion_auc: improvement over baseline: no baseline values: give an earlier run with "
+        "--fx-baseline",
+    )
+    assert judge(BETTER, nothing).outcome is INVALID
 
 
 def test_reasons_are_sentences_with_numbers():
