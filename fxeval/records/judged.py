@@ -48,13 +48,18 @@ class LimitEntry(Form):
 
     @model_validator(mode="after")
     def _has_one_form(self) -> Self:
-        forms = ("at_most", "at_least", "better_than")
+        forms = ("at_most", "at_least", "better_than", "not_worse_than", "equivalent_to")
         given = [form for form in forms if getattr(self, form) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
             raise ValueError(f"expected one of {', '.join(forms)}, got {found}")
         if self.by and self.better_than is None:
             raise ValueError(f"expected 'by' only with better_than, got it with {given[0]}")
+        if self.within and given[0] not in ("not_worse_than", "equivalent_to"):
+            raise ValueError(
+                f"expected 'within' only with not_worse_than and equivalent_to, got it with "
+                f"{given[0]}"
+            )
         return self
 
 

@@ -136,9 +136,12 @@ def plan_of(cell: Cell) -> CellPlan:
                 under=dict(limit.under),
                 severity=limit.severity,
                 where=limit.where,
+                over=limit.over,
+                judge=limit.judge,
             )
             for limit in cell.limits
         ],
+        seeds=cell.seeds,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fxeval.results import EXPLAINER, Better, Condition, Estimate, Metric, Outcome, Verdict
 from fxeval.statistics.estimate import paired
+from fxeval.statistics.intervals import rarest_seen
 from fxeval.statistics.limit import (
     FloatArray,
     Limit,
@@ -183,8 +184,7 @@ class _Within(_Comparison):
 
     def of_equal_rows(self, estimate: Estimate) -> tuple[Outcome, str]:
         """Pass; what cannot be said of so few people is said."""
-        n, tail = estimate.n_identities, (1.0 - estimate.confidence) / 2.0
-        rare = 1.0 - tail ** (1.0 / n)
+        rare = rarest_seen(estimate.n_identities, estimate.confidence)
         return Outcome.PASS, (
             f": every row is equal; this says nothing about groups rarer than {rare:.1%} of all "
             "people"

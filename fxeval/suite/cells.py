@@ -55,6 +55,8 @@ class Cell:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         where: ``file:line:column`` of the check.
         verification: The suite's demands on the model before it is explained.
+        seeds: Number of differently seeded maps of each row, if the explainer depends on a seed.
+        others: Further explainers whose values the limits compare with, on the same rows.
     """
 
     id: str
@@ -76,3 +78,5 @@ class Cell:
     where: str
     verification: Verification = field(default_factory=Verification)
     n_where: str = ""
+    seeds: int = 1
+    others: tuple[Use, ...] = ()

@@ -13,9 +13,10 @@ from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, crea
 from pydantic.json_schema import SkipJsonSchema
 
 from fxeval.metrics import kinds
-from fxeval.results import Severity
+from fxeval.results import Judge, Over, Severity
 from fxeval.statistics.limits import FORMS
 from fxeval.strict.forms import Strict, branch, one_of
+from fxeval.suite.plan import DEFAULT_SEEDS
 from fxeval.verification.figures import QUANTITIES, THRESHOLDS
 
 # These need arguments or would change a verdict.
@@ -25,6 +26,14 @@ NAME = "^[A-Za-z][A-Za-z0-9_-]{0,79}$"
 ROLE = "x-fxeval-role"
 """Key that marks an id and its role in the JSON Schema (``fxeval.suite.schema``)."""
 _DEVICE = "^(auto|cpu|cuda(:[0-9]{1,3})?)$"
+
+
+MARGINS: Mapping[str, tuple[str, ...]] = {
+    key: tuple(name for name, form in FORMS.items() if key in form.keys)
+    for key in dict.fromkeys(key for form in FORMS.values() for key in form.keys)
+    if key not in FORMS
+}
+"""The forms of limits with which each key of a margin goes."""
 
 
 def _name(text: str) -> str:
@@ -75,6 +84,7 @@ def _schema(**keys: Any) -> Any:  # noqa: ANN401  (pydantic's FieldInfo, which i
 _Name = Annotated[str, AfterValidator(_name), _schema(pattern=NAME)]
 _AtLeastZero = Annotated[float, Field(ge=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
+_Seeds = Annotated[int, Field(ge=1, le=20)]
 _Pinned = Annotated[Any, AfterValidator(_pinned), _schema(type=["string", "number"])]
 _OneOrMore = Field(min_length=1)
 
@@ -137,11 +147,11 @@ PairLists: TypeAlias = Annotated[list[_APairList], _OneOrMore]
 
 
 class Margin(Strict):
-    """The margin by which a control must be beaten: one of the two.
+    """A margin: one of the two.
 
     Attributes:
         absolute: A value in the metric's unit.
-        relative: A fraction of the control's value.
+        relative: A fraction of the value that is compared with; not for equivalent_to.
     """
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
@@ -159,19 +169,31 @@ class Limit(Strict):
         metric: Name of the metric.
         at_most: Passes if the whole interval is at most this.
         at_least: Passes if the whole interval is at least this.
-        better_than: control.<name>: passes if the improvement over this control is above zero, or
-            above the margin ``by``.
-        by: The margin over the control.
+        better_than: control.<name> or explainer:<name>: passes if the improvement over it is above
+            zero, or above the margin ``by``. No explainer is compared with itself.
+        by: The margin of better_than.
+        not_worse_than: An earlier run, paired row by row: passes if the explainer is worse by no
+            more than ``within``. baseline is the run of --fx-baseline, base that of the version
+            which a change starts from.
+        equivalent_to: baseline, base, explainer:<name> or control.<name>: passes if the whole
+            interval of the difference lies within ``within`` on both sides.
+        within: The margin of not_worse_than and equivalent_to; may be left out for not_worse_than
+            over a list.
         under: The conditions to which it applies, such as {fill: blur}; all unless given.
         fill: Short for under: {fill: ...}.
         severity: critical decides the cell; warning and info are only shown.
+        over: population: about all people like those of the list, 30 at least; list: about this
+            list alone, whose value decides.
+        judge: Over the conditions that it does not pin: each must hold; worst is one verdict, of
+            the condition whose interval is worst; mean is one, on the mean of the rows' values.
     """
 
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [{"required": [form]} for form in FORMS],
-            "dependentRequired": {
-                key: [name] for name, form in FORMS.items() for key in form.keys if key != name
+            "dependentSchemas": {
+                key: {"anyOf": [{"required": [form]} for form in forms]}
+                for key, forms in MARGINS.items()
             },
             "not": {"required": ["fill", "under"]},
         }
@@ -180,11 +202,18 @@ class Limit(Strict):
     metric: str
     at_most: float | None = None
     at_least: float | None = None
-    better_than: Annotated[str, _schema(pattern=r"^control\.")] | None = None
+    better_than: Annotated[str, _schema(pattern=r"^(control\.|explainer:)")] | None = None
     by: Margin | None = None
+    not_worse_than: Literal["baseline", "base"] | None = None
+    equivalent_to: (
+        Annotated[str, _schema(pattern=r"^(control\.|explainer:|baseline$|base$)")] | None
+    ) = None
+    within: Margin | None = None
     under: Annotated[dict[str, _Pinned], _OneOrMore] | None = None
     fill: str | None = None
     severity: Severity = "critical"
+    over: Over = "population"
+    judge: Judge = "each"
 
 
 class Check(Strict):
@@ -198,6 +227,8 @@ class Check(Strict):
         models: The face models it runs on; the suite's unless given.
         explainers: The explainers it runs on; the suite's unless given.
         pairs: The pair lists it runs on; the suite's unless given.
+        seeds: Number of differently seeded maps of explainers that depend on a seed; that of
+            defaults unless given.
         marks: Names of pytest marks.
     """
 
@@ -208,6 +239,7 @@ class Check(Strict):
     models: Models | None = None
     explainers: Explainers | None = None
     pairs: PairLists | None = None
+    seeds: _Seeds | None = None
     marks: Annotated[
         list[
             Annotated[str, AfterValidator(_mark), _schema(pattern="^[A-Za-z][A-Za-z0-9_]{0,79}$")]
@@ -265,6 +297,8 @@ class Defaults(Strict):
     Attributes:
         seed: Seed of everything random.
         device: auto, cpu, cuda or cuda:N.
+        seeds: Number of differently seeded maps of explainers that depend on a seed. Limits over a
+            population need 3.
         confidence: Two-sided confidence of the intervals.
         on_inconclusive: Effect of an undecided interval on the test.
         on_unsupported: Effect on the test if the explainer cannot explain this kind of model.
@@ -272,6 +306,7 @@ class Defaults(Strict):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 20260101
     device: Annotated[str, AfterValidator(_device), _schema(pattern=_DEVICE)] = "auto"
+    seeds: _Seeds = DEFAULT_SEEDS
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     on_inconclusive: Literal["fail", "warn"] = "fail"
     on_unsupported: Literal["fail", "skip"] = "fail"

@@ -21,7 +21,8 @@ from fxeval.statistics.limits import FORMS, Limit
 from fxeval.strict.forms import judged
 from fxeval.strict.yaml_file import Document, Loc, read
 from fxeval.suite import format as forms
-from fxeval.suite.plan import Check, Suite
+from fxeval.suite.limit_rules import Explained, fixture_id
+from fxeval.suite.plan import DEFAULT_SEEDS, Check, Suite
 from fxeval.suite.rules import (
     CheckParams,
     KnownIds,
@@ -30,7 +31,6 @@ from fxeval.suite.rules import (
     SubjectsOfASuite,
     check_device,
     check_head,
-    fixture_id,
 )
 from fxeval.verification.demands import Verification
 
@@ -74,11 +74,15 @@ def planned(
         for number, check in enumerate(left.get("checks") or ())
         if check is not None
     }
-    Rules(document, left).check(subjects)
+    explained = {
+        number: Explained([one.name for one in found["explainers"]], named.explainers_for(found))
+        for number, found in subjects.items()
+    }
+    Rules(document, left).check(subjects, explained)
     check_device(document, left, known.devices)
     document.raise_faults()
     assert form is not None, "a form that could not be read has a fault"
-    suite = _Planned(document, subjects).suite(path, form)
+    suite = _Planned(document, subjects, explained).suite(path, form)
     canonical = json.dumps(
         {"fxeval": 1, "suite": _plain(suite)}, sort_keys=True, separators=(",", ":")
     )
@@ -92,10 +96,12 @@ class _Planned:
     Attributes:
         document: The file, for places.
         subjects: Subjects of each check, by its position.
+        explained: The explainers that the limits of each may name.
     """
 
     document: Document
     subjects: Mapping[int, Subjects]
+    explained: Mapping[int, Explained]
 
     def suite(self, path: Path, form: forms.Suite) -> Suite:
         """Return the suite, without its digest."""
@@ -103,40 +109,55 @@ class _Planned:
             path=path,
             name=form.suite,
             title=_one_line(form.title) or form.suite,
-            **form.defaults.model_dump(),
-            checks=tuple(self._check(number, check) for number, check in enumerate(form.checks)),
+            **form.defaults.model_dump(exclude={"seeds"}),
+            checks=tuple(
+                self._check(number, check, form.defaults.seeds)
+                for number, check in enumerate(form.checks)
+            ),
             formats=tuple(form.report.formats),
             digest="",
             verification=self._verification(form.verification),
         )
 
-    def _check(self, number: int, form: forms.Check) -> Check:
+    def _check(self, number: int, form: forms.Check, seeds: int) -> Check:
         kind, loc = kinds()[form.kind], ("checks", number)
         given = form.model_fields_set & set(kind.Parameters.model_fields)
         parameters = kind.Parameters(**{name: getattr(form, name) for name in given})
+        limits = tuple(
+            self._limit((*loc, "limits", position), limit)
+            for position, limit in enumerate(form.limits)
+        )
+        compared = dict.fromkeys(other for limit in limits for other in limit.compares())
         return Check(
             id=form.id,
             kind=form.kind,
             why=_one_line(form.why),
             parameters=_with_random_orders(parameters, kind.METRICS, form.limits),
-            limits=tuple(
-                self._limit((*loc, "limits", position), limit)
-                for position, limit in enumerate(form.limits)
-            ),
+            limits=limits,
             **self.subjects[number],
             marks=tuple(form.marks),
             where=self.document.where(loc),
+            seeds=seeds if form.seeds is None else form.seeds,
+            others=tuple(
+                self.explained[number].named[other.removeprefix("explainer:")]
+                for other in compared
+                if other.startswith("explainer:")
+            ),
         )
 
     def _limit(self, loc: Loc, form: forms.Limit) -> Limit:
         key = next(key for key in FORMS if getattr(form, key) is not None)
         own = form.model_dump(include=set(FORMS[key].keys), exclude_unset=True, exclude_none=True)
+        if str(own[key]).startswith("explainer:"):
+            own[key] = fixture_id(own[key])
         shorthand = {} if form.fill is None else {"fill": form.fill}
         return FORMS[key](
             form.metric,
             under=form.under or shorthand,
             severity=form.severity,
             where=self.document.where(loc),
+            over=form.over,
+            judge=form.judge,
             **own,
         )
 
@@ -176,14 +197,22 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+_LATER: Mapping[type, Mapping[str, object]] = {
+    Suite: {"verification": None},
+    Check: {"seeds": DEFAULT_SEEDS, "others": ()},
+    Limit: {"over": "population", "judge": "each"},
+    Verification: {"floor": "checked"},
+}
+"""What was added to the format later, with the value that leaves a suite as it was."""
+
+
 def _plain(value: object) -> object:
     """Return the part of a suite that its digest covers: all but the places and the path."""
     if is_dataclass(value) and not isinstance(value, type):
         names = {field.name for field in fields(value)} - {"where", "n_where", "path", "digest"}
-        if isinstance(value, Suite) and value.verification is None:
-            names.remove("verification")  # the digests of older suites stay the same
-        if isinstance(value, Verification) and value.floor == "checked":
-            names.remove("floor")  # likewise
+        for form, later in _LATER.items():  # the digests of older suites stay the same
+            if isinstance(value, form):
+                names -= {name for name, usual in later.items() if getattr(value, name) == usual}
         return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")

@@ -126,7 +126,7 @@ _PARTS = (
     ("Demand", "A limit of `verification`", "Exactly one of `at_most` and `at_least`."),
     ("Report", "`report`", ""),
 )
-_CHECK_KEYS = ("id", "kind", "why", "limits", "models", "explainers", "pairs", "marks")
+_CHECK_KEYS = ("id", "kind", "why", "limits", "models", "explainers", "pairs", "seeds", "marks")
 _ENTRIES = {
     "ModelId": "id of a model",
     "ExplainerId": "id of an explainer",
@@ -155,7 +155,10 @@ def page() -> str:
     parts.append(_part("A check", "The keys that every kind has.", a_check, _CHECK_KEYS))
     *others, last = (f"`{form}`" for form in FORMS)
     about = f"Exactly one of {', '.join(others)} and {last}."
-    parts += [_part("A limit of a check", about, a_limit), _part("`by`", "", forms["Margin"])]
+    parts += [
+        _part("A limit of a check", about, a_limit),
+        _part("`by` and `within`", "", forms["Margin"]),
+    ]
     parts.append("## Kinds of checks\n")
     for kind, form in checks.items():
         own = tuple(key for key in form["properties"] if key not in _CHECK_KEYS)

@@ -12,6 +12,8 @@ from fxeval.suite.cells import Cell, Use
 from fxeval.verification.demands import Verification
 
 MAX_CELLS = 10_000
+DEFAULT_SEEDS = 3
+"""Differently seeded maps of an explainer that depends on a seed: the fewest that may decide."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Check:
         pairs: The pair lists it runs on.
         marks: Names of pytest marks.
         where: ``file:line:column``.
+        seeds: Number of differently seeded maps of explainers that depend on a seed, 1 to 20.
+        others: The explainers that its limits compare with.
     """
 
     id: str
@@ -58,6 +62,8 @@ class Check:
     pairs: tuple[Subject, ...]
     marks: tuple[str, ...]
     where: str
+    seeds: int = DEFAULT_SEEDS
+    others: tuple[Subject, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,8 @@ def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs:
         device=suite.device,
         where=check.where,
         verification=asked if is_asked else Verification(),
+        seeds=check.seeds,
+        others=tuple(_named(other) for other in check.others if other.name != explainer.name),
     )
 
 

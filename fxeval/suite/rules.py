@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from fxeval.metrics import kinds
-from fxeval.statistics.limits import FORMS
 from fxeval.strict.text import describe, suggestion
 from fxeval.strict.yaml_file import Document, Loc
 from fxeval.suite.cells import Use
 from fxeval.suite.format import CheckOfNoKind
+from fxeval.suite.limit_rules import Explained, LimitRules, MeasuredBy, fixture_id, listed
 from fxeval.suite.plan import Subject
 from fxeval.verification.figures import QUANTITIES
 
@@ -39,15 +39,6 @@ class KnownIds:
     explainers: frozenset[str]
     pairs: frozenset[str]
     devices: Sequence[str] | None = None
-
-
-def fixture_id(text: str) -> str:
-    """Return an id as fixtures spell it.
-
-    >>> fixture_id("acme-cam")
-    'acme_cam'
-    """
-    return text.replace("-", "_")
 
 
 def check_head(document: Document) -> None:
@@ -104,6 +95,10 @@ class SubjectsOfASuite:
             found[key] = tuple(self._shared[key].values())
         return found
 
+    def explainers_for(self, check: Subjects) -> Mapping[str, Subject]:
+        """Return the explainers that limits of a check may name: the suite's and its own."""
+        return {**self._shared["explainers"], **{one.name: one for one in check["explainers"]}}
+
     def _listed(self, key: str, loc: Loc, entries: Iterable[Any]) -> dict[str, Subject]:
         """Return subjects by name; a bare name may refer to an entry of the suite's own list."""
         found: dict[str, Subject] = {}
@@ -149,14 +144,16 @@ class Rules:
         self._document = document
         self._suite = suite
 
-    def check(self, subjects: Mapping[int, Subjects]) -> None:
+    def check(self, subjects: Mapping[int, Subjects], explained: Mapping[int, Explained]) -> None:
         """Note everything that breaks a rule.
 
         Args:
             subjects: Subjects of every check that could be read, by its position.
+            explained: The explainers that each may compare with, by name.
         """
         taken = set()
         checks: Sequence[Any] = self._suite.get("checks") or ()
+        limits = LimitRules(self._document)
         for number, check in enumerate(checks):
             if check is None:
                 continue
@@ -165,12 +162,12 @@ class Rules:
                 if fixture_id(id) in taken:
                     self._at_value((*loc, "id"), f"the id '{id}' is taken by an earlier check")
                 taken.add(fixture_id(id))
-            measured = None if check.get("kind") is None else _Measured(check)
+            measured = None if check.get("kind") is None else MeasuredBy(check, explained[number])
             if measured is None:
                 self._keys_of_no_kind(loc, check)
             for limit_number, limit in enumerate(check.get("limits") or ()):
                 if limit is not None:
-                    self._limit((*loc, "limits", limit_number), limit, measured)
+                    limits.check((*loc, "limits", limit_number), limit, measured)
         if (asked := self._suite.get("verification")) is not None:
             models = [model.name for one in subjects.values() for model in one["models"]]
             self._verification(asked, list(dict.fromkeys(models)))
@@ -186,80 +183,6 @@ class Rules:
                 self._document.fault(
                     self._document.key((*loc, key)), f"unknown key {describe(key)}", help
                 )
-
-    def _limit(self, loc: Loc, limit: Values, measured: "_Measured | None") -> None:
-        given = [key for key in FORMS if key in limit]
-        if len(given) != 1:
-            text = f"a limit: expected exactly one of {listed(FORMS)}"
-            self._at_value(loc, f"{text}, got {' and '.join(given) or 'none'}")
-        if "fill" in limit and "under" in limit:
-            text = "'fill' is short for 'under: {fill: ...}'; give one of the two"
-            self._at_key((*loc, "fill"), text)
-        self._more_keys(loc, limit, given)
-        if measured is None:
-            return
-        metrics = [metric.name for metric in measured.protocol.METRICS]
-        self._one_of((*loc, "metric"), limit.get("metric"), metrics, measured.kind)
-        self._fill((*loc, "fill"), limit.get("fill"), measured)
-        for axis, value in (limit.get("under") or {}).items():
-            self._condition((*loc, "under", axis), value, measured)
-        self._control((*loc, "better_than"), limit.get("better_than"), measured)
-        self._range(loc, limit, given, measured)
-
-    def _more_keys(self, loc: Loc, limit: Values, given: list[str]) -> None:
-        for name, form in FORMS.items():
-            for key in set(form.keys) - {name}:
-                if limit.get(key) is not None and given and given != [name]:
-                    self._at_key((*loc, key), f"'{key}' goes with {name} only")
-        by = limit.get("by")
-        if by is not None and len(by) != 1:
-            self._at_value((*loc, "by"), "'by': expected exactly one of absolute, relative")
-
-    def _range(self, loc: Loc, limit: Values, given: list[str], measured: "_Measured") -> None:
-        """Refuse a limit that no value in the metric's range can break, or none can keep."""
-        by = limit.get("by") or {}
-        named = [one for one in measured.protocol.METRICS if one.name == limit.get("metric")]
-        if len(given) != 1 or not named or limit[given[0]] is None:
-            return
-        if ("by" in limit and given != ["better_than"]) or None in by.values() or len(by) > 1:
-            return  # noted above
-        keys = {given[0]: limit[given[0]]}
-        if by:
-            keys["by"] = {name: float(margin) for name, margin in by.items()}
-        fault = FORMS[given[0]](named[0].name, **keys).pointless(named[0])
-        if fault:
-            path = (*loc, "by", *by) if by else (*loc, given[0])
-            words = f"'{path[-1]}: {describe(by[path[-1]] if by else limit[given[0]])}'"
-            self._at_key(path, f"{words} {fault}")
-
-    def _fill(self, loc: Loc, fill: str | None, measured: "_Measured") -> None:
-        if fill is not None and "fill" not in measured.axes:
-            self._at_key(loc, f"{measured.kind} has no fills; remove 'fill'")
-        elif fill is not None:
-            self._one_of(loc, fill, measured.values_of("fill"), "this check")
-
-    def _condition(self, loc: Loc, value: object, measured: "_Measured") -> None:
-        axis = str(loc[-1])
-        if axis not in measured.axes:
-            known = f"it has: {listed(measured.axes)}"
-            text = f"{measured.kind} has no condition {describe(axis)}; {known}"
-            self._document.fault(self._document.key(loc), text, suggestion(axis, measured.axes))
-        else:
-            self._one_of(loc, value, measured.values_of(axis), "this check")
-
-    def _control(self, loc: Loc, control: str | None, measured: "_Measured") -> None:
-        if control is None:
-            return
-        controls = measured.values("controls")
-        if "controls" not in measured.parameters:
-            why = "better_than compares with a control on the same pairs, and"
-            self._at_key(loc, f"{why} {measured.kind} measures none; use at_most or at_least")
-        elif not control.startswith("control."):
-            known = [f"control.{name}" for name in controls or ()]
-            text = f"'better_than': expected control.<name>, got {describe(control)}"
-            self._at_value(loc, text, suggestion(control, known))
-        else:
-            self._one_of(loc, control.removeprefix("control."), controls, "this check")
 
     def _verification(self, asked: Values, models: Sequence[str]) -> None:
         loc: Loc = ("verification",)
@@ -289,46 +212,8 @@ class Rules:
             words = f"'{wanted}: {describe(demand[wanted])}' can never {never}; {expected}"
             self._at_key((*loc, wanted), words)
 
-    def _one_of(self, loc: Loc, name: object, known: Sequence[object] | None, owner: str) -> None:
-        if name is not None and known is not None and name not in known:
-            what = "control" if loc[-1] == "better_than" else loc[-1]
-            words = [str(one) for one in known]
-            text = f"{owner} has no {what} {describe(name)}; it has: {listed(words)}"
-            self._at_value(loc, text, suggestion(name, words))
-
     def _at_key(self, loc: Loc, text: str) -> None:
         self._document.fault(self._document.key(loc), text)
 
     def _at_value(self, loc: Loc, text: str, help: str = "") -> None:
         self._document.fault(self._document.value(loc), text, help)
-
-
-class _Measured:
-    """The metrics, parameters and conditions of a check, which its limits may name."""
-
-    def __init__(self, check: Values) -> None:
-        self.kind: str = check["kind"]
-        self.protocol = kinds()[self.kind]
-        self.parameters = self.protocol.Parameters.model_fields
-        self.axes: Mapping[str, str] = getattr(self.protocol, "CONDITIONS", {})
-        self._check = check
-
-    def values(self, parameter: str) -> Sequence[object] | None:
-        """Return the entries of a parameter; None if they could not be read."""
-        if parameter not in self.parameters:
-            return ()
-        if parameter in self._check:
-            found = self._check[parameter]
-        else:
-            found = self.parameters[parameter].get_default(call_default_factory=True)
-        entries = found if isinstance(found, list | tuple) else [found]
-        return None if None in entries else entries
-
-    def values_of(self, axis: str) -> Sequence[object] | None:
-        """Return the values along an axis of conditions."""
-        return self.values(self.axes[axis])
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return names for a message."""
-    return ", ".join(names) or "none"
