@@ -99,8 +99,9 @@ class LimitResult(LimitEntry):
         line: The number that the interval must clear; null where it must lie between two.
         estimate: Estimate of the values that decide; null if no row has one.
         region: Where the whole interval must lie, [from, to]; null = no end.
-        p_value: One-sided probability of such values or worse ones if the truth lay on the line;
-            null where the method has none.
+        p_value: One-sided probability of values as good as these or better if the truth lay on the
+            line; null where the method has none. At most 0.025 in a pass, at 95 %.
+        p_opposite: Likewise, of values as bad as these or worse; at most 0.025 in a fail.
         detectable: Smallest distance of the truth from the line that this list shows with a
             probability of 0.8.
         settles: What would settle an inconclusive verdict, such as "about 340 more identities".
@@ -114,6 +115,7 @@ class LimitResult(LimitEntry):
     estimate: Figures | None
     region: tuple[Number, Number] = (None, None)
     p_value: Number = None
+    p_opposite: Number = None
     detectable: Number = None
     settles: str = ""
     hangs_on_one: bool | None = None
@@ -158,3 +160,40 @@ class Band(Form):
     similarity: list[Number]
     low: list[Number]
     high: list[Number]
+
+
+class Regression(Form):
+    """One comparison with an earlier run.
+
+    Attributes:
+        cell: Id of the cell.
+        text: The limit in words.
+        p_value: One-sided probability of values as bad as these or worse if the explainer were
+            worse by the margin.
+        adjusted: The same, corrected for the number of comparisons.
+        is_worse: Whether it got worse by more than the margin, after the correction.
+    """
+
+    cell: str
+    metric: str
+    under: Under
+    text: str
+    p_value: float
+    adjusted: float
+    is_worse: bool
+
+
+class Regressions(Form):
+    """Whether anything got worse since an earlier run, over all comparisons of a run together.
+
+    Attributes:
+        method: How the p-values are corrected.
+        level: Probability of any false alarm that the correction allows.
+        text: The finding in words, and what is not corrected.
+        tested: All comparisons over a population; their number is the size of the family.
+    """
+
+    method: str
+    level: float
+    text: str
+    tested: list[Regression]

@@ -19,6 +19,7 @@ from fxeval.records.judged import (
     LimitEntry,
     LimitResult,
     MetricEntry,
+    Regressions,
 )
 from fxeval.records.subjects import Environment, Subjects, VerificationEntry
 from fxeval.results import (
@@ -302,6 +303,7 @@ class Record(Form):
 
     Attributes:
         sections: Added by plug-ins; they decide nothing.
+        regressions: What got worse since an earlier run; null if no limit compares with one.
     """
 
     record: Literal[2] = 2
@@ -314,6 +316,7 @@ class Record(Form):
     cells: list[CellResult]
     verdict: VerdictEntry
     sections: list[Section] = []
+    regressions: Regressions | None = None
 
 
 def json_schema(form: type[Form]) -> Mapping[str, Any]:

@@ -203,6 +203,7 @@ class Gatherer:
     def _record(self, path: str) -> Record:
         from fxeval.records.form import VerdictEntry
         from fxeval.records.schema import CellResult, Record
+        from fxeval.statistics.holm import regressions_of
         from fxeval.statistics.verdict import overall
 
         results = self._of(path)
@@ -224,6 +225,7 @@ class Gatherer:
         finished = self._finished or datetime.now(UTC)
         missing = [cell for cell in planned if cell not in cells]
         verdict = overall([cells[cell] for cell in cells], missing)
+        measured = [cells[cell] for cell in planned if cell in cells]
         banners = [pairs["banner"] for pairs in subjects["pairs"].values() if pairs["banner"]]
         return Record.model_validate(
             {
@@ -241,8 +243,9 @@ class Gatherer:
                 "environment": results[0]["environment"],
                 "subjects": subjects,
                 "verification": list(verified.values()),
-                "cells": [cells[cell] for cell in planned if cell in cells],
+                "cells": measured,
                 "sections": self.sections.get(path, []),
+                "regressions": regressions_of(measured),
                 "verdict": VerdictEntry(outcome=verdict.outcome, reason=verdict.reason),
             }
         )

@@ -182,6 +182,11 @@ class _Within(_Comparison):
 
     within: Mapping[str, float] = field(default_factory=dict, kw_only=True)
 
+    @property
+    def relative(self) -> float:
+        """The margin as a fraction of the other map's value."""
+        return self.within.get("relative", 0.0)
+
     def of_equal_rows(self, estimate: Estimate) -> tuple[Outcome, str]:
         """Pass; what cannot be said of so few people is said."""
         rare = rarest_seen(estimate.n_identities, estimate.confidence)
@@ -191,10 +196,9 @@ class _Within(_Comparison):
         )
 
     def _margin_in_words(self) -> str:
-        absolute, relative = self.within.get("absolute"), self.within.get("relative")
-        if relative:
-            return f" within {relative:.3g} of its value"
-        return f" within {absolute:g}" if absolute is not None else ""
+        if self.relative:
+            return f" within {self.relative:.3g} of its value"
+        return f" within {self.within['absolute']:g}" if "absolute" in self.within else ""
 
     def written(self) -> dict[str, Any]:
         """Return, for example, ``{"not_worse_than": "base", "within": {"absolute": 0.01}}``."""
@@ -227,18 +231,16 @@ class NotWorseThan(_Within):
 
     def rows(self, of: Values, metric: Metric) -> FloatArray:
         """Return each row's improvement, plus the relative margin."""
-        relative = self.within.get("relative", 0.0)
-        return super().rows(of, metric) + relative * np.abs(of(self.other))
+        return super().rows(of, metric) + self.relative * np.abs(of(self.other))
 
     def subject(self, under: Condition) -> str:
         """Return the beginning of a reason: the improvement, and what it is over."""
-        relative = self.within.get("relative")
-        plus = f"plus {relative:g} of its value " if relative else ""
+        plus = f"plus {self.relative:g} of its value " if self.relative else ""
         return f"{super().subject(under)}{plus}"
 
     def estimated(self) -> str:
         """Return ``paired improvement``, or ``paired improvement plus margin``."""
-        return "paired improvement" + (" plus margin" if self.within.get("relative") else "")
+        return "paired improvement" + (" plus margin" if self.relative else "")
 
     def pointless(self, metric: Metric) -> str:
         """Compare the margin with the largest loss that the range allows."""

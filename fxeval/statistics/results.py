@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from fxeval.errors import StoreError
 from fxeval.records.form import VerdictEntry
 from fxeval.records.judged import (
@@ -18,7 +20,6 @@ from fxeval.records.schema import (
     CellFacts,
     CellPlan,
     CellResult,
-    Network,
     Problem,
     Record,
     Row,
@@ -29,6 +30,9 @@ from fxeval.results import (
     Severity,
     Verdict,
 )
+from fxeval.statistics.bands import bands_of
+from fxeval.statistics.holm import regressions_of
+from fxeval.statistics.judging import judged
 from fxeval.statistics.limits import FORMS, Limit
 from fxeval.statistics.map_figures import diagnostics_of, mean_map_of, same_map_of
 from fxeval.statistics.redrawn import network_notes, network_objection
@@ -59,15 +63,16 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
         return _result(plan, facts, n_pairs=0, n_identities=0, verdict=plain(nothing))
     rows = sorted(rows, key=lambda row: (row.row, row.identities))
     table = Table(plan, rows)
-    limits = [judged for limit in plan.asked for judged in table.judged(limit_of(limit))]
+    asked = [limit_of(limit) for limit in plan.asked]
+    limits = judged(asked, table, plan.explainer, facts.repeatability)
     limits = with_reason(limits, facts.no_decision)
     states = Counter(row.state for row in rows)
     return _result(
         plan,
         facts,
         n_pairs=len(rows),
-        n_identities=len(set(table.identities.tolist())),
-        verdict=plain(_verdict(rows, states, limits, facts.networks)),
+        n_identities=len(np.unique(table.identities)),
+        verdict=plain(_verdict(plan, facts, rows, limits)),
         limits=limits,
         states=dict(states),
         problems=[
@@ -77,7 +82,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
         ][:SHOWN_PROBLEMS],
         estimates=table.estimates(),
         differences=table.differences(),
-        curves=table.bands(),
+        curves=bands_of(table),
         mean_map=mean_map_of(rows),
         diagnostics=diagnostics_of(rows),
         notes=[*network_notes(facts.networks, rows), *facts.remarks, *table.unfit()],
@@ -105,7 +110,8 @@ def rederived(record: Record, rows: Sequence[Row]) -> Record:
         plan, facts = CellPlan(**_fields(cell, CellPlan)), CellFacts(**_fields(cell, CellFacts))
         cells.append(results_of(plan, facts, found))
     verdict = overall(cells, record.run.missing)
-    return record.model_copy(update={"cells": cells, "verdict": plain(verdict)})
+    found = {"cells": cells, "verdict": plain(verdict), "regressions": regressions_of(cells)}
+    return record.model_copy(update=found)
 
 
 def refused(cell: CellResult, reason: str) -> CellResult:
@@ -119,7 +125,7 @@ def limit_of(entry: LimitEntry) -> Limit:
     """Return the limit that an entry of a record describes."""
     given = entry.model_dump(exclude_none=True)
     form = next(FORMS[key] for key in FORMS if key in given)
-    keys = {"metric", "under", "severity", "where", *form.keys}
+    keys = {"metric", "under", "severity", "where", "over", "judge", *form.keys}
     return form(**{key: value for key, value in given.items() if key in keys})
 
 
@@ -132,22 +138,32 @@ def _fields(of: CellPlan | CellFacts, form: type[CellPlan | CellFacts]) -> dict[
 
 
 def _verdict(
-    rows: Sequence[Row],
-    states: Mapping[RowState, int],
-    limits: Sequence[LimitResult],
-    networks: Sequence[Network],
+    plan: CellPlan, facts: CellFacts, rows: Sequence[Row], limits: Sequence[LimitResult]
 ) -> Verdict:
     verdicts: list[tuple[Verdict, Severity]] = [
         (Verdict(limit.verdict.outcome, limit.verdict.reason), limit.severity) for limit in limits
     ]
-    bad_maps = _bad_maps(rows, states)
-    objection = network_objection(networks, rows)
-    if bad_maps is not None:  # other limits that are not passed only follow from the lack of maps
+    no_maps = _unsteady(plan, facts) or _bad_maps(rows, Counter(row.state for row in rows))
+    objection = network_objection(facts.networks, rows)
+    if no_maps is not None:  # other limits that are not passed only follow from the lack of maps
         failed = [judged for judged in verdicts if judged[0].outcome is Outcome.FAIL]
-        verdicts = [(bad_maps, "critical"), *failed]
+        verdicts = [(no_maps, "critical"), *failed]
     elif objection is not None:
         verdicts.insert(0, (objection, "critical"))
-    return combine(verdicts)
+    verdict = combine(verdicts)
+    if len(limits) == 0 < len(plan.asked):
+        why = f"limits that compare with explainer {plan.explainer!r} do not apply to it"
+        verdict = Verdict(verdict.outcome, f"{verdict.reason}; {why}")
+    return verdict
+
+
+def _unsteady(plan: CellPlan, facts: CellFacts) -> Verdict | None:
+    """Return a fail if the explainer does not give the same maps with the same seed."""
+    found = facts.repeatability
+    if found is None or found.repeats:
+        return None
+    reason = found.reason or f"the same seed gave other maps on some of {found.n_rows} rows"
+    return Verdict(Outcome.FAIL, f"explainer {plan.explainer!r} does not repeat: {reason}")
 
 
 def _bad_maps(rows: Sequence[Row], states: Mapping[RowState, int]) -> Verdict | None:

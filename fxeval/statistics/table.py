@@ -1,213 +1,304 @@
-"""The values of a cell by metric, map and condition, and what is estimated and judged from them."""
+"""The values of a cell by metric, map, condition and seed, and the tables that they make."""
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fxeval.errors import StoreError
 from fxeval.records.form import VerdictEntry
-from fxeval.records.judged import (
-    Band,
-    Difference,
-    EstimateEntry,
-    Figures,
-    LimitResult,
-    MetricEntry,
-)
+from fxeval.records.judged import Difference, EstimateEntry, MetricEntry
 from fxeval.records.schema import CellPlan, Measured, Row
 from fxeval.results import (
     DECIDED_AT_START,
     EXPLAINER,
     Estimate,
     Metric,
-    Outcome,
     RowState,
+    Statistic,
     Verdict,
+    gravity,
 )
-from fxeval.statistics.decisions import RANDOM_ORDERS, against_random_orders, unfit
-from fxeval.statistics.estimate import mean_estimate, median_estimate, paired
-from fxeval.statistics.limits import Limit
-from fxeval.statistics.verdict import judge
+from fxeval.statistics.decisions import unfit
+from fxeval.statistics.estimate import Law, Sample, estimate, estimates, paired
+from fxeval.statistics.limits import BetterThan
+from fxeval.statistics.units import ROUNDING
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
-_Key: TypeAlias = tuple[tuple[str, str | float], ...]
+Key: TypeAlias = tuple[tuple[str, str | float], ...]
+"""A condition: its axes with their values."""
 
-STATISTICS = {"mean": mean_estimate, "median": median_estimate}
+FIGURES: frozenset[Statistic] = frozenset(
+    {"auc", "eer", "tmr_at_fmr_1e-1", "tmr_at_fmr_1e-2", "tmr_at_fmr_1e-3"}
+)
+"""Statistics of the whole list: no row has a value of its own that could be compared."""
 
 
 class Table:
-    """The values of a cell by metric, map and condition, one per row, in the order of the rows."""
+    """The values of a cell, one per row, in the order of the rows.
+
+    Args:
+        plan: The plan of the cell.
+        rows: Its rows, in their order.
+
+    Attributes:
+        identities: (N,) of rows of one person each, (N, 2) if some show two; numbered from 0.
+        metrics: The cell's metrics by name.
+        series: Every map, condition and metric for which a row has a value.
+        measured: By map and condition, then by seed, then by the place of the row.
+    """
 
     def __init__(self, plan: CellPlan, rows: Sequence[Row]) -> None:
-        self._confidence, self._model = plan.confidence, plan.model
-        self._metrics = {entry.name: _metric(entry) for entry in plan.metrics}
-        people = [row.identities[0] for row in rows]
-        places = {person: place for place, person in enumerate(sorted(set(people)))}
-        self.identities: IntArray = np.array([places[one] for one in people], dtype=np.int64)
-        self._measured: dict[tuple[str, _Key], dict[int, Measured]] = {}
+        self.confidence, self._model = plan.confidence, plan.model
+        self.metrics = {entry.name: _metric(entry) for entry in plan.metrics}
+        self.identities = _numbered([row.identities for row in rows])
+        mated = [row.is_mated for row in rows]
+        self._is_mated = None if None in mated else np.array(mated, dtype=np.bool_)
+        self._rows = rows
+        self.measured: dict[tuple[str, Key], dict[int, dict[int, Measured]]] = {}
         for place, row in enumerate(rows):
             for one in row.measured:
-                self._measured.setdefault((one.map, tuple(one.under.items())), {})[place] = one
+                by_seed = self.measured.setdefault((one.map, tuple(one.under.items())), {})
+                by_seed.setdefault(one.seed, {})[place] = one
+        self._faults = {name: self._out_of_range(one) for name, one in self.metrics.items()}
+        for name, fault in self._faults.items():
+            if fault:  # no method may rest on this range
+                self.metrics[name] = replace(self.metrics[name], range=(-math.inf, math.inf))
+        self.series = [
+            (map_, under, metric)
+            for (map_, under), by_seed in self.measured.items()
+            for metric in self.metrics.values()
+            if any(metric.name in one.values for rows in by_seed.values() for one in rows.values())
+        ]
+        self._laws = {
+            name: law_of(one, BetterThan(name, better_than="another").edges(one))
+            for name, one in self.metrics.items()
+        }
+        self._states: dict[tuple[str, str, Key], Counter[RowState]] = {}
+        self._known: dict[tuple[str, str, Key, int], FloatArray] = {}
+
+    def conditions(self, metric: str) -> list[Key]:
+        """Return the conditions under which the explainer has a value of a metric."""
+        return [
+            under for map_, under, one in self.series if (map_, one.name) == (EXPLAINER, metric)
+        ]
+
+    def seeds(self, under: Iterable[Key]) -> list[int]:
+        """Return the seeds that every one of these conditions has values of the explainer for."""
+        found = [{*self.measured.get((EXPLAINER, one), {0: {}})} for one in under]
+        return sorted(set.intersection(*found)) if found else [0]
+
+    def values(self, metric: str, map_: str, under: Key, seed: int = 0) -> FloatArray:
+        """Return the value of each row, NaN where it has none.
+
+        A map that does not depend on the seed has the values of seed 0 at every seed.
+        """
+        by_seed = self.measured.get((map_, under), {})
+        at = seed if seed in by_seed else 0
+        key = (metric, map_, under, at)
+        if key not in self._known:
+            values = np.full(len(self._rows), np.nan)
+            for place, one in by_seed.get(at, {}).items():
+                value = one.values.get(metric)
+                if value is not None and one.states.get(metric) not in DECIDED_AT_START:
+                    values[place] = value
+            self._known[key] = np.clip(values, *self.metrics[metric].range)
+        return self._known[key]
+
+    def mean_values(self, metric: str, map_: str, unders: Sequence[Key], seed: int) -> FloatArray:
+        """Return each row's mean over conditions, NaN where it lacks one of the values."""
+        found = [self.values(metric, map_, under, seed) for under in unders]
+        return found[0] if len(found) == 1 else np.mean(found, axis=0)
+
+    def sample(self, values: FloatArray) -> Sample:
+        """Return the rows that have a value, as a sample."""
+        present = np.isfinite(values)
+        mated = None if self._is_mated is None else self._is_mated[present]
+        return Sample(values[present], self.identities[present], mated)
+
+    def improvement_of_figures(self, own: FloatArray, other: FloatArray, metric: Metric) -> Sample:
+        """Return the sample of how much better a figure of the whole list is than another's."""
+        values, others = (own, other) if metric.better == "higher" else (other, own)
+        present = np.isfinite(values) & np.isfinite(others)
+        found = self.sample(np.where(present, values, np.nan))
+        return replace(found, others=others[present])
+
+    def estimated(self, asked: Sequence[tuple[Sample, Law]]) -> list[Estimate]:
+        """Return the estimate of each sample; one without rows has no number."""
+        known = [(sample, law) for sample, law in asked if len(sample.values)]
+        found = iter(
+            estimates([one for one, _ in known], [law for _, law in known], self.confidence)
+        )
+        nan = float("nan")
+        nothing = Estimate(nan, nan, nan, self.confidence, 0, 0, "no row has a value")
+        return [next(found) if len(sample.values) else nothing for sample, _ in asked]
 
     def estimates(self) -> list[EstimateEntry]:
         """Return one entry per metric, map and condition."""
+        series = self.series
+        spreads = [self._of_map(metric, map_, under) for map_, under, metric in series]
+        found = self.estimated([(one.sample, one.law) for one in spreads])
         return [
             EstimateEntry(
                 metric=metric.name,
                 map=map_,
                 under=dict(under),
-                states=dict(self._states(metric.name, map_, under)),
-                **_figures(self._estimate(metric, self._values(metric.name, map_, under))),
+                states=dict(self.states(metric.name, map_, under)),
+                seed_sd=spread.sd,
+                **figures(estimate),
             )
-            for map_, under, metric in self._series()
+            for (map_, under, metric), spread, estimate in zip(series, spreads, found, strict=True)
         ]
 
     def differences(self) -> list[Difference]:
-        """Return the explainer's paired improvement per metric, control and condition."""
+        """Return the explainer's paired improvement per metric, other map and condition."""
+        series = [(map_, under, metric) for map_, under, metric in self.series if map_ != EXPLAINER]
+        spreads = [self._improvement(metric, map_, under) for map_, under, metric in series]
+        found = self.estimated([(one.sample, one.law) for one in spreads])
         return [
             Difference(
                 metric=metric.name,
                 control=map_.removeprefix("control."),
                 under=dict(under),
-                **_figures(
-                    self._estimate(
-                        metric,
-                        paired(
-                            self._values(metric.name, EXPLAINER, under),
-                            self._values(metric.name, map_, under),
-                            metric.better,
-                        ),
-                    )
-                ),
+                seed_sd=spread.sd,
+                **figures(estimate),
             )
-            for map_, under, metric in self._series()
-            if map_ != EXPLAINER
+            for (map_, under, metric), spread, estimate in zip(series, spreads, found, strict=True)
         ]
-
-    def judged(self, limit: Limit) -> list[LimitResult]:
-        """Judge a limit under every condition to which it applies; once if nothing was measured."""
-        found = [
-            under
-            for map_, under, metric in self._series()
-            if (map_, metric.name) == (EXPLAINER, limit.metric) and limit.applies(dict(under))
-        ]
-        return [self._judged(limit, under) for under in found or [tuple(limit.under.items())]]
 
     def unfit(self) -> list[str]:
         """Return a sentence for each metric and condition that says nothing about the maps."""
-        own = [(metric, under) for map_, under, metric in self._series() if map_ == EXPLAINER]
+        own = [(metric, under) for map_, under, metric in self.series if map_ == EXPLAINER]
         found = [
-            self._unfit(metric, under)
+            self.objection(metric, under)
             for metric, under in own  # a model without threshold has a remark of its own
-            if self._states(metric.name, EXPLAINER, under)[RowState.EXCLUDED] < len(self.identities)
+            if self.states(metric.name, EXPLAINER, under)[RowState.EXCLUDED] < len(self._rows)
         ]
         return [reason for reason in found if reason is not None]
 
-    def bands(self) -> list[Band]:
-        """Return the mean of each curve with the interval of every point."""
-        return [
-            self._band(kind, map_, under, measured)
-            for (map_, under), measured in self._measured.items()
-            for kind in dict.fromkeys(kind for one in measured.values() for kind in one.curves)
-        ]
+    def objection(self, metric: Metric, under: Key) -> str | None:
+        """Return why a metric says nothing about maps under a condition; None if it does."""
+        if self._faults[metric.name]:
+            return self._faults[metric.name]
+        states = self.states(metric.name, EXPLAINER, under)
+        return unfit(metric, dict(under), states, len(self._rows), self._model)
 
-    def _series(self) -> list[tuple[str, _Key, Metric]]:
-        """Return every map, condition and metric for which a row has a value."""
-        return [
-            (map_, under, metric)
-            for (map_, under), measured in self._measured.items()
-            for metric in self._metrics.values()
-            if any(metric.name in one.values for one in measured.values())
-        ]
+    def states(self, metric: str, map_: str, under: Key) -> Counter[RowState]:
+        """Return the number of rows in each state: the gravest of their seeds."""
+        key = (metric, map_, under)
+        if key not in self._states:
+            worst: dict[int, RowState] = {}
+            for rows in self.measured.get((map_, under), {}).values():
+                found = {place: one.states.get(metric) for place, one in rows.items()}
+                for place, state in found.items():
+                    if state is not None and (
+                        place not in worst or gravity(state) > gravity(worst[place])
+                    ):
+                        worst[place] = state
+            self._states[key] = Counter(worst.values())
+        return self._states[key]
 
-    def _states(self, metric: str, map_: str, under: _Key) -> Counter[RowState]:
-        measured = self._measured.get((map_, under), {}).values()
-        return Counter(one.states[metric] for one in measured if metric in one.states)
+    def _of_map(self, metric: Metric, map_: str, under: Key) -> "_Spread":
+        seeds = self._seeds_of((map_,), under)
+        rows = [self.values(metric.name, map_, under, seed) for seed in seeds]
+        samples = [self.sample(one) for one in rows]
+        return self._over_seeds(samples, self.sample(np.mean(rows, axis=0)), law_of(metric))
 
-    def _judged(self, limit: Limit, under: _Key) -> LimitResult:
-        estimate = self._estimated(limit, EXPLAINER, under)
-        return LimitResult(
-            metric=limit.metric,
-            **limit.written(),
-            under=dict(under),
-            severity=limit.severity,
-            where=limit.where,
-            text=limit.text(),
-            line=limit.line(),
-            verdict=plain(self._verdict(limit, estimate, under)),
-            estimate=Figures(**_figures(estimate)) if estimate.n_pairs else None,
+    def _improvement(self, metric: Metric, map_: str, under: Key) -> "_Spread":
+        seeds = self._seeds_of((EXPLAINER, map_), under)
+        own, other = (
+            [self.values(metric.name, one, under, seed) for seed in seeds]
+            for one in (EXPLAINER, map_)
         )
+        both = [*zip(own, other, strict=True), (np.mean(own, axis=0), np.mean(other, axis=0))]
+        if metric.statistic in FIGURES:
+            law = law_of(metric)
+            samples = [self.improvement_of_figures(*one, metric) for one in both]
+        else:
+            law = self._laws[metric.name]
+            samples = [self.sample(paired(*one, metric.better)) for one in both]
+        return self._over_seeds(samples[:-1], samples[-1], law)
 
-    def _verdict(self, limit: Limit, estimate: Estimate, under: _Key) -> Verdict:
-        metric = self._metrics[limit.metric]
-        objection = self._unfit(metric, under)
-        if objection is not None:
-            return Verdict(Outcome.INVALID, objection)
-        verdict = judge(limit, estimate, dict(under))
-        if not metric.is_decision:
-            return verdict
-        random = {one: self._estimated(limit, f"control.{one}", under) for one in RANDOM_ORDERS}
-        return against_random_orders(verdict, limit, dict(under), random)
+    def _seeds_of(self, maps: Sequence[str], under: Key) -> list[int]:
+        return sorted({one for map_ in maps for one in self.measured.get((map_, under), {0: {}})})
 
-    def _unfit(self, metric: Metric, under: _Key) -> str | None:
-        states = self._states(metric.name, EXPLAINER, under)
-        return unfit(metric, dict(under), states, len(self.identities), self._model)
+    def _over_seeds(self, samples: Sequence[Sample], mean: Sample, law: Law) -> "_Spread":
+        """Return the sample of the rows' means over the seeds, and how the seeds differ."""
+        if len(samples) == 1:
+            return _Spread(mean, law, None)
+        points = [point_of(one, law, self.confidence) for one in samples]
+        return _Spread(mean, law, float(np.std(points, ddof=1)))
 
-    def _estimated(self, limit: Limit, judged: str, under: _Key) -> Estimate:
-        """Estimate what a limit judges, with any map in the place of the explainer's."""
-        metric = self._metrics[limit.metric]
+    def _out_of_range(self, metric: Metric) -> str:
+        """Return which value lies beyond the range that a metric declares; "" if none does."""
+        low, high = metric.range
+        low_slack, high_slack = (ROUNDING * max(1.0, abs(edge)) for edge in (low, high))
+        for by_seed in self.measured.values():
+            for rows in by_seed.values():
+                for place, one in rows.items():
+                    value = one.values.get(metric.name)
+                    if value is not None and not low - low_slack <= value <= high + high_slack:
+                        return (
+                            f"{metric.name}: {value:g} in row {self._rows[place].row} lies beyond "
+                            f"the range that the metric declares, [{low:g}, {high:g}]"
+                        )
+        return ""
 
-        def values(map_: str) -> FloatArray:
-            return self._values(limit.metric, judged if map_ == EXPLAINER else map_, under)
 
-        return self._estimate(metric, limit.rows(values, metric))
+@dataclass(frozen=True)
+class _Spread:
+    sample: Sample
+    law: Law
+    sd: float | None
 
-    def _values(self, metric: str, map_: str, under: _Key) -> FloatArray:
-        values = np.full(
-            len(self.identities), np.nan
-        )  # stays where a row lacks the value or has null
-        for place, one in self._measured.get((map_, under), {}).items():
-            value = one.values.get(metric)
-            if value is not None and one.states.get(metric) not in DECIDED_AT_START:
-                values[place] = value
-        return values
 
-    def _estimate(self, metric: Metric, values: FloatArray) -> Estimate:
-        present = np.isfinite(values)
-        if not present.any():
-            nan = float("nan")
-            return Estimate(nan, nan, nan, self._confidence, 0, 0, "no row has a value")
-        make = STATISTICS[metric.statistic]
-        return make(values[present], self.identities[present], self._confidence)
+def law_of(metric: Metric, edges: tuple[float, float] | None = None) -> Law:
+    """Return the law of a metric's values, or of values with other edges made from them."""
+    low, high = metric.range if edges is None else edges
+    return Law(metric.statistic, metric.kind, low, high)
 
-    def _band(self, kind: str, map_: str, under: _Key, measured: Mapping[int, Measured]) -> Band:
-        drawn_rows = [place for place, one in measured.items() if kind in one.curves]
-        lengths = sorted({len(measured[place].curves[kind]) for place in drawn_rows})
-        if len(lengths) > 1:
-            raise StoreError(
-                f"rows: expected curves of one length for {kind} of {map_}, got {lengths[0]} and "
-                f"{lengths[-1]} points. Are these rows of one run?"
-            )
-        points = np.array([measured[place].curves[kind] for place in drawn_rows], dtype=np.float64)
-        present = np.isfinite(points).all(axis=1)
-        people = self.identities[drawn_rows][present]
-        found = [
-            mean_estimate(column[present], people, self._confidence)
-            for column in (points.T if present.any() else ())
-        ]
-        return Band(
-            kind=kind,
-            map=map_,
-            under=dict(under),
-            fraction=[drawn(i / max(1, len(found) - 1)) for i in range(len(found))],
-            similarity=[drawn(point.value) for point in found],
-            low=[drawn(point.low) for point in found],
-            high=[drawn(point.high) for point in found],
-        )
+
+def point_of(sample: Sample, law: Law, confidence: float) -> float:
+    """Return the value of an estimate alone; NaN without rows."""
+    if not len(sample.values):
+        return float("nan")
+    if law.statistic == "mean" and sample.identities.ndim == 1:
+        _, group = np.unique(sample.identities, return_inverse=True)
+        return float((np.bincount(group, sample.values) / np.bincount(group)).mean())
+    if law.statistic == "mean":
+        return float(sample.values.mean())
+    return estimate(sample, law, confidence).value
+
+
+def figures(estimate: Estimate) -> dict[str, Any]:
+    """Return an estimate as a record holds it."""
+    return {
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "confidence": estimate.confidence,
+        "n_pairs": estimate.n_pairs,
+        "n_identities": estimate.n_identities,
+        "method": estimate.method,
+        "effective_identities": estimate.effective_identities,
+        "largest_share": estimate.largest_share,
+    }
+
+
+def plain(verdict: Verdict) -> VerdictEntry:
+    """Return a verdict as a record holds it."""
+    return VerdictEntry(outcome=verdict.outcome, reason=verdict.reason)
+
+
+def _numbered(people: Sequence[Sequence[int]]) -> IntArray:
+    """Return the identities of rows as small numbers; (N, 2) if some row shows two people."""
+    places = {one: number for number, one in enumerate(sorted({p for row in people for p in row}))}
+    pairs = np.array([[places[row[0]], places[row[-1]]] for row in people], dtype=np.int64)
+    return pairs if (pairs[:, 0] != pairs[:, 1]).any() else pairs[:, 0]
 
 
 def _metric(entry: MetricEntry) -> Metric:
@@ -217,29 +308,3 @@ def _metric(entry: MetricEntry) -> Metric:
             -np.inf if low is None else low, np.inf if high is None else high
         )}
     )  # fmt: skip
-
-
-def plain(verdict: Verdict) -> VerdictEntry:
-    """Return a verdict as a record holds it."""
-    return VerdictEntry(outcome=verdict.outcome, reason=verdict.reason)
-
-
-def _figures(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "value": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "confidence": estimate.confidence,
-        "n_pairs": estimate.n_pairs,
-        "n_identities": estimate.n_identities,
-        "method": estimate.method,
-    }
-
-
-def drawn(value: float) -> float:
-    """Shorten a number that is only drawn; what is judged keeps all its digits.
-
-    >>> drawn(0.123456789)
-    0.12346
-    """
-    return float(f"{value:.5g}")

@@ -32,6 +32,9 @@ MIN_IDENTITIES_TO_FAIL = 10
 A fail needs no representative list, only an interval that can be trusted. Ten identities are the
 fewest for which its coverage was simulated (94 % for a nominal 95 %)."""
 
+MIN_SEEDS = 3
+"""Fewest differently seeded maps with which an explainer that depends on its seed can pass."""
+
 MAX_BAD_SHARE = 0.01
 """Largest share of rows that may be degenerate, and largest share that may be broken."""
 
@@ -95,7 +98,7 @@ def judge_list(limit: Limit, estimate: Estimate, under: Condition, n_seeds: int)
         return Verdict(
             Outcome.INCONCLUSIVE,
             f"{subject}{estimate.value:.3g} on this list with one seed, and another seed may give "
-            "other maps: give 'seeds: 3'",
+            f"other maps: give 'seeds: {MIN_SEEDS}'",
         )
     outcome, remark = limit.decide(estimate)
     if estimate.low == estimate.high and not limit.holds(estimate.low, estimate.high):

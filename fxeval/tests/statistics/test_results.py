@@ -5,6 +5,7 @@ import math
 import random
 import statistics
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +16,9 @@ from fxeval.records.form import VerdictEntry
 from fxeval.records.judged import LimitEntry, MetricEntry
 from fxeval.records.schema import CellFacts, CellPlan, CellResult, Measured, Network, Row
 from fxeval.results import Outcome, RowState
+from fxeval.statistics.bands import drawn
+from fxeval.statistics.intervals import interval, skew_t
 from fxeval.statistics.results import SHOWN_PROBLEMS, refused, results_of
-from fxeval.statistics.table import drawn
 from fxeval.statistics.verdict import overall
 
 BLUR, BLACK = {"fill": "blur"}, {"fill": "black"}
@@ -27,7 +29,7 @@ AUC, GAIN = (
     )
     for name, better in (("auc", "lower"), ("gain", "higher"))
 )  # fmt: skip
-MEDIAN = AUC.model_copy(update={"name": "typical", "statistic": "median"})
+MEDIAN = AUC.model_copy(update={"name": "typical", "statistic": "median", "range": (0.0, 100.0)})
 
 
 def plan(*asked, metrics=(AUC,), confidence=0.95):
@@ -59,12 +61,11 @@ def many(n=40, value=0.2, *, spread=0.01, metric="auc", under=BLUR):
     ]
 
 
-def by_hand(values, confidence=0.95):
-    """Mean and Student's interval of one value per person."""
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1)
-    half *= statistics.stdev(values) / math.sqrt(len(values))
-    mean = statistics.fmean(values)
-    return pytest.approx((mean, mean - half, mean + half), rel=1e-12)
+def by_hand(values, confidence=0.95, edges=(-1.0, 1.0)):
+    """Mean and interval of one value per person, of an unknown kind."""
+    found = interval(np.array(values), "heavy", *edges, confidence)
+    expected = (statistics.fmean(values), float(found.low), float(found.high))
+    return pytest.approx(expected, rel=1e-12)
 
 
 def ends(entry):
@@ -99,8 +100,8 @@ def test_a_difference_is_paired_and_positive_where_the_explainer_is_better():
     result = results_of(plan(metrics=(AUC, GAIN)), CellFacts(), rows)
     found = {one.metric: one for one in result.differences}
     improvement = [b - a for a, b in zip(own, control, strict=True)]
-    assert ends(found["auc"]) == by_hand(improvement)
-    assert ends(found["gain"]) == by_hand([-one for one in improvement])
+    assert ends(found["auc"]) == by_hand(improvement, edges=(-2.0, 2.0))
+    assert ends(found["gain"]) == by_hand([-one for one in improvement], edges=(-2.0, 2.0))
     assert {one.control for one in result.differences} == {"edge"}
     assert [(one.metric, one.map) for one in result.estimates] == [
         ("auc", "explainer"), ("gain", "explainer"),
@@ -130,7 +131,7 @@ def test_a_limit_over_a_control_is_judged_on_the_paired_improvement(by, margin):
     [limit] = results_of(plan(asked), CellFacts(), rows).limits
     less = by.get("relative", 0.0)
     assert ends(limit.estimate) == by_hand(
-        [b - a - less * b for a, b in zip(own, control, strict=True)]
+        [b - a - less * b for a, b in zip(own, control, strict=True)], edges=(-2 - less, 2.0)
     )
     assert limit.line == margin
     assert (limit.better_than, limit.by, limit.where) == ("control.edge", by, "s.yaml:2:3")
@@ -272,7 +273,9 @@ def test_a_null_of_the_control_leaves_the_pair_out_of_the_difference_alone():
     ]  # fmt: skip
     result = results_of(plan(), CellFacts(), rows)
     assert [one.n_pairs for one in result.estimates] == [5, 4]
-    assert ends(result.differences[0]) == by_hand([0.3 - i / 100 for i in range(1, 5)])
+    assert ends(result.differences[0]) == by_hand(
+        [0.3 - i / 100 for i in range(1, 5)], edges=(-2.0, 2.0)
+    )
 
 
 def test_a_row_that_lacks_a_map_a_metric_or_a_condition_has_no_value_there():
@@ -294,7 +297,7 @@ def test_a_row_that_lacks_a_map_a_metric_or_a_condition_has_no_value_there():
     assert found["auc", "explainer", "black"].n_pairs == 1
     assert found["gain", "explainer", "blur"].n_pairs == 1
     [difference] = [one for one in result.differences if one.metric == "auc"]
-    assert ends(difference) == by_hand([0.6, 0.5, 0.4, 0.3])
+    assert ends(difference) == by_hand([0.6, 0.5, 0.4, 0.3], edges=(-2.0, 2.0))
 
 
 # --- maps
@@ -416,16 +419,17 @@ def test_bad_maps_of_the_trained_network_weigh_more_than_a_bad_redrawn_one():
 
 
 def test_a_curve_is_a_mean_with_an_interval_at_every_point():
-    points = [[1.0, 0.5, 0.0], [1.0, 0.3, 0.2], [0.4, None, 0.0]]
+    points = [[1.0, 0.5, 0.0], [1.0, 0.3, 0.2], [1.0, 0.1, 0.4], [0.4, None, 0.0]]
     rows = [
         row(i, measured({"auc": 0.1}, curves={"deletion": one})) for i, one in enumerate(points)
     ]
     [band] = results_of(plan(), CellFacts(), rows).curves
     assert (band.kind, band.map, band.under) == ("deletion", "explainer", BLUR)
     assert band.fraction == [0.0, 0.5, 1.0]
-    assert band.similarity == [1.0, 0.4, 0.1]
-    expected = by_hand([0.5, 0.3]).expected
-    assert (band.low[1], band.high[1]) == tuple(drawn(one) for one in expected[1:])
+    assert band.similarity == [1.0, 0.3, 0.2]
+    low, high, _ = skew_t(np.array([0.5, 0.3, 0.1]), 0.96)
+    assert (band.low[1], band.high[1]) == (drawn(float(low)), drawn(float(high)))
+    assert (band.low[0], band.high[0]) == (1.0, 1.0)  # nothing varies at the first point
 
 
 def test_curves_of_which_nothing_is_known_are_empty():

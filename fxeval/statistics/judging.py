@@ -1,0 +1,262 @@
+"""Limits over conditions and seeds: what each verdict of a cell rests on.
+
+A limit is judged at each condition that it does not pin, at the worst of them, or on the mean of
+the rows' values over them. Over a population, an explainer that depends on its seed is judged at
+every seed, and the worst decides. Over a list, the value of the list decides; if another seed gives
+other maps, the t interval of the values at the seeds does.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fxeval.records.judged import Figures, LimitResult, SeedSpread
+from fxeval.records.schema import Repeatability
+from fxeval.results import EXPLAINER, Condition, Estimate, Metric, Outcome, Verdict
+from fxeval.statistics.decisions import RANDOM_ORDERS, against_random_orders
+from fxeval.statistics.distributions import t_quantile
+from fxeval.statistics.estimate import Law, Sample, tails
+from fxeval.statistics.limits import Limit
+from fxeval.statistics.table import FIGURES, FloatArray, Key, Table, figures, law_of, plain
+from fxeval.statistics.verdict import MIN_SEEDS, judge, judge_list
+
+_WORST_FIRST = (Outcome.INVALID, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One verdict to come: a limit under one condition, or on the mean over several.
+
+    Attributes:
+        limit: The limit.
+        metric: Its metric.
+        under: The condition, for the record.
+        words: The condition, for the reason.
+        conditions: Those that are averaged; one if none are.
+        seeds: The seeds at which it is judged.
+        samples: What is estimated at each seed.
+        law: Of these values.
+        is_equal: At each seed, whether every row equals the one that it is compared with.
+    """
+
+    limit: Limit
+    metric: Metric
+    under: Condition
+    words: Condition
+    conditions: tuple[Key, ...]
+    seeds: tuple[int, ...]
+    samples: tuple[Sample, ...]
+    law: Law
+    is_equal: tuple[bool, ...]
+
+
+def judged(
+    asked: Sequence[Limit], table: Table, explainer: str, repeatability: Repeatability | None
+) -> list[LimitResult]:
+    """Judge the limits of a cell.
+
+    Args:
+        asked: The limits.
+        table: The cell's values.
+        explainer: Its explainer; limits that compare it with itself do not apply and are left out.
+        repeatability: Whether its maps depend on a seed; None = not known.
+    """
+    depends = None if repeatability is None else repeatability.depends_on_seed
+    cases = [_cases(limit, table, depends) for limit in asked if limit.applies_to(explainer)]
+    flat = [(sample, case.law) for of in cases for case in of for sample in case.samples]
+    found = iter(table.estimated(flat))
+    results: list[LimitResult] = []
+    for of in cases:
+        some = [_judged(case, [next(found) for _ in case.samples], table, depends) for case in of]
+        if of[0].limit.judge == "worst":
+            some = [min(some, key=lambda one: one[1])]
+        results += [result for result, _ in some]
+    return results
+
+
+def _cases(limit: Limit, table: Table, depends: bool | None) -> list[_Case]:
+    """Return what a limit is judged on; one case without values if nothing was measured."""
+    measured = [one for one in table.conditions(limit.metric) if limit.applies(dict(one))]
+    if not measured:
+        return [_case(limit, table, [tuple(limit.under.items())], limit.under, depends)]
+    if limit.judge == "mean" and len(measured) > 1:
+        words = {**limit.under, "mean of": f"{len(measured)} conditions"}
+        return [_case(limit, table, measured, words, depends)]
+    return [_case(limit, table, [one], dict(one), depends) for one in measured]
+
+
+def _case(
+    limit: Limit, table: Table, conditions: Sequence[Key], words: Condition, depends: bool | None
+) -> _Case:
+    metric = table.metrics[limit.metric]
+    seeds = table.seeds(conditions)
+    if depends is False:
+        seeds = seeds[:1]
+    return _Case(
+        limit=limit,
+        metric=metric,
+        under=dict(conditions[0]) if len(conditions) == 1 else limit.under,
+        words=words,
+        conditions=tuple(conditions),
+        seeds=tuple(seeds),
+        samples=tuple(_sample(limit, table, conditions, EXPLAINER, seed) for seed in seeds),
+        law=law_of(metric, None if metric.statistic in FIGURES else limit.edges(metric)),
+        is_equal=tuple(
+            metric.kind != "rate" and _is_equal(limit, table, conditions, seed) for seed in seeds
+        ),
+    )
+
+
+def _sample(
+    limit: Limit, table: Table, conditions: Sequence[Key], judged_map: str, seed: int
+) -> Sample:
+    """Return what a limit judges, with any map in the place of the explainer's."""
+    metric = table.metrics[limit.metric]
+
+    def of(map_: str) -> FloatArray:
+        name = judged_map if map_ == EXPLAINER else map_
+        return table.mean_values(limit.metric, name, conditions, seed)
+
+    if metric.statistic in FIGURES and limit.compares():
+        return table.improvement_of_figures(of(EXPLAINER), of(*limit.compares()), metric)
+    return table.sample(limit.rows(of, metric))
+
+
+def _is_equal(limit: Limit, table: Table, conditions: Sequence[Key], seed: int) -> bool:
+    if not limit.compares():
+        return False
+    own, *others = (
+        table.mean_values(limit.metric, map_, conditions, seed)
+        for map_ in (EXPLAINER, *limit.compares())
+    )
+    both = [np.isfinite(own) & np.isfinite(other) for other in others]
+    return all(
+        bool(some.any()) and bool((own[some] == other[some]).all())
+        for some, other in zip(both, others, strict=True)
+    )
+
+
+def _judged(
+    case: _Case, estimates: Sequence[Estimate], table: Table, depends: bool | None
+) -> tuple[LimitResult, tuple[int, float]]:
+    """Return the result of a case, and a key by which the worst result comes first."""
+    limit = case.limit
+    if limit.over == "list":
+        place = min(range(len(estimates)), key=lambda at: _reserve_of_value(limit, estimates[at]))
+        verdict, estimate = _of_list(case, estimates, depends, table.confidence)
+    else:
+        found = [
+            judge(limit, one, case.words, is_equal=equal)
+            for one, equal in zip(estimates, case.is_equal, strict=True)
+        ]
+        place = min(
+            range(len(found)), key=lambda at: _severity(found[at].outcome, limit, estimates[at])
+        )
+        verdict, estimate = _of_seeds(found[place], len(found), depends), estimates[place]
+    verdict = _with_random_orders(verdict, case, table)
+    objections = [table.objection(case.metric, one) for one in case.conditions]
+    if case.metric.statistic in FIGURES and limit.relative:
+        objections.append(
+            f"{case.metric.name} is a figure of the whole list, and a relative margin is one of a "
+            "row; expected 'absolute'"
+        )
+    objection = next((one for one in objections if one is not None), None)
+    if objection is not None:
+        verdict = Verdict(Outcome.INVALID, objection)
+    values = [one.value for one in estimates]
+    result = LimitResult(
+        metric=limit.metric,
+        **limit.written(),
+        under=dict(case.under),
+        severity=limit.severity,
+        where=limit.where,
+        over=limit.over,
+        judge=limit.judge,
+        text=limit.text(),
+        line=limit.line(),
+        region=limit.region(),
+        verdict=plain(verdict),
+        estimate=Figures(**figures(estimate)) if estimate.n_pairs else None,
+        seeds=None
+        if len(values) == 1
+        else SeedSpread(values=values, sd=float(np.std(values, ddof=1)), worst=place),
+    )
+    rank = _severity(result.verdict.outcome, limit, estimate)
+    return _explained(result, case, case.samples[place], estimate), rank
+
+
+def _of_list(
+    case: _Case, estimates: Sequence[Estimate], depends: bool | None, confidence: float
+) -> tuple[Verdict, Estimate]:
+    """Judge a list by its value, or by the values that the seeds give it."""
+    values = np.array([one.value for one in estimates])
+    value, half, said = float(values.mean()), 0.0, "value of this list"
+    if depends is not False:
+        half = math.nan
+        said = "value of this list with one seed"
+        if len(values) > 1:
+            error = float(values.std(ddof=1)) / math.sqrt(len(values))
+            half = t_quantile(confidence, len(values) - 1) * error
+            said = f"value of this list, t interval over {len(values)} seeds"
+    # Of one person, the value does not vary between people, and that is no defect.
+    spread = estimates[0].spread if estimates[0].n_identities > 1 else math.inf
+    estimate = replace(
+        estimates[0], value=value, low=value - half, high=value + half, method=said, spread=spread
+    )
+    n_seeds = 0 if depends is False else len(values)
+    return judge_list(case.limit, estimate, case.words, n_seeds), estimate
+
+
+def _of_seeds(verdict: Verdict, n_seeds: int, depends: bool | None) -> Verdict:
+    """Say how many seeds were judged; fewer than ``MIN_SEEDS`` pass nothing."""
+    if depends is not True and n_seeds == 1:
+        return verdict
+    of = f"{n_seeds} seed{'s' * (n_seeds > 1)}"
+    if n_seeds >= MIN_SEEDS or verdict.outcome in (Outcome.FAIL, Outcome.INVALID):
+        worst = f"the worst of {of}" if n_seeds > 1 else of
+        return Verdict(verdict.outcome, f"{verdict.reason} ({worst})")
+    return Verdict(
+        Outcome.INCONCLUSIVE,
+        f"{verdict.reason}; the maps depend on their seed, and {of} cannot decide for a "
+        f"population: give 'seeds: {MIN_SEEDS}'",
+    )
+
+
+def _with_random_orders(verdict: Verdict, case: _Case, table: Table) -> Verdict:
+    """Let a pass on a decision stand only where random orders fail."""
+    if verdict.outcome is not Outcome.PASS or not case.metric.is_decision:
+        return verdict
+    asked = [
+        (_sample(case.limit, table, case.conditions, f"control.{name}", 0), case.law)
+        for name in RANDOM_ORDERS
+    ]
+    random = dict(zip(RANDOM_ORDERS, table.estimated(asked), strict=True))
+    return against_random_orders(verdict, case.limit, case.words, random)
+
+
+def _explained(result: LimitResult, case: _Case, sample: Sample, estimate: Estimate) -> LimitResult:
+    """Add how sure the verdict is, and what would settle it if it is open."""
+    if case.limit.over == "list" or not estimate.n_pairs or not case.limit.is_number():
+        return result
+    low, high = case.limit.region()
+    ends = [(tails(sample, case.law, one), side) for side, one in enumerate((low, high))
+            if math.isfinite(one)]  # fmt: skip
+    return result.model_copy(
+        update={
+            "p_value": max(one[side] for one, side in ends),
+            "p_opposite": min(one[1 - side] for one, side in ends),
+        }
+    )
+
+
+def _severity(outcome: Outcome, limit: Limit, estimate: Estimate) -> tuple[int, float]:
+    """Return a key by which the worst verdict comes first."""
+    reserve = limit.reserve(estimate)
+    return _WORST_FIRST.index(outcome), -math.inf if math.isnan(reserve) else reserve
+
+
+def _reserve_of_value(limit: Limit, estimate: Estimate) -> float:
+    reserve = limit.reserve(replace(estimate, low=estimate.value, high=estimate.value))
+    return -math.inf if math.isnan(reserve) else reserve
