@@ -21,6 +21,11 @@ Statistic = Literal[
 ]
 """What is estimated from the values of the rows: over identities, or a figure of the whole list."""
 
+FIGURES: frozenset[Statistic] = frozenset(
+    {"auc", "eer", "tmr_at_fmr_1e-1", "tmr_at_fmr_1e-2", "tmr_at_fmr_1e-3"}
+)
+"""Statistics of the whole list: no row has a value of its own that could be compared."""
+
 ValueKind = Literal["light", "heavy", "rate"]
 """How the values of identities are distributed, which decides the method of the interval.
 

@@ -9,7 +9,7 @@ from fxeval.errors import StoreError
 from fxeval.records.judged import Band
 from fxeval.records.schema import Measured
 from fxeval.statistics.intervals import skew_t, used_level
-from fxeval.statistics.table import FloatArray, Key, Table
+from fxeval.statistics.table import FloatArray, IntArray, Key, Table
 
 
 def bands_of(table: Table) -> list[Band]:
@@ -44,7 +44,7 @@ def bands_of(table: Table) -> list[Band]:
 
 def _points(
     table: Table, kind: str, map_: str, by_seed: Mapping[int, Mapping[int, Measured]]
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[FloatArray, IntArray]:
     """Return the curves of the rows that have a whole one, (n, points), and their identities."""
     curves: dict[int, list[list[float | None]]] = {}
     for rows in by_seed.values():
@@ -68,7 +68,7 @@ def _points(
 
 
 def _intervals(
-    points: FloatArray, people: FloatArray, table: Table
+    points: FloatArray, people: IntArray, table: Table
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return mean, low and high of each point over the people's mean curves."""
     if not len(points):
@@ -87,15 +87,15 @@ def _intervals(
 def _band(
     kind: str, map_: str, under: Key, ends: tuple[FloatArray, FloatArray, FloatArray]
 ) -> Band:
-    value, low, high = ([drawn(float(one)) for one in some] for some in ends)
+    value, low, high = ([*map(drawn, some.tolist())] for some in ends)
     return Band(
         kind=kind,
         map=map_,
         under=dict(under),
         fraction=[drawn(i / max(1, len(value) - 1)) for i in range(len(value))],
-        similarity=value,
-        low=low,
-        high=high,
+        similarity=[*value],
+        low=[*low],
+        high=[*high],
     )
 
 

@@ -9,18 +9,20 @@ other maps, the t interval of the values at the seeds does.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 
 from fxeval.records.judged import Figures, LimitResult, SeedSpread
 from fxeval.records.schema import Repeatability
-from fxeval.results import EXPLAINER, Condition, Estimate, Metric, Outcome, Verdict
+from fxeval.results import EXPLAINER, FIGURES, Condition, Estimate, Metric, Outcome, Verdict
 from fxeval.statistics.decisions import RANDOM_ORDERS, against_random_orders
 from fxeval.statistics.distributions import t_quantile
 from fxeval.statistics.estimate import Law, Sample, tails
 from fxeval.statistics.limits import Limit
-from fxeval.statistics.table import FIGURES, FloatArray, Key, Table, figures, law_of, plain
-from fxeval.statistics.verdict import MIN_SEEDS, judge, judge_list
+from fxeval.statistics.settling import detectable, hangs_on_one, settles
+from fxeval.statistics.table import FloatArray, Key, Table, figures, law_of, plain
+from fxeval.statistics.verdict import MIN_IDENTITIES, MIN_SEEDS, judge, judge_list
 
 _WORST_FIRST = (Outcome.INVALID, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 
@@ -102,7 +104,7 @@ def _case(
         conditions=tuple(conditions),
         seeds=tuple(seeds),
         samples=tuple(_sample(limit, table, conditions, EXPLAINER, seed) for seed in seeds),
-        law=law_of(metric, None if metric.statistic in FIGURES else limit.edges(metric)),
+        law=law_of(metric, limit.edges(metric)),
         is_equal=tuple(
             metric.kind != "rate" and _is_equal(limit, table, conditions, seed) for seed in seeds
         ),
@@ -119,8 +121,6 @@ def _sample(
         name = judged_map if map_ == EXPLAINER else map_
         return table.mean_values(limit.metric, name, conditions, seed)
 
-    if metric.statistic in FIGURES and limit.compares():
-        return table.improvement_of_figures(of(EXPLAINER), of(*limit.compares()), metric)
     return table.sample(limit.rows(of, metric))
 
 
@@ -146,6 +146,7 @@ def _judged(
     if limit.over == "list":
         place = min(range(len(estimates)), key=lambda at: _reserve_of_value(limit, estimates[at]))
         verdict, estimate = _of_list(case, estimates, depends, table.confidence)
+        is_open = False
     else:
         found = [
             judge(limit, one, case.words, is_equal=equal)
@@ -155,12 +156,13 @@ def _judged(
             range(len(found)), key=lambda at: _severity(found[at].outcome, limit, estimates[at])
         )
         verdict, estimate = _of_seeds(found[place], len(found), depends), estimates[place]
+        is_open = found[place].outcome is Outcome.INCONCLUSIVE
     verdict = _with_random_orders(verdict, case, table)
     objections = [table.objection(case.metric, one) for one in case.conditions]
-    if case.metric.statistic in FIGURES and limit.relative:
+    if case.metric.statistic in FIGURES and limit.compares():
         objections.append(
-            f"{case.metric.name} is a figure of the whole list, and a relative margin is one of a "
-            "row; expected 'absolute'"
+            f"{case.metric.name} is a figure of the whole list, and rows are compared one by one; "
+            "expected at_most or at_least"
         )
     objection = next((one for one in objections if one is not None), None)
     if objection is not None:
@@ -181,10 +183,11 @@ def _judged(
         estimate=Figures(**figures(estimate)) if estimate.n_pairs else None,
         seeds=None
         if len(values) == 1
-        else SeedSpread(values=values, sd=float(np.std(values, ddof=1)), worst=place),
+        else SeedSpread(values=[*values], sd=float(np.std(values, ddof=1)), worst=place),
     )
     rank = _severity(result.verdict.outcome, limit, estimate)
-    return _explained(result, case, case.samples[place], estimate), rank
+    is_open = is_open and objection is None
+    return _explained(result, case, place, estimate, is_open), rank
 
 
 def _of_list(
@@ -236,19 +239,31 @@ def _with_random_orders(verdict: Verdict, case: _Case, table: Table) -> Verdict:
     return against_random_orders(verdict, case.limit, case.words, random)
 
 
-def _explained(result: LimitResult, case: _Case, sample: Sample, estimate: Estimate) -> LimitResult:
-    """Add how sure the verdict is, and what would settle it if it is open."""
-    if case.limit.over == "list" or not estimate.n_pairs or not case.limit.is_number():
+def _explained(
+    result: LimitResult, case: _Case, place: int, estimate: Estimate, is_open: bool
+) -> LimitResult:
+    """Add how sure the verdict is, and what would settle it if the interval leaves it open."""
+    if case.limit.over == "list" or not math.isfinite(estimate.value) or not case.limit.is_number():
         return result
-    low, high = case.limit.region()
-    ends = [(tails(sample, case.law, one), side) for side, one in enumerate((low, high))
-            if math.isfinite(one)]  # fmt: skip
-    return result.model_copy(
-        update={
-            "p_value": max(one[side] for one, side in ends),
-            "p_opposite": min(one[1 - side] for one, side in ends),
-        }
-    )
+    sample, law, region = case.samples[place], case.law, case.limit.region()
+    ends = [(tails(sample, law, end), side) for side, end in enumerate(region) if abs(end) < inf]
+    open_ = settles(sample, law, estimate, region, MIN_IDENTITIES) if is_open else ""
+    found: dict[str, object] = {
+        "p_value": max(one[side] for one, side in ends),
+        "p_opposite": min(one[1 - side] for one, side in ends),
+        "detectable": _number(detectable(estimate, law, region)),
+        "settles": open_,
+        "hangs_on_one": hangs_on_one(sample, law, region, estimate.confidence),
+    }
+    if open_ and not open_.startswith("not known"):
+        said = f"{open_} would settle it" if open_.startswith("about ") else open_
+        reason = f"{result.verdict.reason}; {said}"
+        found["verdict"] = result.verdict.model_copy(update={"reason": reason})
+    return result.model_copy(update=found)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _severity(outcome: Outcome, limit: Limit, estimate: Estimate) -> tuple[int, float]:

@@ -17,7 +17,8 @@ from fxeval.statistics.comparisons import BetterThan, EquivalentTo, NotWorseThan
 from fxeval.statistics.limit import Limit, in_words, range_in_words
 
 __all__ = [
-    "FORMS", "AtLeast", "AtMost", "BetterThan", "EquivalentTo", "Limit", "NotWorseThan", "in_words",
+    "FORMS", "MARGINS", "AtLeast", "AtMost", "BetterThan", "EquivalentTo", "Limit", "NotWorseThan",
+    "in_words",
 ]  # fmt: skip
 
 
@@ -92,3 +93,10 @@ FORMS: Mapping[str, type[Limit]] = {
     one.form: one for one in (AtMost, AtLeast, BetterThan, NotWorseThan, EquivalentTo)
 }
 """The forms of limits by their keys in a suite."""
+
+MARGINS: Mapping[str, tuple[str, ...]] = {
+    key: tuple(name for name, form in FORMS.items() if key in form.keys)
+    for key in dict.fromkeys(key for form in FORMS.values() for key in form.keys)
+    if key not in FORMS
+}
+"""The forms of limits with which each key of a margin goes."""

@@ -32,6 +32,7 @@ from fxeval.results import (
 )
 from fxeval.statistics.bands import bands_of
 from fxeval.statistics.holm import regressions_of
+from fxeval.statistics.intervals import SKEW_T, rarest_seen
 from fxeval.statistics.judging import judged
 from fxeval.statistics.limits import FORMS, Limit
 from fxeval.statistics.map_figures import diagnostics_of, mean_map_of, same_map_of
@@ -85,7 +86,12 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
         curves=bands_of(table),
         mean_map=mean_map_of(rows),
         diagnostics=diagnostics_of(rows),
-        notes=[*network_notes(facts.networks, rows), *facts.remarks, *table.unfit()],
+        notes=[
+            *network_notes(facts.networks, rows),
+            *facts.remarks,
+            *table.unfit(),
+            *_unseen(limits),
+        ],
         same_map=same_map_of(rows),
     )
 
@@ -110,8 +116,12 @@ def rederived(record: Record, rows: Sequence[Row]) -> Record:
         plan, facts = CellPlan(**_fields(cell, CellPlan)), CellFacts(**_fields(cell, CellFacts))
         cells.append(results_of(plan, facts, found))
     verdict = overall(cells, record.run.missing)
-    found = {"cells": cells, "verdict": plain(verdict), "regressions": regressions_of(cells)}
-    return record.model_copy(update=found)
+    judged_again = {
+        "cells": cells,
+        "verdict": plain(verdict),
+        "regressions": regressions_of(cells),
+    }
+    return record.model_copy(update=judged_again)
 
 
 def refused(cell: CellResult, reason: str) -> CellResult:
@@ -164,6 +174,26 @@ def _unsteady(plan: CellPlan, facts: CellFacts) -> Verdict | None:
         return None
     reason = found.reason or f"the same seed gave other maps on some of {found.n_rows} rows"
     return Verdict(Outcome.FAIL, f"explainer {plan.explainer!r} does not repeat: {reason}")
+
+
+def _unseen(limits: Sequence[LimitResult]) -> list[str]:
+    """Say which groups of people the passes say nothing about; the rarest group of each."""
+    shares = {
+        rarest_seen(limit.estimate.n_identities, limit.estimate.confidence)
+        for limit in limits
+        if limit.verdict.outcome is Outcome.PASS
+        and limit.over == "population"
+        and limit.estimate is not None
+        and SKEW_T in limit.estimate.method
+    }
+    return (
+        [
+            "what is passed over a population says nothing about groups rarer than "
+            f"{max(shares):.1%} of all people"
+        ]
+        if shares
+        else []
+    )
 
 
 def _bad_maps(rows: Sequence[Row], states: Mapping[RowState, int]) -> Verdict | None:

@@ -18,7 +18,6 @@ from fxeval.results import (
     Estimate,
     Metric,
     RowState,
-    Statistic,
     Verdict,
     gravity,
 )
@@ -31,11 +30,6 @@ FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 Key: TypeAlias = tuple[tuple[str, str | float], ...]
 """A condition: its axes with their values."""
-
-FIGURES: frozenset[Statistic] = frozenset(
-    {"auc", "eer", "tmr_at_fmr_1e-1", "tmr_at_fmr_1e-2", "tmr_at_fmr_1e-3"}
-)
-"""Statistics of the whole list: no row has a value of its own that could be compared."""
 
 
 class Table:
@@ -119,13 +113,6 @@ class Table:
         present = np.isfinite(values)
         mated = None if self._is_mated is None else self._is_mated[present]
         return Sample(values[present], self.identities[present], mated)
-
-    def improvement_of_figures(self, own: FloatArray, other: FloatArray, metric: Metric) -> Sample:
-        """Return the sample of how much better a figure of the whole list is than another's."""
-        values, others = (own, other) if metric.better == "higher" else (other, own)
-        present = np.isfinite(values) & np.isfinite(others)
-        found = self.sample(np.where(present, values, np.nan))
-        return replace(found, others=others[present])
 
     def estimated(self, asked: Sequence[tuple[Sample, Law]]) -> list[Estimate]:
         """Return the estimate of each sample; one without rows has no number."""
@@ -215,13 +202,8 @@ class Table:
             for one in (EXPLAINER, map_)
         )
         both = [*zip(own, other, strict=True), (np.mean(own, axis=0), np.mean(other, axis=0))]
-        if metric.statistic in FIGURES:
-            law = law_of(metric)
-            samples = [self.improvement_of_figures(*one, metric) for one in both]
-        else:
-            law = self._laws[metric.name]
-            samples = [self.sample(paired(*one, metric.better)) for one in both]
-        return self._over_seeds(samples[:-1], samples[-1], law)
+        samples = [self.sample(paired(*one, metric.better)) for one in both]
+        return self._over_seeds(samples[:-1], samples[-1], self._laws[metric.name])
 
     def _seeds_of(self, maps: Sequence[str], under: Key) -> list[int]:
         return sorted({one for map_ in maps for one in self.measured.get((map_, under), {0: {}})})

@@ -14,7 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from fxeval.metrics import kinds
 from fxeval.results import Judge, Over, Severity
-from fxeval.statistics.limits import FORMS
+from fxeval.statistics.limits import FORMS, MARGINS
 from fxeval.strict.forms import Strict, branch, one_of
 from fxeval.suite.plan import DEFAULT_SEEDS
 from fxeval.verification.figures import QUANTITIES, THRESHOLDS
@@ -25,15 +25,8 @@ NAME = "^[A-Za-z][A-Za-z0-9_-]{0,79}$"
 """Pattern of the name of a suite, a check or a subject."""
 ROLE = "x-fxeval-role"
 """Key that marks an id and its role in the JSON Schema (``fxeval.suite.schema``)."""
+_COMPARED = r"^(control\.|explainer:|baseline$|base$)"
 _DEVICE = "^(auto|cpu|cuda(:[0-9]{1,3})?)$"
-
-
-MARGINS: Mapping[str, tuple[str, ...]] = {
-    key: tuple(name for name, form in FORMS.items() if key in form.keys)
-    for key in dict.fromkeys(key for form in FORMS.values() for key in form.keys)
-    if key not in FORMS
-}
-"""The forms of limits with which each key of a margin goes."""
 
 
 def _name(text: str) -> str:
@@ -172,20 +165,18 @@ class Limit(Strict):
         better_than: control.<name> or explainer:<name>: passes if the improvement over it is above
             zero, or above the margin ``by``. No explainer is compared with itself.
         by: The margin of better_than.
-        not_worse_than: An earlier run, paired row by row: passes if the explainer is worse by no
-            more than ``within``. baseline is the run of --fx-baseline, base that of the version
-            which a change starts from.
+        not_worse_than: baseline or base, an earlier run, paired row by row: passes if the explainer
+            is worse by no more than ``within``, which only a limit over a list may leave out.
         equivalent_to: baseline, base, explainer:<name> or control.<name>: passes if the whole
             interval of the difference lies within ``within`` on both sides.
-        within: The margin of not_worse_than and equivalent_to; may be left out for not_worse_than
-            over a list.
+        within: The margin of not_worse_than and equivalent_to.
         under: The conditions to which it applies, such as {fill: blur}; all unless given.
         fill: Short for under: {fill: ...}.
         severity: critical decides the cell; warning and info are only shown.
-        over: population: about all people like those of the list, 30 at least; list: about this
-            list alone, whose value decides.
-        judge: Over the conditions that it does not pin: each must hold; worst is one verdict, of
-            the condition whose interval is worst; mean is one, on the mean of the rows' values.
+        over: population: about people like those of the list, 30 at least; list: about this list
+            alone, whose value decides.
+        judge: Over the conditions that it does not pin: each, or one verdict of the worst interval,
+            or one of the mean of the rows' values.
     """
 
     model_config = ConfigDict(
@@ -205,9 +196,7 @@ class Limit(Strict):
     better_than: Annotated[str, _schema(pattern=r"^(control\.|explainer:)")] | None = None
     by: Margin | None = None
     not_worse_than: Literal["baseline", "base"] | None = None
-    equivalent_to: (
-        Annotated[str, _schema(pattern=r"^(control\.|explainer:|baseline$|base$)")] | None
-    ) = None
+    equivalent_to: Annotated[str, _schema(pattern=_COMPARED)] | None = None
     within: Margin | None = None
     under: Annotated[dict[str, _Pinned], _OneOrMore] | None = None
     fill: str | None = None

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from fxeval.metrics import kinds
-from fxeval.results import Metric
-from fxeval.statistics.limits import FORMS, Limit
+from fxeval.results import FIGURES, Metric
+from fxeval.statistics.limits import FORMS, MARGINS, Limit
 from fxeval.strict.text import describe, suggestion
 from fxeval.strict.yaml_file import Document, Loc
-from fxeval.suite.format import MARGINS
 from fxeval.suite.plan import Subject
 
 Values: TypeAlias = Mapping[str, Any]
+
+COMPARISONS = ("better_than", "not_worse_than", "equivalent_to")
+"""The forms of limits that compare the explainer with something else, row by row."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class LimitRules:
         self._fill((*loc, "fill"), limit.get("fill"), measured)
         for axis, value in (limit.get("under") or {}).items():
             self._condition((*loc, "under", axis), value, measured)
-        for key in ("better_than", "equivalent_to"):
+        for key in ("better_than", "equivalent_to"):  # the third is one of two words
             if limit.get(key) is not None:
                 self._compared((*loc, key), limit[key], measured)
         self._estimand(loc, limit, measured)
@@ -114,6 +116,13 @@ class LimitRules:
                 "failed by random orders, which needs a population; remove 'over'"
             )
             self._at_key((*loc, "over"), text)
+        compared = next((key for key in COMPARISONS if limit.get(key) is not None), "")
+        if compared and metric is not None and metric.statistic in FIGURES:
+            text = (
+                f"{metric.name} is a figure of the whole list, and {compared} compares rows; "
+                "expected at_most or at_least"
+            )
+            self._at_key((*loc, compared), text)
         if limit.get("judge") in ("worst", "mean") and not measured.axes:
             text = f"{measured.kind} has no conditions; remove 'judge'"
             self._at_key((*loc, "judge"), text)

@@ -380,7 +380,7 @@ def test_a_network_that_is_no_random_one_makes_the_cell_invalid(found, outcome, 
     result = results_of(plan({"metric": "auc", "at_most": 0.3}), facts, many())
     assert result.verdict.outcome == outcome
     assert words in result.verdict.reason
-    assert len(result.notes) == 2
+    assert len([note for note in result.notes if note.startswith("re-drawn network")]) == 2
 
 
 def test_a_network_whose_spread_is_no_number_is_never_a_pass():
@@ -399,7 +399,7 @@ def test_constant_maps_of_a_redrawn_network_are_no_sign_of_change(constant, outc
     facts = CellFacts(networks=[network()], remarks=["by hand"])
     result = results_of(plan({"metric": "auc", "at_most": 0.3}), facts, rows)
     assert result.verdict.outcome == outcome
-    assert result.notes == [
+    assert result.notes[:2] == [
         f"re-drawn network 1: 100.0% of the parameters changed, embedding spread 0.5, {constant} "
         "of 40 maps constant",
         "by hand",
