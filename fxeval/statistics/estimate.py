@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from fxeval.results import Estimate, Statistic, ValueKind
 from fxeval.statistics.crossed import crossed_rate, crossed_rate_tails
-from fxeval.statistics.distributions import t_quantile
 from fxeval.statistics.intervals import interval, interval_tails, spread_of
 from fxeval.statistics.list_intervals import (
     ListEvidence,
@@ -112,28 +111,6 @@ def estimates(samples: Sequence[Sample], laws: Sequence[Law], confidence: float)
         some = [units[place] for place in places]
         found.update(zip(places, _means(some, [laws[p] for p in places], confidence), strict=True))
     return [found[place] for place in range(len(samples))]
-
-
-def mean_estimate(values: FloatArray, identities: IntArray, confidence: float) -> Estimate:
-    """Estimate a mean by Student's t over identities."""
-    unit = units_of(values, identities, (-math.inf, math.inf))
-    means, half_width = unit.means(), math.nan
-    if len(means) > 1:
-        standard_error = float(means.std(ddof=1)) / math.sqrt(len(means))
-        half_width = t_quantile(confidence, len(means) - 1) * standard_error
-    return unit.estimated(
-        value=unit.mean(),
-        low=unit.mean() - half_width,
-        high=unit.mean() + half_width,
-        confidence=confidence,
-        method="cluster-robust t over identities",
-        spread=float(spread_of(means)),
-    )
-
-
-def median_estimate(values: FloatArray, identities: IntArray, confidence: float) -> Estimate:
-    """Estimate a median; see :func:`estimates`."""
-    return estimate(Sample(values, identities), Law("median"), confidence)
 
 
 def tails(sample: Sample, law: Law, line: float) -> tuple[float, float]:

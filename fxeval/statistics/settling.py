@@ -14,10 +14,8 @@ from fxeval.statistics.distributions import normal_quantile
 from fxeval.statistics.estimate import Law, Sample, estimate, median_rank
 from fxeval.statistics.intervals import (
     MIN_INFORMATIVE,
-    SKEW_T,
     chosen,
     clears,
-    rarest_seen,
 )
 from fxeval.statistics.skew_t import reaches
 from fxeval.statistics.units import Units, units_of
@@ -127,14 +125,6 @@ def hangs_on_one(sample: Sample, law: Law, region: Region, confidence: float) ->
     rest = np.arange(len(y) - 1)
     others = y[rest + (rest >= places[:, None])]  # row by row, without the value at one place
     return bool((_says(others, law, region, confidence) != whole).any())
-
-
-def rare_groups(found: Estimate) -> str:
-    """Return what an interval of S cannot say, for a limit that is passed; "" for others."""
-    if SKEW_T not in found.method:
-        return ""
-    share = rarest_seen(found.n_identities, found.confidence)
-    return f"this says nothing about groups rarer than {100 * share:.1f} %"
 
 
 def _reaches(found: Estimate) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from fxeval.statistics.intervals import (
     interval,
     interval_tails,
     race,
+    rarest_seen,
     skew_t,
     spread_of,
 )
@@ -281,3 +282,9 @@ def test_the_error_of_crossed_values_is_the_dyadic_sum():
     expected = float(d @ np.array(shared) @ d) / 15**2
     assert float(z.var(ddof=1)) / 6 == pytest.approx(expected * 6 / 5)
     assert z.mean() == pytest.approx(values.mean())
+
+
+def test_a_group_that_a_sample_misses_in_one_of_forty_is_not_seen():
+    for n, share in ((30, 0.116), (50, 0.071), (100, 0.036), (200, 0.018)):
+        assert rarest_seen(n) == pytest.approx(share, abs=5e-4)
+        assert stats.binom.pmf(0, n, rarest_seen(n)) == pytest.approx(0.025)

@@ -11,7 +11,6 @@ from fxeval.statistics.settling import (
     MOST_IDENTITIES,
     detectable,
     hangs_on_one,
-    rare_groups,
     settles,
 )
 
@@ -215,10 +214,3 @@ def test_crossed_rows_hang_on_one_as_by_leaving_out():
 def test_whether_a_list_or_a_single_identity_hangs_on_one_is_not_known():
     assert hangs_on_one(of([0.5]), RATE, (0.0, math.inf), 0.95) is None
     assert hangs_on_one(of(normal(30)), Law("auc"), (0.5, math.inf), 0.95) is None
-
-
-def test_a_pass_of_s_says_which_groups_it_cannot_see():
-    for n, share in ((30, "11.6"), (50, "7.1"), (100, "3.6"), (200, "1.8")):
-        found = estimate(of(normal(n)), LIGHT, 0.95)
-        assert rare_groups(found) == f"this says nothing about groups rarer than {share} %"
-    assert rare_groups(estimate(of(np.arange(40) < 4), RATE, 0.95)) == ""
