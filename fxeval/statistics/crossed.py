@@ -70,13 +70,8 @@ def crossed_rate(
     Returns:
         low, high and the effective number, 1 to n.
     """
-    worth = _Worth(values, first, second)
-    number = worth.number(confidence)
-    tail, hits = (1.0 - confidence) / 2.0, worth.rate * number
-    low = 0.0 if worth.rate == 0.0 else beta_quantile(tail, hits, number - hits + 1.0)
-    misses = number - hits
-    high = 1.0 if worth.rate == 1.0 else 1.0 - beta_quantile(tail, misses, hits + 1.0)
-    return low, high, number
+    worth = Worth.of(values, first, second)
+    return *worth.bounds(confidence), worth.number(confidence)
 
 
 def crossed_rate_tails(
@@ -87,7 +82,7 @@ def crossed_rate_tails(
     Returns:
         above: at most alpha / 2 exactly where the interval lies at or above the line; and below.
     """
-    worth = _Worth(values, first, second)
+    worth = Worth.of(values, first, second)
 
     def least(tail_of: str) -> float:
         low, high = 0.0, _NO_EVIDENCE
@@ -104,14 +99,32 @@ def crossed_rate_tails(
     return least("above"), least("below")
 
 
-class _Worth:
-    """A rate of comparisons, and as many independent ones as they are worth."""
+class Worth:
+    """A rate of comparisons, and as many independent ones as they are worth.
 
-    def __init__(self, values: FloatArray, first: IntArray, second: IntArray) -> None:
-        z = crossed(values, first, second)
-        self.rate, self._n, self._G = float(values.mean()), len(values), len(z)
-        independent = float(values.var(ddof=1)) / self._n if self._n > 1 else 0.0
-        self._variance = max(float(z.var(ddof=1)) / self._G if self._G > 1 else 0.0, independent)
+    Args:
+        rate: Share of hits.
+        n: Number of comparisons.
+        pseudo_values: (G,) one per identity (:func:`crossed`).
+    """
+
+    def __init__(self, rate: float, n: int, pseudo_values: FloatArray) -> None:
+        self.rate, self._n, self._G = rate, n, len(pseudo_values)
+        independent = rate * (1.0 - rate) / (n - 1) if n > 1 else 0.0
+        spread = float(pseudo_values.var(ddof=1)) / self._G if self._G > 1 else 0.0
+        self._variance = max(spread, independent)
+
+    @classmethod
+    def of(cls, values: FloatArray, first: IntArray, second: IntArray) -> "Worth":
+        """Return that of values of 0 or 1 (:func:`crossed_rate`)."""
+        return cls(float(values.mean()), len(values), crossed(values, first, second))
+
+    def bounds(self, confidence: float) -> tuple[float, float]:
+        """Return Clopper and Pearson's bounds for the effective number."""
+        number, tail = self.number(confidence), (1.0 - confidence) / 2.0
+        hits, misses = self.rate * number, (1.0 - self.rate) * number
+        low = 0.0 if self.rate == 0.0 else beta_quantile(tail, hits, misses + 1.0)
+        return low, 1.0 if self.rate == 1.0 else 1.0 - beta_quantile(tail, misses, hits + 1.0)
 
     def number(self, confidence: float) -> float:
         """Return the effective number; half of the identities where nothing varies."""

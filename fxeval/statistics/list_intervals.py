@@ -1,8 +1,8 @@
 """Intervals of AUC, EER and TMR at FMR, and of their differences on the same rows.
 
 * AUC and EER: the jackknife over identities on the logit, with Student's t at 96 % for a promise of
-  95 %. Where the figure is 0 or 1, with all rows or without one of the identities, the logit says
-  nothing; then Clopper and Pearson's interval for as many trials as there are rows that share
+  95 %. Where the figure is 0 or 1, with all rows or without one of the identities, or the same
+  without each, the jackknife says nothing; then Clopper and Pearson's interval for as many trials as there are rows that share
   nobody (``disjoint_rows``).
 * TMR at FMR: percentiles of the vertex bootstrap (``weighted_list``).
 * Differences: of AUC and EER, the jackknife of the difference itself; of TMR, the vertex bootstrap.
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from fxeval.statistics.disjoint_rows import disjoint_rows
 from fxeval.statistics.distributions import beta_cdf, beta_quantile, t_quantile, t_tail
+from fxeval.statistics.intervals import LIGHT_SHARE
 from fxeval.statistics.list_figures import (
     RATE_OF,
     difference_without_each,
@@ -41,8 +42,6 @@ EER_MATED = 100
 """Fewest mated rows with which an EER has an interval: with 30, false passes were 10 %."""
 FALSE_MATCHES = 5
 """Fewest false matches that a rate must allow for a lower end of its TMR."""
-
-_STRICTER = 0.8  # of the tail that is promised: t at 96 % for 95 %
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ class ListEvidence:
         return math.nan
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Return the two-sided interval; NaN where there is none, -inf if only the low end fails."""
+        """Return the two-sided interval; NaN where there is none, -inf if only the low end is."""
         del confidence
         return math.nan, math.nan
 
@@ -108,8 +107,8 @@ class Jackknife(ListEvidence):
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Return the two-sided interval."""
-        t = t_quantile(1 - _STRICTER * (1 - confidence), len(self.without) - 1)
-        half = t * self._error
+        level = 1 - LIGHT_SHARE * (1 - confidence)
+        half = t_quantile(level, len(self.without) - 1) * self._error
         if not self.on_logit:
             return self.value - half, self.value + half
         centre = _logit(self.value)
@@ -120,7 +119,7 @@ class Jackknife(ListEvidence):
         if self.on_logit and not 0 < line < 1:
             return float(line >= 1), float(line <= 0)
         far = _logit(self.value) - _logit(line) if self.on_logit else self.value - line
-        tail = t_tail(abs(far) / self._error, len(self.without) - 1) / 2 / _STRICTER
+        tail = t_tail(abs(far) / self._error, len(self.without) - 1) / 2 / LIGHT_SHARE
         return (min(tail, 1.0), 1.0) if far > 0 else (1.0, min(tail, 1.0))
 
     @property
@@ -145,10 +144,7 @@ class Trials(ListEvidence):
     @property
     def method(self) -> str:
         """The method in words."""
-        return (
-            "0 or 1, with all rows or without one identity: Clopper and Pearson's interval for "
-            f"{self.trials} rows or comparisons that share nobody"
-        )
+        return f"Clopper and Pearson's interval for {self.trials} pairs or comparisons that share nobody"
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Return the two-sided interval."""
@@ -206,13 +202,13 @@ def why_no_value(name: str, n_mated: int, n_nonmated: int) -> str:
     """Return why a list has no such figure; "" if it has one.
 
     >>> why_no_value("tmr_at_fmr_1e-2", 50, 50)
-    'too few nonmated rows: 50, at least 100 needed'
+    'too few nonmated pairs: 50, at least 100 needed'
     """
     if not n_mated or not n_nonmated:
-        return f"no {'nonmated' if n_mated else 'mated'} rows"
+        return f"no {'nonmated' if n_mated else 'mated'} pairs"
     rate = RATE_OF.get(name, 1.0)
     if n_nonmated * rate < 1 - 1e-9:
-        return f"too few nonmated rows: {n_nonmated:,}, at least {round(1 / rate):,} needed"
+        return f"too few nonmated pairs: {n_nonmated:,}, at least {round(1 / rate):,} needed"
     return ""
 
 
@@ -220,15 +216,15 @@ def why_open(name: str, n_mated: int, n_nonmated: int) -> str:
     """Return why a figure of a list has no interval, or no lower end; "" if it has both ends.
 
     >>> why_open("tmr_at_fmr_1e-2", 100, 300)
-    '300 nonmated rows, at least 500 needed for a lower end at this false match rate'
+    '300 nonmated pairs, at least 500 needed for a lower end at this false match rate'
     """
     if name == "eer" and n_mated < EER_MATED:
-        return f"{n_mated} mated rows, at least {EER_MATED} needed for the interval of an EER"
+        return f"{n_mated} mated pairs, at least {EER_MATED} needed for the interval of an EER"
     rate = RATE_OF.get(name)
     if rate is not None and n_nonmated * rate < FALSE_MATCHES - 1e-9:
         needed = math.ceil(FALSE_MATCHES / rate - 1e-9)
         return (
-            f"{n_nonmated:,} nonmated rows, at least {needed:,} needed for a lower end at this "
+            f"{n_nonmated:,} nonmated pairs, at least {needed:,} needed for a lower end at this "
             "false match rate"
         )
     return ""
@@ -253,24 +249,43 @@ def list_evidence(
     Raises:
         ValueError: As ``list_figures.value_of``.
     """
-    value, n_mated = value_of(name, values, is_mated), int(is_mated.sum())
-    reason = why_open(name, n_mated, len(values) - n_mated)
+    value = value_of(name, values, is_mated)
     if name in RATE_OF:
         drawn = drawn_rates(RATE_OF[name], values, is_mated, identities, resamples)
-        if value in (0.0, 1.0) and not reason and (drawn[~np.isnan(drawn)] == value).all():
-            return Trials(value, trials=disjoint_rows(is_mated, identities).mated)
-        return Drawn(value, reason, drawn)
+        return rate_evidence(name, value, drawn, is_mated, identities)
+    n_mated = int(is_mated.sum())
+    reason = why_open(name, n_mated, len(values) - n_mated)
     if reason:
         return ListEvidence(value, reason)
     without = without_each(name, values, is_mated, identities)
     # Also false for NaN: without one of the identities, no mated or no nonmated row is left.
-    if 0 < value < 1 and len(without) > 1 and without.min() > 0 and without.max() < 1:
+    inside = len(without) > 1 and without.min() > 0 and without.max() < 1
+    if inside and 0 < value < 1 and np.ptp(without) > 1e-12:
         return Jackknife(value, "", without, on_logit=True)
     found = disjoint_rows(is_mated, identities)
     if name == "auc":
         return Trials(value, trials=found.comparisons)
     # No error shows neither that there are no false matches nor that there are no false nonmatches.
     return Trials(value, trials=min(found.mated, found.nonmated), parts=2)
+
+
+def rate_evidence(
+    name: str, value: float, drawn: FloatArray, is_mated: BoolArray, identities: IntArray
+) -> ListEvidence:
+    """Return what resamples say about a true match rate.
+
+    Args:
+        name: One of ``list_figures.RATE_OF``.
+        value: Of the list.
+        drawn: (R,) of resamples of its identities.
+        is_mated: (N,).
+        identities: (N,), or (N, 2) if a row belongs to two.
+    """
+    n_mated = int(is_mated.sum())
+    reason = why_open(name, n_mated, len(is_mated) - n_mated)
+    if value in (0.0, 1.0) and not reason and (drawn[~np.isnan(drawn)] == value).all():
+        return Trials(value, trials=disjoint_rows(is_mated, identities).mated)
+    return Drawn(value, reason, drawn)
 
 
 def difference_evidence(

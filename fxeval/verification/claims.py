@@ -17,7 +17,7 @@ from fxeval.statistics.limits import AtLeast, AtMost, Limit
 from fxeval.verification.cross_pairs import comparisons_needed
 from fxeval.verification.demands import Verification
 from fxeval.verification.figures import QUANTITIES, RATES, Figure, Threshold, Verified
-from fxeval.verification.floor import floor_entry, threshold_reason
+from fxeval.verification.floor import floor_entry, shown, threshold_reason
 from fxeval.verification.measured import Measured
 
 _ELSEWHERE = "not checked: it is about "
@@ -200,7 +200,7 @@ def _of_population(claim: ClaimedFigure, measured: Measured, about: str) -> tupl
     """Judge a claim of the population: the whole interval must clear it, or lie beyond it."""
     figure, quantity = _figure(measured, claim.metric), QUANTITIES[claim.metric]
     if figure is None:
-        return Outcome.INCONCLUSIVE, "not checked: it has no finite interval"
+        return Outcome.INCONCLUSIVE, f"not checked: {_why_not(measured, claim.metric)}"
     needed = comparisons_needed(RATES.get(claim.metric.removeprefix("tmr_at_fmr_"), math.inf))
     n_nonmated = measured.verified.n_nonmated if measured.verified else 0
     clear: Limit = AtLeast(claim.metric, at_least=claim.value - claim.within)
@@ -209,13 +209,14 @@ def _of_population(claim: ClaimedFigure, measured: Measured, about: str) -> tupl
         clear, side = AtMost(claim.metric, at_most=claim.value + claim.within), "above"
     outcome = clear.decide(_estimate(figure, measured))[0]
     said = (
-        f"{about}: {quantity.title} {_shown(figure)}, its card claims {claim.value:g} within "
+        f"{about}: {quantity.title} {shown(figure)}, its card claims {claim.value:g} within "
         f"{claim.within:g} of the population"
     )
     if outcome is Outcome.FAIL:
         return Outcome.INVALID, f"{said}: the whole interval lies {side} that"
     if outcome is not Outcome.PASS:
-        return Outcome.INCONCLUSIVE, f"cannot be told: {said}: {_PARTLY}"
+        why = _PARTLY if math.isfinite(figure.low) else _why_not(measured, claim.metric)
+        return Outcome.INCONCLUSIVE, f"cannot be told: {said}: {why}"
     if n_nonmated < needed:
         few = f"{n_nonmated:,} nonmated pairs, at least {needed:,} needed to show this rate"
         return Outcome.INCONCLUSIVE, f"cannot be told: {said}: {few}"
@@ -232,7 +233,8 @@ def _limit(limit: Limit, measured: Measured, about: str) -> dict[str, Any]:
         is_met, reason = False, f"{about}: {title}: {_why_not(measured, limit.metric)}; {demand}"
     else:
         is_met = limit.decide(_estimate(figure, measured))[0] is Outcome.PASS
-        reason = f"{about}: {title} {_shown(figure)}, {demand}"
+        why = "" if math.isfinite(figure.low) else f": {_why_not(measured, limit.metric)}"
+        reason = f"{about}: {title} {shown(figure)}, {demand}{why}"
     outcome = Outcome.PASS if is_met else Outcome.INVALID
     return {
         "metric": limit.metric,
@@ -278,9 +280,9 @@ def _why_no_threshold(measured: Measured, rule: str) -> str:
 
 
 def _figure(measured: Measured, metric: str) -> Figure | None:
-    """Return a figure that has a finite interval."""
+    """Return a figure that has an interval, maybe without a lower end."""
     figure = measured.verified.figures.get(metric) if measured.verified else None
-    return figure if figure and math.isfinite(figure.high - figure.low) else None
+    return figure if figure and figure.low <= figure.high else None
 
 
 def _estimate(figure: Figure, measured: Measured) -> Estimate:
@@ -296,15 +298,12 @@ def _why_not(measured: Measured, name: str) -> str:
         return measured.reason
     # A threshold at a false match rate is missing for the reason of the true match rate there.
     metric = name.replace("tau_fmr", "tmr_at_fmr")
-    return measured.verified.missing.get(metric, "it has no finite interval")
+    found = measured.verified
+    return found.missing.get(metric) or found.why_open.get(metric) or "it has no finite interval"
 
 
 def _is_invalid(one: Mapping[str, Any]) -> bool:
     return bool(one["verdict"]["outcome"] == Outcome.INVALID.value)
-
-
-def _shown(figure: Figure) -> str:
-    return f"{figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]"
 
 
 def _protocol(measured: Measured) -> str:
@@ -325,7 +324,7 @@ def _figures(found: Verified) -> list[dict[str, Any]]:
             "title": quantity.title,
             "better": quantity.better,
             **(_interval(found.figures[name]) if name in found.figures else _NOTHING),
-            "reason": found.missing.get(name, ""),
+            "reason": found.missing.get(name) or found.why_open.get(name, ""),
             "std": found.accuracy_std if name == "verification_accuracy" else None,
         }
         for name, quantity in QUANTITIES.items()

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fxeval.contracts import SimilarityKind
-from fxeval.verification.figures import RATES, Figure, share_interval
+from fxeval.statistics.crossed import Worth
+from fxeval.verification.figures import CONFIDENCE, RATES, Figure
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -68,7 +69,7 @@ class CrossPairs:
         allowed = math.floor(rate * self.n + 1e-9)
         value = self._above(allowed)
         accepted = int(np.searchsorted(-self.similarities, -value, side="right"))
-        achieved = share_interval(accepted / self.n, self._effective(accepted))
+        achieved = self._rate(accepted)
         # The threshold's interval holds the thresholds whose rates lie in the rate's interval.
         low, high = (self._above(math.floor(end * self.n)) for end in (achieved.high, achieved.low))
         if math.isnan(low):
@@ -83,20 +84,18 @@ class CrossPairs:
         # multiple of 2^-40 but one hides that.
         return (math.floor(float(self.similarities[allowed]) * 2.0**40) + 2) / 2.0**40
 
-    def _effective(self, accepted: int) -> float:
-        """Return the number of independent comparisons that would know the rate as well.
+    def _rate(self, accepted: int) -> Figure:
+        """Return the share of the comparisons that are accepted, with its interval.
 
         A comparison belongs to two people, so its variance comes from one pseudo-value for each
-        identity.
+        identity, as for the pairs of a list (``fxeval.statistics.crossed``).
         """
         share, g = accepted / self.n, len(self.comparisons)
         hits = np.zeros(g)
         for side in (self.first, self.second):
             hits += np.bincount(side[:accepted], minlength=g)
         pseudo = g * (hits - share * self.comparisons) / self.n
-        variance = float(pseudo.var(ddof=1)) / g
-        spread = share * (1 - share)
-        return min(float(self.n), spread / variance) if variance > 0 and spread > 0 else self.n
+        return Figure(share, *Worth(share, self.n, share + pseudo).bounds(CONFIDENCE))
 
 
 def comparisons_needed(rate: float) -> int:

@@ -1,14 +1,13 @@
 """How well a model verifies: accuracy, error rates and thresholds, each with its interval.
 
-Pairs of one person resemble each other, and a nonmated pair belongs to two people at once. So the
-identities are resampled with replacement, not the pairs: in a resample that holds identity i w_i
-times, a mated pair of i counts w_i times, and a nonmated pair of i and j counts w_i * w_j times
-(the vertex bootstrap, whose intervals are rather too wide than too narrow). All resamples are
-evaluated at once, from the weights.
+Pairs of one person resemble each other, and a nonmated pair belongs to two people at once, so no
+interval is over pairs. AUC and EER have the jackknife over identities
+(``fxeval.statistics.list_intervals``); accuracy, TMR and thresholds have the percentiles of
+resampled identities (``fxeval.statistics.weighted_list``), all evaluated at once from weights.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,8 +16,24 @@ from numpy.typing import NDArray
 
 from fxeval.contracts import SimilarityKind
 from fxeval.errors import EvidenceError
-from fxeval.seeding import generator_of
-from fxeval.verification.weighted_pairs import MAX_CELLS, WeightedPairs
+from fxeval.statistics.crossed import crossed_rate
+from fxeval.statistics.disjoint_rows import disjoint_rows
+from fxeval.statistics.list_intervals import (
+    Drawn,
+    ListEvidence,
+    Trials,
+    list_evidence,
+    rate_evidence,
+    why_no_value,
+)
+from fxeval.statistics.weighted_list import (
+    MAX_CELLS,
+    RESAMPLES,
+    percentiles,
+    resampled,
+    row_weights,
+)
+from fxeval.verification.weighted_pairs import WeightedPairs
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -26,10 +41,7 @@ IntArray = NDArray[np.int64]
 CONFIDENCE = 0.95
 MIN_IDENTITIES = 30
 """Fewest identities with which figures are given."""
-RESAMPLES = 1000
 CONTIGUOUS_FOLDS = 10
-
-_Z = 1.959963984540054  # standard normal quantile of (1 + CONFIDENCE) / 2
 
 
 @dataclass(frozen=True)
@@ -82,10 +94,15 @@ class ComparedPairs:
     reference_identity: IntArray
     fold: IntArray | None = None
 
+    @property
+    def identities(self) -> IntArray:
+        """(N, 2) the two identities of each pair."""
+        return np.stack([self.probe_identity, self.reference_identity], axis=1)
+
 
 @dataclass(frozen=True)
 class Figure:
-    """A value with its two-sided 95 % interval; NaN where there is none."""
+    """A value with its two-sided 95 % interval; NaN where there is none, -inf if no low end is."""
 
     value: float
     low: float
@@ -98,8 +115,8 @@ class Threshold:
 
     Attributes:
         similarity: Native similarity from which a pair is a match; no interval if it was given.
-        fmr: Achieved false match rate, with Wilson's interval over pairs.
-        fnmr: Achieved false nonmatch rate, with Wilson's interval over pairs.
+        fmr: Achieved false match rate, with the interval of crossed pairs.
+        fnmr: Achieved false nonmatch rate, likewise; a mated pair belongs to one person.
     """
 
     similarity: Figure
@@ -114,23 +131,27 @@ class Verified:
     Attributes:
         figures: The measured figures, by the names of :data:`QUANTITIES`.
         missing: The reasons why the other figures could not be measured.
+        why_open: The reasons why figures have no interval, or no lower end.
         thresholds: By the names of :data:`THRESHOLDS`, and ``vendor`` if the model has one.
         accuracy_std: Standard deviation (ddof 0) of the accuracy over the folds.
         n_folds: Number of folds.
         n_mated: Number of mated pairs.
         n_nonmated: Number of nonmated pairs.
         n_identities: Number of identities in the pairs.
+        n_disjoint: Number of comparisons of a mated with a nonmated pair that share nobody.
         protocol: The method in words.
     """
 
     figures: Mapping[str, Figure]
     missing: Mapping[str, str]
+    why_open: Mapping[str, str]
     thresholds: Mapping[str, Threshold]
     accuracy_std: float
     n_folds: int
     n_mated: int
     n_nonmated: int
     n_identities: int
+    n_disjoint: int
     protocol: str
 
 
@@ -155,8 +176,8 @@ def measure(
     The accuracy is that of LFW's protocol (each fold decided by the threshold best on all others;
     Huang et al. 2007), over the list's own folds if it names at least two; the equal error rate is
     the mean of FMR and FNMR at ``tau_eer``. A true match rate at a false match rate of x needs 1/x
-    nonmated pairs. A figure that is 1 or 0 in every resample gets Wilson's interval over the
-    identities: no error so far does not show that there is none.
+    nonmated pairs. A figure that is 1 or 0 in every resample gets the interval of as many trials as
+    there are pairs that share nobody: no error so far does not show that there is none.
 
     Args:
         compared: Similarities of all pairs.
@@ -177,33 +198,38 @@ def measure(
     rates = {name: rate for name, rate in RATES.items() if (n - n_mated) * rate >= 1 - 1e-9}
     pairs = WeightedPairs(compared.kind, compared.similarities, compared.is_mated, fold)
     point = pairs.statistics(np.ones((1, n)), rates)
-    drawn = [
-        pairs.statistics(_pair_weights(weights, first, second, compared.is_mated), rates)
-        for weights in resampled(len(people), resamples, _at_once(pairs))
+    parts = [
+        pairs.statistics(row_weights(weights, first, second, compared.is_mated), rates)
+        for weights in resampled(len(people), resamples, max(1, MAX_CELLS // pairs.cells))
     ]
-    found = {
-        name: _figure(float(value[0]), np.concatenate([part[name] for part in drawn]))
-        for name, value in point.items()
-        if name != "accuracy_std"
+    drawn = {name: np.concatenate([part[name] for part in parts]) for name in point}
+    known = {
+        name: _evidence(name, float(point[name][0]), drawn[name], compared)
+        for name in QUANTITIES
+        if name in point
     }
-    found |= {name: _uncertain(found[name], len(people)) for name in QUANTITIES if name in found}
-    thresholds = {name: found[name] for name in THRESHOLDS if name in found}
+    thresholds = {
+        name: Figure(float(point[name][0]), *percentiles(float(point[name][0]), drawn[name]))
+        for name in THRESHOLDS
+        if name in point
+    }
     if vendor is not None:
         thresholds["vendor"] = Figure(vendor, math.nan, math.nan)
     return Verified(
-        figures={name: found[name] for name in QUANTITIES if name in found},
+        figures={name: Figure(one.value, *one.interval(CONFIDENCE)) for name, one in known.items()},
         missing={
-            name: f"too few nonmated pairs: {n - n_mated}, at least "
-            f"{round(1 / RATES[name.removeprefix('tmr_at_fmr_')]):,} needed"
+            name: why_no_value(name, n_mated, n - n_mated)
             for name in QUANTITIES
-            if name not in found
+            if name not in known
         },
+        why_open={name: one.why_open for name, one in known.items() if one.why_open},
         thresholds={name: _achieved(compared, one) for name, one in thresholds.items()},
         accuracy_std=float(point["accuracy_std"][0]),
         n_folds=len(np.unique(fold)),
         n_mated=n_mated,
         n_nonmated=n - n_mated,
         n_identities=len(people),
+        n_disjoint=disjoint_rows(compared.is_mated, compared.identities).comparisons,
         protocol=_protocol(compared.kind, len(np.unique(fold)), own, resamples),
     )
 
@@ -271,86 +297,53 @@ def folds_of(fold: IntArray | None, is_mated: NDArray[np.bool_]) -> tuple[IntArr
     return found, False
 
 
-def resampled(n_identities: int, resamples: int, at_once: int) -> Iterator[FloatArray]:
-    """Yield (R, G) weights, how often each identity is drawn, in parts of at most ``at_once``."""
-    generator = generator_of("verification", "identities", n_identities)
-    for start in range(0, resamples, at_once):
-        rows = min(at_once, resamples - start)
-        drawn = generator.integers(n_identities, size=(rows, n_identities), dtype=np.int64)
-        drawn += n_identities * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * n_identities)
-        yield counts.reshape(rows, n_identities).astype(np.float64)
+def _evidence(name: str, value: float, drawn: FloatArray, compared: ComparedPairs) -> ListEvidence:
+    """Return what the list says about one of its figures.
 
-
-def wilson(hits: int, n: int) -> Figure:
-    """Return a share with Wilson's 95 % interval.
-
-    >>> found = wilson(3, 3000)
-    >>> round(found.low, 5), round(found.high, 5)
-    (0.00034, 0.00294)
+    The specification of intervals has no better one for an accuracy over folds than the resamples;
+    ``docs/method.md`` says how often it is wrong.
     """
-    return share_interval(hits / n, n)
+    is_mated, people = compared.is_mated, compared.identities
+    if name in ("verification_auc", "verification_eer"):
+        short = name.removeprefix("verification_")
+        return list_evidence(short, compared.similarities, is_mated, people)
+    if name != "verification_accuracy":
+        return rate_evidence(name, value, drawn, is_mated, people)
+    if value in (0.0, 1.0) and (drawn[~np.isnan(drawn)] == value).all():
+        found = disjoint_rows(is_mated, people)
+        return Trials(value, trials=min(found.mated, found.nonmated))
+    return Drawn(value, "", drawn)
 
 
-def share_interval(share: float, n: float) -> Figure:
-    """Return a share with Wilson's 95 % interval for n, maybe effective, observations."""
-    z2 = _Z**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # The ends are exactly 0 and 1, where rounding would leave 1e-19.
-    low = 0.0 if share == 0 else middle - half
-    return Figure(share, low, 1.0 if share == 1 else middle + half)
+def rate_of(hits: NDArray[np.bool_], first: IntArray, second: IntArray) -> Figure:
+    """Return a share of pairs with its 95 % interval, for pairs that share people.
 
-
-def _pair_weights(
-    weights: FloatArray, first: IntArray, second: IntArray, is_mated: NDArray[np.bool_]
-) -> FloatArray:
-    return weights[:, first] * np.where(is_mated, 1.0, weights[:, second])
-
-
-def _at_once(pairs: WeightedPairs) -> int:
-    return max(1, MAX_CELLS // pairs.cells)
-
-
-def _figure(value: float, drawn: FloatArray) -> Figure:
-    """Return the percentile interval, widened to the value where it misses it.
-
-    Resamples without mated or without nonmated pairs have no value; if they are more than one in
-    twenty, there is no interval.
+    Args:
+        hits: (N,), at least one pair.
+        first: (N,) one identity of each pair.
+        second: (N,) the other one; the same for mated pairs.
     """
-    known = drawn[~np.isnan(drawn)]
-    if len(known) < CONFIDENCE * len(drawn) or not len(known):
-        return Figure(value, math.nan, math.nan)
-    ends = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
-    # Without interpolation, as thresholds may be infinite.
-    low, high = np.quantile(known, ends, method="inverted_cdf")
-    return Figure(value, min(float(low), value), max(float(high), value))
-
-
-def _uncertain(figure: Figure, n_identities: int) -> Figure:
-    """Return a share with Wilson's interval over identities if all resamples are 0, or all are 1.
-
-    If no pair is an error, no resample holds one; but a few people do not prove that there are no
-    errors.
-    """
-    if figure.low == figure.high == figure.value and figure.value in (0.0, 1.0):
-        return wilson(round(figure.value * n_identities), n_identities)
-    return figure
+    share = float(hits.mean())
+    if share in (0.0, 1.0) and (first == second).all():  # as many trials as people
+        return Figure(share, *Trials(share, trials=len(np.unique(first))).interval(CONFIDENCE))
+    return Figure(share, *crossed_rate(hits.astype(np.float64), first, second, CONFIDENCE)[:2])
 
 
 def false_nonmatches(compared: ComparedPairs, threshold: float) -> Figure:
-    """Return the false nonmatch rate at a threshold, with Wilson's interval over pairs."""
-    mated = compared.similarities[compared.is_mated]
-    return wilson(int((mated < threshold).sum()), len(mated))
+    """Return the false nonmatch rate at a threshold."""
+    mated = compared.is_mated
+    people = compared.probe_identity[mated]
+    return rate_of(compared.similarities[mated] < threshold, people, people)
 
 
 def _achieved(compared: ComparedPairs, similarity: Figure) -> Threshold:
-    nonmated = compared.similarities[~compared.is_mated]
-    return Threshold(
-        similarity,
-        wilson(int((nonmated >= similarity.value).sum()), len(nonmated)),
-        false_nonmatches(compared, similarity.value),
+    apart = ~compared.is_mated
+    fmr = rate_of(
+        compared.similarities[apart] >= similarity.value,
+        compared.probe_identity[apart],
+        compared.reference_identity[apart],
     )
+    return Threshold(similarity, fmr, false_nonmatches(compared, similarity.value))
 
 
 def _protocol(kind: SimilarityKind, n_folds: int, own: bool, resamples: int) -> str:
@@ -363,5 +356,6 @@ def _protocol(kind: SimilarityKind, n_folds: int, own: bool, resamples: int) -> 
     folds = "folds of the list" if own else "folds of contiguous mated and nonmated pairs"
     return (
         f"{n_folds} {folds}, each decided by the threshold best on the others: {candidates}; "
-        f"95 % percentile intervals of {resamples:,} resamples of the identities (vertex bootstrap)"
+        "95 % intervals: AUC and EER by the jackknife over identities on the logit with t at 96 %, "
+        f"all else percentiles of {resamples:,} resamples of the identities (vertex bootstrap)"
     )

@@ -4,11 +4,13 @@ An untrained network, a network that is fed wrongly or an operating threshold on
 the model's fault, and must not be blamed on an explainer.
 """
 
+import math
 from typing import Any
 
 from fxeval.results import Outcome
+from fxeval.statistics.list_intervals import Trials
 from fxeval.verification.demands import Verification
-from fxeval.verification.figures import Figure, Threshold
+from fxeval.verification.figures import CONFIDENCE, Figure, Threshold, Verified
 from fxeval.verification.measured import Measured
 
 FLOOR = 0.7
@@ -59,12 +61,18 @@ def _verdict(
         reason = "not checked: the area under the ROC curve has no interval"
     elif auc.low >= FLOOR:
         outcome = Outcome.PASS
-        reason = f"{about}: area under the ROC curve {_shown(auc)}, at least {FLOOR:g}{drawn}"
+        reason = f"{about}: area under the ROC curve {shown(auc)}, at least {FLOOR:g}{drawn}"
+    elif measured.evidence and auc.value >= FLOOR > _best(measured.evidence):
+        reason = (
+            f"cannot be told: {about}: area under the ROC curve {shown(auc)}, expected an interval "
+            f"from {FLOOR:g} up{drawn}; the list has {measured.evidence.n_disjoint} comparisons of "
+            "pairs that share nobody, too few for any model. Take a list with more people"
+        )
     else:
         outcome = Outcome.INVALID
         reason = (
             f"{about}: it does not tell mated from nonmated pairs: area under the ROC curve "
-            f"{_shown(auc)}, expected an interval from {FLOOR:g} up{drawn}. {_CHECK}; a list with "
+            f"{shown(auc)}, expected an interval from {FLOOR:g} up{drawn}. {_CHECK}; a list with "
             "more pairs narrows the interval; for an untrained network set verification: "
             "{floor: none}"
         )
@@ -96,10 +104,17 @@ def threshold_reason(used: Threshold | None, value: float | None) -> str:
         if rate.low > NEARLY_EVERY:
             return (
                 f"the operating threshold {value:g} {does} pair of this list: {name} "
-                f"{_shown(rate)}. Check its scale: a similarity, not a distance or a percentage"
+                f"{shown(rate)}. Check its scale: a similarity, not a distance or a percentage"
             )
     return ""
 
 
-def _shown(figure: Figure) -> str:
-    return f"{figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]"
+def _best(found: Verified) -> float:
+    """Return the lower end that a model without an error would have on a list."""
+    return Trials(1.0, trials=found.n_disjoint).interval(CONFIDENCE)[0]
+
+
+def shown(figure: Figure) -> str:
+    """Write a figure with its interval, of which the lower end may be missing."""
+    low = f"{figure.low:.4f}" if math.isfinite(figure.low) else "?"
+    return f"{figure.value:.4f} [{low}, {figure.high:.4f}]"

@@ -198,7 +198,7 @@ def test_a_figure_of_a_list_needs_mated_and_nonmated_rows():
         estimate(of(Y), Law("auc"), 0.95)
     found = estimate(of(Y, None, np.ones(30, bool)), Law("auc"), 0.95)
     assert math.isnan(found.value)
-    assert "no nonmated rows" in found.method
+    assert "no nonmated pairs" in found.method
 
 
 @pytest.mark.parametrize("law", [LIGHT, MEDIAN, Law("mean", "heavy")])

@@ -10,18 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxeval.errors import EvidenceError
+from fxeval.statistics.crossed import crossed_rate
+from fxeval.statistics.disjoint_rows import disjoint_rows
+from fxeval.statistics.distributions import beta_quantile
+from fxeval.statistics.list_intervals import list_evidence
+from fxeval.statistics.weighted_list import percentiles, resampled
 from fxeval.tests.slow_figures import auc, k_fold_accuracy, tau_acc, tau_eer, tau_fmr
 from fxeval.verification import figures as verification
 from fxeval.verification.figures import (
     QUANTITIES,
     THRESHOLDS,
     ComparedPairs,
+    Figure,
     folds_of,
     measure,
     point_figures,
-    resampled,
+    rate_of,
     why_unmeasurable,
-    wilson,
 )
 from fxeval.verification.weighted_pairs import WeightedPairs
 
@@ -106,11 +111,11 @@ def test_the_intervals_are_those_of_resampled_identities_written_out(kind):
             )
         ]
         drawn.append(written_out(compared, np.array(pairs), fold))
-    for name in ("verification_accuracy", "verification_auc", "verification_eer"):
-        figure = found.figures[name]
-        low, high = np.quantile([one[name] for one in drawn], (0.025, 0.975), method="inverted_cdf")
-        assert figure.low == pytest.approx(min(low, figure.value), abs=1e-12)
-        assert figure.high == pytest.approx(max(high, figure.value), abs=1e-12)
+    figure = found.figures["verification_accuracy"]
+    accuracies = [one["verification_accuracy"] for one in drawn]
+    low, high = np.quantile(accuracies, (0.025, 0.975), method="inverted_cdf")
+    assert figure.low == pytest.approx(min(low, figure.value), abs=1e-12)
+    assert figure.high == pytest.approx(max(high, figure.value), abs=1e-12)
     for name in ("tau_acc", "tau_eer"):
         figure = found.thresholds[name].similarity
         low, high = np.quantile([one[name] for one in drawn], (0.025, 0.975), method="inverted_cdf")
@@ -233,20 +238,52 @@ def test_the_vendor_s_threshold_is_held_against_the_list():
     assert "vendor" not in measure(compared, resamples=5).thresholds
 
 
-def test_wilson_has_the_published_bounds():
-    """Brown, Cai and DasGupta 2001: an observed 0 of n has the upper bound z^2 / (n + z^2)."""
-    assert wilson(0, 20).low == 0
-    assert wilson(0, 20).high == pytest.approx(1.959964**2 / (20 + 1.959964**2), abs=1e-7)
-    assert wilson(20, 20).high == 1
-    assert wilson(3, 3000).low == pytest.approx(0.00034, abs=1e-5)
-    assert wilson(3, 3000).high == pytest.approx(0.00294, abs=1e-5)
+def test_errors_at_a_threshold_are_as_certain_as_the_people_are_many():
+    """An interval over the 400 pairs of 30 people would claim too much."""
+    few = measure(made(30, effect=0.2), 0.3, resamples=5)
+    for name in ("fmr", "fnmr"):
+        rate = getattr(few.thresholds["vendor"], name)
+        hits = rate.value * 200
+        over_pairs = beta_quantile(0.975, hits + 1, 200 - hits) - beta_quantile(
+            0.025, hits, 201 - hits
+        )
+        assert rate.low < rate.value < rate.high
+        assert rate.high - rate.low > 1.3 * over_pairs
+    compared = made(30, effect=0.2)
+    apart = ~compared.is_mated
+    hits = compared.similarities[apart] >= 0.3
+    people = compared.probe_identity[apart], compared.reference_identity[apart]
+    fmr = few.thresholds["vendor"].fmr
+    assert (fmr.low, fmr.high) == crossed_rate(hits.astype(float), *people)[:2]
+    none = rate_of(np.zeros(200, bool), *people)
+    assert (none.low, none.value) == (0, 0)
+    assert none.high == pytest.approx(1 - 0.025 ** (1 / 15))  # 30 people are in 15 disjoint pairs
+
+
+def test_areas_and_equal_errors_have_the_jackknife_of_the_list_s_identities():
+    compared = made(40, 60)
+    found = measure(compared, resamples=5)
+    value = [compared.similarities, compared.is_mated, compared.identities]
+    auc_of_list = list_evidence("auc", *value)
+    assert found.figures["verification_auc"] == Figure(
+        auc_of_list.value, *auc_of_list.interval(0.95)
+    )
+    assert math.isnan(found.figures["verification_eer"].low)
+    assert found.why_open == {
+        "verification_eer": "60 mated pairs, at least 100 needed for the interval of an EER"
+    }
+    enough = measure(made(40, 100), resamples=5)
+    assert enough.figures["verification_eer"].low < enough.figures["verification_eer"].value
+    assert list(enough.why_open) == ["tmr_at_fmr_1e-2"]
+    assert enough.figures["tmr_at_fmr_1e-2"].low == -math.inf
+    assert enough.figures["tmr_at_fmr_1e-2"].high <= 1
 
 
 @pytest.mark.parametrize(("n", "missing"), [(99, 3), (100, 2), (999, 2), (1000, 1), (10_000, 0)])
 def test_a_rate_needs_nonmated_pairs_that_can_show_it(n, missing):
     found = measure(made(40, n, effect=0.0), resamples=3)
     assert len(found.missing) == missing
-    assert all(f"too few nonmated pairs: {n}, at least" in why for why in found.missing.values())
+    assert all(f"too few nonmated pairs: {n:,}, at least" in why for why in found.missing.values())
     assert set(found.figures) | set(found.missing) == set(QUANTITIES)
     assert set(found.thresholds) <= set(THRESHOLDS)
     assert len(found.thresholds) == len(THRESHOLDS) - missing
@@ -292,14 +329,23 @@ def test_a_model_without_an_error_is_as_certain_as_its_people_are_many():
         compared = made(n_people, 2 * n_people, effect=0.0)
         similarities = compared.is_mated * 0.5 + 0.2
         perfect = measure(replace(compared, similarities=similarities), resamples=20)
-        n = len(np.unique([compared.probe_identity, compared.reference_identity]))
-        for name in ("verification_accuracy", "verification_auc", "tmr_at_fmr_1e-2"):
+        free = disjoint_rows(compared.is_mated, compared.identities)
+        assert free.comparisons == perfect.n_disjoint == pytest.approx(n_people / 3, rel=0.15)
+        both = min(free.mated, free.nonmated)
+        for name, trials in (
+            ("verification_accuracy", both), ("verification_auc", free.comparisons),
+        ):  # fmt: skip
             found = perfect.figures[name]
             assert (found.value, found.high) == (1.0, 1.0)
-            assert found.low == pytest.approx(n / (n + 1.959964**2))
+            assert found.low == pytest.approx(0.025 ** (1 / trials), abs=1e-9)
         eer = perfect.figures["verification_eer"]
         assert (eer.value, eer.low) == (0.0, 0.0)
-        assert eer.high == pytest.approx(1.959964**2 / (n + 1.959964**2))
+        assert eer.high == pytest.approx(1 - 0.0125 ** (1 / both), abs=1e-9)
+        rate = perfect.figures["tmr_at_fmr_1e-2"]
+        if n_people == 60:  # 120 nonmated pairs
+            assert rate.low == -math.inf
+        else:
+            assert rate.low == pytest.approx(beta_quantile(0.025, free.mated, 1))
 
 
 def test_a_model_that_knows_nothing_is_no_better_than_a_coin():
@@ -337,16 +383,15 @@ def test_neighbouring_floats_are_separated():
 
 def test_an_interval_holds_its_value_and_needs_resamples_that_say_something():
     drawn = np.linspace(0.6, 0.7, 101)
-    assert verification._figure(0.5, drawn).low == 0.5
-    assert verification._figure(0.8, drawn).high == 0.8
-    inside = verification._figure(0.65, drawn)
-    assert (inside.low, inside.high) == pytest.approx((0.602, 0.698), abs=1e-9)
+    assert percentiles(0.5, drawn)[0] == 0.5
+    assert percentiles(0.8, drawn)[1] == 0.8
+    assert percentiles(0.65, drawn) == pytest.approx((0.602, 0.698), abs=1e-9)
     drawn[:5] = np.nan
-    assert verification._figure(0.65, drawn).low > 0.6
+    assert percentiles(0.65, drawn)[0] > 0.6
     drawn[:6] = np.nan
-    assert math.isnan(verification._figure(0.65, drawn).low)
+    assert math.isnan(percentiles(0.65, drawn)[0])
     infinite = np.array([-np.inf] * 10 + [0.5] * 90)
-    assert verification._figure(0.5, infinite).low == -np.inf
+    assert percentiles(0.5, infinite)[0] == -np.inf
 
 
 @pytest.mark.slow
