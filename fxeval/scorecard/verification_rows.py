@@ -219,7 +219,13 @@ def _shown(figure: Json) -> Shown:
     value, low, high = (figure[key] for key in ("value", "low", "high"))
     if value is None:
         return Shown("none", str(figure.get("reason", "")))
-    ends = f"[{number(low, _PLACES)}, {number(high, _PLACES)}]" if low is not None else ""
+    reason = str(figure.get("reason") or "")
+    if low is not None:
+        ends = f"[{number(low, _PLACES)}, {number(high, _PLACES)}]"
+    elif high is not None:
+        ends = f"at most {number(high, _PLACES)}, no lower end: {reason}"
+    else:
+        ends = f"no interval: {reason}" if reason else ""
     return Shown(number(value, _PLACES), ends)
 
 

@@ -58,14 +58,16 @@ def disjoint_rows(is_mated: NDArray[np.bool_], identities: IntArray) -> Disjoint
 def _matched(rows: IntArray, mated: IntArray | None = None) -> int:
     """Return how many rows share nobody, each also with a mated row of its own if any are given."""
     used: set[int] = set()
-    found, supply = 0, iter([] if mated is None else mated.tolist())
+    found, supply = 0, [] if mated is None else mated.tolist()[::-1]  # the next one is the last
     for pair in rows.tolist():
         if not used.isdisjoint(pair):
             continue
         if mated is not None:
-            other = next((one for one in supply if one not in used and one not in pair), None)
+            while supply and supply[-1] in used:
+                supply.pop()
+            other = next((m for m in reversed(supply) if m not in used and m not in pair), None)
             if other is None:
-                break
+                continue
             used.add(other)
         used.update(pair)
         found += 1

@@ -2,8 +2,8 @@
 
 * AUC and EER: the jackknife over identities on the logit, with Student's t at 96 % for a promise of
   95 %. Where the figure is 0 or 1, with all rows or without one of the identities, or the same
-  without each, the jackknife says nothing; then Clopper and Pearson's interval for as many trials as there are rows that share
-  nobody (``disjoint_rows``).
+  without each, the jackknife says nothing; then Clopper and Pearson's interval for as many trials
+  as there are rows that share nobody (``disjoint_rows``).
 * TMR at FMR: percentiles of the vertex bootstrap (``weighted_list``).
 * Differences: of AUC and EER, the jackknife of the difference itself; of TMR, the vertex bootstrap.
 
@@ -144,7 +144,7 @@ class Trials(ListEvidence):
     @property
     def method(self) -> str:
         """The method in words."""
-        return f"Clopper and Pearson's interval for {self.trials} pairs or comparisons that share nobody"
+        return f"Clopper and Pearson, {self.trials} pairs or comparisons that share nobody"
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Return the two-sided interval."""
