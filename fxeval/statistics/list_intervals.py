@@ -157,8 +157,8 @@ class Trials(ListEvidence):
     def tails(self, line: float) -> tuple[float, float]:
         """Return the one-sided p-values."""
         hits, n = self.value * self.trials, self.trials
-        not_above = beta_cdf(line, hits, n - hits + 1) if hits > 0 else 1.0
-        not_below = 1 - beta_cdf(line, hits + 1, n - hits) if self.value < 1 else 1.0
+        not_above = beta_cdf(line, hits, n - hits + 1) if hits > 0 else float(line >= 0)
+        not_below = 1 - beta_cdf(line, hits + 1, n - hits) if self.value < 1 else float(line <= 1)
         return min(1.0, self.parts * not_above), min(1.0, self.parts * not_below)
 
 
