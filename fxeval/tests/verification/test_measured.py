@@ -20,10 +20,11 @@ from fxeval.suite.cells import Use
 from fxeval.tests.run.test_workshop import CELL, Mean
 from fxeval.tests.slow_figures import auc, k_fold_accuracy
 from fxeval.tests.subjects import CROP, ConvNet, CountingModel
+from fxeval.tests.verification.test_figures import made
 from fxeval.verification import measured as measuring
 from fxeval.verification.claims import entry_of, model_card, remarks_of
 from fxeval.verification.demands import Verification
-from fxeval.verification.figures import Figure
+from fxeval.verification.figures import Figure, measure
 from fxeval.verification.measured import ThresholdModel, measure_list
 
 
@@ -422,6 +423,30 @@ def test_a_model_that_guesses_is_invalid_whatever_its_card_claims(pool, source):
         "whether the model tells mated from nonmated pairs: switched off by the suite "
         "(verification: {floor: none})"
     )
+
+
+@pytest.mark.parametrize(("n_people", "outcome"), [(30, "inconclusive"), (60, "pass")])
+def test_a_list_too_short_for_any_model_is_not_the_model_s_fault(pool, n_people, outcome):
+    """Of 30 people at most ten comparisons share nobody: even no error shows an AUC of 0.69."""
+
+    pairs = made(n_people, 2 * n_people)
+    perfect = replace(pairs, similarities=np.where(pairs.is_mated, 0.9, 0.1))
+    verified = measure(perfect, resamples=5)
+    found = judged(replace(measure_list(net(), People(29), pool), verified=verified), net())
+    assert found["objections"] == []
+    verdict = found["floor"]["verdict"]
+    assert verdict["outcome"] == outcome
+    if outcome == "inconclusive":
+        assert verdict["reason"] == (
+            "cannot be told: model counting on people: area under the ROC curve 1.0000 "
+            f"[{verified.figures['verification_auc'].low:.4f}, 1.0000], expected an interval from "
+            f"0.7 up; the list has {verified.n_disjoint} comparisons of pairs that share nobody, "
+            "too few for any model. Take a list with more people"
+        )
+    noise = np.random.default_rng(0).normal(size=len(pairs.similarities))
+    guess = measure(replace(pairs, similarities=noise), resamples=5)
+    guessing = judged(replace(measure_list(net(), People(29), pool), verified=guess), net())
+    assert guessing["floor"]["verdict"]["outcome"] == "invalid"
 
 
 def test_a_suite_s_own_limits_take_the_place_of_the_floor(pool):
