@@ -19,6 +19,7 @@ from fxeval.statistics.crossed import crossed_rate, crossed_rate_tails
 from fxeval.statistics.intervals import interval, interval_tails, spread_of
 from fxeval.statistics.list_intervals import (
     ListEvidence,
+    difference_evidence,
     list_evidence,
     why_no_value,
 )
@@ -39,11 +40,14 @@ class Sample:
         values: (N,) finite.
         identities: (N,) the identity of each row, or (N, 2) if a row belongs to two.
         is_mated: (N,) whether a row is of one person; needed for figures of a list.
+        others: (N,) values of another map on the same rows; if given, a figure of the list is that
+            of the values less that of these.
     """
 
     values: FloatArray
     identities: IntArray
     is_mated: BoolArray | None = None
+    others: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -275,7 +279,10 @@ def _evidence(sample: Sample, law: Law) -> ListEvidence | str:
     reason = why_no_value(name, n_mated, len(is_mated) - n_mated)
     if reason:
         return reason
-    return list_evidence(name, sample.values, is_mated, sample.identities)
+    if sample.others is None:
+        return list_evidence(name, sample.values, is_mated, sample.identities)
+    columns = sample.values, sample.others
+    return difference_evidence(name, columns, is_mated, sample.identities)
 
 
 def _binomial(most: int, n: int) -> float:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxeval.statistics.distributions import beta_quantile
+from fxeval.statistics.estimate import Law, Sample, estimate, tails
 from fxeval.statistics.list_figures import value_of, without_each
 from fxeval.statistics.list_intervals import (
     Drawn,
@@ -204,6 +205,17 @@ def test_equal_scores_are_a_coin_that_nobody_has_tossed(a_list):
     assert difference_evidence("auc", (values, values), is_mated, people).why_open == (
         "the difference is the same without each of the identities"
     )
+
+
+def test_an_estimate_of_two_columns_is_that_of_the_difference(a_list):
+    values, is_mated, people = a_list
+    others = values + np.random.default_rng(1).normal(0, 1, len(values))
+    sample, law = Sample(values, people, is_mated, others), Law("auc")
+    found = difference_evidence("auc", (values, others), is_mated, people)
+    estimated = estimate(sample, law, 0.95)
+    assert (estimated.value, (estimated.low, estimated.high)) == (found.value, found.interval(0.95))
+    assert tails(sample, law, 0.05) == found.tails(0.05)
+    assert estimated.spread == found.spread
 
 
 def test_what_a_list_cannot_show_is_said():
