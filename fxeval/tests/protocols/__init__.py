@@ -7,6 +7,7 @@ from fxeval.tests.protocols import (
     retention,
     retention_of_pairs,
     retention_of_triplets,
+    verification_under_occlusion,
 )
 
 KINDS = {
@@ -16,4 +17,5 @@ KINDS = {
     "toy.retention": retention,
     "toy.retention_of_pairs": retention_of_pairs,
     "toy.retention_of_triplets": retention_of_triplets,
+    "toy.verification": verification_under_occlusion,
 }
