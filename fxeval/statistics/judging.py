@@ -104,7 +104,7 @@ def _case(
         conditions=tuple(conditions),
         seeds=tuple(seeds),
         samples=tuple(_sample(limit, table, conditions, EXPLAINER, seed) for seed in seeds),
-        law=law_of(metric, limit.edges(metric)),
+        law=law_of(metric, None if metric.statistic in FIGURES else limit.edges(metric)),
         is_equal=tuple(
             metric.kind != "rate" and _is_equal(limit, table, conditions, seed) for seed in seeds
         ),
@@ -121,6 +121,8 @@ def _sample(
         name = judged_map if map_ == EXPLAINER else map_
         return table.mean_values(limit.metric, name, conditions, seed)
 
+    if metric.statistic in FIGURES and limit.compares():
+        return table.improvement_of_figures(of(EXPLAINER), of(*limit.compares()), metric)
     return table.sample(limit.rows(of, metric))
 
 
@@ -159,10 +161,10 @@ def _judged(
         is_open = found[place].outcome is Outcome.INCONCLUSIVE
     verdict = _with_random_orders(verdict, case, table)
     objections = [table.objection(case.metric, one) for one in case.conditions]
-    if case.metric.statistic in FIGURES and limit.compares():
+    if case.metric.statistic in FIGURES and limit.relative:
         objections.append(
-            f"{case.metric.name} is a figure of the whole list, and rows are compared one by one; "
-            "expected at_most or at_least"
+            f"{case.metric.name} is a figure of the whole list, and a relative margin is one of a "
+            "row; expected 'absolute'"
         )
     objection = next((one for one in objections if one is not None), None)
     if objection is not None:

@@ -59,6 +59,11 @@ class Limit(ABC):
     over: Over = field(default="population", kw_only=True)
     judge: Judge = field(default="each", kw_only=True)
 
+    @property
+    def relative(self) -> float:
+        """The margin as a fraction of the other map's value; 0 = none."""
+        return 0.0
+
     @abstractmethod
     def region(self) -> tuple[float, float]:
         """Return where the whole interval must lie, infinite where there is no end.

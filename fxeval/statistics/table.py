@@ -15,6 +15,7 @@ from fxeval.records.schema import CellPlan, Measured, Row
 from fxeval.results import (
     DECIDED_AT_START,
     EXPLAINER,
+    FIGURES,
     Estimate,
     Metric,
     RowState,
@@ -58,7 +59,7 @@ class Table:
             for one in row.measured:
                 by_seed = self.measured.setdefault((one.map, tuple(one.under.items())), {})
                 by_seed.setdefault(one.seed, {})[place] = one
-        self._faults = {name: self._out_of_range(one) for name, one in self.metrics.items()}
+        self._faults = {name: self._fault(one) for name, one in self.metrics.items()}
         for name, fault in self._faults.items():
             if fault:  # no method may rest on this range
                 self.metrics[name] = replace(self.metrics[name], range=(-math.inf, math.inf))
@@ -114,15 +115,22 @@ class Table:
         mated = None if self._is_mated is None else self._is_mated[present]
         return Sample(values[present], self.identities[present], mated)
 
+    def improvement_of_figures(self, own: FloatArray, other: FloatArray, metric: Metric) -> Sample:
+        """Return the sample of how much better a figure of the whole list is than another's."""
+        values, others = (own, other) if metric.better == "higher" else (other, own)
+        present = np.isfinite(values) & np.isfinite(others)
+        found = self.sample(np.where(present, values, np.nan))
+        return replace(found, others=others[present])
+
     def estimated(self, asked: Sequence[tuple[Sample, Law]]) -> list[Estimate]:
         """Return the estimate of each sample; one without rows has no number."""
-        known = [(sample, law) for sample, law in asked if len(sample.values)]
+        known = [(sample, law) for sample, law in asked if _is_known(sample, law)]
         found = iter(
             estimates([one for one, _ in known], [law for _, law in known], self.confidence)
         )
         nan = float("nan")
         nothing = Estimate(nan, nan, nan, self.confidence, 0, 0, "no row has a value")
-        return [next(found) if len(sample.values) else nothing for sample, _ in asked]
+        return [next(found) if _is_known(sample, law) else nothing for sample, law in asked]
 
     def estimates(self) -> list[EstimateEntry]:
         """Return one entry per metric, map and condition."""
@@ -202,6 +210,9 @@ class Table:
             for one in (EXPLAINER, map_)
         )
         both = [*zip(own, other, strict=True), (np.mean(own, axis=0), np.mean(other, axis=0))]
+        if metric.statistic in FIGURES:
+            samples = [self.improvement_of_figures(*one, metric) for one in both]
+            return self._over_seeds(samples[:-1], samples[-1], law_of(metric))
         samples = [self.sample(paired(*one, metric.better)) for one in both]
         return self._over_seeds(samples[:-1], samples[-1], self._laws[metric.name])
 
@@ -215,8 +226,10 @@ class Table:
         points = [point_of(one, law, self.confidence) for one in samples]
         return _Spread(mean, law, float(np.std(points, ddof=1)))
 
-    def _out_of_range(self, metric: Metric) -> str:
-        """Return which value lies beyond the range that a metric declares; "" if none does."""
+    def _fault(self, metric: Metric) -> str:
+        """Return why no method may rest on what a metric declares; "" if one may."""
+        if metric.statistic in FIGURES and self._is_mated is None:
+            return f"{metric.name}: some row does not say whether it is of one person"
         low, high = metric.range
         low_slack, high_slack = (ROUNDING * max(1.0, abs(edge)) for edge in (low, high))
         for by_seed in self.measured.values():
@@ -238,6 +251,10 @@ class _Spread:
     sd: float | None
 
 
+def _is_known(sample: Sample, law: Law) -> bool:
+    return bool(len(sample.values)) and not (law.statistic in FIGURES and sample.is_mated is None)
+
+
 def law_of(metric: Metric, edges: tuple[float, float] | None = None) -> Law:
     """Return the law of a metric's values, or of values with other edges made from them."""
     low, high = metric.range if edges is None else edges
@@ -246,7 +263,7 @@ def law_of(metric: Metric, edges: tuple[float, float] | None = None) -> Law:
 
 def point_of(sample: Sample, law: Law, confidence: float) -> float:
     """Return the value of an estimate alone; NaN without rows."""
-    if not len(sample.values):
+    if not _is_known(sample, law):
         return float("nan")
     if law.statistic == "mean" and sample.identities.ndim == 1:
         _, group = np.unique(sample.identities, return_inverse=True)

@@ -193,7 +193,8 @@ def _unusable(limit: Limit, estimate: Estimate) -> Verdict | None:
     if estimate.n_pairs < 1:
         return limit.of_nothing()
     if not math.isfinite(estimate.value):
-        return Verdict(Outcome.INVALID, f"the estimate {estimate.value} is not a finite number")
+        why = f"the estimate {estimate.value} is not a finite number ({estimate.method})"
+        return Verdict(Outcome.INVALID, why)
     if math.isnan(estimate.low) and math.isnan(estimate.high):
         return None
     if not (estimate.low <= estimate.value <= estimate.high):

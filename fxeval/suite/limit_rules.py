@@ -13,9 +13,6 @@ from fxeval.suite.plan import Subject
 
 Values: TypeAlias = Mapping[str, Any]
 
-COMPARISONS = ("better_than", "not_worse_than", "equivalent_to")
-"""The forms of limits that compare the explainer with something else, row by row."""
-
 
 @dataclass(frozen=True)
 class Explained:
@@ -116,13 +113,14 @@ class LimitRules:
                 "failed by random orders, which needs a population; remove 'over'"
             )
             self._at_key((*loc, "over"), text)
-        compared = next((key for key in COMPARISONS if limit.get(key) is not None), "")
-        if compared and metric is not None and metric.statistic in FIGURES:
-            text = (
-                f"{metric.name} is a figure of the whole list, and {compared} compares rows; "
-                "expected at_most or at_least"
-            )
-            self._at_key((*loc, compared), text)
+        for key in MARGINS:
+            if (
+                metric is not None
+                and metric.statistic in FIGURES
+                and "relative" in (limit.get(key) or {})
+            ):
+                text = f"{metric.name} is a figure of the whole list; expected 'absolute'"
+                self._at_key((*loc, key, "relative"), text)
         if limit.get("judge") in ("worst", "mean") and not measured.axes:
             text = f"{measured.kind} has no conditions; remove 'judge'"
             self._at_key((*loc, "judge"), text)

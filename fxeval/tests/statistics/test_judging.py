@@ -386,6 +386,46 @@ def test_rows_of_two_people_are_estimated_by_both():
     assert "too few identities (12 of at least 30)" in result.verdict.reason
 
 
+def list_of(own, other, n=36):
+    """Rows of n people: one mated each, and one nonmated of each and the next; values of two."""
+    people = [*([i, i] for i in range(n)), *([i, (i + 1) % n] for i in range(n))]
+    mated = [True] * n + [False] * n
+    random = np.random.default_rng(4)
+    noise = random.normal(0, 0.1, 2 * n)
+    values = {
+        map_: np.clip(apart * np.array(mated) - 0.1 + noise, -1, 1)
+        for map_, apart in (("explainer", own), (EDGE, other))
+    }
+    return values, {"identities": people, "is_mated": mated}
+
+
+def test_a_figure_of_the_list_is_judged_and_compared_as_one_figure():
+    of = metric("higher", statistic="auc")
+    values, rows = list_of(0.25, 0.02)
+    asked = [{"at_least": 0.7}, {"at_least": 0.999}, {"better_than": EDGE}]
+    result = cell(asked, values, of=of, **rows)
+    assert [one.verdict.outcome.value for one in result.limits][::2] == ["pass", "pass"]
+    assert result.limits[1].verdict.outcome != "pass"
+    own, control = (one.value for one in result.estimates)
+    assert result.limits[2].estimate.value == pytest.approx(own - control)
+    assert result.differences[0].value == pytest.approx(own - control)
+    swapped, _ = list_of(0.02, 0.25)
+    assert limit({"better_than": EDGE}, swapped, of=of, **rows).verdict.outcome == "fail"
+    same, _ = list_of(0.2, 0.2)
+    assert limit({"better_than": EDGE}, same, of=of, **rows).verdict.outcome != "pass"
+    relative = limit({"better_than": EDGE, "by": {"relative": 0.1}}, values, of=of, **rows)
+    assert relative.verdict.outcome == "invalid"
+    assert "expected 'absolute'" in relative.verdict.reason
+
+
+def test_a_figure_of_the_list_needs_to_know_which_rows_are_mated():
+    values, rows = list_of(0.25, 0.02)
+    found = limit({"at_least": 0.7}, values, of=metric("higher", statistic="auc"),
+                  identities=rows["identities"])  # fmt: skip
+    assert found.verdict.outcome == "invalid"
+    assert found.verdict.reason == "m: some row does not say whether it is of one person"
+
+
 def test_the_order_of_rows_changes_nothing():
     values = {**seeded(0.1, 0.11, 0.12), ("explainer", BLACK): spread(0.2), EDGE: spread(0.4)[::-1],
               "baseline": spread(0.15) ** 1.1, OTHER: spread(0.25)}  # fmt: skip
