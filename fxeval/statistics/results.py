@@ -161,7 +161,8 @@ def _verdict(
     elif objection is not None:
         verdicts.insert(0, (objection, "critical"))
     verdict = combine(verdicts)
-    if len(limits) == 0 < len(plan.asked):
+    left_out = [one for one in plan.asked if not limit_of(one).applies_to(plan.explainer)]
+    if left_out and not any(limit.severity == "critical" for limit in limits):
         why = f"limits that compare with explainer {plan.explainer!r} do not apply to it"
         verdict = Verdict(verdict.outcome, f"{verdict.reason}; {why}")
     return verdict

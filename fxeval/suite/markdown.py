@@ -82,7 +82,8 @@ checks:
       - {metric: deletion_auc, better_than: control.random_blobs}   # under both fills
       - {metric: insertion_auc, better_than: control.random_blobs, under: {fill: blur}}
       - {metric: deletion_auc, better_than: control.centre, by: {absolute: 0.01}, severity: warning}
-      - {metric: insertion_auc, at_least: 0.3, severity: info}
+      - {metric: insertion_auc, at_least: 0.3, judge: mean, severity: info}
+      - {metric: deletion_auc, not_worse_than: baseline, over: list}   # pytest --fx-baseline RUN
 
 report: {formats: [html, json]}
 ```

@@ -359,6 +359,8 @@ def test_no_explainer_is_compared_with_itself():
         "no critical limit: information only; limits that compare with explainer 'own' do not "
         "apply to it"
     )
+    shown = cell([asked, {"at_most": 0.9, "severity": "info"}], {"explainer": OWN})
+    assert shown.verdict == result.verdict
     both = cell([asked, {"at_most": 0.9}], {"explainer": OWN})
     assert [one.at_most for one in both.limits] == [0.9]
     assert both.verdict.outcome is Outcome.PASS
