@@ -22,7 +22,7 @@ from fxeval.statistics.limit import (
 
 EARLIER: Mapping[str, str] = {
     "baseline": "no baseline values: give an earlier run with --fx-baseline",
-    "base": "no base values: give a run of the base version with --fx-base",
+    "base": "no values of the base version: give its run with --fx-base",
 }
 """What to do where the values of an earlier run are missing, by the name it is compared under."""
 
