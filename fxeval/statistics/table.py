@@ -186,14 +186,15 @@ class Table:
         """Return the number of rows in each state: the gravest of their seeds."""
         key = (metric, map_, under)
         if key not in self._states:
-            worst: dict[int, RowState] = {}
-            for rows in self.measured.get((map_, under), {}).values():
-                found = {place: one.states.get(metric) for place, one in rows.items()}
-                for place, state in found.items():
-                    if state is not None and (
-                        place not in worst or gravity(state) > gravity(worst[place])
-                    ):
-                        worst[place] = state
+            by_seed = self.measured.get((map_, under), {})
+            found = [
+                {place: one.states[metric] for place, one in rows.items() if metric in one.states}
+                for rows in by_seed.values()
+            ]
+            worst = found[0] if found else {}
+            for more in found[1:]:
+                for place, state in more.items():
+                    worst[place] = max(worst.get(place, state), state, key=gravity)
             self._states[key] = Counter(worst.values())
         return self._states[key]
 
@@ -230,17 +231,23 @@ class Table:
         """Return why no method may rest on what a metric declares; "" if one may."""
         if metric.statistic in FIGURES and self._is_mated is None:
             return f"{metric.name}: some row does not say whether it is of one person"
-        low, high = metric.range
-        low_slack, high_slack = (ROUNDING * max(1.0, abs(edge)) for edge in (low, high))
+        low, high = (edge + sign * ROUNDING * max(1.0, abs(edge))
+                     for edge, sign in zip(metric.range, (-1, 1), strict=True))  # fmt: skip
         for by_seed in self.measured.values():
             for rows in by_seed.values():
-                for place, one in rows.items():
-                    value = one.values.get(metric.name)
-                    if value is not None and not low - low_slack <= value <= high + high_slack:
-                        return (
-                            f"{metric.name}: {value:g} in row {self._rows[place].row} lies beyond "
-                            f"the range that the metric declares, [{low:g}, {high:g}]"
-                        )
+                found = [one.values.get(metric.name) for one in rows.values()]
+                known = [value for value in found if value is not None]
+                if known and (min(known) < low or max(known) > high):
+                    place, value = next(
+                        (place, value)
+                        for place, value in zip(rows, found, strict=True)
+                        if value is not None and not low <= value <= high
+                    )
+                    return (
+                        f"{metric.name}: {value:g} in row {self._rows[place].row} lies beyond the "
+                        f"range that the metric declares, [{metric.range[0]:g}, "
+                        f"{metric.range[1]:g}]"
+                    )
         return ""
 
 
