@@ -84,6 +84,13 @@ _SUITES = [
     "    - {metric: verification_accuracy, at_least: 0.9}\n"
     + SUITE.partition("\n")[2].partition("\n")[2].replace("EXPLAINERS", "gradcam"),
 ]
+_SUITES.append(
+    SUITE.replace("EXPLAINERS", "occlusion, gradcam").partition("      - {metric: deletion_auc")[0]
+    + "      - {metric: deletion_auc, better_than: explainer:gradcam, judge: worst}\n"
+    "      - {metric: deletion_auc, not_worse_than: baseline, within: {relative: 0.1}}\n"
+    "      - {metric: insertion_auc, equivalent_to: base, within: {absolute: 0.02}, judge: mean}\n"
+    "      - {metric: insertion_auc, not_worse_than: base, over: list, fill: mean}\n"
+)
 _CARDS = [
     "card: 1\nname: acme-net\nweights: nets/acme.ckpt\nsha256: " + "Ab" * 32 + "\n"
     "architecture: acme.nets:make\nstate: {key: state_dict, prefix: model., ignore: [logits.]}\n"
@@ -185,11 +192,18 @@ def _check_suite(suite: Suite) -> None:
         assert check.explainers
         assert check.pairs
         for limit in check.limits:
-            assert math.isfinite(limit.line())
+            assert limit.is_number()
             assert limit.form in limit.written()
-            assert all(0 <= margin < math.inf for margin in limit.written().get("by", {}).values())
-            entry = LimitEntry(metric=limit.metric, **limit.written(), under=dict(limit.under))
+            margins = [limit.written().get(key, {}) for key in ("by", "within")]
+            assert all(0 <= one < math.inf for margin in margins for one in margin.values())
+            entry = LimitEntry(
+                metric=limit.metric, **limit.written(), under=dict(limit.under),
+                over=limit.over, judge=limit.judge,
+            )  # fmt: skip
             assert limit_of(entry) == replace(limit, severity=entry.severity, where="")
+        assert {other.name for other in check.others} <= {
+            name.removeprefix("explainer:") for limit in check.limits for name in limit.compares()
+        }
 
 
 def _check_card(card: ModelCard) -> None:
