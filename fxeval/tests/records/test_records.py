@@ -19,7 +19,7 @@ from fxeval.scorecard import render, terminal_summary
 from fxeval.scorecard.verification_rows import lines, views
 from fxeval.statistics.holm import regressions_of
 from fxeval.statistics.limits import FORMS
-from fxeval.statistics.results import limit_of
+from fxeval.statistics.results import limit_of, rederived
 from fxeval.tests.statistics import judged_cells
 
 RECORDS = Path(__file__).parents[1] / "records"
@@ -191,7 +191,8 @@ def test_every_form_of_a_limit_comes_back_with_what_it_rests_on(second):
     ]
     maps = ("explainer", "explainer:other", "baseline", "base")
     values = {map_: judged_cells.spread(0.3 + 0.01 * place) for place, map_ in enumerate(maps)}
-    found = judged_cells.cell(asked, values)
+    rows: list[Row] = []
+    found = judged_cells.cell(asked, values, rows=lambda made: rows.extend(made) or made)
     record = read_record(second).model_copy(
         update={"cells": [found], "regressions": regressions_of([found])}
     )
@@ -200,6 +201,8 @@ def test_every_form_of_a_limit_comes_back_with_what_it_rests_on(second):
     assert [limit_of(one).form for one in again.cells[0].limits] == list(FORMS)
     assert [limit_of(one) for one in found.asked] == [limit_of(one) for one in again.cells[0].asked]
     assert len(again.regressions.tested) == 1
+    judged_again = rederived(again.model_copy(update={"regressions": None}), rows)
+    assert (judged_again.cells, judged_again.regressions) == (record.cells, record.regressions)
 
 
 def test_the_class_of_an_explainer_stands_under_its_word(second):
