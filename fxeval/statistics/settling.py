@@ -21,6 +21,7 @@ from fxeval.statistics.skew_t import reaches
 from fxeval.statistics.units import Units, units_of
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 Region = tuple[float, float]
 
 POWER = 0.8
@@ -29,6 +30,7 @@ POWER = 0.8
 MOST_IDENTITIES = 100_000
 """Most identities that anyone is told to find."""
 
+_MIDDLE = 100
 _LARGEST_CROSSED = 1_000_000  # rows times identities, for which each identity can be left out
 
 
@@ -114,17 +116,7 @@ def hangs_on_one(sample: Sample, law: Law, region: Region, confidence: float) ->
         return _crossed_hangs(unit, law, region, confidence)
     if law.statistic == "median":
         return _median_hangs(unit, region, confidence)
-    y = unit.means()
-    whole = _says(y[None], law, region, confidence)[0]
-    # Without the largest value, the bounds lie lowest, and without the smallest one, highest. As
-    # equal values leave equal samples, one of each is enough.
-    _, places = np.unique(y, return_index=True)
-    one_sided = not (math.isfinite(region[0]) and math.isfinite(region[1]))
-    if law.kind == "rate" and one_sided:
-        places = np.array([y.argmin(), y.argmax()])
-    rest = np.arange(len(y) - 1)
-    others = y[rest + (rest >= places[:, None])]  # row by row, without the value at one place
-    return bool((_says(others, law, region, confidence) != whole).any())
+    return _mean_hangs(unit.means(), law, region, confidence)
 
 
 def _reaches(found: Estimate) -> tuple[float, float]:
@@ -246,6 +238,35 @@ def _says_estimate(low: float, high: float, region: Region) -> int:
     if low >= region[0] and high <= region[1]:
         return 1
     return -1 if high < region[0] or low > region[1] else 0
+
+
+def _mean_hangs(y: FloatArray, law: Law, region: Region, confidence: float) -> bool:
+    """Return whether the interval of (G,) values says something else without some one of them."""
+    _, places = np.unique(y, return_index=True)  # equal values leave equal samples
+
+    def says(some: IntArray) -> NDArray[np.int64]:
+        return _says(np.stack([np.delete(y, place) for place in some]), law, region, confidence)
+
+    whole = _says(y[None], law, region, confidence)[0]
+    if not math.isnan(chosen(y, law.kind, confidence)[0]):
+        n = len(places)
+        if n > 3 * _MIDDLE:  # in the middle, neighbours have the same influence
+            middle = np.linspace(_MIDDLE, n - _MIDDLE - 1, _MIDDLE).astype(np.int64)
+            places = np.concatenate([places[:_MIDDLE], places[middle], places[-_MIDDLE:]])
+        return bool((says(places) != whole).any())
+    # Without the largest value, Gaffke's bounds lie lowest, and without the smallest one highest.
+    if (says(np.unique([*places[:2], *places[-2:]])) != whole).any():
+        return True
+    if whole or not all(math.isfinite(end) for end in region):
+        return False
+    # Both ends may be cleared without one between: the last that the lower end is cleared without.
+    first, last = 0, len(places)
+    while last - first > 1:
+        centre = (first + last) // 2
+        one = np.delete(y, places[centre])[None]
+        above, _ = clears(one, law.kind, (law.low, law.high), region[0], confidence)
+        first, last = (centre, last) if above[0] else (first, centre)
+    return bool(says(places[first : first + 1])[0] != whole)
 
 
 def _median_hangs(unit: Units, region: Region, confidence: float) -> bool:
