@@ -13,6 +13,7 @@ from fxeval.datasets.lists.lfw import LfwPairs
 from fxeval.functional.fills import SHIPPED_FILLS
 from fxeval.models.cards import read_card
 from fxeval.models.from_card import load_card
+from fxeval.results import Estimate
 from fxeval.run.measure import measure_cell, plan_of
 from fxeval.run.workshop import Subjects, Workshop
 from fxeval.statistics.decisions import RANDOM_ORDERS
@@ -106,7 +107,7 @@ def test_noise_passes_no_decision_on_the_bundled_network():
         for one in judged.limits
         if one.under == {"fill": "black"} and one.metric.startswith("del") and one.better_than
     ]
-    alone = judge(limit_of(black), black.estimate)
+    alone = judge(limit_of(black), Estimate(**black.estimate.model_dump()))
     assert (alone.outcome, black.verdict.outcome) == ("pass", "invalid")
     assert "random pixels, which know nothing of the face, pass it too" in black.verdict.reason
 
