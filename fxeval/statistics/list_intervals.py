@@ -1,11 +1,13 @@
 """Intervals of AUC, EER and TMR at FMR, and of their differences on the same rows.
 
-* AUC and EER: the jackknife over identities on the logit, with Student's t at 96 % for a promise of
-  95 %. Where the figure is 0 or 1, with all rows or without one of the identities, or the same
-  without each, the jackknife says nothing; then Clopper and Pearson's interval for as many trials
-  as there are rows that share nobody (``disjoint_rows``).
+* AUC: the jackknife over identities on the logit, with Student's t at 96 % for a promise of 95 %.
+  Where the figure is 0 or 1, with all rows or without one of the identities, or the same without
+  each, the jackknife says nothing; then Clopper and Pearson's interval for as many trials as there
+  are rows that share nobody (``disjoint_rows``).
 * TMR at FMR: percentiles of the vertex bootstrap (``weighted_list``).
-* Differences: of AUC and EER, the jackknife of the difference itself; of TMR, the vertex bootstrap.
+* EER: the wider end of the two, as it jumps from row to row: near 0, the jackknife alone passed
+  falsely in 5 % of simulated lists.
+* Differences: likewise, of the difference itself on its own scale.
 
 An interval that would not keep its promise is not given, and the reason is said.
 
@@ -32,7 +34,7 @@ from fxeval.statistics.list_figures import (
     value_of,
     without_each,
 )
-from fxeval.statistics.weighted_list import RESAMPLES, drawn_rates, percentiles
+from fxeval.statistics.weighted_list import RESAMPLES, drawn_figure, percentiles
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -198,6 +200,38 @@ class Drawn(ListEvidence):
         return (1.0 if self.why_open else not_above), not_below
 
 
+@dataclass(frozen=True, eq=False)
+class Wider(ListEvidence):
+    """Known in two ways, of which the less certain one counts on each side.
+
+    Attributes:
+        one, two: The ways.
+    """
+
+    one: ListEvidence = field(kw_only=True)
+    two: ListEvidence = field(kw_only=True)
+
+    @property
+    def method(self) -> str:
+        """The method in words."""
+        return f"the wider of: {self.one.method}; {self.two.method}"
+
+    @property
+    def spread(self) -> float:
+        """That of the first way."""
+        return self.one.spread
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Return the two-sided interval; NaN where one of the two has none."""
+        lows, highs = zip(*(one.interval(confidence) for one in (self.one, self.two)), strict=True)
+        return float(np.min(lows)), float(np.max(highs))
+
+    def tails(self, line: float) -> tuple[float, float]:
+        """Return the one-sided p-values."""
+        above, below = zip(*(one.tails(line) for one in (self.one, self.two)), strict=True)
+        return max(above), max(below)
+
+
 def why_no_value(name: str, n_mated: int, n_nonmated: int) -> str:
     """Return why a list has no such figure; "" if it has one.
 
@@ -250,10 +284,31 @@ def list_evidence(
         ValueError: As ``list_figures.value_of``.
     """
     value = value_of(name, values, is_mated)
+    drawn = np.empty(0)
+    if name != "auc" and not (name == "eer" and is_mated.sum() < EER_MATED):
+        drawn = drawn_figure(name, values, is_mated, identities, resamples)
     if name in RATE_OF:
-        drawn = drawn_rates(RATE_OF[name], values, is_mated, identities, resamples)
         return rate_evidence(name, value, drawn, is_mated, identities)
-    n_mated = int(is_mated.sum())
+    return figure_evidence(name, values, is_mated, identities, drawn)
+
+
+def figure_evidence(
+    name: str,
+    values: FloatArray,
+    is_mated: BoolArray,
+    identities: IntArray,
+    drawn: FloatArray,
+) -> ListEvidence:
+    """Return what a list says about its AUC or EER.
+
+    Args:
+        name: ``auc`` or ``eer``.
+        values: (N,) finite, larger for mated rows.
+        is_mated: (N,).
+        identities: (N,), or (N, 2) if a row belongs to two.
+        drawn: (R,) the EER in resamples of the identities; an AUC needs none.
+    """
+    value, n_mated = value_of(name, values, is_mated), int(is_mated.sum())
     reason = why_open(name, n_mated, len(values) - n_mated)
     if reason:
         return ListEvidence(value, reason)
@@ -261,7 +316,8 @@ def list_evidence(
     # Also false for NaN: without one of the identities, no mated or no nonmated row is left.
     inside = len(without) > 1 and without.min() > 0 and without.max() < 1
     if inside and 0 < value < 1 and np.ptp(without) > 1e-12:
-        return Jackknife(value, "", without, on_logit=True)
+        jackknife = Jackknife(value, "", without, on_logit=True)
+        return jackknife if name == "auc" else _wider(jackknife, drawn)
     found = disjoint_rows(is_mated, identities)
     if name == "auc":
         return Trials(value, trials=found.comparisons)
@@ -313,19 +369,26 @@ def difference_evidence(
     value, without = difference_without_each(name, *columns, is_mated, identities)
     if reason:
         return ListEvidence(value, reason)
-    if name in RATE_OF:
+    drawn = np.empty(0)
+    if name != "auc":
         one, two = (
-            drawn_rates(RATE_OF[name], column, is_mated, identities, resamples)
-            for column in columns
+            drawn_figure(name, column, is_mated, identities, resamples) for column in columns
         )
-        if np.ptp(one - two) == 0:
+        drawn = one - two
+    if name in RATE_OF:
+        if np.ptp(drawn) == 0:
             return ListEvidence(value, "the difference is the same in every resample")
-        return Drawn(value, "", one - two)
+        return Drawn(value, "", drawn)
     if np.isnan(without).any() or len(without) < 2:
         return ListEvidence(value, "without one identity, no mated or no nonmated row is left")
     if np.ptp(without) <= 1e-12:
         return ListEvidence(value, "the difference is the same without each of the identities")
-    return Jackknife(value, "", without)
+    jackknife = Jackknife(value, "", without)
+    return jackknife if name == "auc" else _wider(jackknife, drawn)
+
+
+def _wider(jackknife: Jackknife, drawn: FloatArray) -> Wider:
+    return Wider(jackknife.value, one=jackknife, two=Drawn(jackknife.value, "", drawn))
 
 
 def _logit(share: float) -> float:

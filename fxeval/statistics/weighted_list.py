@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fxeval.seeding import generator_of
-from fxeval.statistics.list_figures import allowed_false_matches
+from fxeval.statistics.list_figures import RATE_OF, allowed_false_matches
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -113,13 +113,13 @@ def row_weights(
     return weights[:, first] * np.where(is_mated | (first == second), 1.0, weights[:, second])
 
 
-def drawn_rates(
-    rate: float, values: FloatArray, is_mated: BoolArray, identities: IntArray, resamples: int
+def drawn_figure(
+    name: str, values: FloatArray, is_mated: BoolArray, identities: IntArray, resamples: int
 ) -> FloatArray:
-    """Return (R,) the true match rate at a false match rate in resamples of the identities.
+    """Return (R,) a figure of the list in resamples of its identities.
 
     Args:
-        rate: In (0, 1).
+        name: One of ``list_figures.LIST_FIGURES``.
         values: (N,) finite.
         is_mated: (N,).
         identities: (N,), or (N, 2) if a row belongs to two.
@@ -127,12 +127,13 @@ def drawn_rates(
     """
     people, number = np.unique(identities.reshape(len(identities), -1), return_inverse=True)
     number = number.reshape(len(values), -1)
-    rows, name = WeightedList(values, is_mated), f"{rate:g}"
+    rows = WeightedList(values, is_mated)
+    rates = {name.removeprefix("tmr_at_fmr_"): RATE_OF[name]} if name in RATE_OF else {}
     parts = [
-        rows.figures(row_weights(weights, number[:, 0], number[:, -1], is_mated), {name: rate})
+        rows.figures(row_weights(weights, number[:, 0], number[:, -1], is_mated), rates)
         for weights in resampled(len(people), resamples, max(1, MAX_CELLS // len(values)))
     ]
-    return np.concatenate([part[f"tmr_at_fmr_{name}"] for part in parts])
+    return np.concatenate([part[name] for part in parts])
 
 
 def percentiles(

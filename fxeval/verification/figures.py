@@ -1,9 +1,10 @@
 """How well a model verifies: accuracy, error rates and thresholds, each with its interval.
 
 Pairs of one person resemble each other, and a nonmated pair belongs to two people at once, so no
-interval is over pairs. AUC and EER have the jackknife over identities
+interval is over pairs. The AUC has the jackknife over identities
 (``fxeval.statistics.list_intervals``); accuracy, TMR and thresholds have the percentiles of
-resampled identities (``fxeval.statistics.weighted_list``), all evaluated at once from weights.
+resampled identities (``fxeval.statistics.weighted_list``), all evaluated at once from weights; the
+EER has the wider of both.
 """
 
 import math
@@ -22,7 +23,7 @@ from fxeval.statistics.list_intervals import (
     Drawn,
     ListEvidence,
     Trials,
-    list_evidence,
+    figure_evidence,
     rate_evidence,
     why_no_value,
 )
@@ -188,21 +189,12 @@ def measure(
         EvidenceError: If one kind of pairs is missing, identities are too few, or a similarity is
             not finite.
     """
-    people, group = np.unique(
-        np.stack([compared.probe_identity, compared.reference_identity]), return_inverse=True
-    )
-    first, second = group.reshape(2, -1)
     n_mated, n = int(compared.is_mated.sum()), len(compared.is_mated)
-    _check(compared.similarities, compared.is_mated, len(people))
+    people = len(np.unique(compared.identities))
+    _check(compared.similarities, compared.is_mated, people)
     fold, own = folds_of(compared.fold, compared.is_mated)
-    rates = {name: rate for name, rate in RATES.items() if (n - n_mated) * rate >= 1 - 1e-9}
     pairs = WeightedPairs(compared.kind, compared.similarities, compared.is_mated, fold)
-    point = pairs.statistics(np.ones((1, n)), rates)
-    parts = [
-        pairs.statistics(row_weights(weights, first, second, compared.is_mated), rates)
-        for weights in resampled(len(people), resamples, max(1, MAX_CELLS // pairs.cells))
-    ]
-    drawn = {name: np.concatenate([part[name] for part in parts]) for name in point}
+    point, drawn = _resampled(compared, pairs, resamples)
     known = {
         name: _evidence(name, float(point[name][0]), drawn[name], compared)
         for name in QUANTITIES
@@ -228,10 +220,26 @@ def measure(
         n_folds=len(np.unique(fold)),
         n_mated=n_mated,
         n_nonmated=n - n_mated,
-        n_identities=len(people),
+        n_identities=people,
         n_disjoint=disjoint_rows(compared.is_mated, compared.identities).comparisons,
         protocol=_protocol(compared.kind, len(np.unique(fold)), own, resamples),
     )
+
+
+def _resampled(
+    compared: ComparedPairs, pairs: WeightedPairs, resamples: int
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """Return all figures and thresholds, (1,) each of the list and (R,) each of its resamples."""
+    n, is_mated = len(compared.is_mated), compared.is_mated
+    rates = {name: rate for name, rate in RATES.items() if (~is_mated).sum() * rate >= 1 - 1e-9}
+    people, group = np.unique(compared.identities, return_inverse=True)
+    first, second = group.reshape(-1, 2).T
+    parts = [
+        pairs.statistics(row_weights(weights, first, second, is_mated), rates)
+        for weights in resampled(len(people), resamples, max(1, MAX_CELLS // pairs.cells))
+    ]
+    point = pairs.statistics(np.ones((1, n)), rates)
+    return point, {name: np.concatenate([part[name] for part in parts]) for name in point}
 
 
 def point_figures(
@@ -306,7 +314,7 @@ def _evidence(name: str, value: float, drawn: FloatArray, compared: ComparedPair
     is_mated, people = compared.is_mated, compared.identities
     if name in ("verification_auc", "verification_eer"):
         short = name.removeprefix("verification_")
-        return list_evidence(short, compared.similarities, is_mated, people)
+        return figure_evidence(short, compared.similarities, is_mated, people, drawn)
     if name != "verification_accuracy":
         return rate_evidence(name, value, drawn, is_mated, people)
     if value in (0.0, 1.0) and (drawn[~np.isnan(drawn)] == value).all():
@@ -356,6 +364,7 @@ def _protocol(kind: SimilarityKind, n_folds: int, own: bool, resamples: int) -> 
     folds = "folds of the list" if own else "folds of contiguous mated and nonmated pairs"
     return (
         f"{n_folds} {folds}, each decided by the threshold best on the others: {candidates}; "
-        "95 % intervals: AUC and EER by the jackknife over identities on the logit with t at 96 %, "
-        f"all else percentiles of {resamples:,} resamples of the identities (vertex bootstrap)"
+        "95 % intervals: AUC by the jackknife over identities on the logit with t at 96 %, the rest "
+        f"by percentiles of {resamples:,} resamples of the identities (vertex bootstrap), EER by "
+        "the wider of both"
     )
