@@ -364,7 +364,7 @@ def _protocol(kind: SimilarityKind, n_folds: int, own: bool, resamples: int) -> 
     folds = "folds of the list" if own else "folds of contiguous mated and nonmated pairs"
     return (
         f"{n_folds} {folds}, each decided by the threshold best on the others: {candidates}; "
-        "95 % intervals: AUC by the jackknife over identities on the logit with t at 96 %, the rest "
+        "95 % intervals: AUC by the jackknife over identities on the logit with t at 96 %, others "
         f"by percentiles of {resamples:,} resamples of the identities (vertex bootstrap), EER by "
         "the wider of both"
     )
