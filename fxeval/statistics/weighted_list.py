@@ -12,6 +12,7 @@ R weightings, N rows, T distinct values, G identities.
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -45,12 +46,15 @@ class WeightedList:
         self._values, place = np.unique(values, return_inverse=True)
         self._at_value = Columns(place.astype(np.int64), len(self._values))
 
-    def figures(self, weights: FloatArray, rates: Mapping[str, float]) -> dict[str, FloatArray]:
+    def figures(
+        self, weights: FloatArray, rates: Mapping[str, float], *, is_all: bool = True
+    ) -> dict[str, FloatArray]:
         """Return the figures and thresholds of the rows under R weightings.
 
         Args:
             weights: (R, N), whole numbers >= 0.
             rates: False match rates by name, fractions in (0, 1).
+            is_all: Whether ``auc`` and ``tau_acc``, which take half of the time, are wanted.
 
         Returns:
             (R,) each: ``auc``, ``eer``, ``tau_acc``, ``tau_eer``, and ``tmr_at_fmr_`` and
@@ -65,16 +69,14 @@ class WeightedList:
         gap = np.abs(alarms * n_mated[:, None] - misses * n_nonmated[:, None])
         present = mated + nonmated > 0
         with np.errstate(divide="ignore", invalid="ignore"):
-            below = nonmated.cumsum(1) - nonmated / 2
-            auc = (mated * below).sum(1) / (n_mated * n_nonmated)
             at_eer = _last_least(np.where(present, gap[:, :-1], np.inf))
             eer = _at(alarms, at_eer) / n_nonmated + _at(misses, at_eer) / n_mated
-            found = {
-                "auc": auc,
-                "eer": eer / 2,
-                "tau_acc": self._between(_last_least(_least_first(misses + alarms, gap)), present),
-                "tau_eer": self._values[at_eer],
-            }
+            found = {"eer": eer / 2, "tau_eer": self._values[at_eer]}
+            if is_all:
+                below = nonmated.cumsum(1) - nonmated / 2
+                found["auc"] = (mated * below).sum(1) / (n_mated * n_nonmated)
+                fewest = _last_least(_least_first(misses + alarms, gap))
+                found["tau_acc"] = self._between(fewest, present)
             for name, rate in rates.items():
                 allowed = allowed_false_matches(rate, n_nonmated)
                 # The threshold lies just above the last similarity with too many false matches.
@@ -125,15 +127,32 @@ def drawn_figure(
         identities: (N,), or (N, 2) if a row belongs to two.
         resamples: R; their draws depend only on the number of identities.
     """
-    people, number = np.unique(identities.reshape(len(identities), -1), return_inverse=True)
-    number = number.reshape(len(values), -1)
-    rows = WeightedList(values, is_mated)
+    columns = identities.reshape(len(identities), -1)
+    two = np.stack([columns[:, 0], columns[:, -1]])
+    return _drawn(
+        name,
+        resamples,
+        values.astype(np.float64).tobytes(),
+        is_mated.astype(bool).tobytes(),
+        two.astype(np.int64).tobytes(),
+    )
+
+
+@lru_cache(maxsize=64)
+def _drawn(name: str, resamples: int, values: bytes, is_mated: bytes, two: bytes) -> FloatArray:
+    """Return the resamples of a list; an interval and its p-values ask for the same ones."""
+    mated, numbers = np.frombuffer(is_mated, bool), np.frombuffer(values, np.float64)
+    people, group = np.unique(np.frombuffer(two, np.int64), return_inverse=True)
+    first, second = group.reshape(2, -1)
+    rows = WeightedList(numbers, mated)
     rates = {name.removeprefix("tmr_at_fmr_"): RATE_OF[name]} if name in RATE_OF else {}
     parts = [
-        rows.figures(row_weights(weights, number[:, 0], number[:, -1], is_mated), rates)
-        for weights in resampled(len(people), resamples, max(1, MAX_CELLS // len(values)))
+        rows.figures(row_weights(weights, first, second, mated), rates, is_all=False)[name]
+        for weights in resampled(len(people), resamples, max(1, MAX_CELLS // len(numbers)))
     ]
-    return np.concatenate([part[name] for part in parts])
+    found = np.concatenate(parts)
+    found.flags.writeable = False
+    return found
 
 
 def percentiles(
