@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fxeval.run.assembly import Gatherer
-from fxeval.run.fixture_names import ROLES, fixture_ids
+from fxeval.run.fixture_names import fixture_ids
+from fxeval.run.options import add_options
 from fxeval.run.reporter import Reporter
 from fxeval.suite import recognition
 
 if TYPE_CHECKING:
     from fxeval.run.session import Session
-    from fxeval.run.workshop import Subjects
     from fxeval.suite.cells import Cell
     from fxeval.suite.plan import Suite
 
@@ -63,36 +63,7 @@ def pytest_load_initial_conftests(args: list[str]) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options and ini values of fxeval."""
-    group = parser.getgroup("fxeval", "evaluation of face-recognition explanations")
-    group.addoption("--fx-data", metavar="DIR", help="folder of real faces (or $FXEVAL_DATA)")
-    group.addoption(
-        "--fx-weights", metavar="DIR",
-        help="folder of model weights (or $FXEVAL_WEIGHTS; default: weights/ in --fx-data)",
-    )  # fmt: skip
-    group.addoption(
-        "--fx-reports", metavar="DIR", default="reports", help="where records and scorecards go"
-    )
-    group.addoption(
-        "--fx-batch-size", type=_positive, metavar="N",
-        help="most images in one forward pass (default: 16 on a CPU, 128 on a GPU)",
-    )  # fmt: skip
-    group.addoption(
-        "--fx-threads", type=_positive, metavar="N",
-        help="torch threads per process (default: the cores, shared by the workers)",
-    )  # fmt: skip
-    parser.addini(
-        "fx_suites",
-        "which YAML files are suites",
-        type="args",
-        default=["suites/*.yaml", "suites/*.yml"],
-    )
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(f"expected at least 1, got {number}")
-    return number
+    add_options(parser)
 
 
 @pytest.fixture(scope="session")
@@ -257,6 +228,7 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     from fxeval.results import Outcome
     from fxeval.run.endings import STOPS, is_shown_as_it_is, refusal_of
     from fxeval.run.measure import measure_cell
+    from fxeval.run.resolving import subjects_of
 
     session, told = _session(request.config), ""
     try:
@@ -264,7 +236,7 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
         with one_process():
             result = measure_cell(
                 cell,
-                _subjects(cell, request, session),
+                subjects_of(cell, request, session, unsupported=request.node.stash[_UNSUPPORTED]),
                 session.workshop,
                 earlier=session.earlier(request.node.path, cell.id),
             )
@@ -290,21 +262,6 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
         warnings.warn(pytest.PytestWarning(f"{cell.id}: inconclusive: {reason}"), stacklevel=2)
         return
     pytest.fail(f"{outcome}: {told or reason}\n{cell.where}", pytrace=False)
-
-
-def _subjects(cell: Cell, request: pytest.FixtureRequest, session: Session) -> Subjects:
-    """Return the subjects of a cell, with the suite's parameters and models loaded."""
-    from fxeval.errors import UnsupportedError
-    from fxeval.run.workshop import Subjects
-    from fxeval.suite.configure import configured
-
-    if request.node.stash[_UNSUPPORTED]:
-        raise UnsupportedError(request.node.stash[_UNSUPPORTED])
-    model, explainer, source = (
-        configured(request.getfixturevalue(f"{role}_{use.id}"), use, role, request.node.path.parent)
-        for role, use in zip(ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
-    )
-    return Subjects(session.loaded(model), explainer, source)
 
 
 def pytest_report_collectionfinish(

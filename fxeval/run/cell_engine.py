@@ -52,14 +52,29 @@ class Redrawing:
     known: Network
 
 
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """A set of maps that a cell asks for.
+
+    Attributes:
+        by: The explainer.
+        network: The network that is explained.
+        asked: The comparisons.
+        name: Of the comparisons, such as ``probe``.
+    """
+
+    by: OtherExplainer
+    network: NetworkHandle
+    asked: Comparison
+    name: str
+
+
 class Shared(Protocol):
     """The parts that cells share: the pool, maps that were made before, re-drawn networks."""
 
     pool: ForwardPool
 
-    def explained(
-        self, cell: Cell, by: OtherExplainer, network: NetworkHandle, asked: Comparison, name: str
-    ) -> tuple[SaliencyMaps, Explaining]:
+    def explained(self, cell: Cell, wanted: Wanted) -> tuple[SaliencyMaps, Explaining]:
         """Return the maps of some comparisons, and what they cost when they were made."""
 
     def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> Redrawing:
@@ -122,8 +137,8 @@ class CellEngine:
                 faces, rows.id, rows.source[:, number], rows.against[:, number], rows.contrast
             )
             name = rows.side if rows.source.shape[1] == 1 else f"source {number + 1}"
-            about = explainer or self._own
-            maps, cost = self._shared.explained(self._cell, about, network, asked, name)
+            wanted = Wanted(explainer or self._own, network, asked, name)
+            maps, cost = self._shared.explained(self._cell, wanted)
             found.append(maps)
             if all(
                 (one.network, one.side) != (cost.network, cost.side) for one in self._explaining

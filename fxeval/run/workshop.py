@@ -17,10 +17,9 @@ from fxeval.contracts import (
     SaliencyMaps,
 )
 from fxeval.datasets.lists.contradictions import ContradictoryListError
-from fxeval.engine.forward_pool import ForwardPool, PooledModel, precise
-from fxeval.engine.inputs import Comparison
-from fxeval.engine.maps import explain, why_unsupported
-from fxeval.engine.metering import Cost, metered
+from fxeval.engine.forward_pool import ForwardPool, PooledModel
+from fxeval.engine.maps import why_unsupported
+from fxeval.engine.metering import Cost
 from fxeval.engine.row_kinds import TABLES, WHOLE_LISTS
 from fxeval.engine.selection import chosen_rows, load_pairs, whole_rows
 from fxeval.errors import (
@@ -36,23 +35,22 @@ from fxeval.metrics import kinds
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Subject
 from fxeval.models.admission import Admission
 from fxeval.models.loading import device_of, with_module
-from fxeval.records.schema import Explaining, LayerEntry, Network, Row
+from fxeval.records.schema import Explaining, Network, Row
 from fxeval.redaction import PublicReason, public_counts
 from fxeval.run.admissions import Admissions
-from fxeval.run.cell_engine import CellEngine, NetworkHandle, Redrawing
+from fxeval.run.cell_engine import CellEngine, NetworkHandle, Redrawing, Wanted
 from fxeval.run.descriptions import explainer_entry, left_out, model_entry, pairs_entry
 from fxeval.run.guard import Guard
 from fxeval.run.keys import digest_of, fixture_key, model_key
+from fxeval.run.map_maker import MapMaker, Progress
 from fxeval.seeding import seed_of
 from fxeval.suite.cells import Cell
 from fxeval.verification.claims import entry_of, remarks_of
 from fxeval.verification.measured import Measured, ThresholdModel, measure_list
 
 CALIBRATION_IMAGES = 64  # crops that re-estimate the batch-norm statistics of a re-drawn network
-KEPT_MAPS = 16  # sets of maps kept for later cells
 
 Emit = Callable[[Sequence[Row]], None]
-Progress = Callable[[str, str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +119,12 @@ class Workshop:
         self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}
         self._pairs: dict[tuple[Any, ...], Pairs] = {}
         self._set_aside: dict[int, Counter[str]] = {}
-        self._maps: dict[tuple[Any, ...], tuple[SaliencyMaps, Cost, list[str]]] = {}
         self._told: dict[str, None] = {}
         self._redrawn: dict[str, PooledModel] = {}
         self._networks: dict[str, Network] = {}
         self._unpooled_forwards = 0
         self.guard = Guard(self.pool, self._caches)
+        self._maps = MapMaker(self.pool, self._admissions, self.guard, progress)
 
     def prepare(self, cell: Cell, subjects: Subjects) -> Prepared:
         """Return everything a protocol may ask for, lazily.
@@ -202,12 +200,13 @@ class Workshop:
         self._redrawn = {}
 
     def _caches(self) -> Sequence[dict[Any, Any]]:
-        return self._maps, self._measured, self._networks, self._redrawn, self._pairs
+        return self._maps.kept, self._measured, self._networks, self._redrawn, self._pairs
 
     @property
     def forwards(self) -> int:
         """Images that passed a network for the cells so far, through the pool or not."""
-        return self.pool.forwards + self._unpooled_forwards - self.verifying.forwards
+        unpooled = self._unpooled_forwards + self._maps.unpooled_forwards
+        return self.pool.forwards + unpooled - self.verifying.forwards
 
     def take_notes(self) -> list[str]:
         """Return the notes of the pool since the last call, and those about the model's answers.
@@ -220,7 +219,8 @@ class Workshop:
 
     def take_told(self) -> list[str]:
         """Return messages of user code since the last call; printed, and in no record."""
-        told, self._told = list(self._told), {}
+        told = [*dict.fromkeys([*self._told, *self._maps.take_told()])]
+        self._told = {}
         return told
 
     def _place(self, cell: Cell, model: FaceModel) -> None:
@@ -293,44 +293,9 @@ class Workshop:
         self.guard.keep(self._pairs[key].images)
         return self._pairs[key]
 
-    def explained(
-        self, cell: Cell, by: OtherExplainer, network: NetworkHandle, asked: Comparison, name: str
-    ) -> tuple[SaliencyMaps, Explaining]:
+    def explained(self, cell: Cell, wanted: Wanted) -> tuple[SaliencyMaps, Explaining]:
         """Return the maps of some comparisons, made once, and their cost at that time."""
-        is_own = by.name == cell.explainer.name
-        what: object = fixture_key(cell, cell.explainer) if is_own else (by.name, id(by.explainer))
-        # The images' identity stands for the rows: a cell's pairs are loaded once and kept.
-        key = (what, network.key, id(asked.faces.images), name, cell.seed, self.device)
-        is_new = key not in self._maps
-        if is_new:
-            while len(self._maps) >= KEPT_MAPS:
-                self._maps.pop(next(iter(self._maps)))
-            stage = "explaining" if network.label == "trained" else f"explaining {network.label}"
-            model, pooled = network.get(), self.pool.forwards
-            told: list[str] = []
-            with metered(model.module, self.pool) as cost, precise(self.device):
-                maps = explain(
-                    by.explainer,
-                    model,
-                    asked,
-                    seed=cell.seed,
-                    progress=lambda done, total: self._progress(cell.id, stage, done, total),
-                    tell=told.append,
-                )
-            self.guard.doubt(by.name, maps.states)
-            self._unpooled_forwards += cost.forwards - (self.pool.forwards - pooled)
-            self._maps[key] = maps, cost, told
-        maps, cost, told = self._maps[key]
-        self._told |= dict.fromkeys(told)
-        self._admissions.check_failure(by.name, maps.states, maps.reasons)
-        return maps, Explaining(
-            network=network.label,
-            side=name,
-            n_maps=len(asked),
-            was_shared=not is_new,
-            layers=[LayerEntry.model_validate(asdict(layer)) for layer in maps.layers],
-            **asdict(cost),
-        )
+        return self._maps.made(cell, wanted, self.device)
 
     def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> "Redrawing":
         """Return the re-drawn network and its facts; built again if it was freed."""

@@ -1,0 +1,42 @@
+"""The options that fxeval adds to pytest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add the options and ini values of fxeval."""
+    group = parser.getgroup("fxeval", "evaluation of face-recognition explanations")
+    group.addoption("--fx-data", metavar="DIR", help="folder of real faces (or $FXEVAL_DATA)")
+    group.addoption(
+        "--fx-weights", metavar="DIR",
+        help="folder of model weights (or $FXEVAL_WEIGHTS; default: weights/ in --fx-data)",
+    )  # fmt: skip
+    group.addoption(
+        "--fx-reports", metavar="DIR", default="reports", help="where records and scorecards go"
+    )
+    group.addoption(
+        "--fx-batch-size", type=_positive, metavar="N",
+        help="most images in one forward pass (default: 16 on a CPU, 128 on a GPU)",
+    )  # fmt: skip
+    group.addoption(
+        "--fx-threads", type=_positive, metavar="N",
+        help="torch threads per process (default: the cores, shared by the workers)",
+    )  # fmt: skip
+    parser.addini(
+        "fx_suites",
+        "which YAML files are suites",
+        type="args",
+        default=["suites/*.yaml", "suites/*.yml"],
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"expected at least 1, got {number}")
+    return number
