@@ -24,6 +24,8 @@ class Comparison:
         against: (N,) which image it is compared with.
         contrast: (N,) nonmates that the list names; None = they are drawn if the explainer needs
             them.
+        seed: Index of the explainer's seed: what it draws depends on it, the rest does not.
+        rows: Positions of those that are asked for, in this order; None = all.
     """
 
     faces: Faces
@@ -31,9 +33,16 @@ class Comparison:
     image: Tensor
     against: Tensor
     contrast: Tensor | None = None
+    seed: int = 0
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.image)
+        return len(self.order)
+
+    @property
+    def order(self) -> Tensor:
+        """Positions of the comparisons that are asked for, in their order."""
+        return torch.arange(len(self.image)) if self.rows is None else self.rows
 
 
 class Inputs:
@@ -44,6 +53,8 @@ class Inputs:
     ) -> None:
         faces, needs = asked.faces, traits_of(explainer).needs
         self.size = (int(faces.images.shape[-2]), int(faces.images.shape[-1]))
+        # The mask bank depends on the suite's seed and on these alone; 0 changes nothing.
+        self.address = (*self.size, *([asked.seed] if asked.seed else []))
         self._device = device_of(model)
         self._images, self._identity = faces.images, faces.identity
         self._probes, self._references = asked.image, asked.against

@@ -62,7 +62,8 @@ def explain(
         explainer: User code.
         model: The model, its ``embed`` through the pool.
         asked: N comparisons.
-        seed: The suite's seed; the mask bank depends on it and on the image size alone.
+        seed: The suite's seed; the mask bank depends on it, on the index of the explainer's seed
+            and on the image size alone.
         progress: Called with (pairs done, pairs in all).
         tell: Called with the full text of the explainer's errors. ``reasons`` leave it out: records
             are passed on, and errors of user code may hold anything.
@@ -78,12 +79,14 @@ def explain(
     """
     group = _Group(explainer, model, Inputs(explainer, model, asked, seed), seed, tell)
     parts: list[SaliencyMaps] = []
-    for rows in torch.split(torch.arange(len(asked)), ROWS_AT_ONCE):
+    done = 0
+    for rows in torch.split(asked.order, ROWS_AT_ONCE):
         parts.extend(group.maps(rows))
-        if int(rows[0]) == 0:
+        if not done:
             group.check_refusals(parts)
             group.give_up_after(parts)
-        progress(int(rows[-1]) + 1, len(asked))
+        done += len(rows)
+        progress(done, len(asked))
     return joined(parts, group.size)
 
 
@@ -231,7 +234,7 @@ class _Group:
             raise ExplainerContractError(first.detail, public=first.public)
 
     def _ask(self, rows: Tensor) -> SaliencyMaps:
-        seed = seed_of(self._seed, "global", *self.size)
+        seed = seed_of(self._seed, "global", *self._inputs.address)
         with one_process(), torch.inference_mode(False), torch.enable_grad(), sealed(seed):
             probes, references = self._inputs.clean(rows)
             try:
@@ -239,7 +242,7 @@ class _Group:
                     self._model,
                     probes,
                     references,
-                    generator=generator_of(self._seed, "explain", *self.size),
+                    generator=generator_of(self._seed, "explain", *self._inputs.address),
                     **self._inputs.extra(rows),
                 )
             except ExplainerContractError as error:

@@ -299,6 +299,7 @@ class Ledger:
                 if is_redrawn and maps.states[row] is RowState.DEGENERATE_MAP
             ],
             thumbnail=thumbnail(own[0][1], row) if own else None,
+            is_mated=bool(rows.is_mated[row]),
             measured=[
                 Measured(
                     map=map_,

@@ -81,6 +81,11 @@ class Admissions:
         """Free the networks; what was found out about them is kept."""
         self._loaded, self._current = None, None
 
+    @property
+    def noise(self) -> float:
+        """How much similarities of the current model differ if an image is embedded again."""
+        return 0.0 if self._current is None else self._current[1].noise
+
     def check_gradient(self, name: str, explainer: Explainer) -> None:
         """Refuse an explainer that needs gradients if the model of the cell has none.
 

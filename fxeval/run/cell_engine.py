@@ -1,6 +1,6 @@
 """The engine of one cell: its subjects, and maps that are made once for all of its rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,10 +22,12 @@ from fxeval.contracts import (
 from fxeval.datasets.faces.crops import move_maps
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.inputs import Comparison
+from fxeval.engine.metering import Cost
+from fxeval.engine.repetition import together
 from fxeval.errors import DataContractError, UnsupportedError
 from fxeval.hooks.watch import modes_kept
-from fxeval.metrics.protocol import OtherExplainer, Redrawn, Rows, Subject, averaged
-from fxeval.records.schema import Explaining, Network
+from fxeval.metrics.protocol import Evidence, OtherExplainer, Redrawn, Rows, Subject, averaged
+from fxeval.records.schema import Explaining, Network, Repeatability
 from fxeval.suite.cells import Cell
 
 
@@ -59,14 +61,39 @@ class Wanted:
     Attributes:
         by: The explainer.
         network: The network that is explained.
-        asked: The comparisons.
+        asked: The comparisons, with the index of the explainer's seed.
         name: Of the comparisons, such as ``probe``.
+        is_own: Whether the explainer is the cell's own.
     """
 
     by: OtherExplainer
     network: NetworkHandle
     asked: Comparison
     name: str
+    is_own: bool = True
+
+    @property
+    def label(self) -> str:
+        """Its name where costs are shown."""
+        seed = f", seed {self.asked.seed}" if self.asked.seed else ""
+        return f"{self.name}{seed}{'' if self.is_own else f', {self.by.name}'}"
+
+
+@dataclass(frozen=True, eq=False)
+class Repetition:
+    """What was found when a few maps of a set were made again.
+
+    Attributes:
+        found: The findings; None if the model itself answers differently each time.
+        remark: Why nothing was found; empty if something was.
+        n_maps: Number of maps that were made.
+        cost: Of making them.
+    """
+
+    found: Repeatability | None
+    remark: str
+    n_maps: int
+    cost: Cost
 
 
 class Shared(Protocol):
@@ -76,6 +103,11 @@ class Shared(Protocol):
 
     def explained(self, cell: Cell, wanted: Wanted) -> tuple[SaliencyMaps, Explaining]:
         """Return the maps of some comparisons, and what they cost when they were made."""
+
+    def repeated(
+        self, cell: Cell, wanted: Wanted, maps: SaliencyMaps
+    ) -> tuple[Repetition, Explaining]:
+        """Return what was found when a few of these maps were made again, and what it cost."""
 
     def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> Redrawing:
         """Return a re-drawn copy of a network."""
@@ -90,8 +122,9 @@ class CellEngine:
     ) -> None:  # fmt: skip
         self._shared, self._cell, self._source = shared, cell, source
         self._explaining = explaining
-        self._own = OtherExplainer(cell.explainer.name, explainer)
+        self.own = OtherExplainer(cell.explainer.name, explainer)
         self._behind: dict[int, tuple[NetworkHandle, Faces, Crop]] = {}
+        self._repetitions: dict[str, dict[str, Repetition]] = {}
 
     def subject(
         self, name: str, network: NetworkHandle, pairs: Pairs, faces: Faces, no_decision: str = ""
@@ -130,21 +163,73 @@ class CellEngine:
 
     def maps(self, rows: Rows, subject: Subject, explainer: OtherExplainer | None) -> SaliencyMaps:
         """Return one map per row on a subject: the mean if a row has several sources."""
+        return self.made(rows, subject, explainer or self.own, 0, is_judged=explainer is None)
+
+    def made(
+        self, rows: Rows, subject: Subject, by: OtherExplainer, seed: int, *, is_judged: bool = True
+    ) -> SaliencyMaps:
+        """Return one map per row on a subject, by an explainer at one of its seeds.
+
+        Args:
+            rows: All rows of the cell.
+            subject: The network that is explained.
+            by: The explainer.
+            seed: Index of its seed.
+            is_judged: Whether limits ask for its values: then a few maps of the trained network,
+                of the first source of each row, are made again.
+        """
         network, faces, _ = self._behind[id(subject)]
+        if network.label != "trained":
+            self._refuse_given(by)
         found = []
         for number in range(rows.source.shape[1]):
             asked = Comparison(
-                faces, rows.id, rows.source[:, number], rows.against[:, number], rows.contrast
+                faces, rows.id, rows.source[:, number], rows.against[:, number], rows.contrast, seed
             )
             name = rows.side if rows.source.shape[1] == 1 else f"source {number + 1}"
-            wanted = Wanted(explainer or self._own, network, asked, name)
+            wanted = Wanted(by, network, asked, name, by.name == self.own.name)
             maps, cost = self._shared.explained(self._cell, wanted)
             found.append(maps)
-            if all(
-                (one.network, one.side) != (cost.network, cost.side) for one in self._explaining
-            ):
-                self._explaining.append(cost)
+            self._note(cost)
+            if is_judged and network.label == "trained" and (number, seed) == (0, 0):
+                repetition, cost = self._shared.repeated(self._cell, wanted, maps)
+                self._repetitions.setdefault(by.name, {})[name] = repetition
+                if cost.n_maps:
+                    self._note(cost)
         return averaged(found)
+
+    def repeatability(self, explainer: str) -> Repeatability | None:
+        """Return whether an explainer repeats the maps that were made so far; None if unknown."""
+        several = self._repetitions.get(explainer, {}).values()
+        if any(one.found is None for one in several):
+            return None
+        return together([one.found for one in several if one.found is not None])
+
+    def seeds(self, explainer: str) -> int:
+        """Return with how many seeds an explainer is measured: one if they change nothing."""
+        several = self._repetitions.get(explainer, {}).values()
+        if any(one.found is None for one in several):  # its draws can't be told from the model's
+            return self._cell.seeds
+        found = self.repeatability(explainer)
+        is_seeded = found is not None and found.repeats and found.depends_on_seed
+        return self._cell.seeds if is_seeded else 1
+
+    def remarks(self) -> list[str]:
+        """Return why it was not found out whether an explainer repeats."""
+        several = [one for named in self._repetitions.values() for one in named.values()]
+        return [one.remark for one in several if one.remark]
+
+    def _refuse_given(self, by: OtherExplainer) -> None:
+        if traits_of(by.explainer).maps_are_given:
+            raise UnsupportedError(
+                f"the maps of {by.name} are given: they were made with one network and do not "
+                f"change with a re-drawn one. Leave {self._cell.kind} out for them."
+            )
+
+    def _note(self, cost: Explaining) -> None:
+        known = [(one.network, one.side) for one in self._explaining]
+        if (cost.network, cost.side) not in known:
+            self._explaining.append(cost)
 
     def _labels(self, pairs: Pairs, images: Tensor, crop: Crop) -> LabelMaps:
         if not isinstance(self._source, LabelSource):
@@ -173,10 +258,49 @@ class CellEngine:
                 f"model '{model.name}': its layers can't be reached, so its weights can't be "
                 f"re-drawn layer by layer. Leave {cell.kind} out for it."
             )
-        if traits_of(self._own.explainer).maps_are_given:
-            raise UnsupportedError(
-                f"the maps of {cell.explainer.name} are given: they were made with one network and "
-                f"do not change with a re-drawn one. Leave {cell.kind} out for them."
-            )
+        self._refuse_given(self.own)
         found = self._shared.redrawn(cell, network, pairs, index)
         return Redrawn(self.subject(found.known.name, found.network, pairs, faces), found.known)
+
+
+@dataclass(frozen=True, eq=False)
+class Measuring:
+    """The engine while the maps of one explainer, at one of its seeds, are measured.
+
+    Attributes:
+        engine: The cell's engine.
+        by: The explainer that takes the place of the cell's own.
+        seed: Index of its seed; explainers that a parameter names keep theirs.
+    """
+
+    engine: CellEngine
+    by: OtherExplainer
+    seed: int = 0
+
+    def maps(self, rows: Rows, subject: Subject, explainer: OtherExplainer | None) -> SaliencyMaps:
+        """Return one map per row on a subject."""
+        if explainer is not None:
+            return self.engine.made(rows, subject, explainer, 0, is_judged=False)
+        return self.engine.made(rows, subject, self.by, self.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A cell that is ready to be measured.
+
+    Attributes:
+        evidence: Of all its rows; ``take`` gives a group's.
+        objection: Why the model is not to be judged on these pairs, or None.
+        explaining: What its maps cost, filled while it is measured.
+        engine: Behind the evidence.
+        compared: Further explainers that limits compare with; a reason in place of one that cannot
+            explain this model.
+        remarks: What is not known about the model on these pairs.
+    """
+
+    evidence: Evidence
+    objection: str | None
+    explaining: list[Explaining]
+    engine: CellEngine
+    compared: Mapping[str, OtherExplainer | str]
+    remarks: Sequence[str] = ()

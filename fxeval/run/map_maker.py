@@ -1,18 +1,20 @@
-"""Makes the maps that the cells of a run ask for, each set once."""
+"""Makes the maps that the cells of a run ask for, each set once, and a few of them again."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from fxeval.contracts import SaliencyMaps
 from fxeval.engine.forward_pool import ForwardPool, precise
+from fxeval.engine.inputs import Comparison
 from fxeval.engine.maps import explain
 from fxeval.engine.metering import Cost, metered
+from fxeval.engine.repetition import repeated
 from fxeval.records.schema import Explaining, LayerEntry
 from fxeval.run.admissions import Admissions
-from fxeval.run.cell_engine import Wanted
+from fxeval.run.cell_engine import Repetition, Wanted
 from fxeval.run.guard import Guard
 from fxeval.run.keys import fixture_key
 from fxeval.suite.cells import Cell
@@ -33,6 +35,7 @@ class MapMaker:
 
     Attributes:
         kept: Sets of maps, their costs and what their explainers said.
+        repetitions: What was found when a few maps of a set were made again.
         unpooled_forwards: Images that passed a network, but not through the pool.
     """
 
@@ -42,8 +45,14 @@ class MapMaker:
         self._pool, self._admissions, self._guard = pool, admissions, guard
         self._progress = progress
         self.kept: dict[tuple[Any, ...], tuple[SaliencyMaps, Cost, list[str]]] = {}
+        self.repetitions: dict[tuple[Any, ...], Repetition] = {}
         self.unpooled_forwards = 0
         self._told: dict[str, None] = {}
+        self._in_use: set[tuple[Any, ...]] = set()
+
+    def begin(self) -> None:
+        """Begin a cell; the maps that it uses are kept until the next one begins."""
+        self._in_use.clear()
 
     def made(
         self, cell: Cell, wanted: Wanted, device: torch.device
@@ -52,19 +61,38 @@ class MapMaker:
         key = _key(cell, wanted, device)
         is_new = key not in self.kept
         if is_new:
-            while len(self.kept) >= KEPT_MAPS:
-                self.kept.pop(next(iter(self.kept)))
+            for old in [one for one in self.kept if one not in self._in_use]:
+                if len(self.kept) >= KEPT_MAPS:
+                    del self.kept[old]
             self.kept[key] = self._make(cell, wanted, device)
+        self._in_use.add(key)
         maps, cost, told = self.kept[key]
         self._told |= dict.fromkeys(told)
         self._admissions.check_failure(wanted.by.name, maps.states, maps.reasons)
         return maps, Explaining(
             network=wanted.network.label,
-            side=wanted.name,
+            side=wanted.label,
             n_maps=len(wanted.asked),
             was_shared=not is_new,
             layers=[LayerEntry.model_validate(asdict(layer)) for layer in maps.layers],
             **asdict(cost),
+        )
+
+    def again(
+        self, cell: Cell, wanted: Wanted, maps: SaliencyMaps, device: torch.device
+    ) -> tuple[Repetition, Explaining]:
+        """Make a few maps of a set again, once for each set, and return what was found."""
+        key = _key(cell, wanted, device)
+        is_new = key not in self.repetitions
+        if is_new:
+            self.repetitions[key] = self._repeat(cell, wanted, maps, device)
+        known = self.repetitions[key]
+        return known, Explaining(
+            network=wanted.network.label,
+            side=f"{wanted.label}, again",
+            n_maps=known.n_maps,
+            was_shared=not is_new,
+            **asdict(known.cost),
         )
 
     def take_told(self) -> list[str]:
@@ -92,11 +120,39 @@ class MapMaker:
         self.unpooled_forwards += cost.forwards - (self._pool.forwards - pooled)
         return maps, cost, told
 
+    def _repeat(
+        self, cell: Cell, wanted: Wanted, maps: SaliencyMaps, device: torch.device
+    ) -> Repetition:
+        total, n_maps = Cost(), 0
+
+        def explain_again(asked: Comparison) -> SaliencyMaps:
+            nonlocal n_maps
+            made, cost, _ = self._make(cell, replace(wanted, asked=asked), device)
+            n_maps += len(asked)
+            total.forwards += cost.forwards
+            total.backwards += cost.backwards
+            total.seconds += cost.seconds
+            return made
+
+        found = repeated(explain_again, wanted.asked, maps, cell.seed)
+        noise = self._admissions.noise
+        if found.repeats or not noise:
+            return Repetition(found, "", n_maps, total)
+        return Repetition(
+            None,
+            f"it was not found out whether {wanted.by.name} repeats its maps: "
+            f"{found.reason.partition('. ')[0]}, and the model's own answers differ by up to "
+            f"{noise:.2g}",
+            n_maps,
+            total,
+        )
+
 
 def _key(cell: Cell, wanted: Wanted, device: torch.device) -> tuple[Any, ...]:
     """Name what decides a set of maps."""
-    by, is_own = wanted.by, wanted.by.name == cell.explainer.name
-    what: object = fixture_key(cell, cell.explainer) if is_own else (by.name, id(by.explainer))
+    by = wanted.by
+    use = next((one for one in (cell.explainer, *cell.others) if one.name == by.name), None)
+    what: object = (by.name, id(by.explainer)) if use is None else fixture_key(cell, use)
     # The images' identity stands for the rows: a cell's pairs are loaded once and kept.
     images = id(wanted.asked.faces.images)
-    return what, wanted.network.key, images, wanted.name, cell.seed, device
+    return what, wanted.network.key, images, wanted.name, cell.seed, wanted.asked.seed, device

@@ -8,19 +8,18 @@ workshop's and the forward pool's.
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import torch
 
 from fxeval.engine.maps import ROWS_AT_ONCE
 from fxeval.metrics import kinds
-from fxeval.metrics.protocol import Ledger
 from fxeval.records.form import VerdictEntry
 from fxeval.records.judged import LimitEntry, MetricEntry
 from fxeval.records.schema import CellFacts, CellPlan, CellResult, Row
 from fxeval.redaction import without_paths
 from fxeval.results import Outcome
 from fxeval.run.guard import why_untrusted
+from fxeval.run.row_measuring import RowMeasuring
 from fxeval.run.workshop import Subjects, Workshop
 from fxeval.statistics.results import refused, results_of
 from fxeval.suite.cells import Cell
@@ -66,16 +65,14 @@ def _measured(
     if prepared.objection is not None:
         return invalid_cell(cell, prepared.objection)
     rows: list[Row] = []
-    ledgers: list[Ledger] = []
+    measuring = RowMeasuring(cell, prepared)
     places = torch.arange(len(prepared.evidence.everyone))
     for group in torch.split(places, rows_at_once(prepared.evidence.subject.size)):
-        group_evidence = prepared.evidence.take(group)
-        ledgers.append(kinds()[cell.kind].measure(group_evidence, cell.parameters))
         finished = [
             row.model_copy(
                 update={"reason": without_paths(row.reason), "attempt": len(earlier) + 1}
             )
-            for row in ledgers[-1].rows(cell.id)
+            for row in measuring.rows(group)
         ]
         workshop.emit(finished)
         rows += finished
@@ -84,15 +81,17 @@ def _measured(
         seconds=time.perf_counter() - workshop.verifying.seconds - started,
         forwards=workshop.forwards - forwards,
         explaining=prepared.explaining,
-        networks=_distinct(network for ledger in ledgers for network in ledger.networks),
+        networks=measuring.networks,
         no_decision=prepared.evidence.subject.no_decision,
         remarks=[
             *prepared.remarks,
-            *_distinct(text for ledger in ledgers for text in ledger.remarks),
+            *measuring.remarks,
+            *prepared.engine.remarks(),
             *workshop.take_notes(),
         ],
         attempt=len(earlier) + 1,
         earlier=[*earlier],
+        repeatability=prepared.engine.repeatability(cell.explainer.name),
     )
     return results_of(plan_of(cell), facts, rows)
 
@@ -143,12 +142,3 @@ def plan_of(cell: Cell) -> CellPlan:
         ],
         seeds=cell.seeds,
     )
-
-
-def _distinct(values: Any) -> list[Any]:  # noqa: ANN401
-    """Return values in the order in which they first came."""
-    found: list[Any] = []
-    for value in values:
-        if value not in found:
-            found.append(value)
-    return found

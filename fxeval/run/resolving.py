@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from fxeval.errors import UnsupportedError
+from fxeval.contracts import Explainer
+from fxeval.errors import FxevalError, UnsupportedError
 from fxeval.run.fixture_names import ROLES
 from fxeval.run.workshop import Subjects
 from fxeval.suite.cells import Cell
@@ -35,4 +36,11 @@ def subjects_of(
         configured(request.getfixturevalue(f"{role}_{use.id}"), use, role, request.node.path.parent)
         for role, use in zip(ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
     )
-    return Subjects(session.loaded(model), explainer, source)
+    compared: dict[str, Explainer | FxevalError] = {}
+    for use in cell.others:
+        try:
+            found = request.getfixturevalue(f"explainer_{use.id}")
+            compared[use.name] = configured(found, use, "explainer", request.node.path.parent)
+        except FxevalError as error:  # the cell's own explainer is measured without it
+            compared[use.name] = error
+    return Subjects(session.loaded(model), explainer, source, compared=compared)

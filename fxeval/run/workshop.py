@@ -24,9 +24,11 @@ from fxeval.engine.row_kinds import TABLES, WHOLE_LISTS
 from fxeval.engine.selection import chosen_rows, load_pairs, whole_rows
 from fxeval.errors import (
     ContractError,
+    FxevalError,
     ModelContractError,
     UnansweredError,
     UnsupportedError,
+    for_a_record,
 )
 from fxeval.functional.randomisation import embedding_spread, randomise, redrawn_share
 from fxeval.hooks.returned import check_explainer, check_model, check_source
@@ -38,7 +40,14 @@ from fxeval.models.loading import device_of, with_module
 from fxeval.records.schema import Explaining, Network, Row
 from fxeval.redaction import PublicReason, public_counts
 from fxeval.run.admissions import Admissions
-from fxeval.run.cell_engine import CellEngine, NetworkHandle, Redrawing, Wanted
+from fxeval.run.cell_engine import (
+    CellEngine,
+    NetworkHandle,
+    Prepared,
+    Redrawing,
+    Repetition,
+    Wanted,
+)
 from fxeval.run.descriptions import explainer_entry, left_out, model_entry, pairs_entry
 from fxeval.run.guard import Guard
 from fxeval.run.keys import digest_of, fixture_key, model_key
@@ -62,29 +71,15 @@ class Subjects:
         explainer: The explainer.
         source: The pair list.
         others: Further models and explainers by name, by the parameter that names them.
+        compared: Further explainers by name that limits compare with; an error in place of one
+            that could not be made.
     """
 
     model: FaceModel
     explainer: Explainer
     source: PairSource
     others: Mapping[str, Mapping[str, FaceModel | Explainer]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A cell that is ready to be measured.
-
-    Attributes:
-        evidence: Of all its rows; ``take`` gives a group's.
-        objection: Why the model is not to be judged on these pairs, or None.
-        explaining: What its maps cost, filled while it is measured.
-        remarks: What is not known about the model on these pairs.
-    """
-
-    evidence: Evidence
-    objection: str | None
-    explaining: list[Explaining]
-    remarks: Sequence[str] = ()
+    compared: Mapping[str, Explainer | FxevalError] = field(default_factory=dict)
 
 
 class Workshop:
@@ -133,6 +128,7 @@ class Workshop:
             ContractError: If the model or the pairs can't be used.
             UnsupportedError: If the explainer can't explain this kind of model.
         """
+        self._maps.begin()
         for role, use in zip(self.subjects, (cell.model, cell.explainer, cell.pairs), strict=True):
             self.subjects[role].pop(use.name, None)
         check_model(cell.model.name, subjects.model)
@@ -143,12 +139,11 @@ class Workshop:
         pairs = self._load(cell, subjects.source, model.crop)
         self._describe(cell, subjects, pairs)
         self._admissions.watch(model, self._admit(cell, model, pairs))
-        self._admissions.check_gradient(cell.explainer.name, subjects.explainer)
-        reason = why_unsupported(subjects.explainer, model)
-        if reason is not None:
-            raise UnsupportedError(
-                f"{cell.explainer.name} cannot explain {cell.model.name}: {reason}"
-            )
+        self._check_support(cell, cell.explainer.name, subjects.explainer, model)
+        compared = {
+            use.name: self._compared(cell, use.name, subjects.compared.get(use.name), model)
+            for use in cell.others
+        }
         model, entry = self._verified(cell, model, subjects.source)
         pooled = PooledModel(model, self.pool, model_key(cell, model))
         table = TABLES[kinds()[cell.kind].ROWS](pairs)
@@ -175,7 +170,27 @@ class Workshop:
             },
         )  # fmt: skip
         objection = "; ".join(entry["objections"]) or None
-        return Prepared(evidence, objection, explaining, remarks_of(entry))
+        return Prepared(evidence, objection, explaining, engine, compared, remarks_of(entry))
+
+    def _check_support(self, cell: Cell, name: str, explainer: Explainer, model: FaceModel) -> None:
+        self._admissions.check_gradient(name, explainer)
+        reason = why_unsupported(explainer, model)
+        if reason is not None:
+            raise UnsupportedError(f"{name} cannot explain {cell.model.name}: {reason}")
+
+    def _compared(
+        self, cell: Cell, name: str, given: Explainer | FxevalError | None, model: FaceModel
+    ) -> OtherExplainer | str:
+        """Return a further explainer, or the reason why it cannot explain the model."""
+        try:
+            if isinstance(given, FxevalError):
+                raise given
+            explainer = check_explainer(name, given)
+            self._check_support(cell, name, explainer, model)
+        except FxevalError as error:
+            self._told[f"explainer '{name}': {error}"] = None
+            return for_a_record(error)
+        return OtherExplainer(name, explainer)
 
     def _other(
         self, cell: Cell, engine: "CellEngine", name: str, other: FaceModel | Explainer,
@@ -200,7 +215,8 @@ class Workshop:
         self._redrawn = {}
 
     def _caches(self) -> Sequence[dict[Any, Any]]:
-        return self._maps.kept, self._measured, self._networks, self._redrawn, self._pairs
+        made = self._maps.kept, self._maps.repetitions
+        return *made, self._measured, self._networks, self._redrawn, self._pairs
 
     @property
     def forwards(self) -> int:
@@ -296,6 +312,12 @@ class Workshop:
     def explained(self, cell: Cell, wanted: Wanted) -> tuple[SaliencyMaps, Explaining]:
         """Return the maps of some comparisons, made once, and their cost at that time."""
         return self._maps.made(cell, wanted, self.device)
+
+    def repeated(
+        self, cell: Cell, wanted: Wanted, maps: SaliencyMaps
+    ) -> tuple[Repetition, Explaining]:
+        """Return what was found when a few of these maps were made again, and what it cost."""
+        return self._maps.again(cell, wanted, maps, self.device)
 
     def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> "Redrawing":
         """Return the re-drawn network and its facts; built again if it was freed."""

@@ -79,7 +79,9 @@ def ready(workshop, cell, subjects):
     evidence = prepared.evidence
 
     def explain(side, subject=evidence.subject):
-        return evidence.engine.maps(evidence.on(side).everyone, subject, None)
+        engine = prepared.engine  # is_judged: the maps alone, none of them again
+        rows = evidence.on(side).everyone
+        return engine.made(rows, subject, engine.own, 0, is_judged=False)
 
     return SimpleNamespace(
         explain=explain, clean=evidence.subject.clean, redraw=evidence.subject.redraw,
