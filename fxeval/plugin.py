@@ -117,6 +117,7 @@ class SuiteFile(pytest.Module):
         try:
             _take_additions(self.config)
             self._check_reports()
+            _session(self.config).read_earlier_runs()
         except FxevalError as error:
             raise self.CollectError(str(error)) from None
         known = fixture_ids(self.config, self.path)

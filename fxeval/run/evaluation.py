@@ -52,6 +52,7 @@ def evaluate(
     n: int | None = None,
     limits: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
+    seeds: int = 3,
     device: str = "auto",
     reports: str | Path | None = None,
     **parameters: object,
@@ -68,6 +69,7 @@ def evaluate(
         limits: What must hold, each with the keys of a limit in a suite. Without any, the verdict
             is inconclusive: nothing was asked for.
         seed: Of everything random, >= 0.
+        seeds: Number of differently seeded maps of an explainer that depends on its seed, 1 to 20.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         reports: Folder for the record, its rows and the scorecard, as of a run of pytest; None =
             nothing is written.
@@ -92,7 +94,7 @@ def evaluate(
     roles = zip(_ROLES, (model, explainer, pairs), strict=True)
     given = {role: _Given.of(role, subject) for role, subject in roles}
     asked = {"id": "check", "kind": check, **parameters, "limits": _limits(check, limits)}
-    suite = _suite(given, asked, n, {"seed": seed, "device": device})
+    suite = _suite(given, asked, n, {"seed": seed, "seeds": seeds, "device": device})
     if not limits:
         suite = replace(suite, checks=(replace(suite.checks[0], limits=()),))
     (cell,) = cells(suite)

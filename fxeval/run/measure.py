@@ -13,6 +13,7 @@ import torch
 
 from fxeval.engine.maps import ROWS_AT_ONCE
 from fxeval.metrics import kinds
+from fxeval.records.earlier import Paired, Question
 from fxeval.records.form import VerdictEntry
 from fxeval.records.judged import LimitEntry, MetricEntry
 from fxeval.records.schema import CellFacts, CellPlan, CellResult, Row
@@ -66,13 +67,15 @@ def _measured(
         return invalid_cell(cell, prepared.objection)
     rows: list[Row] = []
     measuring = RowMeasuring(cell, prepared)
+    asked = _question(cell, workshop)
+    runs = [run.paired(asked) for run in workshop.earlier_runs]
     places = torch.arange(len(prepared.evidence.everyone))
     for group in torch.split(places, rows_at_once(prepared.evidence.subject.size)):
         finished = [
             row.model_copy(
                 update={"reason": without_paths(row.reason), "attempt": len(earlier) + 1}
             )
-            for row in measuring.rows(group)
+            for row in _beside(runs, measuring.rows(group))
         ]
         workshop.emit(finished)
         rows += finished
@@ -87,6 +90,7 @@ def _measured(
             *prepared.remarks,
             *measuring.remarks,
             *prepared.engine.remarks(),
+            *(run.remark for run in runs),
             *workshop.take_notes(),
         ],
         attempt=len(earlier) + 1,
@@ -94,6 +98,26 @@ def _measured(
         repeatability=prepared.engine.repeatability(cell.explainer.name),
     )
     return results_of(plan_of(cell), facts, rows)
+
+
+def _question(cell: Cell, workshop: Workshop) -> Question:
+    """Return what a cell asks, for the earlier runs that are to be compared with it."""
+    model = workshop.subjects["models"][cell.model.name]
+    return Question(
+        suite=cell.suite,
+        seed=cell.seed,
+        plan=plan_of(cell),
+        model=model,
+        pairs=workshop.subjects["pairs"][cell.pairs.name],
+        operating_threshold=model["verification"]["operating_threshold"]["value"],
+    )
+
+
+def _beside(runs: Sequence[Paired], rows: Sequence[Row]) -> list[Row]:
+    """Return rows with the values of earlier runs beside their own."""
+    for run in runs:
+        rows = [run.added(row) for row in rows]
+    return list(rows)
 
 
 def rows_at_once(size: tuple[int, int]) -> int:

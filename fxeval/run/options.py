@@ -19,6 +19,11 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--fx-reports", metavar="DIR", default="reports", help="where records and scorecards go"
     )
+    for name, what in (("baseline", "an earlier run"), ("base", "a run of the base version")):
+        group.addoption(
+            f"--fx-{name}", metavar="DIR",
+            help=f"folder or record of {what}, for limits that compare with '{name}'",
+        )  # fmt: skip
     group.addoption(
         "--fx-batch-size", type=_positive, metavar="N",
         help="most images in one forward pass (default: 16 on a CPU, 128 on a GPU)",

@@ -12,6 +12,7 @@ import torch
 from fxeval.contracts import ModelFile
 from fxeval.engine.forward_pool import fastest_batch_size
 from fxeval.errors import FxevalError
+from fxeval.records.earlier import EarlierRun
 from fxeval.records.schema import CellResult
 from fxeval.records.store import RowFile
 from fxeval.results import Outcome
@@ -53,6 +54,18 @@ class Session:
         self._suites: dict[Path, dict[str, Any]] = {}
         self._verdicts: dict[tuple[Path, str], list[Outcome]] = {}
         self._environments: dict[tuple[Path, torch.device], dict[str, Any]] = {}
+        named = {name: config.getoption(f"--fx-{name}") for name in ("baseline", "base")}
+        start = config.invocation_params.dir
+        self._earlier = {name: start / path for name, path in named.items() if path}
+
+    def read_earlier_runs(self) -> None:
+        """Read the runs that limits compare with, once.
+
+        Raises:
+            StoreError: If one is no run, or damaged.
+        """
+        if not self.workshop.earlier_runs:
+            self.workshop.earlier_runs = [EarlierRun(*named) for named in self._earlier.items()]
 
     def loaded(self, subject: Any) -> Any:  # noqa: ANN401  (whatever a fixture returned)
         """Return the model of a fixture; a file is read once for consecutive cells that use it.

@@ -37,6 +37,7 @@ from fxeval.metrics import kinds
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Subject
 from fxeval.models.admission import Admission
 from fxeval.models.loading import device_of, with_module
+from fxeval.records.earlier import EarlierRun
 from fxeval.records.schema import Explaining, Network, Row
 from fxeval.redaction import PublicReason, public_counts
 from fxeval.run.admissions import Admissions
@@ -98,6 +99,7 @@ class Workshop:
         verifying: Forward passes and seconds spent on verification figures, of no cell's own.
         emit: Takes finished rows.
         guard: Finds what is changed outside of watched calls.
+        earlier_runs: Runs whose values are put beside those of the same cells of this one.
     """
 
     def __init__(self, *, batch_size: int, emit: Emit, progress: Progress, worker: int = 0) -> None:
@@ -107,6 +109,7 @@ class Workshop:
         }  # fmt: skip
         self.device = torch.device("cpu")
         self.emit = emit
+        self.earlier_runs: Sequence[EarlierRun] = ()
         self._progress = progress
         self._admissions = Admissions(worker, batch_size)
         self.verifying = Cost()

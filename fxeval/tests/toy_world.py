@@ -1,6 +1,6 @@
 """People, models with two crops and explainers, small enough for whole cells in a moment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -98,9 +98,20 @@ def cell_of(kind: str, parameters: object, limits=()) -> Cell:
     )  # fmt: skip
 
 
-def measured(kind, parameters, *, explainer=None, source=None, others=None, limits=(), batch=16):
+def measured(
+    kind, parameters, *, explainer=None, source=None, others=None, limits=(), batch=16, seeds=1,
+    compared=None, workshop=None, network=None,
+):  # fmt: skip
     """Measure one cell; return its result and its rows as they were written."""
-    rows = []
-    workshop = Workshop(batch_size=batch, emit=rows.extend, progress=lambda *_: None)
-    subjects = Subjects(model(), explainer or Occlusion(), source or People(), others or {})
-    return measure_cell(cell_of(kind, parameters, limits), subjects, workshop), rows
+    rows, compared = [], compared or {}
+    workshop = workshop or Workshop(batch_size=batch, emit=rows.extend, progress=lambda *_: None)
+    workshop.emit = rows.extend
+    cell = replace(
+        cell_of(kind, parameters, limits),
+        seeds=seeds,
+        others=tuple(Use(name) for name in compared),
+    )
+    subjects = Subjects(
+        network or model(), explainer or Occlusion(), source or People(), others or {}, compared
+    )
+    return measure_cell(cell, subjects, workshop), rows

@@ -1,0 +1,216 @@
+"""The values of an earlier run, paired with the rows of this one.
+
+The explainer may be another version of itself, that is the point; the question must be the same:
+suite, seed, check, model, images. Where it is not, nothing is compared, and the reason is said.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isclose
+from pathlib import Path
+from typing import Any
+
+from fxeval.errors import StoreError
+from fxeval.records.reading import load_record, read_rows
+from fxeval.records.schema import CellPlan, CellResult, Measured, Record, Row
+from fxeval.results import EXPLAINER
+
+OF_A_MODEL = ("digest", "crop", "size", "similarity", "operating_threshold")
+EXPECTED = "expected the folder of one run (<suite>.json and rows*.jsonl) or a record in it"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a cell asks, as the earlier run must have asked it.
+
+    Attributes:
+        suite: Name of the suite.
+        seed: Of the suite.
+        plan: Of the cell.
+        model: Entry of its model in the record.
+        pairs: Entry of its pair list.
+        operating_threshold: Of the model on these pairs; None if there is none.
+    """
+
+    suite: str
+    seed: int
+    plan: CellPlan
+    model: Mapping[str, Any]
+    pairs: Mapping[str, Any]
+    operating_threshold: float | None
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The explainer's values in an earlier run.
+
+    Attributes:
+        values: By row, with the name under which limits compare with them as the map.
+        remark: Which run they are of, or why there are none.
+    """
+
+    values: Mapping[str, list[Measured]] = field(default_factory=dict)
+    remark: str = ""
+
+    def added(self, row: Row) -> Row:
+        """Return a row with the values of the earlier run; as it is if that has none."""
+        more = self.values.get(row.row, [])
+        return row.model_copy(update={"measured": [*row.measured, *more]}) if more else row
+
+
+class EarlierRun:
+    """The records of a run and its rows.
+
+    Args:
+        name: Under which limits compare with it: ``baseline`` or ``base``.
+        path: Folder of the run, or a record in it.
+
+    Raises:
+        StoreError: If it is no run, or damaged.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        try:
+            self._records, folder = _records(path)
+            files = sorted(folder.glob("rows*.jsonl"))
+            if not files:
+                raise StoreError(f"{EXPECTED}, got a record without rows*.jsonl beside it.")
+            rows = [row for file in files for row in read_rows(file)]
+        except StoreError as error:
+            raise StoreError(f"--fx-{name} {path}: {error}") from error
+        self._rows: dict[tuple[str, int], list[Row]] = {}
+        for row in rows:
+            self._rows.setdefault((row.cell, row.attempt), []).append(row)
+
+    def paired(self, asked: Question) -> Paired:
+        """Return the explainer's values in the same cell of the earlier run."""
+        record = next((one for one in self._records if one.suite.name == asked.suite), None)
+        if record is None:
+            names = ", ".join(sorted(one.suite.name for one in self._records))
+            return self._nothing(f"it is of the suite {names}, this is {asked.suite}")
+        cell = _same_cell(record, asked.plan)
+        reason = _why_another(record, cell, asked)
+        if cell is None or reason:
+            return self._nothing(reason, record)
+        rows = self._rows.get((cell.id, cell.attempt), [])
+        if cell.refusal is not None or not rows:
+            said = cell.verdict.reason if cell.refusal is not None else "it has no rows"
+            return self._nothing(f"its cell has no values: {said}", record)
+        metrics, remark = _comparable(record, cell, asked)
+        values = {row.row: self._of(row, metrics) for row in rows}
+        which = f"{self.name}: run {record.run.id} of fxeval {record.environment.fxeval}"
+        return Paired(values, f"{which}, {len(rows)} rows{remark}")
+
+    def _of(self, row: Row, metrics: set[str]) -> list[Measured]:
+        """Return the explainer's values of a row; curves stay where they are."""
+        return [
+            Measured(
+                map=self.name,
+                under=one.under,
+                values={key: value for key, value in one.values.items() if key in metrics},
+                states={key: state for key, state in one.states.items() if key in metrics},
+                seed=one.seed,
+            )
+            for one in row.measured
+            if one.map == EXPLAINER
+        ]
+
+    def _nothing(self, reason: str, record: Record | None = None) -> Paired:
+        run = f" in run {record.run.id}" if record is not None else ""
+        return Paired(remark=f"{self.name}: no values{run}: {reason}")
+
+
+def _records(path: Path) -> tuple[list[Record], Path]:
+    """Return the records at a path, and the folder of the run.
+
+    Raises:
+        StoreError: If there are none, or one is damaged.
+    """
+    if path.is_file():
+        return [load_record(path)], path.parent
+    if not path.is_dir():
+        raise StoreError(f"{EXPECTED}, got a path where nothing is.")
+    found = sorted(path.glob("*.json"))
+    if not found:
+        runs = sorted(one.parent.name for one in path.glob("*/rows.jsonl"))
+        advice = f" It holds runs; name one of them, such as {path / runs[-1]}." if runs else ""
+        raise StoreError(f"{EXPECTED}, got a folder without a record.{advice}")
+    return [load_record(one) for one in found], path
+
+
+def _same_cell(record: Record, plan: CellPlan) -> CellResult | None:
+    """Return the cell of the same kind and subjects; the one with the same parameters and check."""
+    alike = [
+        cell
+        for cell in record.cells
+        if (cell.kind, cell.model, cell.explainer, cell.pairs)
+        == (plan.kind, plan.model, plan.explainer, plan.pairs)
+    ]
+    alike.sort(key=lambda cell: (cell.parameters == plan.parameters, cell.id == plan.id))
+    return alike[-1] if alike else None
+
+
+def _why_another(record: Record, cell: CellResult | None, asked: Question) -> str:
+    """Say in what the earlier cell asked something else; "" if it did not."""
+    plan = asked.plan
+    if record.suite.seed != asked.seed:
+        return f"its suite has the seed {record.suite.seed}, this one {asked.seed}"
+    if cell is None:
+        return (
+            f"it has no cell {plan.kind} of model {plan.model}, explainer {plan.explainer} and "
+            f"pairs {plan.pairs}"
+        )
+    if cell.parameters != plan.parameters:
+        return f"its check has other parameters: {_differences(cell.parameters, plan.parameters)}"
+    model = record.subjects.models.get(plan.model)
+    if model is None:
+        return f"it does not describe model {plan.model}"
+    then = {key: getattr(model, key) for key in OF_A_MODEL}
+    now = {key: asked.model[key] for key in OF_A_MODEL}
+    if then != now:
+        return f"model {plan.model} is another: {_differences(then, now)}"
+    pairs = record.subjects.pairs.get(plan.pairs)
+    if pairs is None or pairs.digest != asked.pairs["digest"]:
+        old = {"digest": pairs.digest, "n_pairs": pairs.n_pairs} if pairs is not None else {}
+        new = {key: asked.pairs[key] for key in ("digest", "n_pairs")}
+        return f"pairs {plan.pairs} have other images: {_differences(old, new)}"
+    return ""
+
+
+def _comparable(record: Record, cell: CellResult, asked: Question) -> tuple[set[str], str]:
+    """Return the metrics that mean the same in both runs, and a sentence about the others."""
+    then = {one.name for one in cell.metrics}
+    metrics = {one.name for one in asked.plan.metrics if one.name in then}
+    about = cell.model, cell.pairs
+    old = next(
+        (one.operating_threshold.value for one in record.verification
+         if (one.model, one.pairs) == about), None,
+    )  # fmt: skip
+    new = asked.operating_threshold
+    if old == new or (
+        old is not None and new is not None and isclose(old, new, rel_tol=1e-4, abs_tol=1e-6)
+    ):
+        return metrics, ""
+    decisions = {one.name for one in asked.plan.metrics if one.is_decision}
+    if not decisions & metrics:
+        return metrics, ""
+    named = ", ".join(sorted(decisions & metrics))
+    return (
+        metrics - decisions,
+        f"; no values of {named}: its operating threshold was {old}, is {new}",
+    )
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Name what differs between two mappings."""
+    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    return ", ".join(
+        f"{key} was {_short(then.get(key))}, is {_short(now.get(key))}" for key in keys
+    )
+
+
+def _short(value: object) -> str:
+    """Return a value in words; of a digest the beginning."""
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."
