@@ -90,10 +90,11 @@ def test_diagnostics_and_costs_reach_rows_record_and_page(world):
     assert (diagnostic["least"], diagnostic["largest"]) == (0, 1)
     assert diagnostic["mean"] == pytest.approx(0.5)
     first, second = record["cells"]
-    made = {one["network"]: one for one in first["explaining"]}
+    made = {one["side"]: one for one in first["explaining"] if one["network"] == "trained"}
     # 16 places, the whole probe and the reference; the gallery comes from memory
-    assert made["trained"]["forwards"] == 32 * (16 + 2) + 64
-    assert [one["was_shared"] for one in second["explaining"]] == [True]
+    assert made["probe"]["forwards"] == 32 * (16 + 2) + 64
+    assert made["probe, again"]["forwards"] == 8 * (16 + 2)
+    assert [one["was_shared"] for one in second["explaining"]] == [True, True]
     said = [row["diagnostics"]["probe"]["negative_activation_share"] for row in rows(world)]
     assert (min(said), max(said)) == (0, 1)
     (page,) = world.path.glob("reports/*/small.html")
