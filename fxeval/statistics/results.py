@@ -38,7 +38,7 @@ from fxeval.statistics.limits import FORMS, Limit
 from fxeval.statistics.map_figures import diagnostics_of, mean_map_of, same_map_of
 from fxeval.statistics.redrawn import network_notes, network_objection
 from fxeval.statistics.table import Table, plain
-from fxeval.statistics.verdict import combine, overall, state_verdict, with_reason
+from fxeval.statistics.verdict import combine, overall, state_verdict, with_absences, with_reason
 
 SHOWN_PROBLEMS = 20
 
@@ -66,7 +66,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
     table = Table(plan, rows)
     asked = [limit_of(limit) for limit in plan.asked]
     limits = judged(asked, table, plan.explainer, facts.repeatability)
-    limits = with_reason(limits, facts.no_decision)
+    limits = with_absences(with_reason(limits, facts.no_decision), facts.remarks)
     states = Counter(row.state for row in rows)
     return _result(
         plan,

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from fxeval.records.form import VerdictEntry
 from fxeval.records.judged import LimitResult
 from fxeval.records.schema import CellResult
 from fxeval.results import (
@@ -148,6 +149,24 @@ def with_reason(limits: Sequence[LimitResult], reason: str) -> list[LimitResult]
         if reason and limit.estimate is None:
             verdict = {"reason": f"{limit.verdict.reason}: {reason}"}
             limit = limit.model_copy(update={"verdict": limit.verdict.model_copy(update=verdict)})
+        found.append(limit)
+    return found
+
+
+def with_absences(limits: Sequence[LimitResult], remarks: Sequence[str]) -> list[LimitResult]:
+    """Return limits of which those compared with something absent are inconclusive and say why.
+
+    Args:
+        limits: The limits, judged.
+        remarks: Of the cell; ``explainer:rise: no values: ...`` says why it has none.
+    """
+    found = []
+    for limit in limits:
+        other = limit.better_than or limit.not_worse_than or limit.equivalent_to or ""
+        said = [one for one in remarks if one.startswith(f"{other}: ") and "no values" in one]
+        if limit.estimate is None and other and said:
+            verdict = VerdictEntry(outcome=Outcome.INCONCLUSIVE, reason=said[0])
+            limit = limit.model_copy(update={"verdict": verdict})
         found.append(limit)
     return found
 

@@ -8,8 +8,9 @@ import torch
 from fxeval.contracts import ExplainerTraits, PairListing
 from fxeval.errors import ExplainerContractError, FxevalError
 from fxeval.metrics import CATALOGUE, add_metrics
-from fxeval.results import RowState
+from fxeval.results import Outcome, RowState
 from fxeval.run.workshop import Workshop
+from fxeval.statistics.limits import BetterThan
 from fxeval.tests.protocols import KINDS, retention
 from fxeval.tests.run.test_seeds import Explain, masks
 from fxeval.tests.toy_world import People, Ramp, measured, model
@@ -163,3 +164,16 @@ def test_a_row_says_whether_it_is_mated_and_keeps_its_two_identities():
     for row in rows:
         one, two = row.identities
         assert (one == two) is row.is_mated
+
+
+def test_a_limit_whose_other_explainer_cannot_explain_the_model_is_inconclusive_and_says_why():
+    limits = [
+        BetterThan("deletion_auc", better_than="explainer:other"),
+        BetterThan("deletion_auc", better_than="explainer:ramp", severity="info"),
+    ]
+    others = {"other": Refusing(), "ramp": Ramp()}
+    result, _ = measured(KIND, PARAMETERS, compared=others, limits=limits)
+    of_other, of_ramp = result.limits
+    assert of_other.verdict.outcome is result.verdict.outcome is Outcome.INCONCLUSIVE
+    assert "other cannot explain a: it asks for a transformer" in result.verdict.reason
+    assert of_ramp.estimate is not None
