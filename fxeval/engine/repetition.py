@@ -137,9 +137,9 @@ def _change(before: SaliencyMaps, after: SaliencyMaps) -> _Change:
         return _Change(state="the maps came with negative parts only once")
     kept = torch.from_numpy(usable(before.states))
     shares = [0.0]
-    for one, other in ((before.positive, after.positive), (before.negative, after.negative)):
-        if one is not None and other is not None and bool(kept.any()):
-            shares.append(_share(one[kept].flatten(1).double(), other[kept].flatten(1).double()))
+    for first, second in ((before.positive, after.positive), (before.negative, after.negative)):
+        if first is not None and second is not None and bool(kept.any()):
+            shares.append(_share(first[kept].flatten(1), second[kept].flatten(1)))
     return _Change(max(shares))
 
 
@@ -148,6 +148,7 @@ def _share(before: Tensor, after: Tensor) -> float:
 
     A map whose values hardly differ has a range that is itself rounding.
     """
+    before, after = before.double(), after.double()
     spread = before.amax(dim=1) - before.amin(dim=1)
     spread = torch.maximum(spread, before.abs().amax(dim=1) / 1000).clamp_min(1e-30)
     return float(((after - before).abs().amax(dim=1) / spread).max())

@@ -112,6 +112,8 @@ What the limits mean for a verdict is explained in [method.md](method.md).
 | `--fx-data DIR` | folder of real faces; or `FXEVAL_DATA` |
 | `--fx-weights DIR` | folder of weights; or `FXEVAL_WEIGHTS`; else `weights` in that of faces |
 | `--fx-reports DIR` | where runs are written; `reports` unless given |
+| `--fx-baseline DIR`, `--fx-base DIR` | folder or record of an earlier run, \
+for limits that compare with `baseline` or `base` |
 | `--fx-batch-size N` | most images in one forward pass; 16 on a CPU and 128 on a GPU unless given |
 | `--fx-threads N` | torch threads per process; the cores, shared by the workers, unless given |
 | `-n N` | processes, with pytest-xdist |
