@@ -19,6 +19,15 @@ from fxeval.errors import (
 from fxeval.tests.run.test_workshop import Mean, Memory, tiny
 from fxeval.tests.subjects import CROP
 
+
+class Drawing:
+    """One drawn map for all pairs of a call."""
+
+    def explain(self, model, probes, references, *, contrast=None, generator):
+        drawn = torch.from_numpy(generator.random((1, *probes.shape[-2:]))).float()
+        return drawn * probes.mean(1)
+
+
 LIMIT = {"metric": "deletion_auc", "better_than": "control.random_blobs", "fill": "blur"}
 SMALL = {"fills": ["blur"], "steps": 4, "controls": ["random_blobs"]}
 SUITE = """
@@ -173,3 +182,18 @@ def test_what_user_code_raised_is_a_warning_and_in_no_record():
         record = fxeval.evaluate(tiny(), Raising(), Memory(n=4), **SMALL)
     assert record.cells[0].states == {"explainer_raised": 4}
     assert "Ann Lee" not in record.model_dump_json()
+
+
+def test_an_explainer_that_draws_is_measured_at_several_seeds():
+    record = fxeval.evaluate(tiny(), Drawing(), Memory(n=4), seeds=2, **SMALL)
+    [cell] = record.cells
+    assert cell.seeds == 2
+    assert cell.repeatability.depends_on_seed
+    assert [one.side for one in cell.explaining] == ["probe", "probe, again", "probe, seed 1"]
+    assert fxeval.evaluate(tiny(), Drawing(), Memory(n=4), **SMALL).cells[0].seeds == 3
+
+
+@pytest.mark.parametrize("seeds", [0, 21, 2.5, "3"])
+def test_a_number_of_seeds_that_no_suite_may_ask_for_is_refused(seeds):
+    with pytest.raises(fxeval.FxevalError, match="'seeds'"):
+        fxeval.evaluate(tiny(), Mean(), Memory(n=4), seeds=seeds, **SMALL)
