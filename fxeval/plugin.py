@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import secrets
 import types
-import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -41,7 +40,6 @@ _RUN_ID: pytest.StashKey[str] = pytest.StashKey()
 _UNSUPPORTED: pytest.StashKey[str] = pytest.StashKey()
 _UNMARKED: pytest.StashKey[dict[str, None]] = pytest.StashKey()
 _CELL: pytest.StashKey[Cell] = pytest.StashKey()
-_HAS_ADDITIONS: pytest.StashKey[bool] = pytest.StashKey()
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -112,10 +110,11 @@ class SuiteFile(pytest.Module):
     def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
         """Read the suite and return one item per cell."""
         from fxeval.errors import FxevalError, SuiteError
+        from fxeval.run.additions import take_additions
         from fxeval.suite import load, plan, preflight
 
         try:
-            _take_additions(self.config)
+            take_additions(self.config)
             self._check_reports()
             _session(self.config).read_earlier_runs()
         except FxevalError as error:
@@ -165,36 +164,6 @@ class SuiteFile(pytest.Module):
         return Path(shipped) if shipped else shown
 
 
-def _take_additions(config: pytest.Config) -> None:
-    """Register what plug-ins add, once, before the first suite of the run is read.
-
-    Raises:
-        FxevalError: If two plug-ins give one name, or one gives what cannot be used.
-    """
-    from fxeval.functional.fills import add_fills
-    from fxeval.metrics import add_metrics
-
-    if config.stash.get(_HAS_ADDITIONS, False):
-        return
-    add_metrics(_merged("pytest_fxeval_metrics", config.hook.pytest_fxeval_metrics()))
-    add_fills(_merged("pytest_fxeval_fills", config.hook.pytest_fxeval_fills()))
-    config.stash[_HAS_ADDITIONS] = True
-
-
-def _merged(hook: str, given: Sequence[Any]) -> dict[str, Any]:
-    """Return the results of a hook as one mapping."""
-    from fxeval.errors import FxevalError
-
-    found: dict[str, Any] = {}
-    for one in given:
-        if not isinstance(one, Mapping):
-            raise FxevalError(f"{hook}: expected a mapping by name, got {type(one).__name__}.")
-        if twice := sorted(map(str, one.keys() & found.keys())):
-            raise FxevalError(f"{hook}: expected each name once, got {', '.join(twice)} twice.")
-        found |= one
-    return found
-
-
 def _module(suite: Suite, cells: Sequence[Cell], path: Path) -> types.ModuleType:
     """Return a module in memory with one parametrised test function per check."""
     module = types.ModuleType(path.stem, suite.title)
@@ -226,8 +195,7 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     """Measure a cell and turn its verdict into the outcome of its test."""
     from fxeval.errors import FxevalError, for_a_record
     from fxeval.hooks.processes import one_process
-    from fxeval.results import Outcome
-    from fxeval.run.endings import STOPS, is_shown_as_it_is, refusal_of
+    from fxeval.run.endings import STOPS, conclude, cut_short, is_shown_as_it_is, refusal_of
     from fxeval.run.measure import measure_cell
     from fxeval.run.resolving import subjects_of
 
@@ -246,23 +214,13 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
         if isinstance(error, FxevalError):
             told = session.at_length_once(told, for_a_record(error))
         if isinstance(error, STOPS):
-            reporter = request.config.pluginmanager.get_plugin("fxeval.results")
-            if reporter is not None:  # a worker has none: the controller knows what it had begun
-                reporter.stop(session.result(request.node, result))
+            cut_short(request.node, cell, session.result(request.node, result))
             raise
         if is_shown_as_it_is(error):
             request.node.stash[_RESULT] = session.result(request.node, result)
             raise
     request.node.stash[_RESULT] = session.result(request.node, result)
-    outcome, reason = result.verdict.outcome, result.verdict.reason
-    if outcome is Outcome.PASS:
-        return
-    if outcome is Outcome.UNSUPPORTED:
-        pytest.skip(told.removeprefix("unsupported: "))
-    if outcome is Outcome.INCONCLUSIVE and cell.on_inconclusive == "warn":
-        warnings.warn(pytest.PytestWarning(f"{cell.id}: inconclusive: {reason}"), stacklevel=2)
-        return
-    pytest.fail(f"{outcome}: {told or reason}\n{cell.where}", pytrace=False)
+    conclude(cell, result.verdict, told, session)
 
 
 def pytest_report_collectionfinish(
@@ -292,17 +250,16 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Attach the result to the report, so that it travels from workers to the controller."""
     report = yield
-    if call.when == "setup" and _CELL in item.stash:
-        from fxeval.run.endings import set_out
+    if _CELL not in item.stash:
+        return report
+    from fxeval.run.endings import in_a_line, set_out
 
+    if call.when == "setup":
         set_out(item, item.stash[_CELL], _session(item.config), (call, report))
     elif call.when == "call" and _RESULT in item.stash:
         report.fxeval = item.stash[_RESULT]  # type: ignore[attr-defined]
         report.fxeval_told = _session(item.config).workshop.take_told()  # type: ignore[attr-defined]
-        crash = getattr(report.longrepr, "reprcrash", None)
-        if crash is not None:
-            # pytest's summary has one line a test, but on a CI server the whole message once more.
-            crash.message = crash.message.partition("\n")[0]
+        in_a_line(item, item.stash[_CELL], report)
     elif call.when == "teardown" and _RESULT in item.stash and call.excinfo is not None:
         from fxeval.redaction import of_user_code
 

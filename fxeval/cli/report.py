@@ -1,5 +1,6 @@
 """``fxeval report``: makes the scorecard again from the rows of a run."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,15 @@ _SAME, _DIFFERS, _CANNOT_SAY = 0, 1, 2
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write to; default: RUN.")
-def report(run: Path, out: Path | None) -> None:
+@click.option(
+    "--markdown", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Write a summary in Markdown, too.",
+)  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="Show all cells, not only the worst 30.")
+def report(run: Path, out: Path | None, markdown: Path | None, verbose: bool) -> None:
     """Judge the rows of RUN, a folder that a run wrote, and write its records and scorecards again.
+
+    It shows what the run showed: the verdict, the cells, worst first, and what was not passed.
 
     This needs neither the model nor the data nor torch: everything after the rows is a pure
     function of the rows and the suite.
@@ -28,10 +36,11 @@ def report(run: Path, out: Path | None) -> None:
     from fxeval.records.reading import load_record, read_rows
     from fxeval.records.schema import Row
     from fxeval.records.store import dump, dumped, write
-    from fxeval.scorecard import render
+    from fxeval.scorecard import SHOWN, render, summary_of_all, terminal_summary
     from fxeval.statistics.results import rederived
 
-    target, status = out or run, _SAME
+    target, status, pages = out or run, _SAME, []
+    shape = {"width": shutil.get_terminal_size().columns, "most": None if verbose else SHOWN}
     try:
         rows: list[Row] = []
         for path in sorted(run.glob("rows*.jsonl")):
@@ -47,8 +56,13 @@ def report(run: Path, out: Path | None) -> None:
                 status = _DIFFERS
             write(target / path.name, dump(found))
             write(target / f"{path.stem}.html", render(dumped(found)))
-            click.echo(f"{found.verdict.outcome.upper()}: {found.verdict.reason}")
+            pages.append((dumped(found), f"{path.stem}.html"))
+            for line in terminal_summary(dumped(found), **shape):
+                click.echo(line)
             click.echo(f"wrote {target / path.stem}.html")
+        if markdown is not None:
+            write(markdown, summary_of_all(pages))
+            click.echo(f"wrote {markdown}")
     except FxevalError as error:
         click.echo(f"error: {error}", err=True)
         status = _CANNOT_SAY

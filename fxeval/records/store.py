@@ -100,6 +100,19 @@ def write(path: Path, text: str) -> None:
         raise StoreError(f"{path}: can't be written: {error.strerror}.") from error
 
 
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a file that others write, too.
+
+    Raises:
+        StoreError: If it can't be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise StoreError(f"{path}: can't be written: {error.strerror}.") from error
+
+
 def check_writable(folder: Path) -> None:
     """Check that files can be made in a folder, or in the nearest folder above it that exists.
 

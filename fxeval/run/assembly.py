@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,26 +171,38 @@ class Gatherer:
         except ValidationError as error:
             raise StoreError(f"record: {faults_of(error)}.") from error
 
-    def write(self) -> None:
-        """Write every record and its scorecard.
+    def write(self, summary: Path | None = None) -> None:
+        """Write every record with the views of it that its suite asks for.
+
+        Args:
+            summary: Where a summary of all records in Markdown goes, too.
 
         Raises:
             StoreError: If a file can't be written.
         """
-        from fxeval.records.store import dump, dumped
-        from fxeval.scorecard import render
+        from fxeval.records.store import append, dump, dumped, write
+        from fxeval.scorecard import markdown_summary, render, summary_of_all
 
         self._finished = datetime.now(UTC)
-        records = self.records()
+        records, pages = self.records(), []
         for record in records:
             name = record.suite.name
             # Two suites of one name: their paths tell them apart.
             if sum(one.suite.name == name for one in records) > 1:
                 name += "-" + hashlib.sha256(record.suite.path.encode()).hexdigest()[:6]
-            # The scorecard is made from the record alone.
+            formats, data = self._of(record.suite.path)[0]["formats"], dumped(record)
+            pages.append((data, f"{name}.html" if "html" in formats else ""))
+            # The views are made from the record alone.
             self._write(f"{name}.json", dump(record))
-            if "html" in self._of(record.suite.path)[0]["formats"]:
-                self._write(f"{name}.html", render(dumped(record)))
+            if "html" in formats:
+                self._write(f"{name}.html", render(data))
+            if "markdown" in formats:
+                self._write(f"{name}.md", markdown_summary(data, page=pages[-1][1]))
+        if summary is not None:
+            # Other commands of the same step have their own say in its summary.
+            is_shared = os.environ.get("GITHUB_STEP_SUMMARY") == str(summary)
+            (append if is_shared else write)(summary, summary_of_all(pages))
+            self.written.append(summary)
 
     def _write(self, name: str, text: str) -> None:
         from fxeval.records.store import write

@@ -1,11 +1,13 @@
 """How a cell ends that was not measured to its end, so that a record gives the reason."""
 
 import unittest
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fxeval.errors import ExplainerContractError, FxevalError, UnsupportedError, for_a_record
+from fxeval.records.form import VerdictEntry
 from fxeval.records.schema import CellResult
 from fxeval.redaction import message_of, of_user_code
 from fxeval.results import Outcome
@@ -68,7 +70,70 @@ def set_out(
         report.fxeval = session.result(item, result)  # type: ignore[attr-defined]
         report.fxeval_told = []  # type: ignore[attr-defined]
         if report.skipped:
-            report.outcome, report.longrepr = "failed", f"invalid: {told}\n{cell.where}"
+            said = " ".join(told.split())
+            report.outcome, report.longrepr = "failed", f"invalid: {said} ({cell.where})"
+        in_a_line(item, cell, report)
+
+
+def conclude(cell: Cell, verdict: VerdictEntry, told: str, session: "Session") -> None:
+    """End the test of a cell as its verdict says; it returns if the test passes.
+
+    Args:
+        cell: The cell.
+        verdict: Its verdict.
+        told: What to tell in place of the verdict's reason; "" = the reason.
+        session: Of this process.
+    """
+    outcome, reason = verdict.outcome, verdict.reason
+    if outcome is Outcome.PASS:
+        return
+    if outcome is Outcome.UNSUPPORTED:
+        pytest.skip(told or f"unsupported: {reason}")
+    if outcome is Outcome.INCONCLUSIVE and cell.on_inconclusive == "warn":
+        # One text for all that follow: pytest shows a warning once, with the places it is from.
+        more = "more cells are inconclusive: the table of fxeval counts them, the record names them"
+        text = f"{cell.id}: inconclusive: {reason}" if session.may_warn() else more
+        warnings.warn(pytest.PytestWarning(text), stacklevel=3)
+        return
+    pytest.fail(f"{outcome}: {told or reason}\n{cell.where}", pytrace=False)
+
+
+def in_a_line(item: pytest.Item, cell: Cell, report: pytest.TestReport) -> None:
+    """Make one line of the message of a test that did not pass, and name the line of the suite.
+
+    pytest's own summary, JUnit and CI servers show the message; the section of the test and the
+    text of JUnit's element hold the whole.
+    """
+    crash = getattr(report.longrepr, "reprcrash", None)
+    path, line = item.reportinfo()[:2]
+    place = str(path), (line or 0) + 1
+    if crash is not None:
+        said = crash.message.partition("\n")[0]
+        if said.startswith("Failed: "):  # the end of a cell, and no place in the code
+            crash.path, crash.lineno = place
+        crash.message = f"{said.removeprefix('Failed: ')} ({cell.where})"
+    elif report.skipped and isinstance(report.longrepr, tuple):
+        report.longrepr = *place, report.longrepr[2]
+
+
+def cut_short(item: pytest.Item, cell: Cell, result: dict[str, Any]) -> None:
+    """Report a cell that stops the run: pytest makes no report of the test in which that happens.
+
+    In a worker there is nothing to do: the controller knows what it had begun.
+
+    Args:
+        item: Its test.
+        cell: The cell.
+        result: Its result as plain data.
+    """
+    reporter = item.config.pluginmanager.get_plugin("fxeval.results")
+    if reporter is None:
+        return
+    reporter.stop(result)
+    verdict = result["cell"]["verdict"]
+    text = f"{verdict['outcome']}: {verdict['reason']} ({cell.where})"
+    report = pytest.TestReport(item.nodeid, item.location, {}, "failed", text, "call")
+    item.ihook.pytest_runtest_logreport(report=report)
 
 
 def is_shown_as_it_is(error: BaseException) -> bool:

@@ -32,6 +32,10 @@ def add_options(parser: pytest.Parser) -> None:
         "--fx-threads", type=_positive, metavar="N",
         help="torch threads per process (default: the cores, shared by the workers)",
     )  # fmt: skip
+    group.addoption(
+        "--fx-markdown", metavar="FILE",
+        help="where a summary in Markdown goes, such as $GITHUB_STEP_SUMMARY",
+    )  # fmt: skip
     parser.addini(
         "fx_suites",
         "which YAML files are suites",

@@ -22,6 +22,7 @@ class Reporter:
     def __init__(self, gatherer: Gatherer) -> None:
         self._gatherer = gatherer
         self._error = ""
+        self._is_brief = False
         self._ends: dict[Any, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -66,9 +67,16 @@ class Reporter:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         try:
             self._add_sections(session)
-            self._gatherer.write()
+            asked = session.config.getoption("--fx-markdown")
+            folder = session.config.invocation_params.dir
+            self._gatherer.write(folder / asked if asked else None)
         except StoreError as error:
             self._fail(session, str(error))
+        terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None and session.config.get_verbosity() < 1:
+            from fxeval.run.brief_sections import make_brief
+
+            self._is_brief = make_brief(terminal)
 
     def _add_sections(self, session: pytest.Session) -> None:
         """Ask plug-ins for sections; a plug-in that fails loses its sections and nothing else."""
@@ -101,10 +109,11 @@ class Reporter:
             self._show_rows(terminalreporter)
             return
         from fxeval.records.store import dumped
-        from fxeval.scorecard import terminal_summary
+        from fxeval.scorecard import SHOWN, first, terminal_summary
         from fxeval.strict.text import printable
 
         writer = terminalreporter
+        most = None if writer.config.get_verbosity() > 0 else SHOWN
         records = self._records()
         for record in records:
             title = printable(" ".join(record.suite.title.split()))
@@ -113,12 +122,18 @@ class Reporter:
             writer.section(f"fxeval: {title}{place}")
             width = writer.config.get_terminal_writer().fullwidth
             colour = writer.config.get_terminal_writer().hasmarkup
-            for line in terminal_summary(dumped(record), width=width, colour=colour):
+            lines = terminal_summary(dumped(record), width=width, colour=colour, most=most)
+            for line in lines:
                 writer.write_line(line)
         if self._gatherer.told:
             writer.section("fxeval: what user code says, which no record quotes", sep="-")
-            for line in self._gatherer.told_lines():
+            for line in first(self._gatherer.told_lines(), most):
                 writer.write_line(line)
+        if self._is_brief:
+            writer.write_line(
+                "So many cells failed that each has one line above; the record and the page hold "
+                "the rest, and -v shows it here"
+            )
         for check in self._gatherer.unmeasured():
             writer.write_line(
                 f"error: check '{check}' measured nothing: all its cells are unsupported",

@@ -19,6 +19,7 @@ from fxeval.results import Outcome
 from fxeval.run.assembly import asked_of, finished
 from fxeval.run.environment import describe
 from fxeval.run.workshop import Workshop
+from fxeval.scorecard import SHOWN
 from fxeval.suite.plan import Suite
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Session:
         )
         self._model: tuple[object, object] | None = None
         self._said: set[str] = set()
+        self._warned = 0
         self._suites: dict[Path, dict[str, Any]] = {}
         self._verdicts: dict[tuple[Path, str], list[Outcome]] = {}
         self._environments: dict[tuple[Path, torch.device], dict[str, Any]] = {}
@@ -93,6 +95,11 @@ class Session:
             self._said.add(text)
             return text
         return f"{short} (the whole message is in the output of the first such cell)"
+
+    def may_warn(self) -> bool:
+        """Say whether one more cell may have a warning of its own: the first few may."""
+        self._warned += 1
+        return self._warned <= SHOWN
 
     def plan(self, path: Path, suite: Suite, cells: Sequence[str]) -> None:
         """Remember what a suite file asks for."""

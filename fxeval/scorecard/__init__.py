@@ -1,9 +1,11 @@
-"""The two views of a record: an HTML page and a short table for the terminal.
+"""The views of a record: an HTML page, a short table for the terminal, a summary in Markdown.
 
-Both are pure functions of the record. They show the verdicts that the record holds and make none.
+All are pure functions of the record. They show the verdicts that the record holds and make none.
 """
 
 from fxeval.scorecard.page import render
-from fxeval.scorecard.terminal import terminal_summary
+from fxeval.scorecard.summary import markdown_summary, summary_of_all
+from fxeval.scorecard.terminal import first, terminal_summary
+from fxeval.scorecard.worst_first import SHOWN
 
-__all__ = ["render", "terminal_summary"]
+__all__ = ["SHOWN", "first", "markdown_summary", "render", "summary_of_all", "terminal_summary"]

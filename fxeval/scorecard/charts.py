@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fxeval.scorecard.wording import clipped, map_name, number
+from fxeval.scorecard.wording import clipped, interval, map_name, number
 
 Estimate = Mapping[str, Any]
 Side = Literal["lower", "higher"]
@@ -53,7 +53,11 @@ class Mark:
 
 @dataclass(frozen=True)
 class Dot:
-    """A drawn row: dot, interval, name at the left and value at the right."""
+    """A drawn row: dot, interval, name at the left and value at the right.
+
+    An interval without an end on one side reaches the edge of the scale, and ``arrow`` is the x of
+    its point there.
+    """
 
     y: float
     x: float | None
@@ -63,6 +67,7 @@ class Dot:
     full_label: str
     value: str
     judged: bool
+    arrow: float | None = None
 
 
 @dataclass(frozen=True)
@@ -186,7 +191,7 @@ def dot_chart(
         ),
         rules=tuple(_rule(rule, i, scale) for i, rule in enumerate(rules) if not rule.good),
         limits=tuple(_rule(rule, i, scale) for i, rule in enumerate(rules) if rule.good),
-        good=_good(limits[0], scale) if len(limits) == 1 else None,
+        good=_good(limits, scale),
         directions=(
             Mark(
                 left - 60 if named and all(directions) else left,
@@ -269,9 +274,7 @@ def _places(scale: _Scale) -> int:
 
 
 def _spoken(row: Row) -> str:
-    estimate = row.estimate
-    ends = [number(estimate[key]) for key in ("value", "low", "high")]
-    return f"{row.label} {ends[0]}, interval {ends[1]} to {ends[2]}".strip()
+    return f"{row.label} {interval(row.estimate)}".strip()
 
 
 def _dot(row: Row, y: float, scale: _Scale) -> Dot:
@@ -279,16 +282,13 @@ def _dot(row: Row, y: float, scale: _Scale) -> Dot:
         None if row.estimate[key] is None else scale(row.estimate[key])
         for key in ("value", "low", "high")
     )
-    return Dot(
-        y,
-        x,
-        low,
-        high,
-        clipped(row.label, 18),
-        row.label,
-        number(row.estimate["value"]),
-        row.judged,
-    )
+    arrow = None
+    if low is None and high is not None:
+        low = arrow = scale.start
+    elif high is None and low is not None:
+        high = arrow = scale.end
+    value, name = number(row.estimate["value"]), clipped(row.label, 18)
+    return Dot(y, x, low, high, name, row.label, value, row.judged, arrow)
 
 
 def _rule(rule: Rule, index: int, scale: _Scale) -> Mark:
@@ -298,9 +298,13 @@ def _rule(rule: Rule, index: int, scale: _Scale) -> Mark:
     return Mark(x, 12 + 14 * index, rule.label, anchor)
 
 
-def _good(rule: Rule, scale: _Scale) -> tuple[float, float]:
-    x = scale(rule.at)
-    return (scale.start, x) if rule.good == "lower" else (x, scale.end)
+def _good(limits: Sequence[Rule], scale: _Scale) -> tuple[float, float] | None:
+    """Return the good ground of one limit, or between two; None if several do not make one."""
+    sides = {rule.good: scale(rule.at) for rule in limits}
+    if not sides or len(sides) != len(limits):
+        return None
+    low, high = sides.get("higher", scale.start), sides.get("lower", scale.end)
+    return (low, high) if low <= high else None
 
 
 def _panel(curves: Sequence[Mapping[str, Any]], y: _Scale) -> CurvePanel:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fxeval.errors import StoreError
-from fxeval.scorecard import cost_tables, verification_rows, view, wording
+from fxeval.scorecard import cost_tables, evidence, verification_rows, view, wording, worst_first
 from fxeval.scorecard.refusals import refused
 
 SIZE_AIM = 2_000_000  # bytes; a larger page leaves parts out and says which
@@ -28,10 +28,10 @@ class Detail:
     left_out: str
 
 
-_MISSED = tuple(outcome for outcome in view.OUTCOMES if outcome != "pass")
+_MISSED = tuple(outcome for outcome in worst_first.OUTCOMES if outcome != "pass")
 _DETAILS = (
-    Detail(True, view.OUTCOMES, ""),
-    Detail(False, view.OUTCOMES, "the tables of the curves"),
+    Detail(True, worst_first.OUTCOMES, ""),
+    Detail(False, worst_first.OUTCOMES, "the tables of the curves"),
     Detail(False, _MISSED, "the tables of the curves and the charts of cells that passed"),
     Detail(False, (), "the charts of all cells, except those of missed limits"),
 )
@@ -44,6 +44,7 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters |= {
+    "begun": wording.begun,
     "number": wording.number,
     "interval": wording.interval,
     "plain": wording.plain,
@@ -89,7 +90,7 @@ def render(record: Mapping[str, Any]) -> str:
         "cells": cells,
         "not_passed": view.not_passed(cells),
         "matrices": view.matrices(cells),
-        "counts": view.counts(shown),
+        "counts": worst_first.counts(shown["cells"]),
         "verifications": verification_rows.views(shown),
         "verified": [verification_rows.HEADS[name] for name in verification_rows.columns(shown)],
         "cost_rows": cost_tables.cost_rows(shown["cells"]),
@@ -97,7 +98,8 @@ def render(record: Mapping[str, Any]) -> str:
         "metrics": _metrics(cells),
         "names": view.names,
         "exclusions": view.exclusions,
-        "line": view.limit_line,
+        "lines": view.limit_lines,
+        "evidence": evidence,
         "words": wording,
     }
     template = _ENVIRONMENT.get_template("page.html.j2")

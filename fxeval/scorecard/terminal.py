@@ -1,11 +1,13 @@
 """The scorecard as a few lines of text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fxeval.scorecard import verification_rows, view
+from fxeval.scorecard.evidence import leaning, settles
 from fxeval.scorecard.refusals import refused
 from fxeval.scorecard.wording import clipped, visible
+from fxeval.scorecard.worst_first import SHOWN, rest, worst_first
 
 _COLOURS: Mapping[str, str] = {
     "pass": "32",
@@ -18,11 +20,12 @@ _NAMES = ("check", "explainer", "model", "pairs")
 _DECIDED = 34  # characters: a value with its interval, and the limit's metric
 _NARROWEST = 6
 _GAP = "  "
+_ALL = "-v shows all"
 
 
 @refused()
 def terminal_summary(
-    record: Mapping[str, Any], width: int = 100, *, colour: bool = False
+    record: Mapping[str, Any], width: int = 100, *, colour: bool = False, most: int | None = SHOWN
 ) -> list[str]:
     """Show a record as lines of text: verdict, banners, cells, models, and what was not passed.
 
@@ -30,6 +33,7 @@ def terminal_summary(
         record: A record of any format version.
         width: Width of the terminal in characters; names are shortened to fit, values are not.
         colour: Colour the verdict words with ANSI escapes.
+        most: Most cells shown, the worst first, and most lines of every other kind; None = all.
 
     Raises:
         StoreError: If it is not a record, or damaged.
@@ -40,15 +44,31 @@ def terminal_summary(
         f"{_word(verdict['outcome'], colour)}{_GAP}{shown['suite']['name']}: {verdict['reason']}",
         *(f"! {warning}" for warning in view.warnings(shown)),
     ]
-    cells = shown["cells"]
+    cells = worst_first(shown["cells"])
     if cells:
-        lines += [_about(cells), "", *_table(cells, width, colour)]
-    lines += verification_rows.lines(shown)
+        lines += [_about(cells), "", *_table(cells, width, colour, most)]
+    lines += first(verification_rows.lines(shown), most)
     missed = [cell for cell in cells if cell["verdict"]["outcome"] != "pass"]
     if missed:
-        lines += ["", *(_why(cell, colour) for cell in missed)]
-    lines += [f"warning  {cell['id']}: {reason}" for cell in cells for reason in _warnings(cell)]
-    return lines
+        lines += ["", *(_why(cell, colour) for cell in missed[:most])]
+        lines += _rest(missed, most)
+    warned = [f"warning  {cell['id']}: {reason}" for cell in cells for reason in _warnings(cell)]
+    return lines + first(warned, most)
+
+
+def first(lines: Sequence[str], most: int | None = SHOWN) -> list[str]:
+    """Return the first lines, and how many more there are.
+
+    >>> first(["a", "b", "c"], 1)
+    ['a', 'and 2 more; -v shows all']
+    """
+    left = 0 if most is None else max(0, len(lines) - most)
+    return [*lines[:most], *([f"and {left:,} more; {_ALL}"] if left else [])]
+
+
+def _rest(cells: Sequence[Mapping[str, Any]], most: int | None) -> list[str]:
+    left = "" if most is None else rest(cells, most)
+    return [f"{left}; {_ALL}"] if left else []
 
 
 def _about(cells: list[Mapping[str, Any]]) -> str:
@@ -57,8 +77,12 @@ def _about(cells: list[Mapping[str, Any]]) -> str:
     return " · ".join([*shared, f"{max(cell['n_pairs'] for cell in cells)} pairs a cell"])
 
 
-def _table(cells: list[Mapping[str, Any]], width: int, colour: bool) -> list[str]:
+def _table(
+    cells: list[Mapping[str, Any]], width: int, colour: bool, most: int | None
+) -> list[str]:
     names = [key for key in _NAMES if len({cell[key] for cell in cells}) > 1]
+    left = _rest(cells, most)
+    cells = cells[:most]
     rows = [
         [
             cell["verdict"]["outcome"].upper(),
@@ -74,7 +98,7 @@ def _table(cells: list[Mapping[str, Any]], width: int, colour: bool) -> list[str
         line = _line(row, widths)
         word = row[0]
         lines.append(_word(cell["verdict"]["outcome"], colour) + line[len(word) :])
-    return lines
+    return lines + left
 
 
 def _widths(rows: list[list[str]], width: int) -> list[int]:
@@ -100,15 +124,19 @@ def _line(row: list[str], widths: list[int]) -> str:
 
 def _why(cell: Mapping[str, Any], colour: bool) -> str:
     verdict = cell["verdict"]
-    return f"{_word(verdict['outcome'], colour)}{_GAP}{cell['id']}: {verdict['reason']}"
+    needed = dict.fromkeys(settles(one) for one in cell["limits"] if one["severity"] == "critical")
+    told = "; ".join([verdict["reason"], *filter(None, needed)])
+    return f"{_word(verdict['outcome'], colour)}{_GAP}{cell['id']}: {told}"
 
 
 def _warnings(cell: Mapping[str, Any]) -> list[str]:
     """Return why limits that only warn were not passed, and what else weakens a verdict."""
     again = f"run {cell['attempt']} times; the last counts, before: {', '.join(cell['earlier'])}"
+    leans = leaning(cell)
     return [
         *([again] if cell["attempt"] > 1 else []),
         *([cell["same_map"]] if cell["same_map"] else []),
+        *([leans] if leans else []),
         *(
             limit["verdict"]["reason"]
             for limit in cell["limits"]

@@ -1,6 +1,5 @@
 """Chooses and orders the parts of a record that the page and the terminal show; judges nothing."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from fxeval.scorecard.charts import (
     dot_chart,
     heat_map,
 )
+from fxeval.scorecard.evidence import EvidenceTable, evidence
 from fxeval.scorecard.wording import (
     condition,
     counted,
@@ -28,17 +28,16 @@ from fxeval.scorecard.wording import (
     of_maps,
     states_text,
 )
+from fxeval.scorecard.worst_first import OUTCOMES, effect
 from fxeval.statistics.limits import Limit
 from fxeval.statistics.results import limit_of
 
 Json = Mapping[str, Any]
 
-OUTCOMES = ("invalid", "fail", "inconclusive", "pass", "unsupported")  # worst first
-
 WIDEST = 6  # explainers side by side in a table
 
 _TOWARDS = {"lower": ("← better", ""), "higher": ("", "better →")}
-_AGAINST = ("← control better", "explainer better →")
+_BETTER = "explainer better →"
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,7 @@ class CellView:
     deciding: Json | None
     missed: tuple[Missed, ...]
     states: tuple[str, ...]
+    evidence: EvidenceTable | None
     metrics: tuple[MetricView, ...]
     curves: tuple[CurveGroup, ...]
     heat: HeatMap | None
@@ -134,7 +134,7 @@ def deciding_text(cell: Json) -> str:
     if limit is None:
         broken = {state: n for state, n in cell["states"].items() if gravity(RowState(state)) > 1}
         return states_text(broken) if broken else str(cell["verdict"]["reason"])
-    return f"{interval(limit['estimate'], limit_line(limit))}  {limit_text(limit)}"
+    return f"{interval(limit['estimate'], *limit_lines(limit))}  {limit_text(limit)}"
 
 
 def limit_text(limit: Json) -> str:
@@ -147,12 +147,21 @@ def estimated(limit: Json) -> str:
     return _meant(limit).estimated()
 
 
-def limit_line(limit: Json) -> float:
-    """Return the number that a limit's interval must clear.
+def limit_lines(limit: Json) -> tuple[float, ...]:
+    """Return the numbers that a limit's interval must clear: one, or two if it must lie between.
 
     A margin relative to the control is already subtracted from the recorded improvement.
     """
-    return float("nan") if limit["line"] is None else float(limit["line"])
+    return tuple(end for end in _region(limit) if end is not None)
+
+
+def _region(limit: Json) -> tuple[float | None, float | None]:
+    """Return where the whole interval must lie; older records name one line and no region."""
+    low, high = limit["region"]
+    if low is None and high is None:
+        line = limit["line"]
+        return (None, line) if _meant(limit).good_side == "lower" else (line, None)
+    return low, high
 
 
 def cell_views(record: Json) -> tuple[CellView, ...]:
@@ -194,12 +203,6 @@ def matrices(views: Sequence[CellView]) -> tuple[Matrix, ...]:
     return tuple(found)
 
 
-def counts(record: Json) -> list[tuple[str, int]]:
-    """Return how many cells have each outcome, worst first, without the absent ones."""
-    tally = Counter(cell["verdict"]["outcome"] for cell in record["cells"])
-    return [(outcome, tally[outcome]) for outcome in OUTCOMES if tally[outcome]]
-
-
 def warnings(record: Json) -> list[str]:
     """Return the warnings that a reader must see before a verdict: banners, an incomplete run."""
     found = list(record["banners"])
@@ -208,7 +211,7 @@ def warnings(record: Json) -> list[str]:
         found.append(f"This run is not complete: {missing} of the suite did not run.")
     if record["environment"].get("dirty"):
         found.append("The code had changes that are not in the named commit.")
-    return found
+    return [*found, *filter(None, [effect(record)])]
 
 
 def names(record: Json, role: str) -> tuple[str, ...]:
@@ -247,7 +250,7 @@ def _missed(cell: Json) -> Iterator[Missed]:
 def _sentence(cell: Json, limit: Json) -> str:
     """Say in plain words what a limit demands and what was measured."""
     title = metrics_of(cell)[limit["metric"]]["title"] + condition(limit["under"], " with ")
-    measured = interval(limit["estimate"], limit_line(limit))
+    measured = interval(limit["estimate"], *limit_lines(limit))
     return _meant(limit).sentence(title, measured, map_name)
 
 
@@ -258,25 +261,24 @@ def _limit_chart(cell: Json, limit: Json) -> DotChart | None:
     rows = [Row("", limit["estimate"], judged=True)]
     if not asked.compares():
         return dot_chart(title, rows, _bounds([limit]), directions=_TOWARDS[asked.good_side])
-    line = limit_line(limit)
-    over = " and ".join(map_name(name.removeprefix("control.")) for name in asked.compares())
-    return dot_chart(
-        f"{title}: improvement over {over}",
-        rows,
-        [Rule(line, f"{limit['severity']} limit: more than {line:g}", "higher")],
-        directions=_AGAINST,
-    )
+    over = " and ".join(map(map_name, asked.compares()))
+    directions = f"← {over} better", _BETTER
+    name = f"{title}: improvement over {over}"
+    return dot_chart(name, rows, _rules(limit), directions=directions)
 
 
 def _bounds(limits: Sequence[Json]) -> list[Rule]:
     """Return the lines of limits in the metric's own unit; a margin over a control is not one."""
-    found = []
-    for limit in limits:
-        asked = _meant(limit)
-        if not asked.compares():
-            words = f"{limit['severity']} limit: {asked.verb.removeprefix('be ')} {asked.line():g}"
-            found.append(Rule(asked.line(), words, asked.good_side))
-    return found
+    return [rule for limit in limits if not _meant(limit).compares() for rule in _rules(limit)]
+
+
+def _rules(limit: Json) -> list[Rule]:
+    """Return the lines of a limit: one with its good side, or two with the good side between."""
+    low, high = _region(limit)
+    least = "more than" if limit["better_than"] is not None else "at least"
+    words = f"{limit['severity']} limit:"
+    lowest = [] if low is None else [Rule(low, f"{words} {least} {low:g}", "higher")]
+    return lowest + ([] if high is None else [Rule(high, f"{words} at most {high:g}", "lower")])
 
 
 def _cell_view(cell: Json, anchor: str) -> CellView:
@@ -292,6 +294,7 @@ def _cell_view(cell: Json, anchor: str) -> CellView:
             for state, count in cell.get("states", {}).items()
             if state != "ok" and count
         ),
+        evidence=evidence(cell),
         metrics=tuple(_metric_views(cell)),
         curves=tuple(_curve_groups(cell)),
         heat=heat_map(heat) if heat and heat[0] else None,
@@ -336,10 +339,10 @@ def _metric_views(cell: Json) -> Iterator[MetricView]:
             ),
             differences=tuple(against),
             difference_chart=dot_chart(
-                f"{metric['title']}: improvement over each control",
+                f"{metric['title']}: improvement over each other map",
                 [Row(map_name(row["control"]), row) for row in against],
                 [Rule(0.0, "no difference")],
-                directions=_AGAINST,
+                directions=("← the other better", _BETTER),
             )
             if against
             else None,

@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 VERDICTS: Mapping[str, str] = {
@@ -105,32 +105,43 @@ def number(value: float | None, places: int = 3) -> str:
     return (f"{value:.1e}" if tiny else f"{value:,.{places}f}").replace("-", "−")
 
 
-def places_for(values: Iterable[float | None], line: float | None) -> int:
-    """Return the number of decimals at which no value looks equal to the limit it is judged by.
+def places_for(values: Iterable[float | None], lines: Sequence[float] = ()) -> int:
+    """Return the number of decimals at which no value looks equal to a line it is judged by.
 
-    >>> places_for([0.4004, 0.41], 0.4)
+    >>> places_for([0.4004, 0.41], [0.4])
     4
     """
-    if line is None:
-        return 3
-    apart = [value for value in values if value is not None and value != line]
+    known = [value for value in values if value is not None]
+    apart = [(value, line) for line in lines for value in known if value != line]
     for places in range(3, 8):
-        if all(number(value, places) != number(line, places) for value in apart):
+        if all(number(value, places) != number(line, places) for value, line in apart):
             return places
     return 8
 
 
-def interval(estimate: Mapping[str, Any] | None, line: float | None = None) -> str:
-    """Write ``value [low, high]``.
+def interval(estimate: Mapping[str, Any] | None, *lines: float) -> str:
+    """Write ``value [low, high]``; an interval without an end on one side is written in words.
+
+    Args:
+        estimate: A value and its interval, or None.
+        lines: The numbers that it is judged by; none of its own looks equal to one without being.
 
     >>> interval({"value": 0.412, "low": 0.3911, "high": 0.433})
     '0.412 [0.391, 0.433]'
+    >>> interval({"value": 0.25, "low": None, "high": 0.3})
+    '0.250 (at most 0.300)'
+    >>> interval({"value": 0.25, "low": None, "high": None})
+    '0.250 (no interval)'
     """
     if estimate is None:
         return "no estimate"
     ends = [estimate["value"], estimate["low"], estimate["high"]]
-    value, low, high = (number(end, places_for(ends, line)) for end in ends)
-    return f"{value} [{low}, {high}]"
+    value, low, high = (number(end, places_for(ends, lines)) for end in ends)
+    if estimate["low"] is None and estimate["high"] is None:
+        return f"{value} (no interval)"
+    if estimate["low"] is None:
+        return f"{value} (at most {high})"
+    return f"{value} (at least {low})" if estimate["high"] is None else f"{value} [{low}, {high}]"
 
 
 def plain(value: object) -> str:
@@ -194,8 +205,19 @@ def condition(under: Mapping[str, Any], joint: str = ", ") -> str:
 
 
 def map_name(name: str) -> str:
-    """Write the name of a map for readers: ``control.random_blobs`` is 'random blobs'."""
+    """Write the name of a map for readers.
+
+    >>> map_name("control.random_blobs"), map_name("explainer:s_rise"), map_name("baseline")
+    ('random blobs', 'explainer s_rise', 'baseline')
+    """
+    if name.startswith("explainer:"):  # a name that a suite gives
+        return name.replace(":", " ", 1)
     return name.removeprefix("control.").replace("_", " ")
+
+
+def begun(text: str) -> str:
+    """Write a text as the beginning of a sentence; all but its first letter stays."""
+    return text[:1].upper() + text[1:]
 
 
 def clipped(text: str, length: int) -> str:

@@ -347,11 +347,15 @@ class Report(Strict):
     """The files that are written after a run.
 
     Attributes:
-        formats: html for the scorecard, json for the record.
+        formats: html for the scorecard, markdown for a summary, json for the record, which is
+            written in any case.
     """
 
     formats: Annotated[
-        list[Literal["html", "json"]], _OneOrMore, AfterValidator(_once), _schema(uniqueItems=True)
+        list[Literal["html", "json", "markdown"]],
+        _OneOrMore,
+        AfterValidator(_once),
+        _schema(uniqueItems=True),
     ] = ["html", "json"]
 
 

@@ -80,7 +80,7 @@ class Suite:
         on_inconclusive: Effect of an undecided interval on the test.
         on_unsupported: Effect on the test if the explainer cannot explain this kind of model.
         checks: The checks in the order of the file.
-        formats: Formats of the report: ``html``, ``json``.
+        formats: Formats of the report: ``html``, ``json``, ``markdown``.
         digest: SHA-256, as hex, of everything but the path and the places, in canonical JSON:
             files that differ only in layout or comments have one digest.
         verification: Demands on the models before they are explained; None = no demand.

@@ -1,0 +1,67 @@
+"""Which cells are shown where there is no room for all: the worst, and a count of the rest."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Json = Mapping[str, Any]
+
+SHOWN = 30
+"""Most cells that the terminal and a summary show one by one."""
+
+OUTCOMES = ("fail", "invalid", "inconclusive", "pass", "unsupported")
+"""In the order in which cells are shown. ``invalid`` outranks ``fail`` as a verdict, but one unfit
+model makes thirty cells invalid, and shown first they would hide every failure."""
+
+_COUNTED: Mapping[str, str] = {"fail": "failed", "pass": "passed"}
+
+
+def worst_first(cells: Iterable[Json]) -> list[Json]:
+    """Return cells in the order of ``OUTCOMES``, and those of one outcome in the suite's order."""
+    return sorted(cells, key=lambda cell: OUTCOMES.index(cell["verdict"]["outcome"]))
+
+
+def counts(cells: Iterable[Json]) -> list[tuple[str, int]]:
+    """Return how many cells have each outcome, worst first, without the absent ones."""
+    tally = Counter(cell["verdict"]["outcome"] for cell in cells)
+    return [(outcome, tally[outcome]) for outcome in OUTCOMES if tally[outcome]]
+
+
+def rest(cells: Sequence[Json], shown: int) -> str:
+    """Say how many cells follow the first ones; "" if none does.
+
+    >>> rest([{"verdict": {"outcome": one}} for one in ("fail", "fail", "pass")], 1)
+    'and 2 more: 1 failed, 1 passed'
+    """
+    left = cells[shown:]
+    if not left:
+        return ""
+    listed = ", ".join(f"{n:,} {_COUNTED.get(outcome, outcome)}" for outcome, n in counts(left))
+    return f"and {len(left):,} more: {listed}"
+
+
+def fails_its_test(cell: Json) -> bool:
+    """Say whether a cell's outcome fails its test; the suite decides it for some outcomes."""
+    outcome = cell["verdict"]["outcome"]
+    undecided = outcome == "inconclusive" and cell["on_inconclusive"] == "fail"
+    return outcome in ("fail", "invalid") or undecided
+
+
+def effect(record: Json) -> str:
+    """Say why no test failed although the suite did not pass; "" if that needs no words."""
+    cells = record["cells"]
+    measured = {c["check"] for c in cells if c["verdict"]["outcome"] != "unsupported"}
+    is_unmeasured = bool({cell["check"] for cell in cells} - measured)
+    if (
+        record["verdict"]["outcome"] == "pass"
+        or not cells
+        or is_unmeasured
+        or any(map(fails_its_test, cells))
+    ):
+        return ""
+    why = []
+    if any(cell["verdict"]["outcome"] == "inconclusive" for cell in cells):
+        why.append("the suite lets an inconclusive cell only warn (on_inconclusive: warn)")
+    if record["run"]["missing"]:
+        why.append("a cell that was not run fails nothing")
+    return f"No test failed, and this is no pass all the same: {'; '.join(why)}." if why else ""
