@@ -77,9 +77,7 @@ def _about(cells: list[Mapping[str, Any]]) -> str:
     return " · ".join([*shared, f"{max(cell['n_pairs'] for cell in cells)} pairs a cell"])
 
 
-def _table(
-    cells: list[Mapping[str, Any]], width: int, colour: bool, most: int | None
-) -> list[str]:
+def _table(cells: list[Mapping[str, Any]], width: int, colour: bool, most: int | None) -> list[str]:
     names = [key for key in _NAMES if len({cell[key] for cell in cells}) > 1]
     left = _rest(cells, most)
     cells = cells[:most]
