@@ -108,23 +108,12 @@ class Reporter:
         if not self._gatherer.results:
             self._show_rows(terminalreporter)
             return
-        from fxeval.records.store import dumped
-        from fxeval.scorecard import SHOWN, first, terminal_summary
-        from fxeval.strict.text import printable
+        from fxeval.scorecard import SHOWN, first
 
         writer = terminalreporter
         most = None if writer.config.get_verbosity() > 0 else SHOWN
         records = self._records()
-        for record in records:
-            title = printable(" ".join(record.suite.title.split()))
-            same = [one for one in records if one.suite.title == record.suite.title]
-            place = f" ({printable(record.suite.path)})" if len(same) > 1 else ""
-            writer.section(f"fxeval: {title}{place}")
-            width = writer.config.get_terminal_writer().fullwidth
-            colour = writer.config.get_terminal_writer().hasmarkup
-            lines = terminal_summary(dumped(record), width=width, colour=colour, most=most)
-            for line in lines:
-                writer.write_line(line)
+        self._show_records(writer, records, most)
         if self._gatherer.told:
             writer.section("fxeval: what user code says, which no record quotes", sep="-")
             for line in first(self._gatherer.told_lines(), most):
@@ -145,6 +134,24 @@ class Reporter:
             self._show_rows(writer)
         if self._error:
             writer.write_line(f"error: {self._error}", red=True)
+
+    def _show_records(
+        self, writer: pytest.TerminalReporter, records: list[Record], most: int | None
+    ) -> None:
+        """Show each record in a section of its own."""
+        from fxeval.records.store import dumped
+        from fxeval.scorecard import terminal_summary
+        from fxeval.strict.text import printable
+
+        terminal = writer.config.get_terminal_writer()
+        shape = {"width": terminal.fullwidth, "colour": terminal.hasmarkup, "most": most}
+        for record in records:
+            title = printable(" ".join(record.suite.title.split()))
+            same = [one for one in records if one.suite.title == record.suite.title]
+            place = f" ({printable(record.suite.path)})" if len(same) > 1 else ""
+            writer.section(f"fxeval: {title}{place}")
+            for line in terminal_summary(dumped(record), **shape):
+                writer.write_line(line)
 
     def _show_rows(self, writer: pytest.TerminalReporter) -> None:
         """Say where the rows of a run are that did not come to its end."""

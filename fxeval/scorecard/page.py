@@ -100,6 +100,8 @@ def render(record: Mapping[str, Any]) -> str:
         "exclusions": view.exclusions,
         "lines": view.limit_lines,
         "evidence": evidence,
+        "regressions": shown.get("regressions"),
+        "compared": worst_first.regression_rows(shown),
         "words": wording,
     }
     template = _ENVIRONMENT.get_template("page.html.j2")

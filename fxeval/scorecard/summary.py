@@ -160,6 +160,8 @@ def _limits(cell: Json) -> list[list[str]]:
 
 def _foot(record: Json, page: str) -> list[str]:
     lines = [f"- {escaped(line)}" for line in verification_rows.lines(record)[:_BANNERS]]
+    if record.get("regressions"):
+        lines.append(f"- compared: {escaped(record['regressions']['text'])}")
     whole = f"The whole scorecard: {escaped(page, _ID)}. " if page else ""
     said = f"{whole}Value [low, high] is an estimate with its interval, which decides."
     return [*lines, *([""] if lines else []), said]

@@ -48,6 +48,8 @@ def terminal_summary(
     if cells:
         lines += [_about(cells), "", *_table(cells, width, colour, most)]
     lines += first(verification_rows.lines(shown), most)
+    if shown.get("regressions"):
+        lines.append(f"compared{_GAP}{shown['regressions']['text']}")
     missed = [cell for cell in cells if cell["verdict"]["outcome"] != "pass"]
     if missed:
         lines += ["", *(_why(cell, colour) for cell in missed[:most])]

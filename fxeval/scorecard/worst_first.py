@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fxeval.scorecard.wording import condition
+
 Json = Mapping[str, Any]
 
 SHOWN = 30
@@ -65,3 +67,10 @@ def effect(record: Json) -> str:
     if record["run"]["missing"]:
         why.append("a cell that was not run fails nothing")
     return f"No test failed, and this is no pass all the same: {'; '.join(why)}." if why else ""
+
+
+def regression_rows(record: Json) -> list[tuple[str, str, Json]]:
+    """Return what was compared with an earlier run, worst first: cell, limit, and the entry."""
+    found = record.get("regressions")
+    tested = sorted(found["tested"], key=lambda one: one["adjusted"]) if found else []
+    return [(one["cell"], one["text"] + condition(one["under"]), one) for one in tested]

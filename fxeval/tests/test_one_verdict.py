@@ -257,7 +257,7 @@ MANY = SHOWN + 3
 
 @pytest.fixture
 def many(pytester):
-    """Run a suite of more cells than are shown that all fail at once, as their model is not there."""
+    """Run a suite of more cells than are shown; all fail at once, as their model is absent."""
     pytester.makeconftest(CONFTEST)
     explainers = ", ".join(f"{{use: constant, as: e{i}}}" for i in range(MANY))
     text = suite("many", STRICT, check("no-model", models="absent", explainer=explainers))
