@@ -12,7 +12,7 @@ LARGE_SHARE = 0.10
 """A share of the rows above which a page says that a result leans on one identity."""
 
 HEADS: Mapping[str, str] = {
-    "says something of": "the population: all people like those of the list, of which the list is "
+    "about": "the population: all people like those of the list, of which the list is "
     "a sample; or this list, and nobody else. A limit that names no condition must hold under each "
     "unless it says worst or mean.",
     "effective identities": "as many identities with equally many rows each would weigh as much as "
@@ -43,30 +43,32 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class EvidenceTable:
-    """One row a limit; columns of which nothing is known are left out.
+class Evidence:
+    """What is known of the limits of a cell: once where it is the same for all, else one row each.
 
     Attributes:
-        heads: Names of the columns, the limit's first.
+        shared: Names and entries of the columns in which all limits agree.
+        heads: Names of the other columns, the limit's first; () if there are none.
         rows: Entries of each row.
     """
 
+    shared: tuple[tuple[str, Entry], ...]
     heads: tuple[str, ...]
     rows: tuple[tuple[Entry, ...], ...]
 
 
-def evidence(cell: Json) -> EvidenceTable | None:
-    """Return the table of a cell; None if its record says nothing beside value and interval."""
+def evidence(cell: Json) -> Evidence | None:
+    """Return the evidence of a cell; None if its record says nothing beside value and interval."""
     limits = cell["limits"]
     columns = {head: [entry(limit) for limit in limits] for head, entry in _ENTRIES.items()}
     known = {head: entries for head, entries in columns.items() if any(e.text for e in entries)}
-    if not known:
+    if not known.keys() - _ALWAYS:
         return None
-    shown = {head: [entry(limit) for limit in limits] for head, entry in _ALWAYS.items()}
-    ordered = {head: (known | shown)[head] for head in HEADS if head in known | shown}
+    shared = {head: entries[0] for head, entries in known.items() if len(set(entries)) == 1}
+    apart = {head: entries for head, entries in known.items() if head not in shared}
     names = [Entry(limit["text"] + condition(limit["under"])) for limit in limits]
-    rows = zip(names, *ordered.values(), strict=True)
-    return EvidenceTable(("limit", *ordered), tuple(rows))
+    rows = tuple(zip(names, *apart.values(), strict=True)) if apart else ()
+    return Evidence(tuple(shared.items()), ("limit", *apart) if apart else (), rows)
 
 
 def leaning(cell: Json) -> str:
@@ -76,7 +78,7 @@ def leaning(cell: Json) -> str:
     parts = []
     if share > LARGE_SHARE and limit is not None:
         parts.append(
-            f"one identity has a part in {share:.0%} of the rows of {limit['metric']}: such a "
+            f"one identity has a part in {100 * share:.0f} % of the rows of {limit['metric']}: such a "
             "result leans on one person"
         )
     hanging = [one for one in cell["limits"] if one["hangs_on_one"]]
@@ -132,7 +134,7 @@ def _largest(limit: Json) -> Entry:
         return Entry("")
     share = _share(limit)
     is_large = share > LARGE_SHARE
-    return Entry(f"{share:.1%}{', above 10 %' if is_large else ''}", is_flagged=is_large)
+    return Entry(f"{100 * share:.1f} %{', above 10 %' if is_large else ''}", is_flagged=is_large)
 
 
 def _detectable(limit: Json) -> Entry:
@@ -153,14 +155,18 @@ def _seeds(limit: Json) -> Entry:
     return Entry(f"{len(values)}: SD {number(spread['sd'])}, worst {number(worst)}")
 
 
+def _method(limit: Json) -> Entry:
+    return Entry((limit["estimate"] or {}).get("method", "no estimate"))
+
+
 _ENTRIES: Mapping[str, Callable[[Json], Entry]] = {
+    "about": _about,
     "effective identities": _effective,
     "largest share": _largest,
     "least difference shown": _detectable,
     "without any one identity": _hanging,
     "seeds": _seeds,
+    "method": _method,
 }
-_ALWAYS: Mapping[str, Callable[[Json], Entry]] = {
-    "says something of": _about,
-    "method": lambda limit: Entry((limit["estimate"] or {}).get("method", "no estimate")),
-}
+_ALWAYS = {"about", "method"}
+"""Columns of which older records knew something, too."""

@@ -18,7 +18,7 @@ from fxeval.scorecard.charts import (
     dot_chart,
     heat_map,
 )
-from fxeval.scorecard.evidence import EvidenceTable, evidence
+from fxeval.scorecard.evidence import Evidence, evidence
 from fxeval.scorecard.wording import (
     condition,
     counted,
@@ -90,7 +90,7 @@ class CellView:
     deciding: Json | None
     missed: tuple[Missed, ...]
     states: tuple[str, ...]
-    evidence: EvidenceTable | None
+    evidence: Evidence | None
     metrics: tuple[MetricView, ...]
     curves: tuple[CurveGroup, ...]
     heat: HeatMap | None
