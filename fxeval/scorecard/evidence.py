@@ -78,8 +78,8 @@ def leaning(cell: Json) -> str:
     parts = []
     if share > LARGE_SHARE and limit is not None:
         parts.append(
-            f"one identity has a part in {100 * share:.0f} % of the rows of {limit['metric']}: such a "
-            "result leans on one person"
+            f"one identity has a part in {100 * share:.0f} % of the rows of {limit['metric']}: "
+            "such a result leans on one person"
         )
     hanging = [one for one in cell["limits"] if one["hangs_on_one"]]
     if hanging:

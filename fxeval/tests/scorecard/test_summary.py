@@ -48,8 +48,9 @@ def test_reasons_and_warnings_of_many_cells_are_counted_too(lines):
 
 
 def test_all_cells_are_shown_if_asked_for_and_no_count():
-    found = terminal_summary(GRID, 160, most=None)
-    assert len([line for line in found if re.match(r"(PASS|FAIL|INV|INC)\S+ +del", line)]) > 1800
+    found = terminal_summary(grid(20, 10, 10, 80), 160, most=None)
+    assert len([line for line in found if re.match(r"[A-Z]+ +ex\d", line)]) == 80  # the table
+    assert len([line for line in found if re.match(r"[A-Z]+ +del0\[", line)]) == 40  # reasons
     assert not [line for line in found if line.startswith("and ")]
 
 
@@ -80,9 +81,9 @@ def test_a_summary_too_large_for_its_place_shows_fewer_cells():
         text = markdown_summary(small, most_bytes=most)
         assert len(text.encode()) <= most
         assert f"\nAnd {left} more: " in text
-    many = [(small, "")] * 20
-    assert len(summary_of_all(many).encode()) <= SIZE
-    assert summary_of_all(many).count("## INVALID") == 20
+    several = summary_of_all([(small, "")] * 3)
+    assert len(several.encode()) <= SIZE
+    assert several.count("## INVALID") == 3
 
 
 HOSTILE = (
@@ -95,7 +96,7 @@ def test_no_text_of_a_record_becomes_markdown_html_a_link_or_a_mention():
     text = markdown_summary(poison(told_record(), SCHEMA, HOSTILE, set()), page=HOSTILE)
     assert text.count("Free tickets") > 50
     assert set(re.findall(r"<[^>]*>", text)) == {"<br>"}
-    bare = re.sub(r"\\.", "", text)  # without what is escaped
+    bare = re.sub(r"\\.|&#124;", "", text.replace("[low, high]", ""))
     assert not re.findall(r"[\[\]`~$]|@\w|#\d|://|www\.|GH-\d", bare)
     heads = re.findall(r"^#+ .*", text, re.M)
     assert len(heads) == 2
