@@ -20,6 +20,7 @@ from fxeval.scorecard.charts import (
 )
 from fxeval.scorecard.evidence import Evidence, evidence
 from fxeval.scorecard.wording import (
+    clipped,
     condition,
     counted,
     interval,
@@ -37,7 +38,6 @@ Json = Mapping[str, Any]
 WIDEST = 6  # explainers side by side in a table
 
 _TOWARDS = {"lower": ("← better", ""), "higher": ("", "better →")}
-_BETTER = "explainer better →"
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ def _limit_chart(cell: Json, limit: Json) -> DotChart | None:
     if not asked.compares():
         return dot_chart(title, rows, _bounds([limit]), directions=_TOWARDS[asked.good_side])
     over = " and ".join(map(map_name, asked.compares()))
-    directions = f"← {over} better", _BETTER
+    directions = f"← {over} better", f"{clipped(cell['explainer'], 18)} better →"
     name = f"{title}: improvement over {over}"
     return dot_chart(name, rows, _rules(limit), directions=directions)
 
@@ -277,8 +277,12 @@ def _rules(limit: Json) -> list[Rule]:
     low, high = _region(limit)
     least = "more than" if limit["better_than"] is not None else "at least"
     words = f"{limit['severity']} limit:"
-    lowest = [] if low is None else [Rule(low, f"{words} {least} {low:g}", "higher")]
-    return lowest + ([] if high is None else [Rule(high, f"{words} at most {high:g}", "lower")])
+    found = []
+    if low is not None:
+        found.append(Rule(low, f"{words} {least} {low:g}".replace("-", "−"), "higher"))
+    if high is not None:
+        found.append(Rule(high, f"{words} at most {high:g}".replace("-", "−"), "lower"))
+    return found
 
 
 def _cell_view(cell: Json, anchor: str) -> CellView:
@@ -342,7 +346,7 @@ def _metric_views(cell: Json) -> Iterator[MetricView]:
                 f"{metric['title']}: improvement over each other map",
                 [Row(map_name(row["control"]), row) for row in against],
                 [Rule(0.0, "no difference")],
-                directions=("← the other better", _BETTER),
+                directions=("← the other better", "explainer better →"),
             )
             if against
             else None,
