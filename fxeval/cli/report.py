@@ -40,7 +40,7 @@ def report(run: Path, out: Path | None, markdown: Path | None, verbose: bool) ->
     from fxeval.statistics.results import rederived
 
     target, status, pages = out or run, _SAME, []
-    shape = {"width": shutil.get_terminal_size().columns, "most": None if verbose else SHOWN}
+    width, most = shutil.get_terminal_size().columns, None if verbose else SHOWN
     try:
         rows: list[Row] = []
         for path in sorted(run.glob("rows*.jsonl")):
@@ -57,7 +57,7 @@ def report(run: Path, out: Path | None, markdown: Path | None, verbose: bool) ->
             write(target / path.name, dump(found))
             write(target / f"{path.stem}.html", render(dumped(found)))
             pages.append((dumped(found), f"{path.stem}.html"))
-            for line in terminal_summary(dumped(found), **shape):
+            for line in terminal_summary(dumped(found), width, most=most):
                 click.echo(line)
             click.echo(f"wrote {target / path.stem}.html")
         if markdown is not None:

@@ -1,5 +1,7 @@
 """Where very many cells fail: a line for each in place of pytest's whole section."""
 
+from typing import Any
+
 import pytest
 
 from fxeval.scorecard import SHOWN
@@ -20,7 +22,7 @@ class BriefSection:
     def __str__(self) -> str:
         return self._line
 
-    def toterminal(self, writer: pytest.TerminalReporter) -> None:
+    def toterminal(self, writer: Any) -> None:  # noqa: ANN401  (pytest keeps its type to itself)
         """Write the line."""
         writer.line(self._line)
 

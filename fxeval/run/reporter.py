@@ -144,13 +144,13 @@ class Reporter:
         from fxeval.strict.text import printable
 
         terminal = writer.config.get_terminal_writer()
-        shape = {"width": terminal.fullwidth, "colour": terminal.hasmarkup, "most": most}
+        width, colour = terminal.fullwidth, terminal.hasmarkup
         for record in records:
             title = printable(" ".join(record.suite.title.split()))
             same = [one for one in records if one.suite.title == record.suite.title]
             place = f" ({printable(record.suite.path)})" if len(same) > 1 else ""
             writer.section(f"fxeval: {title}{place}")
-            for line in terminal_summary(dumped(record), **shape):
+            for line in terminal_summary(dumped(record), width, colour=colour, most=most):
                 writer.write_line(line)
 
     def _show_rows(self, writer: pytest.TerminalReporter) -> None:
