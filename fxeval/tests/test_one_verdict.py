@@ -303,30 +303,31 @@ def test_many_failed_cells_have_a_line_each_and_junit_keeps_the_whole(many, proc
         assert "suite.yaml:5:5" in case.text
 
 
-def test_few_failed_cells_and_a_wish_for_detail_leave_the_sections_whole(many):
+def test_a_wish_for_detail_leaves_the_sections_whole(many):
     result = many("-v")
     assert "suite.yaml:5:5" in sections(result)[1]
     assert "So many cells" not in result.stdout.str()
     assert "more:" not in result.stdout.str()
-    result = many("-x")
-    result.assert_outcomes(failed=1)
-    assert "suite.yaml:5:5" in sections(result)[1]
 
 
-@pytest.mark.parametrize("style", ["line", "no"])
-def test_every_style_of_tracebacks_works_with_many_failed_cells(many, pytester, style):
-    (pytester.path / "all.md").write_text("of an earlier run")
-    result = many(f"--tb={style}", "--fx-markdown=all.md")
-    assert result.ret == 1
-    assert "INTERNALERROR" not in result.stdout.str()
-    shown = result.stdout.str().count("weights.safetensors: not there")
-    assert (shown >= 2 * MANY) == (style != "no")
-    assert (pytester.path / "all.md").read_text().startswith("## INVALID: many\n")
-
-
-def test_the_summary_of_a_step_keeps_what_others_wrote_in_it(many, pytester, monkeypatch):
+def test_few_failed_cells_have_whole_sections_and_the_summary_of_a_step_keeps_its_text(
+    many, pytester, monkeypatch
+):
     step = pytester.path / "step.md"
     step.write_text("## Built\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
-    many("-x", "--fx-markdown", str(step))
+    result = many("-x", "--fx-markdown", str(step))
+    result.assert_outcomes(failed=1)
+    assert "suite.yaml:5:5" in sections(result)[1]
     assert step.read_text().startswith("## Built\n## INVALID: many\n")
+
+
+def test_short_tracebacks_work_with_many_failed_cells_and_an_old_summary_is_replaced(
+    many, pytester
+):
+    (pytester.path / "all.md").write_text("of an earlier run")
+    result = many("--tb=line", "--fx-markdown=all.md")
+    assert result.ret == 1
+    assert "INTERNALERROR" not in result.stdout.str()
+    assert result.stdout.str().count("weights.safetensors: not there") >= 2 * MANY
+    assert (pytester.path / "all.md").read_text().startswith("## INVALID: many\n")
