@@ -20,6 +20,7 @@ from fxeval.explainers.mask_banks import (
     masked_similarities,
     scaled,
     share,
+    unsupported_last,
     weighted_sum,
     without_opinion,
 )
@@ -32,8 +33,10 @@ class CorrRISE:
     A mask blackens 3 squares of 30 x 30 pixels, wholly inside the image. The positive map is
     ``max(rho, 0)``, the negative one, evidence against the similarity, ``max(-rho, 0)``; with a
     contrast, ``rho`` uses the similarity to the reference minus that to the contrast. Pixels that
-    fewer than 10 masks hide, or fewer than 10 keep, are 0 in both maps; the corners are almost
-    never hidden. Similarities that differ by rounding only give zero maps.
+    fewer than 10 masks hide, or fewer than 10 keep, have no support: nothing is known of them, and
+    in both maps they lie just below all other pixels, so that they are ranked last, not level with
+    those that speak against the similarity. The corners are almost never hidden. Similarities that
+    differ by rounding only give zero maps.
 
     Diagnostics: ``supported_share``, the share of all other pixels; ``correlation_over_noise``, the
     largest ``|rho| * sqrt(masks)``: under pure noise its standard deviation at a pixel is 1, and a
@@ -78,7 +81,8 @@ class CorrRISE:
         """Explain each probe by N masked forward passes; a probe of several pairs is masked once.
 
         Returns:
-            SaliencyMaps with (N, H, W) positive and negative maps in [0, 1].
+            SaliencyMaps with (N, H, W) positive and negative maps in [0, 1], but for pixels without
+            support, which lie below the others.
 
         Raises:
             ExplainerContractError: If a square is larger than the image.
@@ -98,7 +102,10 @@ class CorrRISE:
             "supported_share": share(supported, len(probes)),
             "correlation_over_noise": rho.abs().amax(dim=(1, 2)) * math.sqrt(self.masks),
         }
-        return without_opinion(rho.clamp_min(0), is_flat, diagnostics, rho.neg().clamp_min(0))
+        positive, negative = (
+            unsupported_last(part.clamp_min(0), supported) for part in (rho, rho.neg())
+        )
+        return without_opinion(positive, is_flat, diagnostics, negative)
 
 
 def occlusion_bank(

@@ -167,14 +167,16 @@ def weighted_masks(
     """Return (n, H, W) float64 sums of the masks, weighted with (n, N) similarities.
 
     Similarities of Euclidean models are shifted per row by their minimum over the bank, so that no
-    weight is negative. ``coverage_corrected`` divides by the sum of the masks.
+    weight is negative. ``coverage_corrected`` divides by the sum of the masks, and puts pixels whose
+    masks add up to less than 10 full ones last.
     """
     if model.similarity == "neg_l2" and similarities.numel():
         similarities = similarities - similarities.amin(dim=1, keepdim=True)
     maps = weighted_sum(similarities, bank)
     if coverage_corrected:
+        covered = coverage(bank).to(maps.device)
         # A pixel that no mask keeps has no weights either: 0 / 1e-9, not 0 / 0.
-        maps /= coverage(bank).to(maps.device).clamp_min(1e-9)
+        maps = unsupported_last(maps / covered.clamp_min(1e-9), covered >= FULL_MASKS)
     return maps
 
 
@@ -187,6 +189,24 @@ def weighted_sum(weights: Tensor, bank: MaskBank) -> Tensor:
         masks = bank.masks[block].flatten(1).to(weights.device)
         sums.addmm_(weights[:, block], masks.double())
     return sums.view(-1, *size)
+
+
+def unsupported_last(maps: Tensor, supported: Tensor) -> Tensor:
+    """Put pixels without support a thousandth of the range of the others below the least of them.
+
+    They are ranked last, and hardly show. A map that is constant where it has support becomes
+    constant everywhere: support alone is no order.
+
+    Args:
+        maps: (n, H, W).
+        supported: (H, W) bool; if no pixel has support, the maps stay as they are.
+    """
+    if not bool(supported.any()):
+        return maps
+    told = maps[:, supported]
+    low, high = told.amin(dim=1), told.amax(dim=1)
+    last = low - 1e-3 * (high - low)
+    return torch.where(supported, maps, last[:, None, None])
 
 
 def coverage(bank: MaskBank) -> Tensor:

@@ -33,8 +33,9 @@ class RISE:
     the reference (with a contrast: minus that of the masked probe and the contrast). A mask is a
     grid of 7 x 7 cells, each kept with probability p, enlarged bilinearly and shifted at random.
     Euclidean models' similarities are shifted per pair by their minimum over the bank.
-    ``coverage_corrected`` divides by ``sum_i M_i`` instead. Diagnostic ``supported_share``: the
-    share of pixels whose masks add up to 10 full ones or more.
+    ``coverage_corrected`` divides by ``sum_i M_i`` instead, and puts pixels whose masks add up to
+    less than 10 full ones below all others. Diagnostic ``supported_share``: the share of the
+    others.
 
     Attributes:
         masks: Number of masks, N.

@@ -43,7 +43,7 @@ class SRISE:
     The publication leaves open how patches make a mask. The default covers the image most evenly;
     ``sum_clipped`` leaves it almost untouched, and ``inside`` never shows a corner, so that the
     coverage alone draws a blob. Diagnostic ``supported_share``: the share of pixels whose masks add
-    up to 10 full ones or more.
+    up to 10 full ones or more; with ``coverage_corrected`` the other pixels lie below all of these.
 
     Kernel size and sigma are for a crop 112 pixels high and scale with H / 112; the kernel size is
     rounded to the nearest pixel, halves up, and sigma is not rounded.

@@ -11,9 +11,11 @@ from scipy import stats
 from torch import Tensor, nn
 
 import fxeval.explainers.corr_rise as corr_rise
-from fxeval.contracts import Explainer, RowState
+from fxeval.contracts import Explainer, RowState, SaliencyMaps
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.corr_rise import CorrRISE, average_ranks, occlusion_bank
+from fxeval.explainers.mask_banks import unsupported_last
+from fxeval.functional.ranking import ranks
 from fxeval.hooks.returned import check_maps
 from fxeval.tests.black_boxes import (
     SIZE,
@@ -47,8 +49,8 @@ def slow_bank(seed, masks, patches, side, size) -> np.ndarray:
 
 
 def slow_map(scores: list[float], bank: np.ndarray, rank_based: bool) -> np.ndarray:
-    """One correlation per pixel; 0 where fewer than ten masks hide or keep it."""
-    rho = np.zeros(bank.shape[1:])
+    """One correlation per pixel; NaN where fewer than ten masks hide or keep it."""
+    rho = np.full(bank.shape[1:], np.nan)
     for y, x in np.ndindex(*rho.shape):
         kept = bank[:, y, x]
         if min((kept == 0).sum(), (kept == 1).sum()) >= 10:
@@ -127,14 +129,18 @@ def test_maps_equal_the_correlations_pixel_by_pixel(kind, rank_based, with_contr
         rounded = allowance(4) * np.abs(parts).max(axis=1).sum()
         if rank_based:
             assert np.diff(sorted(scores)).min() > 2 * rounded  # no ranks are swapped
-            terms, scale = 1, np.abs(rho).max()
+            terms, scale = 1, np.nanmax(np.abs(rho))
         else:  # what is rounded is large beside what is left when the mean is taken out
             terms, scale = 4, np.abs(parts).max(axis=1).sum() / np.std(scores)
-        found = maps.positive[row] - maps.negative[row]
-        assert_rounded(found, rho, terms=terms, scale=scale)
-        assert torch.equal(maps.positive[row], found.clamp_min(0))
+        for map_, signed in ((maps.positive[row], rho), (maps.negative[row], -rho)):
+            # Nothing is known of pixels without support: they come after all others, and so after
+            # those that correlate the other way, which are 0.
+            part = np.maximum(signed, 0)
+            last = np.nanmin(part) - (np.nanmax(part) - np.nanmin(part)) / 1000
+            expected = np.where(np.isnan(rho), last, part)
+            assert_rounded(map_, expected, terms=terms, scale=scale)
         told, noise = maps.diagnostics["correlation_over_noise"][row], 80**-0.5
-        assert_rounded(told, np.abs(rho).max() / noise, terms=terms, scale=scale / noise)
+        assert_rounded(told, np.nanmax(np.abs(rho)) / noise, terms=terms, scale=scale / noise)
     hidden = (bank == 0).sum(0)
     supported = float(((hidden >= 10) & (hidden <= 70)).mean())
     assert 0.1 < supported < 0.9
@@ -157,11 +163,41 @@ def test_without_a_relation_correlations_are_the_noise_of_500_masks():
     assert maps.diagnostics["correlation_over_noise"].max() < 6
 
 
-def test_the_corners_have_no_say():
-    maps = explain(CorrRISE(), noise_model(), images(2, 1, FACE), images(2, 2, FACE))
-    for map_ in (*maps.positive, *maps.negative):
-        assert (map_[[0, 0, -1, -1], [0, -1, 0, -1]] == 0).all()
-    assert 0.8 < float(maps.diagnostics["supported_share"][0]) < 1
+def test_pixels_without_support_are_ranked_last_below_those_that_speak_against():
+    size = (56, 56)
+    model = BlackBox(InFloat64(random_projection(size)))
+    maps = explain(CorrRISE(masks=200), model, images(2, 1, size), images(2, 2, size))
+    kept = occlusion_bank(pcg(), 200, 3, 30, size).masks.sum(0)
+    supported = torch.minimum(kept, 200 - kept) >= 10
+    n = int(supported.sum())
+    assert 100 < n < 56 * 56 - 100
+    assert not supported[[0, 0, -1, -1], [0, -1, 0, -1]].any()
+    for part in (maps.positive, maps.negative):
+        assert torch.isfinite(part).all()
+        order = ranks(part, [0, 1]).view(2, *size)
+        assert int(order[:, supported].max()) == n - 1
+        assert int(order[:, ~supported].min()) == n
+        opposed = part == 0
+        assert 0.1 < float(opposed.float().mean()) < 0.9
+        assert not (opposed & ~supported).any()
+    assert float(maps.diagnostics["supported_share"][0]) == pytest.approx(n / 56**2)
+
+
+def test_support_alone_is_no_order_of_a_map():
+    """Where no pixel speaks for the similarity, the positive map stays constant, and is marked."""
+    size = (8, 8)
+    supported = torch.ones(size, dtype=torch.bool)
+    supported[0] = False
+    maps = torch.zeros(2, *size)
+    maps[1, 4, 4] = 2.0
+    found = unsupported_last(maps, supported)
+    assert torch.equal(found[0], torch.zeros(size))
+    assert found[1, 0].tolist() == pytest.approx([-0.002] * 8)
+    assert torch.equal(found[1, 1:], maps[1, 1:])
+    states = check_maps("corrrise", SaliencyMaps(found), 2, size).states
+    assert states == (RowState.DEGENERATE_MAP, RowState.OK)
+    assert torch.equal(unsupported_last(maps, ~supported & supported), maps)
+    assert unsupported_last(maps[:0], supported).shape == (0, *size)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])

@@ -13,6 +13,7 @@ import fxeval.explainers.s_rise as masking
 from fxeval.contracts import Explainer, RowState
 from fxeval.errors import ExplainerContractError, FxevalError, ModelContractError
 from fxeval.explainers.s_rise import SRISE, mask_bank
+from fxeval.functional.ranking import ranks
 from fxeval.tests.black_boxes import (
     SIZE,
     BlackBox,
@@ -227,6 +228,22 @@ def test_the_published_form_draws_its_coverage_into_the_map():
         agreement.append(spearman(nn.functional.adaptive_avg_pool2d(map_, (4, 4))[0], truth))
     assert agreement[0] > 0.9
     assert agreement[1] < 0.6
+
+
+def test_once_corrected_what_too_few_masks_show_is_ranked_last():
+    """A corner that is hardly ever shown would have the mean of a few noisy similarities."""
+    truth = torch.ones(4, 4)
+    truth[0, 0] = 9.0
+    white = torch.ones(1, 3, 56, 56)
+    explainer = SRISE(200, 10, coverage_corrected=True, placement="inside")
+    map_ = explain(explainer, planted(truth, "cosine"), white, white)
+    supported = mask_bank(pcg(0), explainer, (56, 56)).masks.sum(0) >= 10
+    n = int(supported.sum())
+    assert 0 < n < 56 * 56
+    assert not supported[0, 0]
+    order = ranks(map_, [0]).view(56, 56)
+    assert int(order[supported].max()) == n - 1
+    assert int(order[~supported].min()) == n
 
 
 def test_a_contrast_shows_what_speaks_for_one_and_against_the_other():
