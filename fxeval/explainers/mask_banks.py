@@ -167,8 +167,8 @@ def weighted_masks(
     """Return (n, H, W) float64 sums of the masks, weighted with (n, N) similarities.
 
     Similarities of Euclidean models are shifted per row by their minimum over the bank, so that no
-    weight is negative. ``coverage_corrected`` divides by the sum of the masks, and puts pixels whose
-    masks add up to less than 10 full ones last.
+    weight is negative. ``coverage_corrected`` divides by the sum of the masks, and puts pixels last
+    whose masks add up to less than 10 full ones.
     """
     if model.similarity == "neg_l2" and similarities.numel():
         similarities = similarities - similarities.amin(dim=1, keepdim=True)
