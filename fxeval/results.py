@@ -45,6 +45,12 @@ Severity = Literal["critical", "warning", "info"]
 EXPLAINER = "explainer"
 """The name of the explainer's own values, beside ``control.<name>``."""
 
+TIED_SHARE = "tied_share"
+"""Diagnostic of every map: the share of its pixels whose value another pixel has too."""
+
+ORDERS_OF_TIES = "orders_of_ties"
+"""Diagnostic of a ranked map: the number of orders of its ties that its values are means over."""
+
 
 class RowState(StrEnum):
     """The state of one value of a row."""

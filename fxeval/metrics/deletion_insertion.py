@@ -11,7 +11,7 @@ from fxeval.functional.fills import FillName
 from fxeval.metrics.orders import Control, Order, orders
 from fxeval.metrics.protocol import Evidence, FloatArray, Ledger, Side, worst
 from fxeval.metrics.removal_curves import Removal, area, crossings, trace
-from fxeval.results import Metric, RowState, gravity
+from fxeval.results import EXPLAINER, ORDERS_OF_TIES, Metric, RowState, gravity
 
 ROWS = "mated pairs"
 CONDITIONS = {"fill": "fills"}
@@ -147,24 +147,26 @@ class _Followed(NamedTuple):
 
 
 def _orders(evidence: Evidence, ledger: Ledger, parameters: Parameters) -> Iterator[Order]:
-    maps = ledger.watch(evidence.rows.side, evidence.explain(evidence.subject))
-    yield from orders(evidence, evidence.subject, maps, parameters.controls)
+    side = evidence.rows.side
+    maps = ledger.watch(side, evidence.explain(evidence.subject))
+    for order in orders(evidence, evidence.subject, maps, parameters.controls):
+        if order.map == EXPLAINER:
+            ledger.note(side, ORDERS_OF_TIES, order.per_row)
+        yield order
 
 
 def _followed(removal: Removal, parameters: Parameters) -> _Followed:
-    n, kept = len(removal.evidence.rows), removal.order.kept
-    found = trace(removal, parameters.steps)
-    values: FloatArray = np.full((n, len(METRICS)), np.nan)
-    curves: FloatArray = np.full((n, 2, parameters.steps + 1), np.nan)
-    states = [[state] * len(METRICS) for state in removal.order.states]
-    curves[kept] = found.answer
-    values[kept, :2] = area(found.fraction, found.answer)
+    """Follow every order; a row's values and curves are means over its orders."""
+    order, found = removal.order, trace(removal, parameters.steps)
     flips = crossings(removal, found, parameters.crossing_step)
-    for row, pair in zip(kept.tolist(), flips, strict=True):
-        for metric, (value, state) in enumerate(pair, start=2):
-            values[row, metric] = value
+    fractions = np.array([[value for value, _ in pair] for pair in flips]).reshape(-1, 2)
+    areas = area(found.fraction, found.answer)
+    states = [[state] * len(METRICS) for state in order.states]
+    for row, pair in zip(order.kept.tolist(), flips, strict=True):
+        for metric, (_, state) in enumerate(pair, start=2):
             states[row][metric] = max(states[row][metric], state, key=gravity)
-    return _Followed(values, states, curves)
+    values = order.means(np.concatenate([areas, fractions], axis=1))
+    return _Followed(values, states, order.means(found.answer))
 
 
 def _enter(ledger: Ledger, map_: str, fill: str, sides: Sequence[_Followed]) -> None:

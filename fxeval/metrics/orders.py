@@ -1,11 +1,13 @@
 """The order in which maps and controls remove the pixels of a subject's images.
 
 Every protocol that removes pixels starts here; protocols differ only in the question they ask after
-the removal.
+the removal. Where many pixels of a map tie, a figure would depend on the one random order that they
+are removed in: such a row has several, and its figures are the means over them.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -16,7 +18,7 @@ from torch import Tensor
 from fxeval.contracts import Maps, Perturbations, SaliencyMaps
 from fxeval.errors import EvidenceError
 from fxeval.functional.controls import ControlInputs, control_maps, mean_map
-from fxeval.functional.ranking import count, ranks
+from fxeval.functional.ranking import count, orders_needed, ranks
 from fxeval.metrics.protocol import Evidence, FloatArray, Subject, usable
 from fxeval.results import EXPLAINER, RowState
 
@@ -25,11 +27,12 @@ Control = Literal["random_pixels", "random_blobs", "centre", "edge", "mean_map",
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """Ranks of one map (the explainer's, or a control's) on one subject.
+    """The orders that one map (the explainer's, or a control's) gives the pixels of one subject.
 
     Attributes:
         map: ``explainer`` or ``control.<name>``.
-        kept: (B,) positions of the group's rows whose map has an order.
+        kept: (B,) positions of the group's rows whose map has an order, ascending. A row whose map
+            has many ties is there once for each order of them.
         ranks: (B, H*W) int32, 0 = most salient.
         states: One for each row of the group.
     """
@@ -39,14 +42,75 @@ class Order:
     ranks: Tensor
     states: tuple[RowState, ...]
 
+    @property
+    def per_row(self) -> NDArray[np.int64]:
+        """(n,) number of orders of each row of the group; 0 if its map has none."""
+        return np.bincount(self.kept, minlength=len(self.states))
+
+    def means(self, values: FloatArray) -> FloatArray:
+        """Return, for each row of the group, the mean over its orders of (B, ...) values.
+
+        Returns:
+            (n, ...), NaN where a row has no order.
+        """
+        found: FloatArray = np.full((len(self.states), *values.shape[1:]), np.nan)
+        for row in np.flatnonzero(self.per_row).tolist():
+            found[row] = values[self.kept == row].mean(axis=0)
+        return found
+
+    def removed(
+        self, images: Tensor, entry: Tensor, first: Tensor, last: Tensor, fill: str
+    ) -> Perturbations:
+        """Describe images without the pixels ranked [first, last).
+
+        Orders of one row differ only inside its ties: what is the same set of pixels in two of them
+        is described by the first, so that it is embedded once.
+
+        Args:
+            images: (n,) the image of each row of the group.
+            entry: (R,) positions in ``kept``.
+            first: (R,).
+            last: (R,).
+            fill: What replaces the pixels.
+        """
+        ranking = entry
+        if self._leads is not None:
+            leader, is_same = self._leads
+            same = is_same[entry, first] & is_same[entry, last]
+            ranking = torch.where(same, leader[entry], entry)
+        of = images[torch.from_numpy(self.kept)]
+        return Perturbations(of[entry], self.ranks, ranking, first, last, fill)
+
+    @cached_property
+    def _leads(self) -> tuple[Tensor, Tensor] | None:
+        """The first order of each entry's row, (B,), and where both begin with the same k pixels.
+
+        The latter is (B, H*W + 1), for k = 0 to H*W. None if every row has one order.
+        """
+        if len(np.unique(self.kept)) == len(self.kept):
+            return None
+        leader = np.searchsorted(self.kept, self.kept)
+        ranking = self.ranks.numpy()
+        is_same = np.ones((len(ranking), ranking.shape[1] + 1), dtype=np.bool_)
+        for entry, lead in enumerate(leader.tolist()):
+            if entry != lead:
+                # A pixel is among the first k of one order alone for k above its lower rank, up to
+                # its higher one.
+                low, high = np.sort(ranking[[entry, lead]], axis=0) + 1
+                length = is_same.shape[1] + 1
+                among = np.bincount(low, minlength=length) - np.bincount(high, minlength=length)
+                is_same[entry] = among.cumsum()[:-1] == 0
+        return torch.from_numpy(leader), torch.from_numpy(is_same)
+
 
 def orders(
     evidence: Evidence, on: Subject, maps: SaliencyMaps, controls: Sequence[Control] = ()
 ) -> Iterator[Order]:
     """Yield the explainer's order on a subject, then those of the controls.
 
-    Ties are ordered by a seeded hash of the pixel. A constant map gets a random order and keeps its
-    state.
+    Ties are ordered by a seeded hash of the pixel, several times where there are many
+    (:func:`fxeval.functional.ranking.orders_needed`). A constant map gets one random order and
+    keeps its state.
 
     Args:
         evidence: Of the group.
@@ -54,11 +118,16 @@ def orders(
         maps: The explainer's maps of the group, made on the cell's own subject.
         controls: Names of controls.
     """
-    ties = [evidence.seed("ties", row) for row in range(len(evidence.rows))]
     for name in (EXPLAINER, *(f"control.{control}" for control in controls)):
         found, states = _maps(name, evidence, on, maps)
         kept = np.flatnonzero(usable(states))
-        seeds = [ties[row] for row in kept.tolist()]
+        times = orders_needed(found[kept])
+        seeds = [
+            evidence.seed("ties", row, f"{evidence.rows.side} {turn}" if turn else "")
+            for row, several in zip(kept.tolist(), times.tolist(), strict=True)
+            for turn in range(several)
+        ]
+        kept = kept.repeat(times)
         yield Order(name, kept, ranks(found[kept], seeds), tuple(states))
 
 
@@ -77,19 +146,16 @@ def answers(
         retains: Remove the rest, and keep the fraction.
 
     Returns:
-        (n,) answers; NaN where a row's map has no order.
+        (n,) answers, means over a row's orders; NaN where its map has none.
     """
     b, pixels = order.ranks.shape
     k = count(fraction, pixels)
     bounds = (k, pixels) if retains else (0, k)
     first, last = (torch.full((b,), bound) for bound in bounds)
-    gone = Perturbations(
-        evidence.rows.image[order.kept], order.ranks, torch.arange(b), first, last, fill
-    )
-    kept = torch.from_numpy(order.kept)
-    found: FloatArray = np.full(len(evidence.rows), np.nan)
-    found[order.kept] = evidence.rows.question.answer(on, kept, on.embed(gone)).double().numpy()
-    return found
+    gone = order.removed(evidence.rows.image, torch.arange(b), first, last, fill)
+    rows = torch.from_numpy(order.kept)
+    found = evidence.rows.question.answer(on, rows, on.embed(gone))
+    return order.means(found.double().numpy())
 
 
 def _maps(

@@ -26,8 +26,9 @@ from fxeval.contracts import (
     SimilarityKind,
 )
 from fxeval.functional.map_similarity import norm01
+from fxeval.functional.ranking import tied_shares
 from fxeval.records.schema import GRID, Measured, Network, Row
-from fxeval.results import BROKEN_STATES, Condition, Metric, RowState, gravity
+from fxeval.results import BROKEN_STATES, TIED_SHARE, Condition, Metric, RowState, gravity
 
 FloatArray: TypeAlias = NDArray[np.float64]
 RowKind = Literal["mated pairs", "pairs", "triplets", "identities", "classes"]
@@ -231,12 +232,20 @@ class Ledger:
         default_factory=dict
     )
     _maps: list[tuple[str, SaliencyMaps, bool]] = field(default_factory=list)
+    _facts: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
     networks: list[Network] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     def watch(self, name: str, maps: SaliencyMaps) -> SaliencyMaps:
-        """Note maps of the cell's explainer: their states and diagnostics belong to the rows."""
+        """Note maps of the cell's explainer: their states and diagnostics belong to the rows.
+
+        The share of tied pixels of each map is noted with them.
+        """
         self._maps.append((name, maps, False))
+        tied: FloatArray = np.full(len(maps.states), np.nan)
+        kept = usable(maps.states)
+        tied[kept] = tied_shares(maps.positive[kept])
+        self.note(name, TIED_SHARE, tied)
         return maps
 
     def watch_redrawn(self, redrawn: Redrawn, maps: SaliencyMaps) -> SaliencyMaps:
@@ -244,6 +253,10 @@ class Ledger:
         self.networks.append(redrawn.network)
         self._maps.append((redrawn.network.name, maps, True))
         return maps
+
+    def note(self, name: str, fact: str, values: NDArray[np.generic]) -> None:
+        """Note a number about each map of a watched set, (n,), beside the explainer's own."""
+        self._facts.setdefault(name, {})[fact] = np.asarray(values, dtype=np.float64)
 
     def remark(self, text: str) -> None:
         """Note a fact that a reader of the cell's figures must know; repeats are dropped."""
@@ -291,6 +304,7 @@ class Ledger:
             reason=reason,
             diagnostics={
                 name: {key: float(found[row]) for key, found in maps.diagnostics.items()}
+                | {fact: float(found[row]) for fact, found in self._facts[name].items()}
                 for name, maps in own
             },
             constant_under=[

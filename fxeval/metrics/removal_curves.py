@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fxeval.contracts import Perturbations
 from fxeval.functional.ranking import step_counts
 from fxeval.metrics.orders import Order
 from fxeval.metrics.protocol import Evidence, FloatArray, Subject
@@ -33,18 +32,17 @@ class Removal:
             first: (R,).
             last: (R,).
         """
-        kept = torch.from_numpy(self.order.kept)
         rows, question = self.evidence.rows, self.evidence.rows.question
-        gone = Perturbations(rows.image[kept][row], self.order.ranks, row, first, last, self.fill)
-        embeddings = self.on.embed(gone)
-        answer = question.answer(self.on, kept[row], embeddings)
-        margin = question.margin(self.on, kept[row], embeddings)
+        embeddings = self.on.embed(self.order.removed(rows.image, row, first, last, self.fill))
+        asked = torch.from_numpy(self.order.kept)[row]
+        answer = question.answer(self.on, asked, embeddings)
+        margin = question.margin(self.on, asked, embeddings)
         return answer.double().numpy(), margin.double().numpy()
 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Answers along deletion (index 0) and insertion (index 1), of the rows that have an order.
+    """Answers along deletion (index 0) and insertion (index 1), one curve for each order.
 
     Attributes:
         counts: (K + 1,) pixels removed or restored, 0 to H*W.
@@ -95,7 +93,7 @@ def area(fraction: FloatArray, curve: FloatArray) -> FloatArray:
 def crossings(
     removal: Removal, found: Curves, crossing_step: int | None
 ) -> list[tuple[Crossing, Crossing]]:
-    """Find the fraction at which the decision flips, for deletion and insertion of each row.
+    """Find the fraction at which the decision flips, for deletion and insertion in each order.
 
     The first point of the curve at which the margin is negative is taken (for insertion: at which
     it no longer is); with ``crossing_step``, the interval before it is scanned at that resolution.
@@ -103,7 +101,7 @@ def crossings(
     monotone (Lu and Ebrahimi 2023, sec. 3, scan every pixel: ``crossing_step=1, steps=n``).
 
     Returns:
-        Per row of ``order.kept``, (fraction to nonmatch, fraction to match), each with its state:
+        Per entry of ``order.kept``, (fraction to nonmatch, fraction to match), each with its state:
         ``not_crossed`` counts 1.0, also where the filled image is a match: an order can flip the
         decision before everything is filled, so the row still tells maps apart.
         ``start_beyond`` (the filled image alone is a match) keeps the published 0.0, which enters

@@ -66,7 +66,7 @@ class Row(Form):
         identities: One number, or two if a row shows two people; intervals resample these.
         state: The worst state of the explainer's maps of the row.
         reason: The reason for that state.
-        diagnostics: The explainer's numbers about its maps, by the set of maps.
+        diagnostics: Numbers about the explainer's maps, by the set of maps.
         constant_under: The re-drawn networks under which the map is constant.
         thumbnail: The map in 28 x 28 cells, scaled to 0..1; null if it cannot be ranked.
         measured: The measurements by map and condition.
@@ -95,7 +95,7 @@ class Problem(Form):
 
 
 class Diagnostic(Form):
-    """One of the explainer's numbers about its maps, over all rows."""
+    """A number about the explainer's maps, over all rows."""
 
     name: str
     mean: float

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fxeval.records.schema import Diagnostic, Row
-from fxeval.results import RowState
+from fxeval.results import ORDERS_OF_TIES, TIED_SHARE, RowState
 
 SAME = 0.999
 """Correlation of two 28 x 28 maps from which they count as one and the same map.
@@ -15,6 +15,9 @@ Honest maps of aligned faces look alike, since every face has its eyes in one pl
 its kin reach 0.99 with the mean map of other people. Copies of one map exceed 0.999, even with a
 little noise added to each.
 """
+
+MANY_TIES = 0.1
+"""Share of tied pixels of a map above which a reader is told."""
 
 
 def largest_same(rows: Sequence[Row]) -> tuple[int, int]:
@@ -66,6 +69,26 @@ def diagnostics_of(rows: Sequence[Row]) -> list[Diagnostic]:
         )
         for name, values in found.items()
     ]
+
+
+def ties_of(rows: Sequence[Row]) -> str:
+    """Say how many maps have many tied pixels, and what was done; empty if none has."""
+    found = [next(iter(row.diagnostics.values()), {}) for row in rows]
+    shares = [share for one in found if (share := one.get(TIED_SHARE)) is not None]
+    many = sum(share > MANY_TIES for share in shares)
+    if not many:
+        return ""
+    said = (
+        f"{many} of {len(shares)} maps tie more than {MANY_TIES:.0%} of their pixels, which thus "
+        f"have no order (mean share of tied pixels of all maps: {np.mean(shares):.0%})."
+    )
+    orders = [int(n) for one in found if (n := one.get(ORDERS_OF_TIES)) is not None]
+    if several := [n for n in orders if n > 1]:
+        numbers = " to ".join(str(n) for n in sorted({min(several), max(several)}))
+        said += f" The values of {len(several)} maps are means over {numbers} random orders."
+    elif orders:
+        said += " They are removed in one random order."
+    return said
 
 
 def mean_map_of(rows: Sequence[Row]) -> list[list[float]] | None:

@@ -35,7 +35,7 @@ from fxeval.statistics.holm import regressions_of
 from fxeval.statistics.intervals import SKEW_T, rarest_seen
 from fxeval.statistics.judging import judged
 from fxeval.statistics.limits import FORMS, Limit
-from fxeval.statistics.map_figures import diagnostics_of, mean_map_of, same_map_of
+from fxeval.statistics.map_figures import diagnostics_of, mean_map_of, same_map_of, ties_of
 from fxeval.statistics.redrawn import network_notes, network_objection
 from fxeval.statistics.table import Table, plain
 from fxeval.statistics.verdict import combine, overall, state_verdict, with_absences, with_reason
@@ -91,6 +91,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
             *facts.remarks,
             *table.unfit(),
             *_unseen(limits),
+            *filter(None, [ties_of(rows)]),
         ],
         same_map=same_map_of(rows),
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fxeval.records.schema import GRID, Measured, Row
-from fxeval.statistics.map_figures import largest_same, same_map_of
+from fxeval.statistics.map_figures import largest_same, same_map_of, ties_of
 
 LINE = np.linspace(-1, 1, GRID)
 CENTRE = np.exp(-(LINE[:, None] ** 2 + LINE**2) * 4)
@@ -69,3 +69,40 @@ def test_many_rows_of_one_person_are_one_map():
 
 def test_constant_maps_have_a_state_of_their_own():
     assert same_map_of(rows_of([np.zeros((GRID, GRID))] * N, state="degenerate_map")) == ""
+
+
+def tied(shares, orders=None):
+    """Rows whose maps have the given shares of tied pixels; None = no map."""
+    rows = rows_of([None] * len(shares))
+    numbers = [{}] * len(shares) if orders is None else [{"orders_of_ties": n} for n in orders]
+    return [
+        row.model_copy(update={"diagnostics": {"probe": {"tied_share": share, **more}}})
+        for row, share, more in zip(rows, shares, numbers, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (tied([0.0, 0.1, None], [1, 1, 0]), ""),
+        (rows_of([CENTRE] * 3), ""),  # of a record without such numbers
+        (
+            tied([0.0, 0.6, None], [1, 1, 0]),
+            "1 of 2 maps tie more than 10% of their pixels, which thus have no order (mean share "
+            "of tied pixels of all maps: 30%). They are removed in one random order.",
+        ),
+        (
+            tied([0.9, 0.5, 0.1], [7, 2, 1]),
+            "2 of 3 maps tie more than 10% of their pixels, which thus have no order (mean share "
+            "of tied pixels of all maps: 50%). The values of 2 maps are means over 2 to 7 random "
+            "orders.",
+        ),
+        (
+            tied([0.5, 0.5]),  # of a protocol that removes nothing
+            "2 of 2 maps tie more than 10% of their pixels, which thus have no order (mean share "
+            "of tied pixels of all maps: 50%).",
+        ),
+    ],
+)
+def test_ties_are_told_with_what_was_done_about_them(rows, said):
+    assert ties_of(rows) == said
