@@ -303,8 +303,11 @@ class Ledger:
             state=worst,
             reason=reason,
             diagnostics={
-                name: {key: float(found[row]) for key, found in maps.diagnostics.items()}
-                | {fact: float(found[row]) for fact, found in self._facts[name].items()}
+                name: {
+                    key: float(found[row])
+                    for of in (maps.diagnostics, self._facts[name])
+                    for key, found in of.items()
+                }
                 for name, maps in own
             },
             constant_under=[
