@@ -23,6 +23,10 @@ def test_speed_of_ranking(benchmark):
     benchmark(ranks, random(16, 112, 112), list(range(16)))
 
 
+def test_speed_of_ranking_with_ties(benchmark):
+    benchmark(ranks, (random(16, 112, 112) - 0.5).clamp_min(0), list(range(16)))
+
+
 def test_speed_of_removal(benchmark):
     images, fillers = random(64, 3, 150, 150), random(64, 3, 150, 150, seed=1)
     order = ranks(images[:, 0], list(range(64)))
