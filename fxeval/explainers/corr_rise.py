@@ -20,7 +20,6 @@ from fxeval.explainers.mask_banks import (
     masked_similarities,
     scaled,
     share,
-    unsupported_last,
     weighted_sum,
     without_opinion,
 )
@@ -34,9 +33,9 @@ class CorrRISE:
     ``max(rho, 0)``, the negative one, evidence against the similarity, ``max(-rho, 0)``; with a
     contrast, ``rho`` uses the similarity to the reference minus that to the contrast. Pixels that
     fewer than 10 masks hide, or fewer than 10 keep, have no support: nothing is known of them, and
-    in both maps they lie just below all other pixels, so that they are ranked last, not level with
-    those that speak against the similarity. The corners are almost never hidden. Similarities that
-    differ by rounding only give zero maps.
+    they are 0 in both maps. So that they are ranked last, and not level with pixels that speak
+    against the similarity, a millionth of a map's largest value stands for 0 everywhere else. The
+    corners are almost never hidden. Similarities that differ by rounding only give zero maps.
 
     Diagnostics: ``supported_share``, the share of all other pixels; ``correlation_over_noise``, the
     largest ``|rho| * sqrt(masks)``: under pure noise its standard deviation at a pixel is 1, and a
@@ -81,8 +80,7 @@ class CorrRISE:
         """Explain each probe by N masked forward passes; a probe of several pairs is masked once.
 
         Returns:
-            SaliencyMaps with (N, H, W) positive and negative maps in [0, 1], but for pixels without
-            support, which lie below the others.
+            SaliencyMaps with (N, H, W) positive and negative maps in [0, 1].
 
         Raises:
             ExplainerContractError: If a square is larger than the image.
@@ -102,9 +100,7 @@ class CorrRISE:
             "supported_share": share(supported, len(probes)),
             "correlation_over_noise": rho.abs().amax(dim=(1, 2)) * math.sqrt(self.masks),
         }
-        positive, negative = (
-            unsupported_last(part.clamp_min(0), supported) for part in (rho, rho.neg())
-        )
+        positive, negative = (_part(signed, supported) for signed in (rho, rho.neg()))
         return without_opinion(positive, is_flat, diagnostics, negative)
 
 
@@ -156,6 +152,15 @@ def _draw(
         for top, left in zip(tops, lefts, strict=True):
             mask[top : top + side, left : left + side] = 0.0
     return bank
+
+
+def _part(signed: Tensor, supported: Tensor) -> Tensor:
+    """Return the positive part of (n, H, W) values; only pixels without support are exactly 0.
+
+    A map without a positive value is 0 everywhere: support alone is no order.
+    """
+    largest = signed.amax(dim=(1, 2), keepdim=True).clamp_min(0)
+    return torch.maximum(signed, 1e-6 * largest) * supported
 
 
 def _correlations(values: Tensor, bank: MaskBank, kept: Tensor) -> Tensor:

@@ -11,10 +11,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 import fxeval.explainers.corr_rise as corr_rise
-from fxeval.contracts import Explainer, RowState, SaliencyMaps
+from fxeval.contracts import Explainer, RowState
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.corr_rise import CorrRISE, average_ranks, occlusion_bank
-from fxeval.explainers.mask_banks import unsupported_last
 from fxeval.functional.ranking import ranks
 from fxeval.hooks.returned import check_maps
 from fxeval.tests.black_boxes import (
@@ -134,10 +133,9 @@ def test_maps_equal_the_correlations_pixel_by_pixel(kind, rank_based, with_contr
             terms, scale = 4, np.abs(parts).max(axis=1).sum() / np.std(scores)
         for map_, signed in ((maps.positive[row], rho), (maps.negative[row], -rho)):
             # Nothing is known of pixels without support: they come after all others, and so after
-            # those that correlate the other way, which are 0.
-            part = np.maximum(signed, 0)
-            last = np.nanmin(part) - (np.nanmax(part) - np.nanmin(part)) / 1000
-            expected = np.where(np.isnan(rho), last, part)
+            # those that correlate the other way.
+            lifted = np.maximum(signed, np.nanmax(signed) / 1e6)
+            expected = np.where(np.isnan(rho), 0, lifted)
             assert_rounded(map_, expected, terms=terms, scale=scale)
         told, noise = maps.diagnostics["correlation_over_noise"][row], 80**-0.5
         assert_rounded(told, np.nanmax(np.abs(rho)) / noise, terms=terms, scale=scale / noise)
@@ -177,27 +175,23 @@ def test_pixels_without_support_are_ranked_last_below_those_that_speak_against()
         order = ranks(part, [0, 1]).view(2, *size)
         assert int(order[:, supported].max()) == n - 1
         assert int(order[:, ~supported].min()) == n
-        opposed = part == 0
+        opposed = part == part[:, supported].amin(dim=1)[:, None, None]
         assert 0.1 < float(opposed.float().mean()) < 0.9
         assert not (opposed & ~supported).any()
     assert float(maps.diagnostics["supported_share"][0]) == pytest.approx(n / 56**2)
 
 
 def test_support_alone_is_no_order_of_a_map():
-    """Where no pixel speaks for the similarity, the positive map stays constant, and is marked."""
-    size = (8, 8)
-    supported = torch.ones(size, dtype=torch.bool)
+    """Where no pixel speaks for the similarity, the positive map is constant, and is marked so."""
+    rho = torch.full((1, 8, 8), -0.5)
+    rho[0, 4, 4] = -0.2
+    supported = torch.ones(8, 8, dtype=torch.bool)
     supported[0] = False
-    maps = torch.zeros(2, *size)
-    maps[1, 4, 4] = 2.0
-    found = unsupported_last(maps, supported)
-    assert torch.equal(found[0], torch.zeros(size))
-    assert found[1, 0].tolist() == pytest.approx([-0.002] * 8)
-    assert torch.equal(found[1, 1:], maps[1, 1:])
-    states = check_maps("corrrise", SaliencyMaps(found), 2, size).states
-    assert states == (RowState.DEGENERATE_MAP, RowState.OK)
-    assert torch.equal(unsupported_last(maps, ~supported & supported), maps)
-    assert unsupported_last(maps[:0], supported).shape == (0, *size)
+    found = corr_rise._part(rho * supported, supported)
+    assert torch.equal(found, torch.zeros(1, 8, 8))
+    assert check_maps("corrrise", found, 1, (8, 8)).states == (RowState.DEGENERATE_MAP,)
+    against = corr_rise._part(-rho * supported, supported)
+    assert torch.equal(against, -rho * supported)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])

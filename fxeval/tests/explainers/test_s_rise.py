@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import fxeval.explainers.s_rise as masking
 from fxeval.contracts import Explainer, RowState
 from fxeval.errors import ExplainerContractError, FxevalError, ModelContractError
+from fxeval.explainers.mask_banks import unsupported_last
 from fxeval.explainers.s_rise import SRISE, mask_bank
 from fxeval.functional.ranking import ranks
 from fxeval.tests.black_boxes import (
@@ -244,6 +245,20 @@ def test_once_corrected_what_too_few_masks_show_is_ranked_last():
     order = ranks(map_, [0]).view(56, 56)
     assert int(order[supported].max()) == n - 1
     assert int(order[~supported].min()) == n
+
+
+def test_support_alone_is_no_order_and_without_any_the_map_stays():
+    supported = torch.ones(8, 8, dtype=torch.bool)
+    supported[0] = False
+    maps = torch.full((2, 8, 8), 0.5)
+    maps[0, 0] = 9.0
+    maps[1, 4, 4] = 2.5
+    found = unsupported_last(maps, supported)
+    assert torch.equal(found[0], torch.full((8, 8), 0.5))
+    assert found[1, 0].unique().tolist() == pytest.approx([0.498])
+    assert torch.equal(found[1, 1:], maps[1, 1:])
+    assert torch.equal(unsupported_last(maps, ~supported & supported), maps)
+    assert unsupported_last(maps[:0], supported).shape == (0, 8, 8)
 
 
 def test_a_contrast_shows_what_speaks_for_one_and_against_the_other():
