@@ -74,7 +74,7 @@ METRICS = (
         better="lower",
         range=(0.0, 1.0),
         statistic="mean",
-        kind="light",
+        kind="heavy",
         source="Lu and Ebrahimi 2023 (S-RISE), sec. 3",
         meaning="How much of the image must go before the decision flips; 1 if it never does.",
         is_decision=True,
@@ -86,7 +86,7 @@ METRICS = (
         better="lower",
         range=(0.0, 1.0),
         statistic="mean",
-        kind="light",
+        kind="heavy",
         source="Lu and Ebrahimi 2023 (S-RISE), sec. 3",
         meaning="How much of the image must come back before the model accepts the pair, "
         "where the fill alone is no match.",

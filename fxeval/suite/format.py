@@ -173,8 +173,7 @@ class Limit(Strict):
         under: The conditions to which it applies, such as {fill: blur}; all unless given.
         fill: Short for under: {fill: ...}.
         severity: critical decides the cell; warning and info are only shown.
-        over: population: about people like those of the list, 30 at least; list: about this list
-            alone, whose value decides.
+        over: population: about all people like those of the list; list: about this list alone.
         judge: Over the conditions that it does not pin: each, or one verdict of the worst interval,
             or one of the mean of the rows' values.
     """
