@@ -284,15 +284,16 @@ def test_near_1_no_false_pass_comes_of_people_whom_the_list_may_lack(odd, share,
 @pytest.mark.parametrize("size", [(100, 1, 200), (100, 2, 200), (30, 5, 150)])
 @pytest.mark.parametrize("law", [{"apart": 2.0}, {"apart": 4.0, "effect": 0.7}])
 def test_false_passes_of_equal_error_rates_are_at_most_those_promised(size, law):
-    assert max(false_passes("eer", size, law)) <= sure(1000)
+    assert max(false_passes("eer", size, law, runs=400)) <= sure(400)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["auc", "eer"])
 @pytest.mark.parametrize("apart", [2.0, 1.5])
 def test_false_passes_of_differences_are_at_most_those_promised(name, apart):
-    found = false_passes(name, (30, 4, 120), {"apart": 2.0}, columns=2, apart=apart)
-    assert max(found) <= sure(1000)
+    law, runs = {"apart": 2.0}, 1000 if name == "auc" else 200
+    found = false_passes(name, (30, 4, 120), law, runs, columns=2, apart=apart)
+    assert max(found) <= sure(runs)
 
 
 @pytest.mark.slow
