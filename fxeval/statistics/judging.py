@@ -93,9 +93,7 @@ def _case(
     limit: Limit, table: Table, conditions: Sequence[Key], words: Condition, depends: bool | None
 ) -> _Case:
     metric = table.metrics[limit.metric]
-    seeds = table.seeds(conditions)
-    if depends is False:
-        seeds = seeds[:1]
+    seeds = table.seeds(conditions, limit.compares())
     return _Case(
         limit=limit,
         metric=metric,
@@ -198,7 +196,7 @@ def _of_list(
     """Judge a list by its value, or by the values that the seeds give it."""
     values = np.array([one.value for one in estimates])
     value, half, said = float(values.mean()), 0.0, "value of this list"
-    if depends is not False:
+    if depends is not False or len(values) > 1:
         half = math.nan
         said = "value of this list with one seed"
         if len(values) > 1:
@@ -210,7 +208,7 @@ def _of_list(
     estimate = replace(
         estimates[0], value=value, low=value - half, high=value + half, method=said, spread=spread
     )
-    n_seeds = 0 if depends is False else len(values)
+    n_seeds = 0 if depends is False and len(values) == 1 else len(values)
     return judge_list(case.limit, estimate, case.words, n_seeds), estimate
 
 

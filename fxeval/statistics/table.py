@@ -82,9 +82,13 @@ class Table:
             under for map_, under, one in self.series if (map_, one.name) == (EXPLAINER, metric)
         ]
 
-    def seeds(self, under: Iterable[Key]) -> list[int]:
-        """Return the seeds that every one of these conditions has values of the explainer for."""
-        found = [{*self.measured.get((EXPLAINER, one), {0: {}})} for one in under]
+    def seeds(self, under: Iterable[Key], compares: Sequence[str] = ()) -> list[int]:
+        """Return the seeds at which the explainer is judged under every one of these conditions.
+
+        They are its own and those of the maps that it is compared with: an explainer without a
+        seed, compared with one that draws, is judged at each seed of the other.
+        """
+        found = [{*self._seeds_of((EXPLAINER, *compares), one)} for one in under]
         return sorted(set.intersection(*found)) if found else [0]
 
     def values(self, metric: str, map_: str, under: Key, seed: int = 0) -> FloatArray:

@@ -281,6 +281,19 @@ def test_a_control_that_has_no_seed_is_compared_at_every_seed():
     assert found.seeds.values == pytest.approx([0.2, 0.19, 0.18])
 
 
+def test_an_explainer_without_a_seed_is_compared_with_every_seed_of_another():
+    other = {
+        ("explainer:x", BLUR, seed): spread(mean)[::-1] for seed, mean in enumerate((0.3, 0.2, 0.1))
+    }
+    steady = {("explainer", BLUR): spread(0.15)}
+    found = stochastic({"better_than": "explainer:x"}, steady | other, STEADY)
+    assert found.seeds.values == pytest.approx([0.15, 0.05, -0.05])
+    assert (found.seeds.worst, found.verdict.outcome) == (2, "fail")
+    of_list = stochastic({"better_than": "explainer:x", "over": "list"}, steady | other, STEADY)
+    assert of_list.verdict.outcome == "inconclusive"
+    assert of_list.estimate.value == pytest.approx(0.05)
+
+
 def test_tables_show_the_rows_means_over_seeds_and_how_seeds_differ():
     facts = CellFacts(repeatability=STOCHASTIC)
     result = cell([], seeded(0.1, 0.2, 0.3, **{EDGE: spread(0.5)}), facts=facts)
