@@ -1,0 +1,1 @@
+"""Simulated populations with a known truth: how often do verdicts hold?"""

@@ -1,0 +1,171 @@
+"""The figures of all simulations as Markdown tables."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from fxeval.seeding import generator_of
+from fxeval.tests.simulations.designs import Design
+from fxeval.tests.simulations.forms import FORMS, simulate_form
+from fxeval.tests.simulations.laws import (
+    IMPOSSIBLE,
+    beta,
+    lognormal,
+    normal,
+    rare_group,
+    rate,
+)
+from fxeval.tests.simulations.methods import (
+    CROSSED,
+    FIGURES,
+    IDENTITIES,
+    METHODS,
+    ROWS_EACH,
+    RUNS,
+    simulated,
+    simulated_crossed,
+    simulated_figure,
+)
+from fxeval.tests.simulations.naive import (
+    bootstrap_over_rows,
+    t_over_identities,
+    t_over_rows,
+)
+from fxeval.tests.simulations.run import decided, power, rows_of, simulate
+from fxeval.tests.simulations.tally import Tally, standard_error, tally, worst
+
+FORM_DESIGN = Design(50, "1 to 20 rows", 0.1)
+FORM_RUNS = 2000
+DISTANCES = (0.25, 0.5, 1.0)
+NAIVE_DESIGN = Design(50, "1 to 20 rows", 0.3)
+NAIVE_RUNS = 1000
+
+
+def methods_table() -> str:
+    rows = []
+    for number, method in enumerate(METHODS):
+        found = [simulated(number, G) for G in IDENTITIES]
+        every = [one for some in found for one in some]
+        flips = max(one.ours.flips / one.ours.pairs for one in every)
+        widths = [min(one.width for one in some) for some in found]
+        rows.append(
+            (
+                method.name,
+                "; ".join(one.name for one in method.populations),
+                _list(worst([one.ours for one in some]).false_pass for some in found),
+                _list(method.promise[G] for G in IDENTITIES),
+                _list(worst([one.t for one in some]).false_pass for some in found),
+                f"{min(one.ours.coverage for one in every):.3f}",
+                " / ".join(f"{width:.2f}" for width in widths),
+                f"{flips:.2%}",
+            )
+        )
+    return _table(
+        ("method", "values", "false passes %", "expected %", "Student's t %", "least coverage",
+         "width / t", "flips"),
+        rows,
+    )  # fmt: skip
+
+
+def crossed_table() -> str:
+    rows = []
+    for number, method in enumerate(CROSSED):
+        found = [[simulated_crossed(number, G, each) for each in ROWS_EACH] for G in IDENTITIES]
+        every = [ours for some in found for ours, _ in some]
+        rows.append(
+            (
+                f"C, {method.population.name}",
+                _list(worst([ours for ours, _ in some]).false_pass for some in found),
+                f"{method.promise:.1%}",
+                _list(worst([t for _, t in some]).false_pass for some in found),
+                f"{min(one.coverage for one in every):.3f}",
+            )
+        )
+    for number, figure in enumerate(FIGURES):
+        for scores in figure.scores:
+            one = simulated_figure(number, scores)
+            rows.append(
+                (
+                    f"{figure.statistic}, {scores.identities} identities with {scores.mated} mated "
+                    f"rows each, {scores.nonmated} nonmated rows, true "
+                    f"{scores.truth(figure.statistic):.3f}",
+                    f"{100 * one.false_pass:.1f}",
+                    f"{figure.promise:.1%}",
+                    "",
+                    f"{one.coverage:.3f}",
+                )
+            )
+    return _table(("values", "false passes %", "expected", "t over rows %", "least coverage"), rows)
+
+
+def forms_table() -> str:
+    rows = []
+    for form in FORMS:
+        one = simulate_form(form, FORM_DESIGN, FORM_RUNS)
+        shares = (one.above / one.runs, one.below / one.runs, one.flips / one.pairs)
+        rows.append((form.name, *(f"{share:.2%}" for share in shares)))
+    return _table(("limit", "false passes", "false fails", "flips"), rows)
+
+
+def power_table() -> str:
+    rows = []
+    for population in (normal(), beta(3, 9, "light"), lognormal(1.0), rate(0.2)):
+        shares = [
+            " / ".join(f"{power(population, Design(G), 2000, one):.0%}" for G in IDENTITIES)
+            for one in DISTANCES
+        ]
+        rows.append((f"{population.name} ({population.kind})", *shares))
+    return _table(("values", *(f"{one:g} SD away" for one in DISTANCES)), rows)
+
+
+def impossible_table() -> str:
+    rows = []
+    for population in (*IMPOSSIBLE, rare_group("rate")):
+        found = [simulate(population, Design(G), RUNS).ours for G in IDENTITIES]
+        rows.append(
+            (f"{population.name} ({population.kind})", _list(one.false_pass for one in found))
+        )
+    return _table(("values", "false passes %"), rows)
+
+
+def naive_tallies() -> dict[str, Tally]:
+    """Return what ours and the naive methods come to on the same rows."""
+    population = normal()
+    rows = next(rows_of(population, NAIVE_DESIGN, NAIVE_RUNS, "naive"))
+    rng = generator_of("simulations", "naive bootstrap")
+    return {
+        "the interval that decides": tally(*decided(rows.means(), population, 0.0)),
+        "Student's t over identities": tally(*t_over_identities(rows.means(), 0.0)),
+        "Student's t over rows": tally(*t_over_rows(rows, 0.0)),
+        "bootstrap of the rows": tally(*bootstrap_over_rows(rows, 0.0, rng)),
+    }
+
+
+def naive_table() -> str:
+    rows = [
+        (name, f"{100 * one.false_pass:.1f}", f"{one.coverage:.3f}")
+        for name, one in naive_tallies().items()
+    ]
+    return _table(("method", "false passes %", "coverage"), rows)
+
+
+def all_tables() -> Iterator[str]:
+    """Yield each table with its title when it is done."""
+    error = standard_error(0.025, RUNS)
+    yield _titled(f"{RUNS:,} lists; standard error {error:.2%} at 2.5 %", methods_table())
+    yield _titled("Crossed pairs and verification figures", crossed_table())
+    yield _titled(f"From rows to verdict, {FORM_RUNS:,} lists; {FORM_DESIGN}", forms_table())
+    yield _titled("How often a limit passes that the truth keeps, G = 30 / 50 / 100", power_table())
+    yield _titled("What cannot be had", impossible_table())
+    yield _titled(f"Naive methods; {NAIVE_DESIGN}", naive_table())
+
+
+def _titled(title: str, table: str) -> str:
+    return f"{title}:\n\n{table}\n"
+
+
+def _list(shares: Iterable[float]) -> str:
+    return " / ".join(f"{100 * share:.1f}" for share in shares)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
