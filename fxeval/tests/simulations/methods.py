@@ -157,7 +157,7 @@ FIGURES = (
             ScoreList(30, 4, 150, 2.0), ScoreList(50, 2, 250, 2.0), ScoreList(100, 1, 500, 2.0),
             ScoreList(100, 2, 500, 3.0), ScoreList(150, 1, 600, 3.0),
         ),
-        0.028,
+        0.028, 2 * BOOTSTRAP_RUNS,
     ),
     FigureMethod(
         "tmr_at_fmr_1e-1",

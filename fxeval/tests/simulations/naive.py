@@ -6,7 +6,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from fxeval.statistics.estimate import t_quantile
+from fxeval.statistics.distributions import t_quantile
 from fxeval.tests.simulations.designs import Rows
 from fxeval.tests.simulations.laws import FloatArray
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from fxeval.results import Statistic
 from fxeval.seeding import generator_of
-from fxeval.statistics.estimate import t_quantile
+from fxeval.statistics.distributions import t_quantile
 from fxeval.statistics.intervals import crossed, crossed_rate, interval_tails
 from fxeval.statistics.list_intervals import difference_evidence, list_evidence
 from fxeval.tests.simulations.crossed import CrossedPopulation, ScoreList, draw_pairs
