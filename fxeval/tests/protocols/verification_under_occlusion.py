@@ -1,11 +1,12 @@
 """How well does the model still verify once the most salient pixels of every probe are gone?"""
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from fxeval.contracts import Fill
 from fxeval.metrics.orders import Control, answers, orders
-from fxeval.metrics.protocol import Evidence, Ledger
+from fxeval.metrics.protocol import Evidence, Ledger, usable
 from fxeval.results import Metric
 
 ROWS = "pairs"
@@ -36,7 +37,8 @@ def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
     under = {"fill": parameters.fill, "fraction": parameters.fraction}
     for order in orders(evidence, subject, maps, parameters.controls):
         found = answers(evidence, subject, order, parameters.fraction, parameters.fill)
+        whole = np.where(usable(order.states), clean, np.nan)
         for metric in METRICS:
             ledger.enter(metric.name, order.map, found, order.states, under)
-            ledger.enter(metric.name, order.map, clean, order.states, {**under, "fraction": 0.0})
+            ledger.enter(metric.name, order.map, whole, order.states, {**under, "fraction": 0.0})
     return ledger

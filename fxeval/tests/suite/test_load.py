@@ -150,7 +150,7 @@ MISTAKES = [
     ("severity: info", "severity: inof", "21:58", "must be 'critical', 'warning' or", "info"),
     ("severity: info", "by: {absolute: 1}", "21:48", "'by' goes with better_than only", ""),
     # report
-    ("[html]", "[pdf]", "22:20", "an entry of 'formats' must be 'html' or 'json'", ""),
+    ("[html]", "[pdf]", "22:20", "an entry of 'formats' must be 'html', 'json' or 'markdown'", ""),
     ("[html]", "[html, html]", "22:19", "'formats': expected every entry at most once", ""),
     # YAML
     ("use: cam,", "use: &a cam,", "6:20", "anchors ('&a') are not allowed", ""),
