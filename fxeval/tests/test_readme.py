@@ -53,10 +53,10 @@ def test_the_first_command_runs_the_quickstart_and_its_gates_hold(pytester):
 
 def test_the_second_command_is_the_one_that_ci_runs():
     steps = commands()[1]
-    assert steps == ['.venv/bin/pip install -e ".[test,dlib]"', ".venv/bin/pytest"]
+    assert steps == ['.venv/bin/pip install -e ".[test,dlib]"', ".venv/bin/pytest -n 2"]
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert 'pip install --quiet -e ".[test,dlib]"' in script
-    assert "python -m pytest" in script
+    assert "python -m pytest -n 2\n" in script
 
 
 def test_the_readme_is_short():
