@@ -19,6 +19,8 @@ from fxeval.engine.maps import ROWS_AT_ONCE
 from fxeval.errors import ExplainerContractError, for_a_record
 from fxeval.metrics.protocol import taken, usable
 from fxeval.records.schema import Repeatability
+from fxeval.redaction import without_paths
+from fxeval.results import RowState
 from fxeval.seeding import seed_of
 
 ROWS_AGAIN = 4
@@ -47,6 +49,7 @@ class _Change:
 
     share: float = 0.0
     state: str = ""
+    is_raised: bool = False
 
 
 def repeated(explain: Explain, asked: Comparison, maps: SaliencyMaps, seed: int) -> Repeatability:
@@ -69,7 +72,7 @@ def repeated(explain: Explain, asked: Comparison, maps: SaliencyMaps, seed: int)
         again = explain(replace(asked, rows=rows))
         found = _change(before, again)
         reason = _why_not(found, "explained again with the same seed")
-        if reason:
+        if reason and not found.is_raised:
             reason += _OF_THE_GROUP if _is_of_the_group(explain, asked, maps, rows) else _OWN_DRAWS
         seeded = _change(again, explain(replace(asked, rows=rows, seed=1)))
     except ExplainerContractError as error:
@@ -130,9 +133,13 @@ def _why_not(found: _Change, when: str) -> str:
 
 def _change(before: SaliencyMaps, after: SaliencyMaps) -> _Change:
     """Compare maps of the same pairs."""
-    for one, other in zip(before.states, after.states, strict=True):
+    for one, other, why in zip(before.states, after.states, after.reasons, strict=True):
         if one is not other:
-            return _Change(state=f"a map was {other} that had been {one}")
+            because = f" ({without_paths(why)})" if why else ""
+            is_raised = other is RowState.EXPLAINER_RAISED
+            return _Change(
+                state=f"a map was {other} that had been {one}{because}", is_raised=is_raised
+            )
     if (before.negative is None) != (after.negative is None):
         return _Change(state="the maps came with negative parts only once")
     kept = torch.from_numpy(usable(before.states))

@@ -107,8 +107,12 @@ class World:
 
 
 def _is_of_two_people(note):
-    """Say whether a note is about a list of two people and an untrained network, as everywhere."""
-    return note.startswith("whether the model tells mated") or note.endswith("use another fill")
+    """Say whether a note is about two people, an untrained network or ties, as everywhere."""
+    return (
+        note.startswith("whether the model tells mated")
+        or note.endswith("use another fill")
+        or "tie more than" in note
+    )
 
 
 @pytest.fixture(scope="module")
