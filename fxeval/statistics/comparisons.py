@@ -67,7 +67,8 @@ class _Comparison(Limit):
         words = {"control": "the control", "explainer": "the explainer"}
         if not name:
             return {"baseline": "the baseline", "base": "the base version"}.get(kind, kind)
-        return f"{words.get(kind, kind)} {name_of(name)}"
+        # A suite gives explainers their names; those of controls are written for readers.
+        return f"{words.get(kind, kind)} {name_of(name) if kind == 'control' else name}"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fxeval.contracts import RowState
 from fxeval.results import Estimate, Outcome, Verdict
+from fxeval.scorecard.wording import map_name
 from fxeval.statistics.limits import AtLeast, AtMost, BetterThan, EquivalentTo, NotWorseThan
 from fxeval.statistics.verdict import (
     MIN_IDENTITIES,
@@ -301,3 +302,10 @@ def test_the_severest_critical_verdict_decides_the_cell():
 def test_without_a_critical_limit_nothing_is_passed(severities):
     verdict = combine([(Verdict(PASS, "fine"), severity) for severity in severities])
     assert verdict == Verdict(INCONCLUSIVE, "no critical limit: information only")
+
+
+def test_a_sentence_keeps_the_name_that_a_suite_gave_and_writes_that_of_a_control_for_readers():
+    of_another = BetterThan("m", better_than="explainer:s_rise").sentence("T", "0.1", map_name)
+    of_control = BetterThan("m", better_than="control.random_blobs").sentence("T", "0.1", map_name)
+    assert "better than the explainer s_rise;" in of_another
+    assert "better than the control random blobs;" in of_control
