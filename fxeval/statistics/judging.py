@@ -143,6 +143,10 @@ def _judged(
 ) -> tuple[LimitResult, tuple[int, float]]:
     """Return the result of a case, and a key by which the worst result comes first."""
     limit = case.limit
+    estimates = [
+        _of_equal_rows(limit, one) if equal else one
+        for one, equal in zip(estimates, case.is_equal, strict=True)
+    ]
     if limit.over == "list":
         place = min(range(len(estimates)), key=lambda at: _reserve_of_value(limit, estimates[at]))
         verdict, estimate = _of_list(case, estimates, depends, table.confidence)
@@ -188,6 +192,14 @@ def _judged(
     rank = _severity(result.verdict.outcome, limit, estimate)
     is_open = is_open and objection is None
     return _explained(result, case, place, estimate, is_open), rank
+
+
+def _of_equal_rows(limit: Limit, estimate: Estimate) -> Estimate:
+    """Return the estimate of rows that all equal those of another map, where this decides."""
+    if limit.of_equal_rows(estimate) is None:
+        return estimate
+    said = "every row is equal to the one that it is compared with: no interval"
+    return replace(estimate, low=estimate.value, high=estimate.value, method=said)
 
 
 def _of_list(
@@ -245,6 +257,8 @@ def _explained(
     """Add how sure the verdict is, and what would settle it if the interval leaves it open."""
     if case.limit.over == "list" or not math.isfinite(estimate.value) or not case.limit.is_number():
         return result
+    if case.is_equal[place] and case.limit.of_equal_rows(estimate) is not None:
+        return result.model_copy(update={"p_opposite": 1.0})  # nothing got worse
     sample, law, region = case.samples[place], case.law, case.limit.region()
     ends = [(tails(sample, law, end), side) for side, end in enumerate(region) if abs(end) < inf]
     open_ = settles(sample, law, estimate, region, MIN_IDENTITIES) if is_open else ""

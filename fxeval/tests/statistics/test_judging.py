@@ -233,6 +233,16 @@ def test_the_mean_of_comparisons_compares_the_means():
     assert found.estimate.value == pytest.approx(expected)
 
 
+def test_rows_that_equal_the_baseline_show_no_interval_that_would_contradict_the_pass():
+    same = {"explainer": spread(0.2), "baseline": spread(0.2)}
+    found = limit({"not_worse_than": "baseline", "within": {"absolute": 0.01}}, same)
+    shown = found.estimate
+    assert (found.verdict.outcome, shown.low, shown.value, shown.high) == ("pass", 0, 0, 0)
+    assert shown.method == "every row is equal to the one that it is compared with: no interval"
+    assert (found.p_value, found.detectable, found.hangs_on_one) == (None, None, None)
+    assert "says nothing about groups rarer than" in found.verdict.reason
+
+
 # --- seeds
 
 
