@@ -1,10 +1,13 @@
 """Where very many cells fail: a line for each in place of pytest's whole section."""
 
-from typing import Any
+from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from fxeval.scorecard import SHOWN
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class BriefSection:
