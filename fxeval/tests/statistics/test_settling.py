@@ -200,6 +200,19 @@ def test_one_person_far_off_is_what_a_verdict_hangs_on():
     assert hangs_on_one(of(one_off), RATE, (-math.inf, line + 0.1), 0.95) is False
 
 
+@pytest.mark.parametrize("place", [0, 1, 15, 28, 29])
+def test_it_hangs_on_one_person_wherever_she_stands_among_the_rows(place):
+    values = np.insert(0.5 + 0.01 * np.sin(np.arange(29)), place, 0.4)
+
+    def low_without(one):
+        return estimate(of(np.delete(values, one)), LIGHT, 0.95).low
+
+    others = max(low_without(one) for one in range(30) if one != place)
+    line = (others + low_without(place)) / 2
+    assert others < line < low_without(place)
+    assert hangs_on_one(of(values), LIGHT, (line, math.inf), 0.95) is True
+
+
 def test_crossed_rows_hang_on_one_as_by_leaving_out():
     values = np.sin(np.arange(36)) / 2
     answers = set()
