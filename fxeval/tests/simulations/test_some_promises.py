@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from fxeval.seeding import generator_of
 from fxeval.statistics.estimate import Law, Sample, tails
 from fxeval.tests.simulations.crossed import CROSSED_NORMAL, ScoreList
 from fxeval.tests.simulations.designs import Design, draw_rows
 from fxeval.tests.simulations.forms import FORMS, simulate_form
+from fxeval.tests.simulations.kinds import kinds_of_cell
 from fxeval.tests.simulations.laws import (
     DIFFERENCES,
     HEAVY,
@@ -22,6 +24,7 @@ from fxeval.tests.simulations.naive import bootstrap_over_rows, t_over_rows
 from fxeval.tests.simulations.run import TAIL, decided, rows_of, simulate
 from fxeval.tests.simulations.run_crossed import simulate_crossed, simulate_figure
 from fxeval.tests.simulations.tally import Tally, tally
+from fxeval.tests.statistics.judged_cells import cell
 
 POPULATIONS = (
     *LIGHT,
@@ -113,3 +116,12 @@ def test_a_tally_counts_errors_and_flips():
     assert found.exceeds(0.01)
     assert found.undercovers(0.99)
     assert not Tally(1000, 25, 25, 0, 500).exceeds(0.025)
+
+
+def test_the_kind_of_a_metric_is_read_off_rows():
+    values = np.where(np.arange(40) < 10, 1.0, -0.5 + np.exp(np.linspace(-4, 0, 40)))
+    kept = []
+    result = cell([], {"explainer": values}, rows=lambda rows: kept.extend(rows) or rows)
+    [(_, map_, metric, _, n, skewness, edge)] = kinds_of_cell(result, kept)
+    assert (map_, metric, n, edge) == ("explainer", "m", 40, 0.25)
+    assert skewness == pytest.approx(stats.skew(values, bias=False))
