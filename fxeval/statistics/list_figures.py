@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from fxeval.statistics.units import check_finite
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -244,11 +246,7 @@ def _check(values: FloatArray, is_mated: BoolArray, identities: IntArray) -> Non
             f"list figure: expected values, is_mated and identities of one length, got "
             f"{values.shape}, {is_mated.shape} and {identities.shape}."
         )
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"list figure: expected finite values, got {int((~np.isfinite(values)).sum())} of "
-            f"{len(values)} NaN or infinite. Leave out the rows without a value first."
-        )
+    check_finite("list figure", values)
     n_mated = int(is_mated.sum())
     if not 0 < n_mated < len(values):
         raise ValueError(

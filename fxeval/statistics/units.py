@@ -102,6 +102,20 @@ class Units:
         )
 
 
+def check_finite(about: str, values: FloatArray) -> None:
+    """Refuse values of which some are NaN or infinite.
+
+    Raises:
+        ValueError: If one is.
+    """
+    n = int((~np.isfinite(values)).sum())
+    if n:
+        raise ValueError(
+            f"{about}: expected finite values, got {n} of {len(values)} NaN or infinite. Leave out "
+            "the rows without a value first."
+        )
+
+
 def units_of(values: FloatArray, identities: IntArray, bounds: tuple[float, float]) -> Units:
     """Check rows and number their identities.
 
@@ -124,11 +138,7 @@ def units_of(values: FloatArray, identities: IntArray, bounds: tuple[float, floa
             f"estimate: expected values and identities of one length >= 1, got {values.shape} and "
             f"{identities.shape}."
         )
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"estimate: expected finite values, got {int((~np.isfinite(values)).sum())} of "
-            f"{len(values)} NaN or infinite. Leave out the rows without a value first."
-        )
+    check_finite("estimate", values)
     low, high = bounds
     least, largest = float(values.min()), float(values.max())
     for value, edge, beyond in ((least, low, low - least), (largest, high, largest - high)):
