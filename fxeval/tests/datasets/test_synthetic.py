@@ -178,6 +178,31 @@ def test_mild_nuisances_are_nearly_frontal_and_wild_ones_are_not():
     assert max(n.age_offset for n in mild) <= 0.12 < max(n.age_offset for n in wild)
 
 
+def test_ages_lie_decades_apart_and_poses_are_turned_to_both_sides():
+    aged = [sample_nuisance(1, number, "aged") for number in range(60)]
+    posed = [sample_nuisance(1, number, "posed") for number in range(60)]
+    assert min(n.age_offset for n in aged) >= 0.45 > 0.12 >= max(n.age_offset for n in posed)
+    assert max(abs(n.yaw) for n in aged) < 0.6
+    assert 0.25 <= min(abs(n.yaw) for n in posed) <= max(abs(n.yaw) for n in posed) <= 0.85
+    assert {n.yaw > 0 for n in posed} == {True, False}
+    assert np.std([n.pitch for n in posed]) > 1.5 * np.std([n.pitch for n in aged])
+
+
+def test_age_shows(few_ages):
+    """An aged face differs more from the young one than two young ones under one nuisance."""
+    young, old, other = few_ages
+    assert np.abs(old - young).mean() > 3 * np.abs(other - young).mean() > 0
+
+
+@pytest.fixture(scope="module")
+def few_ages():
+    nuisance, identity = sample_nuisance(5, 0), sample_identity(5)
+    return [
+        render(identity, replace(nuisance, age_offset=offset)).image.astype(int)
+        for offset in (0.0, 0.7, 0.02)
+    ]
+
+
 def slow_raster(points, depth, triangles, size):
     """Rasterise one pixel and one triangle at a time."""
     nearest = np.full(size * size, -np.inf)
