@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxeval.datasets.faces.alignment import ARCFACE_112
+from fxeval.datasets.faces.part_labels import Part
 from fxeval.fixtures.synthetic import bake
 from fxeval.fixtures.synthetic import kit as kit_module
 from fxeval.fixtures.synthetic.identity import (
@@ -29,7 +30,7 @@ from fxeval.fixtures.synthetic.kit import Group, Surface, load_kit, vertex_norma
 from fxeval.fixtures.synthetic.make_pack import FOLDER, make_pack
 from fxeval.fixtures.synthetic.nuisance import EXPRESSIONS, sample_nuisance
 from fxeval.fixtures.synthetic.raster import rasterise
-from fxeval.fixtures.synthetic.render import Part, render
+from fxeval.fixtures.synthetic.render import render
 from fxeval.fixtures.synthetic.texture import noise, sample
 from fxeval.fixtures.synthetic.train import Recipe, cosface, equal_error_threshold, save, train
 from fxeval.fixtures.synthetic.training_set import (
