@@ -33,13 +33,7 @@ from fxeval.fixtures.synthetic.raster import rasterise
 from fxeval.fixtures.synthetic.render import render
 from fxeval.fixtures.synthetic.texture import noise, sample
 from fxeval.fixtures.synthetic.train import Recipe, cosface, equal_error_threshold, save, train
-from fxeval.fixtures.synthetic.training_set import (
-    CALIBRATION,
-    PACK,
-    TRAINING,
-    TRAINING_KINDS,
-    portraits,
-)
+from fxeval.fixtures.synthetic.training_set import TRAINING_KINDS, portraits
 from fxeval.models.files.formats import parse_safetensors
 from fxeval.models.loading import TorchFaceModel
 from fxeval.models.networks.mini_resnet import MiniResNet
@@ -343,11 +337,6 @@ def test_a_pack_lists_what_it_wrote(tmp_path):
     for entry in manifest["images"]:
         data = (tmp_path / entry["file"]).read_bytes()
         assert hashlib.sha256(data).hexdigest() == entry["sha256"]
-
-
-def test_identities_to_train_calibrate_and_evaluate_on_are_disjoint():
-    sets = [set(TRAINING), set(CALIBRATION), set(PACK)]
-    assert len(set.union(*sets)) == sum(map(len, sets)) == 960
 
 
 def test_cosface_of_a_known_case():
