@@ -284,7 +284,7 @@ def test_a_given_alignment_confines_a_change_to_its_part():
     nuisance = replace(sample_nuisance(4, 1), age_offset=0.0)
     twin = replace(one, sliders=dict(one.sliders) | {"nose": -one.sliders["nose"]})
     image = render(one, nuisance)
-    confined = render(twin, nuisance, matrix=image.matrix)
+    confined = render(twin, nuisance, placement=image.placement)
     moved = render(twin, nuisance)
     far = np.isin(image.labels, (Part.BACKGROUND, Part.HAIR, Part.LEFT_EAR, Part.RIGHT_EAR))
 
