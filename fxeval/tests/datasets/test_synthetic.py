@@ -27,7 +27,7 @@ from fxeval.fixtures.synthetic.identity import (
     target_weights,
 )
 from fxeval.fixtures.synthetic.kit import Group, Surface, load_kit, vertex_normals
-from fxeval.fixtures.synthetic.make_pack import FOLDER, make_pack
+from fxeval.fixtures.synthetic.make_pack import FOLDER
 from fxeval.fixtures.synthetic.nuisance import EXPRESSIONS, sample_nuisance
 from fxeval.fixtures.synthetic.raster import rasterise
 from fxeval.fixtures.synthetic.render import render
@@ -322,21 +322,11 @@ def test_the_generator_still_renders_the_frozen_pack():
     for entry in entries[::48]:
         frozen = cv2.imread(str(FOLDER / entry["file"]))[:, :, ::-1].astype(int)
         seed, number = entry["identity"], entry["number"]
-        drawn = render(sample_identity(seed), sample_nuisance(seed, number)).image
+        kind = entry.get("attributes", {}).get("nuisance", "mild")
+        drawn = render(sample_identity(seed), sample_nuisance(seed, number, kind)).image
         difference = np.abs(frozen - drawn)
         assert difference.mean() < 4  # JPEG of noisy images
         assert np.abs(cv2.blur((frozen - drawn).astype(np.float32), (5, 5))).max() < 20
-
-
-def test_a_pack_lists_what_it_wrote(tmp_path):
-    make_pack(tmp_path, range(2), 2)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert [entry["file"] for entry in manifest["images"]] == [
-        "0_0.jpg", "0_1.jpg", "1_0.jpg", "1_1.jpg",
-    ]  # fmt: skip
-    for entry in manifest["images"]:
-        data = (tmp_path / entry["file"]).read_bytes()
-        assert hashlib.sha256(data).hexdigest() == entry["sha256"]
 
 
 def test_cosface_of_a_known_case():
