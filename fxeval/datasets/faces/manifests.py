@@ -9,8 +9,11 @@ A manifest is a JSON object. All keys but ``images`` are optional; unknown keys 
 * ``orientation``: whether the landmarks are of the images as their EXIF orientation turns them
   (``applied``) or as they are stored (``stored``); needed only for images that have such a tag.
 * ``images``: objects with ``file`` (relative to the folder), ``sha256``, ``identity``, ``number``
-  (optional), ``landmarks5`` (five points; optional if there is a crop) and ``source_file``
-  (optional): the photograph that the image was made from, by which lists can name it as well.
+  (optional), ``landmarks5`` (five points; optional if there is a crop), ``source_file``
+  (optional): the photograph that the image was made from, by which lists can name it as well; and
+  ``attributes`` (optional): whatever else is known about the image, a flat object of at most 20
+  names with text, a finite number, true or false.
+* ``labels``: ``file`` and ``sha256`` of the label maps of all images (``faces/label_maps.py``).
 * ``failures``: objects with ``file`` and ``reason``: images without a usable face.
 """
 
@@ -26,6 +29,7 @@ from typing import Any
 
 from fxeval.contracts import Crop
 from fxeval.datasets.faces.alignment import Points, crop_from, points_of
+from fxeval.datasets.faces.attributes import Attribute, attributes_of
 from fxeval.datasets.faults import each, of_list
 from fxeval.datasets.text_files import read_text
 from fxeval.errors import DataContractError
@@ -61,6 +65,7 @@ class Face:
         where: Place that describes the image, for messages.
         source_file: Photograph that the image was made from, or None.
         is_named: Whether the identity is known: not where every image is its own.
+        attributes: Whatever else the manifest says about the image, by name.
     """
 
     file: str
@@ -71,6 +76,7 @@ class Face:
     where: str
     source_file: str | None = None
     is_named: bool = True
+    attributes: Mapping[str, Attribute] = field(default_factory=dict, hash=False)
 
     @property
     def id(self) -> str:
@@ -169,6 +175,7 @@ class Manifest:
         failed: Reason why an image is unusable, by its file.
         orientation: Whether the landmarks are of the images turned upright (``applied``) or not
             (``stored``); None = the manifest does not say.
+        labels: What the manifest says about label maps, which is read when they are needed.
     """
 
     faces: tuple[Face, ...]
@@ -178,6 +185,7 @@ class Manifest:
     failures: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     orientation: str | None = None
+    labels: object = None
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -211,7 +219,8 @@ def read_manifest(path: Path) -> Manifest:
         counts[PublicReason("other reasons")] = others
     shown = None if licence is None else printable(" ".join(licence.split())[:1000])
     named = {composed(file): reason for file, reason in failed if isinstance(file, str)}
-    return Manifest(faces, crop, shown, may_show, counts, named, orientation)
+    labels = content.get("labels")
+    return Manifest(faces, crop, shown, may_show, counts, named, orientation, labels)
 
 
 def _reason(given: str) -> str:
@@ -290,6 +299,7 @@ def _face(entry: object, where: str, crop: Crop | None) -> Face:
         file, sha256, identity, number if "number" in entry else None, landmarks, where,
         composed(source) if isinstance(source, str) else None,
         not any(isinstance(one, str) and one[:16] == identity for one in digests),
+        attributes_of(entry.get("attributes", {}), where),
     )  # fmt: skip
 
 

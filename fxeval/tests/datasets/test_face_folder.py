@@ -174,6 +174,48 @@ def test_a_manifest_that_is_none_is_refused(root: Path, text: str):
     assert str(caught.value).isprintable()
 
 
+ATTRIBUTES = {"nuisance": "mild", "yaw_degrees": -3.25, "Year_2": 1999, "has_glasses": False}
+
+
+def test_attributes_of_images_are_read_as_they_are_written(root: Path):
+    change(root, 1, attributes=ATTRIBUTES)
+    plain, described, _ = FaceFolder(root).faces
+    assert described.attributes == ATTRIBUTES
+    assert type(described.attributes["has_glasses"]) is bool
+    assert plain.attributes == {}
+    assert len({*FaceFolder(root).faces}) == 3  # faces can be members of sets
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ([], r"object of at most 20 names and values, got \[\]\. Correct the manifest\."),
+        ("mild", "object of at most 20 names and values, got 'mild'"),
+        ({f"a{n}": n for n in range(21)}, "object of at most 20 names and values, got 21"),
+        ({"": 1}, "the names of 'attributes' to be .*, got ''. Rename the attribute"),
+        ({"1st": 1}, "the names of 'attributes' to be .*, got '1st'"),
+        ({"yaw-degrees": 1}, "the names of 'attributes' to be .*, got 'yaw-degrees'"),
+        ({"a" * 65: 1}, "the names of 'attributes' to be of at most 64 letters"),
+        ({"pose": {"yaw": 1}}, r"the values of 'attributes' to be .*, got \{'yaw': 1\} for 'pose'"),
+        ({"pose": [1]}, r"the values of 'attributes' to be .*, got \[1\] for 'pose'"),
+        ({"pose": None}, "the values of 'attributes' to be .*, got None for 'pose'"),
+        ({"pose": float("nan")}, "finite numbers.*, got nan for 'pose'"),
+        ({"pose": float("inf")}, "finite numbers.*, got inf for 'pose'"),
+        ({"pose": 10**400}, "finite numbers.* for 'pose'"),
+        ({"pose": "a\nb"}, "printable text .* for 'pose'"),
+        ({"pose": "a" * 256}, "printable text of at most 255 characters.* for 'pose'"),
+    ],
+)  # fmt: skip
+def test_attributes_of_another_form_are_refused_with_their_place(root: Path, attributes, message):
+    change(root, 1, attributes=attributes)
+    with pytest.raises(
+        DataContractError, match=rf"manifest\.json: images\[1\]: .*{message}"
+    ) as one:
+        _ = FaceFolder(root).faces
+    assert one.value.public.startswith("manifest.json: images[1]: expected")
+    assert "pose" not in one.value.public  # an attribute is the folder's own text
+
+
 def test_a_manifest_that_is_no_file_is_refused(root: Path):
     (root / "manifest.json").unlink()
     os.mkfifo(root / "manifest.json")
@@ -185,7 +227,7 @@ def test_a_manifest_that_is_no_file_is_refused(root: Path):
 @given(
     key=st.sampled_from(
         ["images", "crop", "licence", "may_show", "failures", "file", "sha256", "identity",
-         "number", "landmarks5"]
+         "number", "landmarks5", "attributes"]
     ),
     value=st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
@@ -199,7 +241,7 @@ def test_a_manifest_that_is_no_file_is_refused(root: Path):
 def test_a_manifest_with_any_value_anywhere_is_read_or_refused(key, value, tmp_path_factory):
     entry = {"file": "a.png", "sha256": "0" * 64, "identity": "Ann", "landmarks5": LANDMARKS}
     content: dict = {"images": [entry]}
-    (entry if key in (*entry, "number") else content)[key] = value
+    (entry if key in (*entry, "number", "attributes") else content)[key] = value
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_text(json.dumps(content))
     with contextlib.suppress(DataContractError):
