@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fxeval.errors import DataContractError, FxevalError, ModelContractError
+from fxeval.strict.text import either
 
 if TYPE_CHECKING:
     from fxeval.contracts import FaceModel, PairSource
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 
 _HOLDS, _FAILS, _CANNOT_SAY = 0, 1, 2
 _DLIB = "dlib_resnet"
+_RENDERED = ("rendered", "rendered_age", "rendered_pose")
 
 
 @click.command("check-model")
 @click.argument("model")
 @click.option(
-    "--pairs", required=True, help="rendered, lfw, a .csv of pairs, or a list in LFW's format."
+    "--pairs",
+    required=True,
+    help=f"{either([*_RENDERED, 'lfw'])}, a .csv of pairs, or a list in LFW's format.",
 )
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of faces (default: $FXEVAL_DATA)."
@@ -184,12 +188,14 @@ def _source(pairs: str, data: Path | None) -> "PairSource":
     """
     from importlib.resources import files
 
-    from fxeval.datasets.lists.face_pack import FacePack
+    from fxeval.datasets import shipped
     from fxeval.datasets.lists.lfw import LfwPairs
     from fxeval.datasets.lists.tables import CsvPairs
 
-    if pairs == "rendered":
-        return FacePack(root=Path(str(files("fxeval.fixtures"))) / "data" / "rendered_faces")
+    if pairs in _RENDERED:
+        pack = Path(str(files("fxeval.fixtures"))) / "data" / "rendered_faces"
+        source: PairSource = shipped(pairs)(pack)
+        return source
     if pairs == "lfw":
         if data is None:
             said = (
@@ -200,7 +206,8 @@ def _source(pairs: str, data: Path | None) -> "PairSource":
     file = Path(pairs)
     if not file.is_file():
         raise DataContractError(
-            f"pairs '{pairs}': expected 'rendered', 'lfw' or an existing file. Correct --pairs."
+            f"pairs '{pairs}': expected {either([*_RENDERED, 'lfw'])}, or an existing file. "
+            "Correct --pairs."
         )
     root, file = data or file.parent, file.absolute()
     names = (Path("faces_manifest.json"), Path("manifest.json"))

@@ -196,7 +196,7 @@ def _lines(card: Card) -> str:
     if card.id in SHIPPED:
         lines += _entry("needs", ", ".join(card.needs) or "nothing")
     entries = [
-        f"{one.name}  ({one.type}; --fx-data unless set)"
+        f"{one.name}  ({one.type}; {_home(card.id)} unless set)"
         if one.is_required and one.name == "root"
         else f"{one.name}  ({one.type})"
         if one.is_required
@@ -207,6 +207,10 @@ def _lines(card: Card) -> str:
     if card.id in SHIPPED:
         lines += _entry("source", card.source or _NONE)
     return "\n".join(lines)
+
+
+def _home(id: str) -> str:
+    return "the bundled faces" if id.startswith("rendered") else "--fx-data"
 
 
 def _without_needs(card: Card) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from types import MappingProxyType
 SHIPPED: Mapping[str, str] = MappingProxyType(
     {
         "rendered": "fxeval.datasets.lists.face_pack:FacePack",
+        "rendered_age": "fxeval.datasets.lists.face_pack:AgedFacePack",
+        "rendered_pose": "fxeval.datasets.lists.face_pack:PosedFacePack",
         "lfw": "fxeval.datasets.lists.lfw:LfwPairs",
         "calfw": "fxeval.datasets.lists.flat_pairs:FlatPairs",
         "cplfw": "fxeval.datasets.lists.flat_pairs:FlatPairs",

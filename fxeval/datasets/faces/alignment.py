@@ -266,25 +266,31 @@ def similarity_transform(source: ArrayLike, target: ArrayLike) -> NDArray[np.flo
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
-def align(image: NDArray[np.uint8], landmarks: ArrayLike, crop: Crop) -> NDArray[np.uint8]:
+def align(
+    image: NDArray[np.uint8],
+    landmarks: ArrayLike,
+    crop: Crop,
+    interpolation: int = cv2.INTER_LINEAR,
+) -> NDArray[np.uint8]:
     """Cut a face out so that its landmarks lie on the crop's template.
 
-    Interpolation is bilinear; the crop is black where the image does not reach. An image that is
-    already aligned (its size is the crop's and its landmarks are the template) is returned as is.
+    The crop is black where the image does not reach. An image that is already aligned (its size is
+    the crop's and its landmarks are the template) is returned as is.
 
     Args:
-        image: (h, w, 3) uint8 RGB.
+        image: (h, w, 3) uint8 RGB, or (h, w) uint8 labels.
         landmarks: (5, 2) positions in pixels of the image.
         crop: Size and template.
+        interpolation: A constant of OpenCV: bilinear for pictures, nearest for labels.
 
     Returns:
-        (H, W, 3) uint8 RGB of the crop's size.
+        (H, W, 3) or (H, W) uint8 of the crop's size.
     """
     height, width = crop.size
     if image.shape[:2] == crop.size and np.array_equal(landmarks, crop.template):
         return image
     matrix = similarity_transform(landmarks, crop.template)
     face = cv2.warpAffine(
-        image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+        image, matrix, (width, height), flags=interpolation, borderMode=cv2.BORDER_CONSTANT
     )
     return np.asarray(face, np.uint8)

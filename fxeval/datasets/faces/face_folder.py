@@ -73,6 +73,11 @@ class FaceFolder:
         return self._content.crop
 
     @property
+    def labels(self) -> object:
+        """What the manifest says about label maps (``faces/label_maps.py``); None = nothing."""
+        return self._content.labels
+
+    @property
     def described_in(self) -> str:
         """The path of whatever lists the images (folder or manifest), for messages."""
         return str(self.root if self.aligned_to else self.root / self.manifest_file)

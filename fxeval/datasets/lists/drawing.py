@@ -162,6 +162,36 @@ def some_nonmated(sizes: Sequence[int], wanted: int, generator: np.random.Genera
     return list(drawn)[:wanted]
 
 
+def some_between(
+    firsts: Sequence[int], seconds: Sequence[int], wanted: int, generator: np.random.Generator
+) -> Rows:
+    """Draw pairs of different identities, an image of one list and an image of another.
+
+    Args:
+        firsts: Number of images of each identity in the first list; its rows are consecutive.
+        seconds: The same of the second list, for the same identities in the same order.
+        wanted: Number of pairs; fewer are drawn if there are not enough.
+        generator: Generator of the draw.
+
+    Returns:
+        Pairs without repetition: a row of the first list, a row of the second.
+    """
+    one, two = np.asarray(firsts, np.int64), np.asarray(seconds, np.int64)
+    ends = np.repeat(np.cumsum(two), one)  # of the identity of each image of the first list
+    own = np.repeat(two, one)
+    partners = two.sum() - own
+    possible = int(partners.sum())
+    if not possible:
+        return []
+    # Every pair has a number: those of the first image come first, then those of the second.
+    ranks = generator.choice(possible, min(wanted, possible), replace=False)
+    last = np.cumsum(partners)
+    rows = np.searchsorted(last, ranks, side="right")
+    found = ranks - (last - partners)[rows]
+    found += np.where(found >= (ends - own)[rows], own[rows], 0)
+    return list(zip(rows.tolist(), found.tolist(), strict=True))
+
+
 def _rows(
     sizes: Sequence[int],
     wanted: tuple[int | None, int | None],

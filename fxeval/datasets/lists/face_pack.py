@@ -1,19 +1,22 @@
 """Pairs of rendered faces: a folder of aligned images and a manifest."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, combinations, groupby
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from fxeval.contracts import Crop, DataCard, PairListing
+from fxeval.contracts import Crop, DataCard, LabelMaps, PairListing
 from fxeval.datasets.faces.alignment import ARCFACE_112
 from fxeval.datasets.faces.face_folder import FaceFolder
+from fxeval.datasets.faces.label_maps import PartLabels
 from fxeval.datasets.faces.manifests import Face
-from fxeval.datasets.faults import of_list
-from fxeval.datasets.lists.drawing import every_mated, some_nonmated
+from fxeval.datasets.faults import of_all, of_list
+from fxeval.datasets.lists.drawing import some_between, some_nonmated
 from fxeval.seeding import generator_of
 
 BANNER = (
@@ -21,40 +24,62 @@ BANNER = (
     "faces."
 )
 
+Nuisance: TypeAlias = Literal["mild", "aged", "posed"]
+"""What the images of a person differ in: little, as in LFW; age, as in CALFW; pose, as in CPLFW."""
+
+NAMES = {"mild": "rendered_faces", "aged": "rendered_faces_age", "posed": "rendered_faces_pose"}
+"""Names of the lists in reports."""
+
+_BASE: Nuisance = "mild"
+_FacePair: TypeAlias = tuple[Face, Face]
+
 
 @dataclass(frozen=True)
 class FacePack:
-    """A folder of rendered faces; implements ``PairSource``.
+    """Pairs of rendered faces, which come with fxeval.
 
-    The crop in ``manifest.json`` (``datasets/faces/manifests.py``) is ``arcface112``, and each
-    image's ``identity`` and ``number`` are whole numbers.
+    It implements ``PairSource`` and ``LabelSource``. The crop in ``manifest.json``
+    (``datasets/faces/manifests.py``) is ``arcface112``, and each image's ``identity`` and
+    ``number`` are whole numbers. If the images have an attribute ``nuisance``, there are three
+    lists; otherwise there is one list, of all images.
 
     Attributes:
         root: The folder.
+        nuisance: Which list: ``mild`` has the pairs of mild images; ``aged`` and ``posed`` have the
+            pairs of such an image with a mild one, or with another such image.
         seed: Seed of the draw of nonmated pairs.
-        name: Id shown in reports.
         banner: Warning that every report on these faces must show.
     """
 
     root: Path
+    nuisance: Nuisance = _BASE
     seed: int = 0
-    name: str = "rendered_faces"
     banner: str | None = BANNER
+
+    def __post_init__(self) -> None:
+        if self.nuisance not in NAMES:
+            raise of_all(
+                "'nuisance': expected mild, aged or posed", f", got {str(self.nuisance)[:60]!r}"
+            )
+
+    @property
+    def name(self) -> str:
+        """Id shown in reports."""
+        return NAMES[self.nuisance]
 
     def listing(self) -> PairListing:
         """Return one mated pair of each identity, the other mated pairs, then as many nonmated.
 
-        The first n pairs are therefore of n identities, as long as there are that many.
+        The first n pairs are therefore of n identities, as long as there are that many. As many
+        nonmated as mated pairs have two mild images, a mild and another one, and two others, so
+        that nuisances do not tell mated from nonmated pairs.
 
         Raises:
-            DataContractError: If the manifest cannot be used.
+            DataContractError: If the manifest cannot be used, or has no images of the nuisance.
         """
-        faces = self._faces()
-        sizes = [len(list(own)) for _, own in groupby(faces, key=lambda face: face.identity)]
-        mated = every_mated(sizes)
-        generator = generator_of("nonmated pairs", self.seed)
-        rows = mated + some_nonmated(sizes, len(mated), generator)
-        pairs = [(faces[one], faces[two]) for one, two in rows]
+        people = [list(own) for _, own in groupby(self._faces, key=lambda face: face.identity)]
+        mated = self._mated(people)
+        pairs = mated + self._nonmated(people, Counter(map(_nuisances, mated)))
         return PairListing(
             probe=tuple(one.file for one, _ in pairs),
             reference=tuple(two.file for _, two in pairs),
@@ -76,9 +101,59 @@ class FacePack:
         """Return a digest of each image's file and landmarks (``FaceFolder.image_digests``)."""
         return self._folder.image_digests(self._ids(image_ids))
 
+    def labels(self, image_ids: Sequence[str], crop: Crop) -> LabelMaps:
+        """Return which part each pixel shows, aligned to the crop: 19 labels of CelebAMask-HQ.
+
+        Raises:
+            DataContractError: If the pack has no labels or none of an image, or they are damaged.
+        """
+        return self._labels.of(image_ids, crop)
+
     def card(self) -> DataCard:
         """Describe the folder."""
         return self._folder.card()
+
+    def _mated(self, people: Sequence[Sequence[Face]]) -> list[_FacePair]:
+        firsts: list[_FacePair] = []
+        others: list[_FacePair] = []
+        for faces in people:
+            pairs = [pair for pair in combinations(faces, 2) if self._belongs(pair)]
+            firsts += pairs[:1]
+            others += pairs[1:]
+        return firsts + others
+
+    def _nonmated(
+        self, people: Sequence[Sequence[Face]], wanted: Counter[tuple[str, str]]
+    ) -> list[_FacePair]:
+        """Draw as many pairs of two nuisances as are wanted of them, as far as there are."""
+        return [
+            pair
+            for nuisances, count in sorted(wanted.items())
+            for pair in self._drawn(people, nuisances, count)
+        ]
+
+    def _drawn(
+        self, people: Sequence[Sequence[Face]], nuisances: tuple[str, str], wanted: int
+    ) -> Iterator[_FacePair]:
+        one, two = nuisances
+        # An address without nuisances keeps the pairs that packs had before they knew nuisances.
+        address = (self.seed,) if one == two in (_BASE, "") else (self.seed, one, two)
+        generator = generator_of("nonmated pairs", *address)
+        firsts, seconds = (
+            [[face for face in faces if _nuisance(face) == kind] for faces in people]
+            for kind in nuisances
+        )
+        if one == two:
+            rows = some_nonmated([*map(len, firsts)], wanted, generator)
+        else:
+            rows = some_between([*map(len, firsts)], [*map(len, seconds)], wanted, generator)
+        left, right = [*chain(*firsts)], [*chain(*seconds)]
+        return ((left[first], right[second]) for first, second in rows)
+
+    def _belongs(self, pair: _FacePair) -> bool:
+        """Return whether a pair of two nuisances belongs to the list."""
+        found = set(_nuisances(pair))
+        return found == {""} or (self.nuisance in found and found <= {_BASE, self.nuisance})
 
     def _ids(self, files: Sequence[str]) -> list[str]:
         found = [(file, self._folder.find(file)) for file in files]
@@ -88,17 +163,62 @@ class FacePack:
     def _folder(self) -> FaceFolder:
         return FaceFolder(self.root)
 
+    @cached_property
+    def _labels(self) -> PartLabels:
+        return PartLabels(self._folder)
+
+    @cached_property
     def _faces(self) -> list[Face]:
-        """Return all images by identity and number."""
-        path = self._folder.described_in
+        """All images by identity, mild ones first, and number."""
+        path, faces = self._folder.described_in, self._folder.faces
         if self._folder.crop != ARCFACE_112:
             raise of_list(
                 path, f"expected 'crop' to be '{ARCFACE_112.name}'", then="Render the pack again."
             )
-        for face in self._folder.faces:
+        known = any("nuisance" in face.attributes for face in faces)
+        for face in faces:
             for key, value in (("identity", face.identity), ("number", face.number)):
                 if not str(value).isdecimal():
                     raise of_list(face.where, f"expected '{key}' to be a whole number")
-        return sorted(
-            self._folder.faces, key=lambda face: (int(face.identity or 0), face.number or 0)
-        )
+            nuisance = face.attributes.get("nuisance")
+            if known and not (isinstance(nuisance, str) and nuisance):
+                raise of_list(
+                    face.where,
+                    "expected the attribute 'nuisance' to be text, as other images have it",
+                    then="Render the pack again.",
+                )
+        if self.nuisance not in map(_nuisance, faces) and (known or self.nuisance != _BASE):
+            raise of_list(
+                path,
+                f"expected images whose attribute 'nuisance' is '{self.nuisance}', got none",
+                then="Choose another list, or another pack.",
+            )
+        return sorted(faces, key=_place)
+
+
+@dataclass(frozen=True)
+class AgedFacePack(FacePack):
+    """Pairs of rendered faces at different ages, which come with fxeval."""
+
+    nuisance: Nuisance = "aged"
+
+
+@dataclass(frozen=True)
+class PosedFacePack(FacePack):
+    """Pairs of rendered faces in different poses, which come with fxeval."""
+
+    nuisance: Nuisance = "posed"
+
+
+def _nuisance(face: Face) -> str:
+    """Return the kind of nuisance of an image; "" if its pack has none."""
+    return str(face.attributes.get("nuisance", ""))
+
+
+def _place(face: Face) -> tuple[int, bool, int]:
+    return int(face.identity or 0), _nuisance(face) not in ("", _BASE), face.number or 0
+
+
+def _nuisances(pair: _FacePair) -> tuple[str, str]:
+    one, two = pair
+    return _nuisance(one), _nuisance(two)

@@ -166,7 +166,7 @@ def test_a_check_that_fails_ends_it_after_those_that_passed(run, card, tmp_path)
     ("args", "status", "words"),
     [
         (("mini_resnet", "--pairs", "lfw"), 2, "Pass --data DIR or set FXEVAL_DATA"),
-        (("mini_resnet", "--pairs", "nowhere.csv"), 2, "expected 'rendered', 'lfw' or an"),
+        (("mini_resnet", "--pairs", "nowhere.csv"), 2, "rendered_pose or lfw, or an existing"),
         (("mini_resnet",), 2, "--pairs"),
         (
             ("edgeface_xs", "--pairs", "rendered"),
@@ -182,6 +182,13 @@ def test_what_is_not_there_is_named(args, status, words, monkeypatch):
     result = CliRunner().invoke(check_model, args)
     assert result.exit_code == status, result.output
     assert words in result.output
+
+
+@pytest.mark.parametrize(("id", "nuisance"), [("rendered_age", "aged"), ("rendered_pose", "posed")])
+def test_each_list_of_rendered_faces_can_be_named(id, nuisance):
+    from fxeval.cli.check_model import _source
+
+    assert _source(id, None).nuisance == nuisance
 
 
 def test_nothing_measured_is_nothing_said(run, card, monkeypatch, measured):

@@ -196,6 +196,9 @@ def test_every_shipped_pair_list_is_described_and_has_a_fixture():
     text = run("list", "pairs").output
     assert max(map(len, text.splitlines())) <= 80
     assert "root  (path; --fx-data unless set)" in text
+    assert (
+        "root  (path; the bundled faces unless set)" in run("list", "pairs", "rendered_age").output
+    )
 
 
 @pytest.mark.parametrize("what", ["suites", "checks", "metrics", "controls", "fills"])

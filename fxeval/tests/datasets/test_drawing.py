@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from fxeval.contracts import Exclusion, IdentityListing
 from fxeval.datasets.lists import drawing
-from fxeval.datasets.lists.drawing import drawn_pairs, every_mated, some_mated, some_nonmated
+from fxeval.datasets.lists.drawing import (
+    drawn_pairs,
+    every_mated,
+    some_between,
+    some_mated,
+    some_nonmated,
+)
 from fxeval.datasets.lists.face_pack import FacePack
 from fxeval.errors import DataContractError
 from fxeval.fixtures.synthetic.make_pack import FOLDER
@@ -60,6 +66,29 @@ def one_by_one(sizes, wanted: int, draws: np.random.Generator) -> list[tuple[int
 def test_nonmated_pairs_are_those_of_one_draw_after_the_other(sizes, wanted, seed):
     expected = one_by_one(sizes, wanted, generator(seed))
     assert some_nonmated(sizes, wanted, generator(seed)) == expected
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=5),
+    wanted=st.integers(0, 60),
+    seed=st.integers(0, 9),
+)
+def test_pairs_between_two_lists_are_of_different_people_and_every_one_can_come(
+    sizes, wanted, seed
+):
+    firsts, seconds = [one for one, _ in sizes], [two for _, two in sizes]
+    of_first, of_second = (
+        [who for who, size in enumerate(part) for _ in range(size)] for part in (firsts, seconds)
+    )
+    possible = {
+        (i, j) for i, one in enumerate(of_first) for j, two in enumerate(of_second) if one != two
+    }
+    drawn = some_between(firsts, seconds, wanted, generator(seed))
+    assert len(drawn) == len({*drawn}) == min(wanted, len(possible))
+    assert {*drawn} <= possible
+    assert {*some_between(firsts, seconds, 1000, generator(seed))} == possible
+    assert drawn == some_between(firsts, seconds, wanted, generator(seed))
 
 
 @pytest.mark.parametrize(
