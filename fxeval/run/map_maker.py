@@ -23,6 +23,9 @@ KEPT_MAPS = 16  # sets of maps kept for later cells
 
 Progress = Callable[[str, str, int, int], None]
 
+PREPARING = "preparing"
+"""The stage that counts images; all others count pairs."""
+
 
 class MapMaker:
     """Asks explainers for maps, and keeps them for later cells.

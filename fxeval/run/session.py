@@ -18,6 +18,7 @@ from fxeval.records.store import RowFile
 from fxeval.results import Outcome
 from fxeval.run.assembly import asked_of, finished
 from fxeval.run.environment import describe
+from fxeval.run.map_maker import PREPARING
 from fxeval.run.workshop import Workshop
 from fxeval.scorecard import SHOWN
 from fxeval.suite.plan import Suite
@@ -175,7 +176,8 @@ class Progress:
         if self._silent or (not self._live and now - self._last < QUIET_SECONDS):
             return
         self._last = now
-        line = f"{cell}  {stage} {done}/{total} pairs"
+        counted = "images" if stage == PREPARING else "pairs"
+        line = f"{cell}  {stage} {done}/{total} {counted}"
         if done < total and now > started:
             line += f"  about {(now - started) / done * (total - done):.0f} s left"
         self._write(("\r" if self._live else "\n") + line.ljust(self._width))

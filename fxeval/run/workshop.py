@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from fxeval.contracts import (
     SaliencyMaps,
 )
 from fxeval.datasets.lists.contradictions import ContradictoryListError
+from fxeval.datasets.prepared_source import PreparedSource
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.maps import why_unsupported
 from fxeval.engine.metering import Cost
@@ -52,7 +54,7 @@ from fxeval.run.cell_engine import (
 from fxeval.run.descriptions import explainer_entry, left_out, model_entry, pairs_entry
 from fxeval.run.guard import Guard
 from fxeval.run.keys import digest_of, fixture_key, model_key
-from fxeval.run.map_maker import MapMaker, Progress
+from fxeval.run.map_maker import PREPARING, MapMaker, Progress
 from fxeval.seeding import seed_of
 from fxeval.suite.cells import Cell
 from fxeval.verification.claims import entry_of, remarks_of
@@ -301,6 +303,8 @@ class Workshop:
         key = (fixture_key(cell, cell.pairs), cell.n, cell.seed, crop, choose)
         if key not in self._pairs:
             with modes_kept(self.pool.note, f"pairs '{source.name}'"):
+                if isinstance(source, PreparedSource):
+                    source.prepare(partial(self._progress, cell.id, PREPARING))
                 listing = source.listing()
             rows = choose(listing, cell.n, cell.seed, cell.pairs.id, cell.n_where)
             self._pairs[key] = load_pairs(source, listing.take(rows), crop, self.pool.note)
