@@ -87,6 +87,12 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             "a small residual network, for rendered faces",
             "after IResNet (Duta et al., ICPR 2020)",
         ),
+        "mini_vit": Architecture(
+            "fxeval.models.networks.mini_vit:MiniViT",
+            "arcface112",
+            "a small vision transformer with register tokens, for rendered faces",
+            "after ViT (Dosovitskiy et al., ICLR 2021); Darcet et al., ICLR 2024",
+        ),
         "dlib_resnet": Architecture(
             "fxeval.models.networks.dlib_resnet:DlibResNet",
             "dlib150",
