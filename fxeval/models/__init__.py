@@ -87,6 +87,18 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             "a small residual network, for rendered faces",
             "after IResNet (Duta et al., ICPR 2020)",
         ),
+        "mini_inception": Architecture(
+            "fxeval.models.networks.mini_inception:MiniInception",
+            "arcface112",
+            "a small inception-residual network, for rendered faces",
+            "after Inception-ResNet (Szegedy et al., AAAI 2017)",
+        ),
+        "mini_mobile": Architecture(
+            "fxeval.models.networks.mini_mobile:MiniMobile",
+            "arcface112",
+            "a small depth-wise network, for rendered faces",
+            "after MobileFaceNet (Chen et al., CCBR 2018)",
+        ),
         "mini_vit": Architecture(
             "fxeval.models.networks.mini_vit:MiniViT",
             "arcface112",

@@ -37,7 +37,7 @@ class MobileFaceNet(nn.Module):
     def __init__(self, preprocessing: Preprocessing = MOBILEFACENET_INPUT) -> None:
         super().__init__()
         self.normalisation = InputNormalisation(preprocessing)
-        self.conv1 = _conv_bn_relu6(3, _STEM, 3, stride=2)
+        self.conv1 = conv_bn_relu6(3, _STEM, 3, stride=2)
         self.dw_conv = SeparableConv(_STEM)
         blocks, before = [], _STEM
         for expansion, width, count, stride in _GROUPS:
@@ -46,7 +46,7 @@ class MobileFaceNet(nn.Module):
                 blocks.append(InvertedResidual(before, width, expansion, step))
                 before = width
         self.features = nn.Sequential(*blocks)
-        self.conv2 = _conv_bn_relu6(before, _WIDE, 1)
+        self.conv2 = conv_bn_relu6(before, _WIDE, 1)
         self.gdconv = GlobalConv(_WIDE, 7)
         self.conv3 = nn.Conv2d(_WIDE, _EMBEDDING, 1)
         self.bn = nn.BatchNorm2d(_EMBEDDING)
@@ -86,8 +86,8 @@ class InvertedResidual(nn.Module):
         super().__init__()
         wide = before * expansion
         self.conv = nn.Sequential(
-            _conv_bn_relu6(before, wide, 1),
-            _conv_bn_relu6(wide, wide, 3, stride=stride, groups=wide),
+            conv_bn_relu6(before, wide, 1),
+            conv_bn_relu6(wide, wide, 3, stride=stride, groups=wide),
             nn.Conv2d(wide, after, 1, bias=False),
             nn.BatchNorm2d(after),
         )
@@ -113,9 +113,10 @@ class GlobalConv(nn.Module):
         return y
 
 
-def _conv_bn_relu6(
+def conv_bn_relu6(
     before: int, after: int, kernel: int, *, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
+    """Return a convolution that keeps the map's size but for its stride, batch norm and ReLU6."""
     padding = kernel // 2
     return nn.Sequential(
         nn.Conv2d(before, after, kernel, stride, padding, groups=groups, bias=False),
