@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fxeval.contracts import Explainer as Explainer
     from fxeval.contracts import ExplainerTraits as ExplainerTraits
     from fxeval.contracts import FaceModel as FaceModel
+    from fxeval.contracts import ModelTags as ModelTags
     from fxeval.contracts import ModelTraits as ModelTraits
     from fxeval.contracts import PairListing as PairListing
     from fxeval.contracts import PairSource as PairSource
@@ -38,6 +39,7 @@ _HOMES = {
     "FaceModel": "fxeval.contracts",
     "FxevalError": "fxeval.errors",
     "IsolatedExplainer": "fxeval.isolation.explainer",
+    "ModelTags": "fxeval.contracts",
     "ModelTraits": "fxeval.contracts",
     "PairListing": "fxeval.contracts",
     "PairSource": "fxeval.contracts",

@@ -32,6 +32,7 @@ from fxeval.traits import ClaimKind as ClaimKind
 from fxeval.traits import ClaimProtocol as ClaimProtocol
 from fxeval.traits import ExplainerTraits as ExplainerTraits
 from fxeval.traits import GoldenCheck as GoldenCheck
+from fxeval.traits import ModelTags as ModelTags
 from fxeval.traits import ModelTraits as ModelTraits
 from fxeval.traits import Need as Need
 from fxeval.traits import model_traits as model_traits

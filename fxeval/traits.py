@@ -24,6 +24,8 @@ from fxeval.strict.text import hint
 Need = Literal["gradients", "layers", "black_box", "contrast", "gallery"]
 ClaimKind = Literal["list", "population"]
 ClaimProtocol = Literal["plain", "flip_fusion"]
+TrainingData = Literal["synthetic", "real", "mixed"]
+Family = Literal["convolutional", "inception", "mobile", "transformer", "hybrid"]
 T = TypeVar("T")
 _M = TypeVar("_M", contravariant=True)
 
@@ -134,6 +136,30 @@ class ExplainerTraits:
 
 
 @dataclass(frozen=True)
+class ModelTags:
+    """Words by which models are grouped, so that groups can be compared.
+
+    Attributes:
+        training_data: Kind of faces that the weights were trained on; None = not stated.
+        family: Kind of network: ``convolutional`` (plain or residual), ``inception``, ``mobile``
+            (depth-wise convolutions), ``transformer``, ``hybrid`` (convolutions and attention);
+            None = not stated.
+    """
+
+    training_data: TrainingData | None = None
+    family: Family | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in (("training_data", TrainingData), ("family", Family)):
+            value: object = getattr(self, name)
+            words = get_args(known)
+            if value is not None and not (isinstance(value, str) and value in words):
+                raise ModelContractError(
+                    f"ModelTags: {name}: expected one of {', '.join(words)} or None, got {value!r}."
+                )
+
+
+@dataclass(frozen=True)
 class ModelTraits:
     """Facts about a model that not every model has.
 
@@ -143,6 +169,7 @@ class ModelTraits:
         golden: Result of the comparison with the vendor's own embeddings, or None.
         runtime: The library that computes the embeddings, with version; empty = not stated.
         code: SHA-256, as hex, of the Python file that builds the network, or None.
+        tags: Words by which models are grouped.
     """
 
     has_layers: bool = True
@@ -150,6 +177,7 @@ class ModelTraits:
     golden: GoldenCheck | None = None
     runtime: str = ""
     code: str | None = None
+    tags: ModelTags = ModelTags()
 
     def __post_init__(self) -> None:
         _check_types(self, ModelContractError)
@@ -346,6 +374,7 @@ def _check_types(traits: ExplainerTraits | ModelTraits, error: type[ContractErro
         "card": ((CardFacts, type(None)), "CardFacts(...) or None"),
         "golden": ((GoldenCheck, type(None)), "GoldenCheck(...) or None"),
         "runtime": ((str,), "text"),
+        "tags": ((ModelTags,), "ModelTags(...)"),
     }
     for trait in fields(traits):
         if trait.name == "needs":

@@ -80,7 +80,7 @@ def _check(
     from fxeval.models.cards import read_card
     from fxeval.models.from_card import inside, load_card
     from fxeval.models.loading import read_weights
-    from fxeval.scorecard.verification_rows import golden_text
+    from fxeval.scorecard.verification_rows import golden_text, tags_text
     from fxeval.verification.claims import entry_of
     from fxeval.verification.demands import Verification
     from fxeval.verification.measured import measure_list
@@ -95,7 +95,7 @@ def _check(
     source = _source(*pairs)
     file = _card_file(model[0])
     card = read_card(file)
-    passed("card", f"{card.name}: no faults")
+    passed("card", f"{card.name}: no faults; tags: {tags_text(card.tags.model_dump())}")
     folder = _weights_of(card, model[1])
     if not (folder / card.weights).is_file():
         raise DataContractError(

@@ -134,12 +134,15 @@ def model_entry(file: Path) -> dict[str, Any]:
         "has_layers": offered.has_layers,
         "reason": offered.reason,
         "claims": [claim.model_dump() for claim in card.claims],
+        "tags": card.tags.model_dump(),
         "licence": card.licence,
         "source": card.source,
     }
 
 
 def _model_lines(entry: dict[str, Any]) -> list[str]:
+    from fxeval.scorecard.verification_rows import tags_text
+
     height, width = entry["size"]
     offers = "gradients and layers" if entry["has_layers"] else entry["reason"]
     threshold = entry["operating_threshold"]
@@ -151,6 +154,7 @@ def _model_lines(entry: dict[str, Any]) -> list[str]:
     lines += _entry("offers", offers)
     claims = [f"{c['metric']} {c['value']:g} on {c['pairs']}" for c in entry["claims"]]
     lines += _entry("claims", *(claims or [_NONE]))
+    lines += _entry("tags", tags_text(entry["tags"]))
     lines += _entry("licence", entry["licence"] or _NONE)
     lines += _entry("source", entry["source"] or _NONE)
     return lines

@@ -24,6 +24,7 @@ from fxeval.strict.forms import read as read_form
 from fxeval.strict.text import describe, suggestion
 from fxeval.strict.yaml_file import Document, Kind
 from fxeval.strict.yaml_file import read as read_yaml
+from fxeval.traits import Family, TrainingData
 
 Format = Literal["safetensors", "state_dict", "torchscript", "torch_export", "onnx", "dlib"]
 Runtime = Literal["auto", "onnxruntime", "onnx2torch"]
@@ -173,6 +174,13 @@ class Golden(_Frozen):
     relative: bool = False
 
 
+class Tags(_Frozen):
+    """Words by which models are grouped; see ``fxeval.traits.ModelTags``."""
+
+    training_data: TrainingData | None = None
+    family: Family | None = None
+
+
 class Keys(_Frozen):
     """The keys of a card; :func:`read_card` adds what the architecture and the format imply."""
 
@@ -195,6 +203,7 @@ class Keys(_Frozen):
     threshold_set_by: _Text = ""  # on which data, by which rule
     claims: tuple[Claim, ...] = ()
     golden: Golden | None = None
+    tags: Tags = Tags()
     licence: _Text = ""  # empty: not stated; likewise the rest
     source: _Text = ""  # of the weights
     trained_on: _Text = ""

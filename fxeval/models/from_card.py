@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fxeval.contracts import CardFacts, FaceModel, GoldenCheck, ModelTraits
+from fxeval.contracts import CardFacts, FaceModel, GoldenCheck, ModelTags, ModelTraits
 from fxeval.errors import ModelContractError
 from fxeval.hooks.outputs import OutputName
 from fxeval.models import ARCHITECTURES, build
@@ -72,6 +72,7 @@ class CardedModel(ModelAround):
             ),
             golden=self.golden,
             code=None if factory is None else code_digest(factory, card.file.parent),
+            tags=ModelTags(**dict(card.tags)),
         )
 
 

@@ -38,6 +38,7 @@ PARTS: tuple[type[Form], ...] = (
     schema.Problem,
     schema.Diagnostic,
     subjects.ModelEntry,
+    subjects.TagsEntry,
     subjects.ExplainerEntry,
     subjects.PairsEntry,
     subjects.VerificationEntry,
@@ -84,6 +85,7 @@ def _kind(annotation: object) -> str:
     # Annotated[X, ...] is written X, and names lose their modules.
     text = re.sub(r"Annotated\[([^,\]]+)(?:, [^\]]*\([^)]*\))*\]", r"\1", text)
     text = re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", text).replace("typing.", "")
+    text = re.sub(r"Optional\[(Literal\[[^\]]*\])\]", r"\1 | None", text)
     return text.replace("|", "or").replace("NoneType", "null").replace("None", "null")
 
 

@@ -318,6 +318,16 @@ class Record(Form):
     sections: list[Section] = []
     regressions: Regressions | None = None
 
+    def models_by(
+        self, tag: Literal["training_data", "family"]
+    ) -> dict[str | None, tuple[str, ...]]:
+        """Return the ids of the models in groups, by a tag; None: those without it."""
+        groups: dict[str | None, tuple[str, ...]] = {}
+        for id, model in self.subjects.models.items():
+            word = getattr(model.tags, tag)
+            groups[word] = (*groups.get(word, ()), id)
+        return groups
+
 
 def json_schema(form: type[Form]) -> Mapping[str, Any]:
     """Return the JSON Schema of a record (``Record``) or of a line of its rows (``Row``)."""

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from fxeval.records.form import Count, Form, Number, VerdictEntry
 from fxeval.results import Better
+from fxeval.traits import Family, TrainingData
 
 
 class Environment(Form):
@@ -60,6 +61,13 @@ class ModelCardEntry(Form):
     golden: Golden | None
 
 
+class TagsEntry(Form):
+    """Words by which models are grouped; null where they are not stated."""
+
+    training_data: TrainingData | None = None
+    family: Family | None = None
+
+
 class ModelEntry(Form):
     """A face model that was measured."""
 
@@ -71,6 +79,7 @@ class ModelEntry(Form):
     operating_threshold: Number
     parameters: int | None
     card: ModelCardEntry | None = None
+    tags: TagsEntry = TagsEntry()
 
 
 class ExplainerEntry(Form):

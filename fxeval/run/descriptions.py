@@ -3,11 +3,18 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import PurePath
 from typing import Any
 
-from fxeval.contracts import Explainer, FaceModel, PairListing, Pairs, traits_of
+from fxeval.contracts import (
+    Explainer,
+    FaceModel,
+    PairListing,
+    Pairs,
+    model_traits,
+    traits_of,
+)
 from fxeval.verification.claims import model_card
 
 
@@ -23,6 +30,7 @@ def model_entry(model: FaceModel) -> dict[str, Any]:
         "operating_threshold": model.operating_threshold,
         "parameters": None if module is None else sum(p.numel() for p in module.parameters()),
         "card": model_card(model),
+        "tags": asdict(model_traits(model).tags),
     }
 
 

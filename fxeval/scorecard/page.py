@@ -58,6 +58,7 @@ _ENVIRONMENT.filters |= {
     "layers_read": cost_tables.layers_read,
     "diagnostic_rows": cost_tables.diagnostic_rows,
     "golden_text": verification_rows.golden_text,
+    "tags_text": verification_rows.tags_text,
 }
 
 

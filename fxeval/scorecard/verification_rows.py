@@ -123,6 +123,16 @@ def golden_text(golden: Json | None) -> str:
     return f"agrees on {counted(golden['n_images'], 'image')} ({difference})"
 
 
+def tags_text(tags: Json) -> str:
+    """Say by which words a model is grouped.
+
+    >>> tags_text({"training_data": "synthetic", "family": None})
+    'training data: synthetic'
+    """
+    stated = ((name.replace("_", " "), word) for name, word in tags.items() if word)
+    return ", ".join(f"{name}: {word}" for name, word in stated) or "none"
+
+
 def _head(metric: str) -> str:
     return HEADS.get(metric, metric)
 

@@ -16,6 +16,7 @@ from fxeval.contracts import (
     CardFacts,
     ExplainerTraits,
     GoldenCheck,
+    ModelTags,
     ModelTraits,
     model_traits,
     traits_of,
@@ -63,7 +64,8 @@ def test_who_says_nothing_has_the_defaults():
     assert traits_of(Plain()) == ExplainerTraits()
     assert ExplainerTraits() == ExplainerTraits(frozenset(), False, False, None, None)
     assert model_traits(CountingModel(None)) == ModelTraits()
-    assert ModelTraits() == ModelTraits(True, None, None, "", None)
+    assert ModelTraits() == ModelTraits(True, None, None, "", None, ModelTags())
+    assert ModelTags() == ModelTags(None, None)
 
 
 def test_any_set_of_needs_is_kept_as_a_frozenset():
@@ -99,11 +101,27 @@ def test_a_wrong_trait_of_an_explainer_is_refused_when_it_is_set(wrong, message)
         ({"golden": ("agrees", 3)}, "golden: expected GoldenCheck"),
         ({"runtime": None}, "runtime: expected text, got None"),
         ({"code": 3}, "code: expected text or None, got 3"),
+        ({"tags": {"family": "mobile"}}, r"tags: expected ModelTags\(...\), got {"),
+        ({"tags": None}, r"tags: expected ModelTags\(...\), got None"),
     ],
 )
 def test_a_wrong_trait_of_a_model_is_refused_when_it_is_set(wrong, message):
     with pytest.raises(ModelContractError, match=f"ModelTraits: {message}"):
         ModelTraits(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"family": "cnn"}, "family: expected one of convolutional, .*hybrid or None, got 'cnn'"),
+        ({"family": ["mobile"]}, r"family: expected one of .* got \['mobile'\]"),
+        ({"training_data": ""}, "training_data: expected one of synthetic, real, mixed or None"),
+        ({"training_data": "Real"}, "training_data: expected one of .* got 'Real'"),
+    ],
+)
+def test_a_tag_that_is_none_of_the_words_is_refused(wrong, message):
+    with pytest.raises(ModelContractError, match=f"ModelTags: {message}"):
+        ModelTags(**wrong)
 
 
 def test_traits_may_depend_on_the_parameters():
@@ -225,6 +243,7 @@ def test_a_misspelt_or_misplaced_trait_of_an_explainer_is_refused(name, value, h
         ("golden", None, r"set traits = ModelTraits\(golden=...\)"),
         ("run_time", "ort", r"set traits = ModelTraits\(runtime=...\)"),
         ("code", "c" * 64, r"set traits = ModelTraits\(code=...\)"),
+        ("tags", {"family": "mobile"}, r"set traits = ModelTraits\(tags=...\)"),
         ("trait", ModelTraits(), r"set traits = ModelTraits\(...\)"),
     ],
 )
@@ -354,7 +373,8 @@ def test_models_around_models_pass_traits_on():
         (Claim(pairs="people", metric="verification_auc", value=0.9, within=0.1),),
         licence="none",
     )
-    traits = ModelTraits(card=card, runtime="ort 1", golden=GoldenCheck("none"))
+    tags = ModelTags("real", "mobile")
+    traits = ModelTraits(card=card, runtime="ort 1", golden=GoldenCheck("none"), tags=tags)
     model = model_of(traits=traits)
     pooled = PooledModel(ThresholdModel(model, 0.3), ForwardPool(), "key")
     assert model_traits(pooled) == model_traits(ModelAround(model)) == traits

@@ -98,6 +98,8 @@ def test_a_shipped_model_keeps_its_word_and_every_check_is_shown(run):
     assert result.exit_code == 0, result.output
     for word in ("card", "digest", "finite", "fits", "smoke", "golden", "faces", "gradient"):
         assert f"\n  {word:<10}" in f"\n{result.output}"
+    tags = "training data: synthetic, family: convolutional"
+    assert f"  card      mini_resnet: no faults; tags: {tags}\n" in result.output
     assert "600 mated, 600 nonmated pairs of 40 identities" in result.output
     assert "accuracy                        0.99" in result.output
     assert "too few nonmated pairs: 600, at least 1,000 needed" in result.output
@@ -137,6 +139,7 @@ def test_the_json_holds_checks_figures_and_outcome(run, card):
     )  # fmt: skip
     assert [one["check"] for one in found["checks"]] == [
         "card", "digest", "finite", "fits", "smoke", "golden", "faces", "gradient"]  # fmt: skip
+    assert found["checks"][0]["text"] == "own: no faults; tags: none"
     figures = {one["metric"]: one for one in found["verification"]["figures"]}
     accuracy = figures["verification_accuracy"]
     assert 0.95 < accuracy["low"] < accuracy["value"] < accuracy["high"] < 1

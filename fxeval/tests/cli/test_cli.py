@@ -175,7 +175,10 @@ def test_every_shipped_model_is_described_by_its_card_and_has_a_fixture():
         assert one["licence"]
         assert one["source"]
         assert one["has_layers"] or "ONNX" in one["reason"]
+    tags = {one["id"]: one["tags"] for one in found["models"]}
+    assert tags["edgeface_xs"] == {"training_data": "real", "family": "hybrid"}
     text = run("list", "models").output
+    assert "\n  tags    training data: synthetic, family: convolutional\n" in text
     assert max(map(len, text.splitlines())) <= 80
     for name in found["architectures"]:
         assert f"\n  {name} " in text

@@ -15,7 +15,7 @@ from fxeval.datasets.faces.alignment import CROPS, arcface_crop
 from fxeval.errors import ModelContractError
 from fxeval.fixtures.models import CARDS
 from fxeval.models import ARCHITECTURES, SHIPPED, architecture
-from fxeval.models.cards import SUFFIXES, Claim, Golden, read_card
+from fxeval.models.cards import SUFFIXES, Claim, Golden, Tags, read_card
 from fxeval.models.from_card import CardModel, ShippedModel
 from fxeval.models.preprocessing import Preprocessing
 
@@ -48,6 +48,7 @@ claims:
   - {{pairs: lfw_view2, metric: verification_accuracy, value: 0.994}}
   - {{pairs: lfw_view2, metric: tmr_at_fmr_1e-3, value: 0.97, within: 0.01}}
 golden: {{file: golden.npz, images: crops, embeddings: emb, at_most: 1e-3, relative: true}}
+tags: {{training_data: real, family: convolutional}}
 licence: proprietary
 source: Acme
 trained_on: Acme's own faces
@@ -87,6 +88,7 @@ def test_a_short_card_takes_the_rest_from_its_architecture(card, tmp_path: Path)
     assert (read.similarity, read.operating_threshold) == ("cosine", None)
     assert (read.key, read.prefix, read.ignore) == (None, "", ())
     assert (read.claims, read.golden, read.licence, read.trained_on) == ((), None, "", "")
+    assert read.tags == Tags(training_data=None, family=None)
 
 
 def test_a_long_card_says_all_of_it(card):
@@ -106,6 +108,11 @@ def test_a_long_card_says_all_of_it(card):
         file="golden.npz", images="crops", embeddings="emb", at_most=1e-3, relative=True
     )
     assert (read.licence, read.source, read.notes) == ("proprietary", "Acme", "none")
+    assert read.tags == Tags(training_data="real", family="convolutional")
+
+
+def test_one_tag_may_be_stated_without_the_other(card):
+    assert card(SHORT + "tags: {family: hybrid}\n").tags == Tags(family="hybrid")
 
 
 def test_the_card_wins_over_the_architecture(card):
@@ -163,7 +170,7 @@ def test_every_fault_is_told_at_once_and_by_place(card):
         .replace("notes:", "note:")
     )
     assert [":".join(fault.split(":")[:2]) for fault in faults(card, text)] == [
-        "1:7", "3:10", "4:9", "9:9", "11:9", "13:6", "18:62", "19:32", "20:69", "24:1",
+        "1:7", "3:10", "4:9", "9:9", "11:9", "13:6", "18:62", "19:32", "20:69", "25:1",
     ]  # fmt: skip
 
 
@@ -200,6 +207,15 @@ def test_every_fault_is_told_at_once_and_by_place(card):
             "6:7:'mean': expected numbers for pixels of 0 to 255",
         ),
         (("iresnet50", "iresnet50\nmean: .nan"), "6:7:expected a finite number"),
+        (
+            ("iresnet50", "iresnet50\ntags: {family: cnn}"),
+            "6:16:'family' must be 'convolutional', 'inception', 'mobile', 'transformer' or 'hyb",
+        ),
+        (
+            ("iresnet50", "iresnet50\ntags: {familly: mobile}"),
+            "6:8:unknown key 'familly'",
+        ),
+        (("iresnet50", "iresnet50\ntags: mobile"), "6:7:'tags' must be a mapping of"),
         (("iresnet50", "iresnet50\nlicence: null"), "6:10:'licence' has no value"),
         (("iresnet50", "iresnet50\nstate: {key: a}"), "6:9:'key' is only for checkpoints"),
         (("iresnet50", "iresnet50\nruntime: auto"), "6:1:'runtime' is only for the format onnx"),
@@ -361,6 +377,8 @@ def test_every_shipped_model_has_a_card_of_its_name_and_states_its_licence():
         assert card.source
         assert card.claims
         assert card.threshold_set_by
+        assert card.tags.training_data == ("synthetic" if id.startswith("mini_") else "real")
+        assert card.tags.family is not None
         assert SHIPPED.get(id) == card.architecture
         if id in SHIPPED:
             assert card.crop.name == ARCHITECTURES[SHIPPED[id]].crop

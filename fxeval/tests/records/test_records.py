@@ -181,6 +181,23 @@ def test_a_record_from_before_limits_compared_with_earlier_runs_is_read_as_it_wa
     ]
 
 
+def test_models_of_a_record_are_grouped_by_their_tags(first, second):
+    assert read_record(first).models_by("family") == {None: ("mini_resnet",)}  # before tags
+    [one] = second["subjects"]["models"].values()
+    tags = {
+        "a": {"training_data": "real", "family": "mobile"},
+        "b": {"training_data": "synthetic", "family": "hybrid"},
+        "c": {"training_data": "real", "family": None},
+    }
+    second["subjects"]["models"] = {name: {**one, "tags": said} for name, said in tags.items()}
+    record = read_record(second)
+    assert record.models_by("training_data") == {"real": ("a", "c"), "synthetic": ("b",)}
+    assert record.models_by("family") == {"mobile": ("a",), "hybrid": ("b",), None: ("c",)}
+    second["subjects"]["models"]["a"]["tags"]["family"] = "cnn"
+    with pytest.raises(StoreError, match=r"subjects\.models\.a\.tags\.family"):
+        read_record(second)
+
+
 def test_every_form_of_a_limit_comes_back_with_what_it_rests_on(second):
     asked = [
         {"at_most": 0.5, "judge": "worst"},

@@ -2,10 +2,13 @@
 
 import pytest
 
-from fxeval.contracts import ExplainerTraits
+from fxeval.contracts import ExplainerTraits, ModelTags, ModelTraits
 from fxeval.errors import ExplainerContractError
-from fxeval.records.subjects import ExplainerEntry
-from fxeval.run.descriptions import explainer_entry
+from fxeval.fixtures.models import CARDS
+from fxeval.models.from_card import load_card
+from fxeval.records.subjects import ExplainerEntry, ModelEntry
+from fxeval.run.descriptions import explainer_entry, model_entry
+from fxeval.tests.subjects import ConvNet, CountingModel
 from fxeval.tests.world import CONFTEST, rows, the_record
 
 
@@ -55,6 +58,18 @@ def test_maps_from_a_file_are_not_judged_by_a_network_they_cannot_follow(world):
     assert "do not change with a re-drawn one" in sanity["verdict"]["reason"]
     assert faithful["states"] == {"ok": 32}
     assert len(the_record(world)["subjects"]["explainers"]["saved"]["digest"]) == 64
+
+
+def test_tags_reach_the_record_from_a_card_and_from_a_model_without_one():
+    carded = model_entry(load_card(CARDS / "mini_resnet.yaml"))
+    assert carded["tags"] == {"training_data": "synthetic", "family": "convolutional"}
+    own = CountingModel(ConvNet())
+    untagged = ModelEntry(**model_entry(own))
+    assert (untagged.tags.training_data, untagged.tags.family) == (None, None)
+    own.traits = ModelTraits(tags=ModelTags(family="transformer"))
+    entry = ModelEntry(**model_entry(own))
+    assert entry.card is None
+    assert (entry.tags.training_data, entry.tags.family) == (None, "transformer")
 
 
 def test_what_user_code_says_of_itself_fits_into_a_record_or_is_refused():

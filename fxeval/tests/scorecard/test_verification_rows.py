@@ -59,6 +59,9 @@ def record():
         "threshold_set_by": "equal error rate", "runtime": "ort 1.2",
         "golden": {"state": "agrees", "n_images": 8, "largest": 2e-5, "at_most": 1e-4},
     }  # fmt: skip
+    record["subjects"]["models"]["mini_resnet"]["tags"] = {
+        "training_data": "mixed", "family": "inception",
+    }  # fmt: skip
     return record
 
 
@@ -111,6 +114,7 @@ def test_the_cards_of_model_and_data_are_shown(html):
         "runtime ort 1.2", "agrees on 8 images", "licence not stated", "source somewhere",
         "trained on rendered faces", "pictures may be shown yes", "3 images: no face was found",
         "240 images",
+        "tags training data: mixed, family: inception",
     ):  # fmt: skip
         assert words in text, words
 
