@@ -11,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,11 +31,6 @@ from fxeval.fixtures.synthetic.nuisance import EXPRESSIONS, sample_nuisance
 from fxeval.fixtures.synthetic.raster import rasterise
 from fxeval.fixtures.synthetic.render import render
 from fxeval.fixtures.synthetic.texture import noise, sample
-from fxeval.fixtures.synthetic.train import Recipe, cosface, equal_error_threshold, save, train
-from fxeval.fixtures.synthetic.training_set import TRAINING_KINDS, portraits
-from fxeval.models.files.formats import parse_safetensors
-from fxeval.models.loading import TorchFaceModel
-from fxeval.models.networks.mini_resnet import MiniResNet
 from fxeval.tests.rounding import assert_rounded
 
 KIT_DIGEST = "407811a81d581f04a3a99660b836e128c2ad4a675ab6502de46d19b5735e92d3"
@@ -327,40 +321,3 @@ def test_the_generator_still_renders_the_frozen_pack():
         difference = np.abs(frozen - drawn)
         assert difference.mean() < 4  # JPEG of noisy images
         assert np.abs(cv2.blur((frozen - drawn).astype(np.float32), (5, 5))).max() < 20
-
-
-def test_cosface_of_a_known_case():
-    embeddings, centers = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 5.0]])
-    right = cosface(embeddings, centers, torch.tensor([0]), 0.9)
-    # The logits, 24 times a cosine less a margin, are rounded.
-    assert_rounded(right, np.log1p(np.exp(-24 * 0.1)), terms=4, scale=24)
-    wrong = cosface(embeddings, centers, torch.tensor([1]), 0.3)
-    assert_rounded(wrong, 24 * 1.3, terms=4)
-
-
-@pytest.fixture(scope="module")
-def few_faces():
-    return np.stack([portraits(seed, TRAINING_KINDS[-4:]) for seed in range(8)])
-
-
-def test_twenty_steps_of_training_lower_the_loss_and_repeat_themselves(few_faces):
-    state = torch.random.get_rng_state()
-    recipe = Recipe(epochs=10, batch=16, learning_rate=2e-3)
-    network, losses = train(few_faces, recipe)
-    assert losses[-1] < 0.7 * losses[0]
-    assert not network.training
-    assert torch.equal(torch.random.get_rng_state(), state)
-    _, again = train(few_faces, replace(recipe, epochs=1))
-    # After several training steps no sum bounds the error: rounding grows from step to step.
-    assert again[0] == pytest.approx(train(few_faces, replace(recipe, epochs=1))[1][0], rel=1e-3)
-
-
-def test_saved_weights_are_half_precision_and_those_of_the_network(tmp_path, few_faces):
-    with torch.random.fork_rng():
-        network = MiniResNet().eval()
-    save(network, tmp_path / "mini.safetensors")
-    stored = parse_safetensors((tmp_path / "mini.safetensors").read_bytes(), "mini")
-    assert (tmp_path / "mini.safetensors").stat().st_size <= 3_000_000
-    assert all(torch.equal(stored[name], value) for name, value in network.state_dict().items())
-    model = TorchFaceModel("untrained", ARCFACE_112, network, "cosine", None, "")
-    assert -1 <= equal_error_threshold(model, few_faces) <= 1
