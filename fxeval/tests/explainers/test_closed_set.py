@@ -383,11 +383,11 @@ def mini_resnet() -> TorchFaceModel:
 
 @pytest.fixture(scope="module")
 def rendered():
-    """Train and test: images and identities, four and two images of each of 40."""
+    """Train and test: images and identities, three images and another one of each person."""
     pack = FacePack(FIXTURES / "rendered_faces")
     manifest = json.loads((FIXTURES / "rendered_faces" / "manifest.json").read_text())["images"]
     parts = []
-    for wanted in ({0, 1, 2, 3}, {4, 5}):
+    for wanted in ({0, 1, 2}, {3}):
         faces = [face for face in manifest if face["number"] in wanted]
         pixels = pack.images([face["file"] for face in faces], ARCFACE_112)
         parts.append((pixels.float() / 255, [str(face["identity"]) for face in faces]))
@@ -397,8 +397,8 @@ def rendered():
 def test_rendered_faces_are_told_apart_and_their_maps_add_up(mini_resnet, rendered):
     (known, who), (unknown, truth) = rendered
     classifier = gallery_softmax(mini_resnet, known, who)
-    assert len(classifier.classes) == 40
-    assert classifier.accuracy(unknown, truth) >= 0.95  # measured: 1.0
+    assert len(classifier.classes) == len(set(who)) >= 40
+    assert classifier.accuracy(unknown, truth) >= 0.9
     top = classifier.logits(unknown[:3]).topk(5).indices
     assert_adds_up(classifier, unknown[:3], top)
     assert classifier.accuracy(unknown, truth[2:] + truth[:2]) < 0.05
@@ -409,7 +409,9 @@ def test_a_pooled_head_on_rendered_faces_is_weaker_than_the_network_and_far_abov
 ):
     (known, who), (unknown, truth) = rendered
     classifier = gap_head(mini_resnet, "stage4", known, who)
-    assert 0.5 <= classifier.accuracy(unknown, truth) <= 0.9  # measured: 0.66; chance: 0.025
+    of_the_network = gallery_softmax(mini_resnet, known, who).accuracy(unknown, truth)
+    chance = 1 / len(classifier.classes)
+    assert 10 * chance < classifier.accuracy(unknown, truth) < of_the_network
     top = classifier.logits(unknown[:3]).topk(5).indices
     terms = 7 * 7 * classifier.weight.shape[1]  # places and channels
     assert_adds_up(classifier, unknown[:3], top, terms, FLOAT64)  # no embedding is rounded
