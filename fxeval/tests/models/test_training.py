@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fxeval.fixtures.synthetic import cards, train
+from fxeval.fixtures.synthetic import cards, evaluate, train
 from fxeval.fixtures.synthetic.cards import FAMILY_OF, calibrate, model_of
 from fxeval.fixtures.synthetic.evaluate import lists_of, verified, verify
 from fxeval.fixtures.synthetic.train import RECIPES, Recipe, cosface, save
@@ -60,7 +60,7 @@ def test_cosface_of_a_known_case():
 @EVERY_NETWORK
 def test_few_steps_lower_the_loss_of_each_network(name, faces):
     state, seen = torch.random.get_rng_state(), []
-    recipe = replace(RECIPES[name], epochs=5, batch=16, learning_rate=1e-3, margin=0.0)
+    recipe = replace(RECIPES[name], epochs=5, batch=16, learning_rate=1e-3, warm_up=0.2, margin=0.0)
     network, losses = train.train(
         name, faces, recipe, lambda network, epoch: seen.append((network.training, epoch.loss))
     )
@@ -68,6 +68,24 @@ def test_few_steps_lower_the_loss_of_each_network(name, faces):
     assert seen == [(False, loss) for loss in losses]
     assert not network.training
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_network_learns_the_embeddings_of_its_teacher(faces, tmp_path):
+    teacher = untrained("mini_resnet")
+    save(teacher, tmp_path / "teacher.safetensors")
+    again = train.restored("mini_resnet", tmp_path / "teacher.safetensors")
+    images = faces.reshape(-1, *faces.shape[2:])
+    wanted = evaluate.embed(model_of("teacher", again), images).clone()
+    recipe = replace(RECIPES["mini_resnet"], epochs=5, batch=16, learning_rate=1e-3, seed=3)
+    # A direction for each person: what a teacher of untrained weights says is alike for all.
+    wanted = wanted - wanted.mean(0)
+
+    def agreement(taught):
+        network, _ = train.train("mini_resnet", faces, recipe, taught=taught)
+        found = evaluate.embed(model_of("pupil", network), images)
+        return torch.cosine_similarity(found, wanted).mean()
+
+    assert agreement(wanted) > agreement(None) + 0.2
 
 
 def test_training_repeats_itself_with_its_dropout(faces):
