@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _HOLDS, _FAILS, _CANNOT_SAY = 0, 1, 2
 _DLIB = "dlib_resnet"
-_RENDERED = ("rendered", "rendered_age", "rendered_pose")
+_RENDERED = ("rendered", "rendered_age", "rendered_pose", "rendered_twins")
 
 
 @click.command("check-model")

@@ -10,6 +10,7 @@ SHIPPED: Mapping[str, str] = MappingProxyType(
         "rendered": "fxeval.datasets.lists.face_pack:FacePack",
         "rendered_age": "fxeval.datasets.lists.face_pack:AgedFacePack",
         "rendered_pose": "fxeval.datasets.lists.face_pack:PosedFacePack",
+        "rendered_twins": "fxeval.datasets.lists.twin_pairs:TwinPairs",
         "rendered_on_demand": "fxeval.fixtures.synthetic.on_demand:RenderedOnDemand",
         "lfw": "fxeval.datasets.lists.lfw:LfwPairs",
         "calfw": "fxeval.datasets.lists.flat_pairs:FlatPairs",

@@ -72,10 +72,7 @@ def triplets(pairs: Pairs) -> Table:
     rows = replace(
         _pairs(pairs),
         kind="triplets",
-        id=tuple(
-            f"{pairs.row_id(row)}-{pairs.image_digests[int(nonmate)][:12]}"
-            for row, nonmate in enumerate(pairs.contrast)
-        ),
+        id=_with_nonmates(pairs, pairs.contrast),
         identities=pairs.probe_identity[:, None],
         question=Margin(pairs.reference, pairs.contrast),
     )
@@ -150,9 +147,12 @@ WHOLE_LISTS: frozenset[RowKind] = frozenset({"pairs", "identities", "classes"})
 
 
 def _pairs(pairs: Pairs) -> Rows:
+    ids = tuple(pairs.row_id(row) for row in range(len(pairs)))
+    if pairs.contrast is not None and len({*ids}) < len(ids):
+        ids = _with_nonmates(pairs, pairs.contrast)  # a pair that comes again, with another nonmate
     return Rows(
         kind="pairs",
-        id=tuple(pairs.row_id(row) for row in range(len(pairs))),
+        id=ids,
         image=pairs.probe,
         source=pairs.probe[:, None],
         against=pairs.reference[:, None],
@@ -160,6 +160,13 @@ def _pairs(pairs: Pairs) -> Rows:
         is_mated=pairs.is_mated,
         question=Likeness(pairs.reference[:, None]),
         contrast=pairs.contrast,
+    )
+
+
+def _with_nonmates(pairs: Pairs, nonmates: Tensor) -> tuple[str, ...]:
+    return tuple(
+        f"{pairs.row_id(row)}-{pairs.image_digests[nonmate][:12]}"
+        for row, nonmate in enumerate(nonmates.tolist())
     )
 
 

@@ -78,6 +78,11 @@ class FaceFolder:
         return self._content.labels
 
     @property
+    def twins(self) -> object:
+        """What the manifest says about twins (``faces/twins.py``); None = nothing."""
+        return self._content.twins
+
+    @property
     def described_in(self) -> str:
         """The path of whatever lists the images (folder or manifest), for messages."""
         return str(self.root if self.aligned_to else self.root / self.manifest_file)
@@ -109,6 +114,10 @@ class FaceFolder:
                 "Remove all but one.",
             )
         return self._by_number.get(key)
+
+    def ids_of(self, files: Sequence[str]) -> list[str]:
+        """Return ``Face.id`` of each file; names of other files stay, for ``images`` to refuse."""
+        return [face.id if (face := self._named(file)) else file for file in files]
 
     def failure(self, key: ImageKey) -> str | None:
         """Return the reason why the manifest has no face of an image; None if it gives none."""

@@ -5,15 +5,9 @@ The manifest names the file: ``"labels": {"file": "labels.npz", "sha256": ...}``
 the folder's crop; the values are those of ``Part``.
 """
 
-import hashlib
-import io
-import re
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import IO
 
 import cv2
 import numpy as np
@@ -23,19 +17,13 @@ from numpy.typing import NDArray
 from fxeval.contracts import Crop, LabelMaps
 from fxeval.datasets.faces.alignment import align
 from fxeval.datasets.faces.face_folder import FaceFolder
-from fxeval.datasets.faces.manifests import path_fault
 from fxeval.datasets.faces.part_labels import Part
+from fxeval.datasets.faces.stored_arrays import StoredArrays
 from fxeval.datasets.faults import of_image, of_list
-from fxeval.datasets.text_files import read_bytes
-from fxeval.strict.text import brief, printable
+from fxeval.strict.text import brief
 
 PART_NAMES = tuple(part.name.lower() for part in Part)
 """Names of the labels, by their values."""
-
-MAX_BYTES = 512 << 20
-"""Largest file of label maps read."""
-
-_AGAIN = "Get the folder again."
 
 
 @dataclass(frozen=True)
@@ -79,68 +67,16 @@ class PartLabels:
     @cached_property
     def _maps(self) -> NDArray[np.uint8]:
         """All label maps, (N, H, W)."""
-        file, sha256 = _entry(self.folder)
-        path = self.folder.root / file
-        data = read_bytes(path, MAX_BYTES)
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise of_list(path, "expected the SHA-256 of the manifest, got another", then=_AGAIN)
+        entry, where = self.folder.labels, self.folder.described_in
+        if entry is None:
+            then = "Use a folder whose manifest names a file of label maps."
+            raise of_list(where, "has no label maps ('labels')", then=then)
+        stored = StoredArrays.read(self.folder.root, entry, "labels", where)
         crop = self.folder.crop
-        shape = (len(self.folder.faces), *(crop.size if crop else ()))
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open("labels.npy") as array:
-                maps = _read(array, shape)
-        # KeyError: no such array; RuntimeError and NotImplementedError: encrypted or odd archives.
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            RuntimeError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
-            raise of_list(
-                path, f"expected an array 'labels' of {shape} uint8 in an .npz file",
-                f" ({printable(brief(str(error)))})", _AGAIN,
-            ) from error  # fmt: skip
+        maps = stored.take("labels", (len(self.folder.faces), *(crop.size if crop else ())))
         if maps.size and maps.max() >= len(PART_NAMES):
             raise of_list(
-                path, f"expected labels below {len(PART_NAMES)}, got {maps.max()}", then=_AGAIN
-            )
+                stored.path, f"expected labels below {len(PART_NAMES)}, got {maps.max()}",
+                then="Get the folder again.",
+            )  # fmt: skip
         return maps
-
-
-def _entry(folder: FaceFolder) -> tuple[str, str]:
-    """Return the file of label maps, and its SHA-256, that a manifest names."""
-    entry = folder.labels
-    if entry is None:
-        raise of_list(
-            folder.described_in, "has no label maps ('labels')",
-            then="Use a folder whose manifest names a file of label maps.",
-        )  # fmt: skip
-    file, sha256 = map(entry.get, ("file", "sha256")) if isinstance(entry, dict) else (None, None)
-    if not isinstance(file, str) or not isinstance(sha256, str):
-        file = sha256 = ""
-    if not path_fault(file) and re.fullmatch("[0-9a-f]{64}", sha256):
-        return file, sha256
-    raise of_list(
-        folder.described_in,
-        "expected 'labels' to be an object with 'file', a relative path inside the folder, and "
-        "'sha256', 64 hexadecimal digits",
-        f", got {printable(brief(repr(entry)))}",
-        "Correct the manifest.",
-    )
-
-
-def _read(array: IO[bytes], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Read an array whose header says that it has the shape, and nothing larger.
-
-    Raises:
-        ValueError: If it has another shape or type, or is cut off.
-    """
-    if np.lib.format.read_magic(array) != (1, 0):
-        raise ValueError("another version of the format .npy")
-    found, is_fortran, kind = np.lib.format.read_array_header_1_0(array)
-    if found != shape or kind != np.uint8 or is_fortran:
-        raise ValueError(f"got {found} {kind}")
-    data = array.read(int(np.prod(shape)))
-    return np.frombuffer(data, np.uint8).reshape(shape)

@@ -13,7 +13,8 @@ A manifest is a JSON object. All keys but ``images`` are optional; unknown keys 
   (optional): the photograph that the image was made from, by which lists can name it as well; and
   ``attributes`` (optional): whatever else is known about the image, a flat object of at most 20
   names with text, a finite number, true or false.
-* ``labels``: ``file`` and ``sha256`` of the label maps of all images (``faces/label_maps.py``).
+* ``labels``, ``twins``: ``file`` and ``sha256`` of the label maps of all images
+  (``faces/label_maps.py``), and of the changes that make some images twins (``faces/twins.py``).
 * ``failures``: objects with ``file`` and ``reason``: images without a usable face.
 """
 
@@ -175,7 +176,8 @@ class Manifest:
         failed: Reason why an image is unusable, by its file.
         orientation: Whether the landmarks are of the images turned upright (``applied``) or not
             (``stored``); None = the manifest does not say.
-        labels: What the manifest says about label maps, which is read when they are needed.
+        labels, twins: What the manifest says about label maps and twins, which is read when they
+            are needed; None = nothing.
     """
 
     faces: tuple[Face, ...]
@@ -186,6 +188,7 @@ class Manifest:
     failed: Mapping[str, str] = field(default_factory=dict)
     orientation: str | None = None
     labels: object = None
+    twins: object = None
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -219,8 +222,8 @@ def read_manifest(path: Path) -> Manifest:
         counts[PublicReason("other reasons")] = others
     shown = None if licence is None else printable(" ".join(licence.split())[:1000])
     named = {composed(file): reason for file, reason in failed if isinstance(file, str)}
-    labels = content.get("labels")
-    return Manifest(faces, crop, shown, may_show, counts, named, orientation, labels)
+    more = content.get("labels"), content.get("twins")
+    return Manifest(faces, crop, shown, may_show, counts, named, orientation, *more)
 
 
 def _reason(given: str) -> str:

@@ -95,11 +95,11 @@ class FacePack:
             DataContractError: If files are missing, unreadable or not those that the manifest
                 describes; the message names them all.
         """
-        return self._folder.images(self._ids(image_ids), crop)
+        return self._folder.images(self._folder.ids_of(image_ids), crop)
 
     def image_digests(self, image_ids: Sequence[str]) -> tuple[str, ...]:
         """Return a digest of each image's file and landmarks (``FaceFolder.image_digests``)."""
-        return self._folder.image_digests(self._ids(image_ids))
+        return self._folder.image_digests(self._folder.ids_of(image_ids))
 
     def labels(self, image_ids: Sequence[str], crop: Crop) -> LabelMaps:
         """Return which part each pixel shows, aligned to the crop: 19 labels of CelebAMask-HQ.
@@ -154,10 +154,6 @@ class FacePack:
         """Return whether a pair of two nuisances belongs to the list."""
         found = set(_nuisances(pair))
         return found == {""} or (self.nuisance in found and found <= {_BASE, self.nuisance})
-
-    def _ids(self, files: Sequence[str]) -> list[str]:
-        found = [(file, self._folder.find(file)) for file in files]
-        return [face.id if face else file for file, face in found]
 
     @cached_property
     def _folder(self) -> FaceFolder:

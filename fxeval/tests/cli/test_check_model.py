@@ -195,7 +195,7 @@ def test_a_check_that_fails_ends_it_after_those_that_passed(run, card, told, tmp
     ("args", "status", "words"),
     [
         (("mini_resnet", "--pairs", "lfw"), 2, "Pass --data DIR or set FXEVAL_DATA"),
-        (("mini_resnet", "--pairs", "nowhere.csv"), 2, "rendered_pose or lfw, or an existing"),
+        (("mini_resnet", "--pairs", "nowhere.csv"), 2, "rendered_twins or lfw, or an existing"),
         (("mini_resnet",), 2, "--pairs"),
         (
             ("edgeface_xs", "--pairs", "rendered"),

@@ -12,10 +12,11 @@ import pytest
 
 from fxeval.contracts import LabelSource, PairSource
 from fxeval.datasets.faces.alignment import ARCFACE_112
+from fxeval.datasets.faces.face_folder import FaceFolder
 from fxeval.datasets.lists.face_pack import BANNER
 from fxeval.datasets.prepared_source import PreparedSource
 from fxeval.errors import DataContractError
-from fxeval.fixtures.synthetic import on_demand
+from fxeval.fixtures.synthetic import make_pack, on_demand
 from fxeval.fixtures.synthetic.identity import sample_identity
 from fxeval.fixtures.synthetic.nuisance import sample_nuisance
 from fxeval.fixtures.synthetic.on_demand import RenderedOnDemand, cache_folder
@@ -45,7 +46,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         image = generator.integers(0, 256, (112, 112, 3), np.uint8)
         return Rendering(image, image[:, :, 0] % 19, *[None] * (len(Rendering.__annotations__) - 2))
 
-    monkeypatch.setattr(on_demand, "render", noise)
+    monkeypatch.setattr(make_pack, "render", noise)
     return asked
 
 
@@ -78,6 +79,9 @@ def test_the_faces_are_those_of_their_seeds_with_their_labels(cache):
     labels = source.labels(["300001_1.jpg"], ARCFACE_112).labels[0]
     assert np.array_equal(labels, expected.labels)
     assert source.card().n_images == 4
+    face = FaceFolder(folders(cache)[0]).faces[3]
+    assert face.attributes.keys() == {"nuisance", "yaw_degrees", "pitch_degrees", "age"}
+    assert face.attributes["nuisance"] == "aged"
     [folder] = folders(cache)
     assert folder.name.startswith("v")
     assert "-300000-2x2-aged-numpy-" in folder.name
@@ -201,15 +205,13 @@ def test_two_processes_at_once_have_the_same_faces(cache):
     code = (
         "from fxeval.fixtures.synthetic.on_demand import RenderedOnDemand as R\n"
         "source = R(n_identities=2, n_images=2)\n"
-        "print(source.card().root_digest, source.listing().probe)"
+        "print(source.card().root_digest, *source.listing().probe)"
     )
-    started = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    said = [one.communicate()[0] for one in started]
-    assert [one.returncode for one in started] == [0, 0]
-    assert said[0] == said[1]
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        own = again()
+        expected = " ".join([str(own.card().root_digest), *own.listing().probe])
+        assert other.communicate()[0].strip() == expected
+    assert other.returncode == 0
     assert len(folders(cache)) == 1
 
 
@@ -254,7 +256,7 @@ def test_a_full_disk_leaves_nothing(cache, monkeypatch, quick):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(on_demand, "encoded", full)
+    monkeypatch.setattr(make_pack, "encoded", full)
     with pytest.raises(DataContractError, match=r"No space left on device\). Make room"):
         again().listing()
     assert folders(cache) == []
