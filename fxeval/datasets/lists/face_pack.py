@@ -79,7 +79,7 @@ class FacePack:
         """
         people = [list(own) for _, own in groupby(self._faces, key=lambda face: face.identity)]
         mated = self._mated(people)
-        pairs = mated + self._nonmated(people, Counter(map(_nuisances, mated)))
+        pairs = mated + self._nonmated(people, mated)
         return PairListing(
             probe=tuple(one.file for one, _ in pairs),
             reference=tuple(two.file for _, two in pairs),
@@ -123,21 +123,33 @@ class FacePack:
         return firsts + others
 
     def _nonmated(
-        self, people: Sequence[Sequence[Face]], wanted: Counter[tuple[str, str]]
+        self, people: Sequence[Sequence[Face]], mated: Sequence[_FacePair]
     ) -> list[_FacePair]:
-        """Draw as many pairs of two nuisances as are wanted of them, as far as there are."""
+        """Draw as many pairs of one look and two nuisances as are mated, as far as there are."""
+        wanted = Counter((self._look(pair[0]), _nuisances(pair)) for pair in mated)
         return [
             pair
-            for nuisances, count in sorted(wanted.items())
-            for pair in self._drawn(people, nuisances, count)
+            for (look, nuisances), count in sorted(wanted.items())
+            for pair in self._drawn(
+                [faces for faces in people if self._look(faces[0]) == look], look, nuisances, count
+            )
         ]
 
+    def _look(self, face: Face) -> str:
+        """Return what people share who are compared; "" where anybody is compared with anybody."""
+        return "" if self.nuisance == _BASE else str(face.attributes.get("look", ""))
+
     def _drawn(
-        self, people: Sequence[Sequence[Face]], nuisances: tuple[str, str], wanted: int
+        self,
+        people: Sequence[Sequence[Face]],
+        look: str,
+        nuisances: tuple[str, str],
+        wanted: int,
     ) -> Iterator[_FacePair]:
         one, two = nuisances
         # An address without nuisances keeps the pairs that packs had before they knew nuisances.
-        address = (self.seed,) if one == two in (_BASE, "") else (self.seed, one, two)
+        words = () if one == two in (_BASE, "") else (one, two)
+        address = (self.seed, *words, look) if look else (self.seed, *words)
         generator = generator_of("nonmated pairs", *address)
         firsts, seconds = (
             [[face for face in faces if _nuisance(face) == kind] for faces in people]
