@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -13,9 +14,13 @@ from hypothesis import strategies as st
 
 from fxeval.contracts import PairSource
 from fxeval.datasets.faces.alignment import ARCFACE_112, DLIB_150
+from fxeval.datasets.faces.part_labels import Part
 from fxeval.datasets.lists.face_pack import BANNER, FacePack
+from fxeval.datasets.lists.twin_pairs import TwinPairs
 from fxeval.errors import DataContractError
 from fxeval.fixtures.synthetic.make_pack import FOLDER
+
+PARTS = (Part.SKIN, Part.LEFT_EYE, Part.RIGHT_EYE, Part.NOSE, Part.UPPER_LIP, Part.LOWER_LIP)
 
 
 @pytest.fixture
@@ -53,22 +58,59 @@ def test_a_pack_is_a_pair_source_and_says_what_its_faces_are():
 
 def test_the_shipped_pack_is_the_one_its_manifest_describes():
     images = read_manifest(FOLDER)["images"]
-    assert len(images) == 240
+    assert len(images) == 800
     assert {path.name for path in FOLDER.iterdir()} == {
-        "manifest.json", *(image["file"] for image in images),
+        "manifest.json", "labels.npz", "twins.npz", *(image["file"] for image in images),
     }  # fmt: skip
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 4_000_000
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 5_600_000
     ids = [image["file"] for image in images]
-    assert FacePack(FOLDER).images(ids, ARCFACE_112).shape == (240, 3, 112, 112)
+    pack = FacePack(FOLDER)
+    assert pack.images(ids, ARCFACE_112).shape == (800, 3, 112, 112)
+    labels = pack.labels(ids, ARCFACE_112).labels
+    shown = torch.stack([(labels == part).any(2).any(1).float().mean() for part in PARTS])
+    assert shown.min() > 0.9  # a fringe hides the brows of some, a turned head an eye
 
 
-def test_the_first_forty_pairs_of_the_shipped_pack_are_of_forty_identities():
-    listing = FacePack(FOLDER).listing()
-    assert len(listing) == 1200
-    assert listing.is_mated == (True,) * 600 + (False,) * 600
-    assert len(set(listing.probe_identity[:40])) == 40
+def test_every_shipped_image_has_its_nuisance_pose_and_age():
+    attributes = [image["attributes"] for image in read_manifest(FOLDER)["images"]]
+    kinds = [one["nuisance"] for one in attributes]
+    assert kinds == (["mild"] * 4 + ["aged"] * 2 + ["posed"] * 2) * 100
+    assert all({*one} == {"nuisance", "yaw_degrees", "pitch_degrees", "age"} for one in attributes)
+    turned = {
+        kind: np.mean([abs(a["yaw_degrees"]) for a in attributes if a["nuisance"] == kind])
+        for kind in ("mild", "posed")
+    }
+    assert turned["posed"] > 2 * turned["mild"]
+
+
+@pytest.mark.parametrize(("nuisance", "mated"), [("mild", 600), ("aged", 900), ("posed", 900)])
+def test_the_first_hundred_pairs_of_a_shipped_list_are_of_a_hundred_identities(nuisance, mated):
+    listing = FacePack(FOLDER, nuisance).listing()
+    assert listing.is_mated == (True,) * mated + (False,) * mated
+    assert len({*listing.probe_identity[:100]}) == 100
     assert listing.probe[:2] == ("90000_0.jpg", "90001_0.jpg")
-    assert listing.reference[:2] == ("90000_1.jpg", "90001_1.jpg")
+    second = {"mild": 1, "aged": 4, "posed": 6}[nuisance]
+    assert listing.reference[:2] == (f"90000_{second}.jpg", f"90001_{second}.jpg")
+
+
+def test_the_shipped_twins_are_fifty_of_each_kind_and_part_and_differ_where_the_part_is():
+    source = TwinPairs(FOLDER)
+    rows = source.twins()
+    parts = ("nose", "mouth", "eyes", "brows", "jaw")
+    expected = {("redrawn", part): 50 for part in parts}
+    assert Counter((one.kind, one.part) for one in rows) == expected | {
+        ("pasted", part): 50 for part in parts[:-1]
+    }
+    assert len(source.listing()) == 450
+    some = [rows[n] for n in range(0, 450, 15)]
+    changed = source.changed([one.mate_twin for one in some], ARCFACE_112)
+    counts = changed.sum((1, 2))
+    assert int(counts.min()) >= 100
+    assert int(counts.max()) < 112 * 112 // 2
+    nose = [n for n, one in enumerate(some) if one.part == "nose"]
+    labels = source.labels([some[n].mate for n in nose], ARCFACE_112).labels
+    inside = (changed[nose] & (labels == Part.NOSE)).sum() / changed[nose].sum()
+    assert inside > 0.4  # its shadow and its soft edge lie around it
 
 
 def test_a_listing_starts_with_one_mated_pair_of_each_identity(root):
