@@ -25,6 +25,7 @@ SHIPPED: Mapping[str, str] = MappingProxyType(
         "xssab": "fxeval.explainers.xssab_fggb:XSSAB",
         "fggb": "fxeval.explainers.xssab_fggb:FGGB",
         "ebp": "fxeval.explainers.excitation_backprop:EBP",
+        "rollout": "fxeval.explainers.rollout:Rollout",
         "occlusion": "fxeval.explainers.occlusion:OcclusionSensitivity",
         "xface": "fxeval.explainers.occlusion:XFace",
         "minplus": "fxeval.explainers.min_plus:MinPlus",

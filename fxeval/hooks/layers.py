@@ -172,24 +172,24 @@ def candidates(layers: Sequence[LayerInfo], pixels: int = 2) -> str:
     return _listed([f"{one.name} ({one.sized()})" for one in layers if one.holds(pixels)])
 
 
-def black_box(model: FaceModel) -> str | None:
-    """Return why a black-box model cannot be differentiated; None if the model has a module."""
+def black_box(model: FaceModel, needed: str = "gradients") -> str | None:
+    """Return why a black-box model cannot be looked into; None if the model has a module."""
     if model.module is not None:
         return None
     return (
-        f"needs gradients, but model '{model.name}' is a black box (its module is None). Use an "
+        f"needs {needed}, but model '{model.name}' is a black box (its module is None). Use an "
         "explainer that only asks for embeddings, such as srise."
     )
 
 
-def lent_module(id: str, model: FaceModel) -> nn.Module:
+def lent_module(id: str, model: FaceModel, needed: str = "gradients") -> nn.Module:
     """Return the model's module.
 
     Raises:
         ExplainerContractError: If it has none.
     """
     if model.module is None:
-        raise ExplainerContractError(f"{id}: {black_box(model)}")
+        raise ExplainerContractError(f"{id}: {black_box(model, needed)}")
     return model.module
 
 

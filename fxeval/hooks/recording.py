@@ -116,7 +116,7 @@ def record(module: nn.Module, images: Images) -> Recording:
         return Recording(fault="the module is compiled by TorchScript, which hides its operations")
     with torch.inference_mode(False), torch.no_grad():
         recorder = _Recorder(images)
-        with _named(module, recorder.layers), recorder:
+        with at_work(module, recorder.layers), recorder:
             embeddings = module(images)
     recorder.found.output = recorder.number_of(embeddings)
     return recorder.found
@@ -133,7 +133,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, images: Images) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found = Recording(values={IMAGE: images})
-        self.layers: list[str] = []
+        self.layers: list[tuple[str, nn.Module]] = []
         self._numbers = {id(images): IMAGE}
         self._alive = [images]  # ids and addresses of freed tensors would be used again
         self._since: dict[int, int] = {}  # address of a storage -> first value after its last write
@@ -167,7 +167,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for one in changed:
             self._since[_address(one)] = first
         outputs = tuple(range(first, len(self._alive)))
-        layer = self.layers[-1] if self.layers else ""
+        layer = "".join(f"'{name}' ({type(part).__name__})" for name, part in self.layers[-1:])
         self.found.steps.append(Step(func, arguments, named, inputs, outputs, layer))
         return result
 
@@ -193,13 +193,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _named(module: nn.Module, layers: list[str]) -> Iterator[None]:
-    """Keep the names of the modules at work on a stack while open."""
+def at_work(module: nn.Module, layers: list[tuple[str, nn.Module]]) -> Iterator[None]:
+    """Keep the modules at work, with their names, on a stack while open; the innermost is last."""
     handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def watch(name: str, part: nn.Module) -> None:
         def begin(_module: nn.Module, _inputs: object) -> None:
-            layers.append(f"'{name}' ({type(part).__name__})")
+            layers.append((name, part))
 
         def end(_module: nn.Module, _inputs: object, _output: object) -> None:
             layers.pop()

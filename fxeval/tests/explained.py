@@ -18,6 +18,7 @@ from fxeval.explainers import SHIPPED, shipped
 from fxeval.hooks.returned import check_maps
 from fxeval.tests.rounding import assert_rounded
 from fxeval.tests.subjects import CROP, ConvNet
+from fxeval.tests.transformers import Block, seeded
 from fxeval.truth.planted import textures
 
 # Small numbers for whatever costs forward passes, by the name of the field.
@@ -95,21 +96,50 @@ def images_of(size: tuple[int, int]) -> Tensor:
     return small.view(6, 3, 3, *size)
 
 
-class Wide(ConvNet):
-    """Computes in float64, where rounding is far below what a coupling of rows would do."""
+class Tokens(nn.Module):
+    """A small transformer: a class token before places of 4 x 4 pixels."""
 
-    def __init__(self) -> None:
+    def __init__(self, grid: tuple[int, int] = (4, 4)) -> None:
         super().__init__()
-        self.double()
+        self.patch, self.front = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.zeros(1, 1, 8))
+        self.place = nn.Parameter(torch.zeros(1, math.prod(grid), 8))
+        self.blocks, self.fc = nn.Sequential(Block(8), Block(8)), nn.Linear(8, 8)
+        seeded(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images.double())
+        x = self.patch(images).flatten(2).transpose(1, 2) + self.place
+        x = torch.cat([self.front.expand(len(x), -1, -1), x], dim=1)
+        return self.fc(self.blocks(x)[:, 0])
 
 
-def small(kind: str = "cosine", *, is_black_box: bool = False, by: type[ConvNet] = ConvNet) -> Face:
+NETWORKS: dict[str, type[Any]] = {"rollout": Tokens}
+"""The kind of network that an explainer is for, where it is not for convolutions."""
+
+
+def network_of(id: str) -> type[Any]:
+    return NETWORKS.get(id, ConvNet)
+
+
+@cache
+def wide(id: str) -> type[Any]:
+    """Computes in float64, where rounding is far below what a coupling of rows would do."""
+
+    class Wide(network_of(id)):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.double()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images.double())
+
+    return Wide
+
+
+def small(kind: str = "cosine", *, is_black_box: bool = False, by: type[Any] = ConvNet) -> Face:
     module = by().eval()
-    with torch.no_grad():  # statistics of a trained network: neither 0 nor 1
-        module.bn1.running_mean.uniform_(-0.2, 0.2, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        if hasattr(module, "bn1"):  # statistics of a trained network: neither 0 nor 1
+            module.bn1.running_mean.uniform_(-0.2, 0.2, generator=torch.Generator().manual_seed(1))
         module.fc.bias -= module(images_of(CROP.size).flatten(0, 1)).mean(dim=0)
     return Face(
         None if is_black_box else module, module, CROP, kind, 0.3 if kind == "cosine" else -1

@@ -10,7 +10,7 @@ from fxeval.engine.repetition import ROWS_AGAIN, SAME, repeated, rows_again, tog
 from fxeval.records.schema import Repeatability
 from fxeval.seeding import seed_of
 from fxeval.tests.evidence import comparison
-from fxeval.tests.explained import IDS, few, small
+from fxeval.tests.explained import IDS, few, network_of, small
 from fxeval.tests.subjects import make_pairs
 
 N = 18  # more than one group
@@ -20,7 +20,7 @@ DRAWS = {"corrrise", "rise", "smoothgrad", "srise"}
 @pytest.mark.parametrize("id", IDS)
 def test_a_shipped_explainer_repeats_and_is_stochastic_only_if_it_draws(id):
     explainer, asked = few(id), comparison(make_pairs(N))
-    model = PooledModel(small(), ForwardPool(batch_size=16), "key")
+    model = PooledModel(small(by=network_of(id)), ForwardPool(batch_size=16), "key")
 
     def again(asked):
         return explain(explainer, model, asked, seed=3, progress=lambda *_: None)

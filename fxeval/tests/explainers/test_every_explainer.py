@@ -14,17 +14,19 @@ import yaml
 from torch import Tensor, nn
 
 from fxeval.contracts import BROKEN_STATES, ExplainerTraits, Need, RowState, SaliencyMaps, traits_of
+from fxeval.datasets.faces.alignment import ARCFACE_112
 from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.explainers import SHIPPED, shipped
 from fxeval.explainers.map_levels import identity_maps
 from fxeval.hooks.returned import check_explainer
 from fxeval.models.from_card import load_card
+from fxeval.models.networks.mini_vit import MiniViT
 from fxeval.suite.preflight import check_params
 from fxeval.tests import explained
 from fxeval.tests.explained import (
     IDS,
     Face,
-    Wide,
+    Tokens,
     ask,
     cases,
     close,
@@ -33,17 +35,20 @@ from fxeval.tests.explained import (
     given_to,
     images_of,
     lived_in,
+    network_of,
     random_states,
     same,
     scaled,
     small,
     traces,
+    wide,
 )
 from fxeval.tests.rounding import condition_of
-from fxeval.tests.subjects import CROP, ConvNet
+from fxeval.tests.subjects import CROP
+from fxeval.tests.transformers import seeded
 from fxeval.truth.planted import planted_model
 
-REFUSING = {"EBP", "SDDCAM", "XSSAB", "FGGB"}  # take no contrast with their defaults
+REFUSING = {"EBP", "SDDCAM", "XSSAB", "FGGB", "Rollout"}  # take no contrast with their defaults
 CARD = Path(__file__).parents[3] / "fixtures" / "data" / "cards" / "mini_resnet.yaml"
 DEAR = 200  # forward passes a pair, above which the larger network is left out
 EVERY_CASE = pytest.mark.parametrize(("id", "choice"), list(cases()))
@@ -57,7 +62,7 @@ def test_it_declares_what_it_is(id):
     traits = traits_of(explainer)
     assert traits.source.strip()
     assert traits.needs <= set(get_args(Need))
-    assert traits.needs & {"gradients", "black_box"}
+    assert traits.needs & {"gradients", "layers", "black_box"}
     assert not traits.maps_are_given
     assert explainer == shipped(id)()
     with pytest.raises(AttributeError):
@@ -78,7 +83,7 @@ def test_its_docstring_has_an_example_that_a_suite_accepts(id):
 @EVERY_CASE
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
 def test_its_maps_are_finite_numbers_of_the_right_form(id, choice, kind):
-    model = small(kind)
+    model = small(kind, by=network_of(id))
     given = given_to(model)
     copies = [given.probes.clone(), given.references.clone(), given.nonmates.clone()]
     # The operating threshold of a Euclidean model is not a cosine.
@@ -100,7 +105,7 @@ def test_its_maps_are_finite_numbers_of_the_right_form(id, choice, kind):
 
 @EVERY_CASE
 def test_it_leaves_no_trace_and_answers_alike_twice(id, choice):
-    model = lived_in(small())
+    model = lived_in(small(by=network_of(id)))
     given = given_to(model)
     before, states = traces(model.embedder), random_states()
     first = ask(few(id, choice), model, given)
@@ -112,7 +117,7 @@ def test_it_leaves_no_trace_and_answers_alike_twice(id, choice):
         assert same(ask(few(id, choice), model, given), first)
     with torch.no_grad():
         assert same(ask(few(id, choice), model, given), first)
-    calm = small()
+    calm = small(by=network_of(id))
     calm.module.requires_grad_(False)
     assert same(ask(few(id, choice), calm, given), first)
     assert not any(parameter.requires_grad for parameter in calm.module.parameters())
@@ -124,23 +129,23 @@ def row_of(maps: SaliencyMaps, row: int) -> SaliencyMaps:
     return SaliencyMaps(maps.positive[one], negative, maps.states[one])
 
 
-class Failing(ConvNet):
-    """Fails half-way through its n-th forward pass."""
+def failing(kind: type[nn.Module]) -> nn.Module:
+    """A network that fails before its last layer, in its n-th forward pass."""
+    module = kind().eval()
+    module.passes = module.limit = 0
 
-    passes = 0
-    limit = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        hidden = self.conv2(self.prelu(self.bn1(self.conv1(images * 2 - 1))))
-        self.passes += 1
-        if self.passes == self.limit:
+    def count(_layer: nn.Module, _inputs: object) -> None:
+        module.passes += 1
+        if module.passes == module.limit:
             raise RuntimeError("failed half-way")
-        return self.fc(hidden.flatten(1))
+
+    module.fc.register_forward_pre_hook(count)
+    return module
 
 
 @pytest.mark.parametrize("id", IDS)
 def test_it_leaves_no_trace_when_a_forward_pass_fails(id):
-    module = Failing().eval()
+    module = failing(network_of(id))
     model = lived_in(Face(module, module, CROP))
     given = given_to(model)
     for limit in range(1, 9):
@@ -159,7 +164,7 @@ def test_it_leaves_no_trace_when_a_forward_pass_fails(id):
 
 @pytest.mark.parametrize("id", IDS)
 def test_it_leaves_no_trace_when_its_references_do_not_fit(id):
-    model = lived_in(small())
+    model = lived_in(small(by=network_of(id)))
     given = given_to(model)
     before, states = traces(model.embedder), random_states()
     wrong = replace(given, references=given.references[:, :, :9], nonmates=given.nonmates[:, :, :9])
@@ -171,7 +176,7 @@ def test_it_leaves_no_trace_when_its_references_do_not_fit(id):
 
 @EVERY_CASE
 def test_a_row_does_not_depend_on_its_companions(id, choice):
-    module = Wide().eval()
+    module = wide(id)().eval()
     model, explainer = Face(module, module, CROP), few(id, choice)
     given = given_to(model)
     together = ask(explainer, model, given)
@@ -183,14 +188,14 @@ def test_a_row_does_not_depend_on_its_companions(id, choice):
 
 @pytest.mark.parametrize("id", IDS)
 def test_nothing_to_explain_gives_no_maps(id):
-    model = small()
+    model = small(by=network_of(id))
     none = ask(few(id), model, given_to(model).rows(slice(0, 0)))
     assert none.positive.shape == (0, *CROP.size)
 
 
 @EVERY_CASE
 def test_a_reference_that_is_the_probe_gives_a_map_or_a_named_state(id, choice):
-    model, explainer = small(), few(id, choice)
+    model, explainer = small(by=network_of(id)), few(id, choice)
     given = given_to(model)
     references = given.references.clone()
     references[1] = given.probes[1]
@@ -199,17 +204,18 @@ def test_a_reference_that_is_the_probe_gives_a_map_or_a_named_state(id, choice):
     assert bool(twin.reasons[1]) == (twin.states[1] is not RowState.OK)
     if twin.states[1] in BROKEN_STATES:
         assert not twin.positive[1].any()
-    wide = small(by=Wide)
-    given = given_to(wide)
-    plain = ask(explainer, wide, given)
-    twin = ask(explainer, wide, replace(given, references=references))
+    model = small(by=wide(id))
+    given = given_to(model)
+    plain = ask(explainer, model, given)
+    twin = ask(explainer, model, replace(given, references=references))
     for row in (0, 2):
         close(explainer, row_of(twin, row), row_of(plain, row))
 
 
 @pytest.mark.parametrize("id", IDS)
 def test_without_a_module_it_works_or_says_why_not(id):
-    box, model = small(is_black_box=True), small()
+    kind = network_of(id)
+    box, model = small(is_black_box=True, by=kind), small(by=kind)
     given = given_to(model)
     explainer = few(id)
     why = explainer.unsupported(box) if hasattr(explainer, "unsupported") else None
@@ -229,7 +235,7 @@ def test_without_a_module_it_works_or_says_why_not(id):
 
 @pytest.mark.parametrize("id", IDS)
 def test_a_contrast_makes_another_map_or_is_refused(id):
-    explainer, model = few(id), small()
+    explainer, model = few(id), small(by=network_of(id))
     given = given_to(model)
     if type(explainer).__name__ in REFUSING:
         with pytest.raises(ExplainerContractError, match="takes no contrast"):
@@ -244,7 +250,7 @@ def test_a_contrast_makes_another_map_or_is_refused(id):
 
 @EVERY_CASE
 def test_what_it_needs_and_does_not_get_is_refused_in_words(id, choice):
-    explainer, model = few(id, choice), small()
+    explainer, model = few(id, choice), small(by=network_of(id))
     given = given_to(model)
     needed = traits_of(explainer).needs & {"contrast", "gallery"}
     for need in needed:
@@ -258,7 +264,7 @@ def test_what_it_needs_and_does_not_get_is_refused_in_words(id, choice):
 
 @pytest.mark.parametrize("id", IDS)
 def test_black_and_white_images_are_survived(id):
-    model = small()
+    model = small(by=network_of(id))
     given = given_to(model)
     for shade in (0.0, 1.0):
         flat = torch.full_like(given.probes, shade)
@@ -287,7 +293,7 @@ class Told(Face):
 
 @pytest.mark.parametrize("id", IDS)
 def test_a_centroid_of_equal_references_is_that_reference(id):
-    explainer, model = few(id), small(by=Wide)
+    explainer, model = few(id), small(by=wide(id))
     if not traits_of(explainer).takes_centroids:
         pytest.skip("takes single references only")
     given = given_to(model)
@@ -316,7 +322,8 @@ def test_a_centroid_of_equal_references_is_that_reference(id):
 @pytest.mark.parametrize("id", IDS)
 def test_a_crop_need_not_be_square(id):
     layers = [nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 8 * 6, 8)]
-    module = nn.Sequential(*layers).eval()
+    is_for_tokens = network_of(id) is Tokens
+    module = Tokens((4, 3)) if is_for_tokens else nn.Sequential(*layers).eval()
     with torch.no_grad():
         for place, parameter in enumerate(module.parameters()):
             parameter.normal_(generator=torch.Generator().manual_seed(place))
@@ -329,18 +336,23 @@ def test_a_crop_need_not_be_square(id):
 
 @cache
 def larger(name: str) -> Any:
-    if name == "planted":
-        return planted_model()
-    return load_card(CARD)
+    if name == "mini_vit":
+        return Face(net := seeded(MiniViT()), net, ARCFACE_112)
+    return planted_model() if name == "planted" else load_card(CARD)
 
 
-@pytest.mark.parametrize("id", IDS)
-@pytest.mark.parametrize("name", ["planted", "mini_resnet"])
+LARGER = {"rollout": ["mini_vit"]}
+
+
+@pytest.mark.parametrize(
+    ("id", "name"),
+    [(id, name) for id in IDS for name in LARGER.get(id, ["planted", "mini_resnet"])],
+)
 def test_it_explains_larger_networks_and_leaves_them_as_they_were(id, name):
     explainer, model = few(id), larger(name)
     watched = Face(model.module, model.module, model.crop, "cosine", model.operating_threshold)
     if name != "planted":
-        cheap = small()
+        cheap = small(by=network_of(id))
         ask(explainer, cheap, given_to(cheap).rows(slice(0, 1)))
         if cheap.embedded > DEAR:
             pytest.skip(f"{cheap.embedded} forward passes a pair")

@@ -15,14 +15,18 @@ SMALL = {
     "srise": "masks=40",
     "xssab": "operating_threshold=0.3",
 }
+NETWORKS = {"rollout": "mini_vit"}
 MEASURE = """
 import resource, sys, torch, numpy as np
 from fxeval.contracts import Gallery
 from fxeval.explainers import shipped
-from fxeval.fixtures.models import model_mini_resnet
+from fxeval.datasets.faces.alignment import ARCFACE_112
+from fxeval.models import ARCHITECTURES, build
+from fxeval.models.loading import TorchFaceModel
 
 torch.set_num_threads(1)
-model = model_mini_resnet.__wrapped__().load()
+network = build(ARCHITECTURES[{network!r}].factory).eval()
+model = TorchFaceModel("it", ARCFACE_112, network, "cosine", 0.3, "")
 explainer = shipped({id!r})({params})
 
 def explain(n):
@@ -61,7 +65,9 @@ SLACK_KIB = 60 * 1024  # of the allocator
 @pytest.mark.parametrize("id", sorted(set(SHIPPED) - {"precomputed"}))
 def test_four_times_as_many_pairs_need_no_more_than_their_images(id):
     n = (2 if id == "xface" else 4) if id in SOON_FULL else 64  # all chunks are full
-    code = MEASURE.format(id=id, params=SMALL.get(id, ""), n=n)
+    code = MEASURE.format(
+        id=id, params=SMALL.get(id, ""), n=n, network=NETWORKS.get(id, "mini_resnet")
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     grown = int(run.stdout)

@@ -310,7 +310,7 @@ TOLD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("id", [id for id in SHIPPED if id != "precomputed"])
+@pytest.mark.parametrize("id", [id for id in SHIPPED if id not in ("precomputed", "rollout")])
 def test_shipped_explainers_know_more_of_the_pair_than_controls(id):
     explainer = shipped(id)(**{"minplus": {"step": 14}}.get(id, {}))
     found, *others = planted_table(12, explainers={id: explainer})
@@ -323,6 +323,12 @@ def test_shipped_explainers_know_more_of_the_pair_than_controls(id):
         controls = [row for row in others if row.name.startswith("control.")]
         assert len(controls) == 4
         assert all(row.correlation.high < found.correlation.low for row in controls)
+
+
+def test_attention_rollout_has_nothing_to_say_of_a_model_without_attention():
+    found, *_ = planted_table(4, explainers={"rollout": shipped("rollout")()})
+    assert (found.correlation, found.broken) == (None, 4)
+    assert found.note.startswith("the model shows no attention")
 
 
 def test_settings_name_what_is_shipped_and_what_it_takes():
