@@ -277,6 +277,22 @@ def test_from_grad_cam_reads_tokens_as_declared(how):
     assert check_maps("it", maps, 2, (SIDE, SIDE)).layers == maps.layers
 
 
+def test_adapters_drop_registers_with_the_class_token():
+    net = seeded(ViT(in_front=5))
+    layer = MapLayer("blocks.1.norm1", (41, 8), "tokens", (6, 6))
+    library = from_grad_cam(
+        lambda net: LibraryGradCAM(net, [net.blocks[-1].norm1]), reading="tokens"
+    )
+    captum = from_captum(lambda f: OfLayer(f, f.module.blocks[-1].norm1), reading="tokens")
+    expected = GradCAM().explain(face_net(net), faces(2, 1), faces(2, 2), generator=RNG)
+    assert expected.layers == (layer,)
+    maps = asked(library, net)
+    assert_rounded(maps.positive, expected.positive, terms=2 * terms_of(net, passes=PASSES))
+    assert maps.layers == asked(captum, net).layers == (layer,)
+    with pytest.raises(ExplainerContractError, match=r"it is tokens, 5 \+ 6 x 6. Pass read"):
+        asked(from_grad_cam(lambda net: LibraryGradCAM(net, [net.blocks[-1].norm1])), net)
+
+
 @pytest.mark.parametrize(
     ("layer", "reshape", "reading", "message"),
     [

@@ -5,8 +5,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fxeval.contracts import MapLayer
+from fxeval.datasets.faces.alignment import ARCFACE_112
+from fxeval.explainers.cam_exact import CAM
+from fxeval.explainers.excitation_backprop import EBP
+from fxeval.explainers.grad_cam import GradCAM, GradCAMpp, LayerCAM
+from fxeval.explainers.leam import LEAM
 from fxeval.hooks.layers import layers_of, resolve
+from fxeval.models import architecture
 from fxeval.models.networks.mini_vit import Attention, MiniViT
+from fxeval.tests.cam_subjects import RNG, FaceNet
 from fxeval.tests.rounding import assert_rounded
 
 
@@ -60,6 +68,27 @@ def test_a_patch_of_the_image_is_the_token_of_its_place(network, row, column):
 def test_its_default_layer_is_the_last_on_whose_places_the_embedding_depends(network):
     (layer,) = resolve(None, layers_of(network, image()), "gradcam")
     assert layer.name == "blocks.5.norm1"
+
+
+def test_cams_take_that_layer_and_others_say_why_they_cannot(network):
+    model = FaceNet(network, crop=ARCFACE_112)
+    last = MapLayer("blocks.5.norm1", (69, 144), "tokens", (8, 8))
+    for by in (GradCAM, GradCAMpp, LayerCAM):
+        maps = by().explain(model, image(2), image(2).flip(0), generator=RNG)
+        assert maps.layers == (last,)
+        assert bool(maps.positive.flatten(1).amax(dim=1).gt(0).any())
+    assert LEAM(("blocks[0].norm1", "blocks[-1].norm1")).unsupported(model) is None
+    assert LEAM().unsupported(model).endswith(" blocks.5.norm1 (tokens, 5 + 8 x 8).")
+    assert "not an affine function of the output of layer 'patch'" in CAM().unsupported(model)
+    assert "goes around layer 'blocks.5.norm1'" in CAM("blocks[-1].norm1").unsupported(model)
+    assert "no rule for operation 'native_layer_norm'" in EBP().unsupported(model)
+
+
+@pytest.mark.parametrize("layer", ["blocks[-1].norm1", "blocks[2]", "patch"])
+def test_a_suite_may_name_its_layers_before_weights_are_loaded(layer):
+    found = layers_of(architecture("mini_vit"), torch.empty((1, 3, 112, 112), device="meta"))
+    (one,) = resolve(layer, found, "gradcam")
+    assert (one.height, one.width) == (8, 8)
 
 
 def test_every_block_and_every_token_in_front_has_a_gradient(network):
