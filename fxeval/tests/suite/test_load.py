@@ -563,10 +563,14 @@ def test_a_suite_is_read_before_any_subject_is_imported():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", ["quickstart.yaml", "lfw-dlib.yaml"])
+@pytest.mark.parametrize("name", ["quickstart.yaml", "lfw-dlib.yaml", "transformer.yaml"])
 def test_the_shipped_suites_load(name):
     text = (SUITES / name).read_text()
-    suite = load(SUITES / name, KNOWN)
+    known = replace(
+        KNOWN, models=KNOWN.models | {"mini_vit"},
+        explainers=KNOWN.explainers | {"layercam", "rollout"},
+    )  # fmt: skip
+    suite = load(SUITES / name, known)
     assert {check.kind for check in suite.checks} == set(CATALOGUE)
     critical = [
         (limit.metric, *limit.written().values())
