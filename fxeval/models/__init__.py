@@ -149,6 +149,7 @@ SHIPPED: Mapping[str, str] = MappingProxyType(
         "edgeface_xs": "edgeface_xs",
         "edgeface_xxs": "edgeface_xxs",
         "mini_resnet": "mini_resnet",
+        "mini_vit": "mini_vit",
         "mobilefacenet_ms1m": "mobilefacenet_ms1m",
     }
 )

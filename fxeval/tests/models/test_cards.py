@@ -397,7 +397,8 @@ def test_every_card_is_a_fixture_and_the_package_of_dlib_brings_its_weights(tmp_
         "fxeval.models.networks.dlib_resnet.installed_folder", lambda: tmp_path / "package"
     )
     assert fixtures.pop("dlib_resnet")(None).weights_dir == tmp_path / "package"
-    assert fixtures.pop("mini_resnet")().weights_dir == CARDS
+    for bundled in ("mini_resnet", "mini_vit"):
+        assert fixtures.pop(bundled)().weights_dir == CARDS
     for id, fixture in fixtures.items():
         assert fixture.__doc__
         assert fixture(tmp_path) == ShippedModel(CARDS / f"{id}.yaml", tmp_path)
