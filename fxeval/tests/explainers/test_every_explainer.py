@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -43,6 +44,7 @@ from fxeval.tests.explained import (
     traces,
     wide,
 )
+from fxeval.tests.models.test_mini_networks import drawn
 from fxeval.tests.rounding import condition_of
 from fxeval.tests.subjects import CROP
 from fxeval.tests.transformers import seeded
@@ -336,6 +338,8 @@ def test_a_crop_need_not_be_square(id):
 
 @cache
 def larger(name: str) -> Any:
+    if name in ("mini_inception", "mini_mobile"):
+        return Face(net := drawn(name), net, ARCFACE_112)
     if name == "mini_vit":
         return Face(net := seeded(MiniViT()), net, ARCFACE_112)
     return planted_model() if name == "planted" else load_card(CARD)
@@ -344,10 +348,16 @@ def larger(name: str) -> Any:
 LARGER = {"rollout": ["mini_vit"]}
 
 
-@pytest.mark.parametrize(
-    ("id", "name"),
-    [(id, name) for id in IDS for name in LARGER.get(id, ["planted", "mini_resnet"])],
-)
+def networks() -> Iterator[tuple[str, str]]:
+    """Yield explainers and networks; only those that look for layers are asked about all."""
+    for id in IDS:
+        names = LARGER.get(id, ["planted", "mini_resnet"])
+        if id not in LARGER and "layers" in traits_of(shipped(id)()).needs:
+            names = [*names, "mini_inception", "mini_mobile"]
+        yield from ((id, name) for name in names)
+
+
+@pytest.mark.parametrize(("id", "name"), list(networks()))
 def test_it_explains_larger_networks_and_leaves_them_as_they_were(id, name):
     explainer, model = few(id), larger(name)
     watched = Face(model.module, model.module, model.crop, "cosine", model.operating_threshold)

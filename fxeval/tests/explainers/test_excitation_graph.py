@@ -16,6 +16,8 @@ from fxeval.errors import ExplainerContractError
 from fxeval.explainers.excitation_backprop import EBP
 from fxeval.hooks.recording import record
 from fxeval.models.networks.dlib_resnet import DlibResNet
+from fxeval.models.networks.mini_inception import MiniInception
+from fxeval.models.networks.mini_mobile import MiniMobile
 from fxeval.models.networks.mini_resnet import MiniResNet
 from fxeval.seeding import sealed
 from fxeval.tests.explainers.test_excitation_backprop import (
@@ -261,7 +263,10 @@ def test_a_black_box_is_unsupported() -> None:
         explain(black, pictures(1, 1), pictures(1, 2))
 
 
-@pytest.mark.parametrize(("net", "side"), [(MiniResNet, 112), (DlibResNet, 150)])
+@pytest.mark.parametrize(
+    ("net", "side"),
+    [(MiniResNet, 112), (MiniInception, 112), (MiniMobile, 112), (DlibResNet, 150)],
+)
 def test_the_shipped_networks_are_explained_and_left_alone(net, side: int) -> None:
     with sealed(0):
         module = net().train()

@@ -15,6 +15,8 @@ from fxeval.explainers.grad_cam import LayerCAM
 from fxeval.explainers.leam import LEAM, spread
 from fxeval.hooks.layers import convolutions, layers_of
 from fxeval.models.networks.dlib_resnet import DlibResNet
+from fxeval.models.networks.mini_inception import MiniInception
+from fxeval.models.networks.mini_mobile import MiniMobile
 from fxeval.models.networks.mini_resnet import MiniResNet
 from fxeval.tests.cam_subjects import FaceNet, Net, exact, images, norm01
 from fxeval.tests.rounding import assert_rounded
@@ -71,6 +73,8 @@ def test_a_reference_that_is_the_probe_has_no_gradient():
     ("kind", "side", "first", "last"),
     [
         (MiniResNet, 112, "stem.0", "head.1"),
+        (MiniInception, 112, "stem.0.conv", "stage3.1.conv2d"),
+        (MiniMobile, 112, "stem.0", "neck.0"),
         (DlibResNet, 150, "conv", "blocks.12.conv2"),
     ],
 )
