@@ -148,6 +148,8 @@ SHIPPED: Mapping[str, str] = MappingProxyType(
         "dlib_resnet": "dlib_resnet",
         "edgeface_xs": "edgeface_xs",
         "edgeface_xxs": "edgeface_xxs",
+        "mini_inception": "mini_inception",
+        "mini_mobile": "mini_mobile",
         "mini_resnet": "mini_resnet",
         "mini_vit": "mini_vit",
         "mobilefacenet_ms1m": "mobilefacenet_ms1m",

@@ -126,6 +126,30 @@ def test_a_pack_of_no_nuisances_has_one_list_of_everything(root, attributes):
         FacePack(root, "aged").listing()
 
 
+@pytest.mark.parametrize("nuisance", ["mild", "aged", "posed"])
+def test_people_of_another_look_are_compared_only_in_the_mild_list(tmp_path, nuisance):
+    images = entries()
+    for entry in images:
+        entry["attributes"]["look"] = "aabbbc"[entry["identity"]]
+    write_manifest(tmp_path, {"crop": "arcface112", "images": images})
+    listing = FacePack(tmp_path, nuisance).listing()
+    looks = dict(enumerate("aabbbc"))
+    across = [
+        (looks[int(one)], looks[int(two)])
+        for one, two, is_mated in zip(
+            listing.probe_identity, listing.reference_identity, listing.is_mated, strict=True
+        )
+        if not is_mated
+    ]
+    if nuisance == "mild":
+        assert any(one != two for one, two in across)
+        write_manifest(tmp_path, {"crop": "arcface112", "images": entries()})
+        assert FacePack(tmp_path, nuisance).listing() == listing
+    else:
+        # Nobody looks like the sixth person; of two people there are enough pairs for two.
+        assert Counter(across) == {("a", "a"): 9 * 2, ("b", "b"): 9 * 3}
+
+
 def test_a_list_that_a_pack_has_no_images_for_is_refused(root):
     write_manifest(root, {"crop": "arcface112", "images": entries(("aged", "aged"))})
     with pytest.raises(DataContractError, match="whose attribute 'nuisance' is 'mild', got none"):
