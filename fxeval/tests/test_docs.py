@@ -361,6 +361,19 @@ def test_the_page_of_models_names_every_key_of_a_card_and_every_value_that_has_a
     assert [key for key in keys if f"`{key}`" not in page] == []
 
 
+def test_the_table_of_families_says_what_the_cards_say():
+    table = of_page("docs/models.md").partition("| `family` | trained on real faces")[2]
+    shown = {
+        (*re.findall(r"`(\w+)`", cell), family, data)
+        for family, real, synthetic in re.findall(r"^\| `(\w+)` \|(.*)\|(.*)\|$", table, re.M)
+        for data, cells in (("real", real), ("synthetic", synthetic))
+        for cell in cells.split(",")
+        if cell.strip()
+    }
+    tags = {id: read_card(card).tags for id, card in preflight.SHIPPED_CARDS.items()}
+    assert shown == {(id, one.family, one.training_data) for id, one in tags.items()}
+
+
 def test_the_page_of_the_library_names_all_that_is_public():
     table = of_page("docs/library.md").partition("## A check")[0]
     named = {
