@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fxeval.contracts import Crop, Embeddings, Images, SimilarityKind
+from fxeval.contracts import Crop, Embeddings, Images, ModelTraits, SimilarityKind
 from fxeval.errors import ModelContractError, UnansweredError
 from fxeval.hooks.outputs import kind_of, outputs_of
 from fxeval.hooks.returned import check_embeddings, check_similarity
@@ -37,6 +37,7 @@ class EmbeddingFunction:
             timeout, an HTTP status of 408, 425, 429 or from 500. Other errors are told at once.
         backoff: Seconds before the first repeat, doubled for each further one; a ``Retry-After``
             counts if it is longer.
+        traits: What else is known about the model.
         calls: The calls that were made, what was answered, and how well it repeats.
     """
 
@@ -49,6 +50,7 @@ class EmbeddingFunction:
     batch_size: int | None = None
     retries: int = 3
     backoff: float = 1.0
+    traits: ModelTraits = field(default=ModelTraits(), kw_only=True)
     calls: Calls = field(default_factory=Calls, init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -1,10 +1,12 @@
 """Whole runs: what explainers need, cost and say, and what models they do not support."""
 
 import pytest
+import torch
 
 from fxeval.contracts import ExplainerTraits, ModelTags, ModelTraits
 from fxeval.errors import ExplainerContractError
 from fxeval.fixtures.models import CARDS
+from fxeval.models.black_box import EmbeddingFunction
 from fxeval.models.from_card import load_card
 from fxeval.records.subjects import ExplainerEntry, ModelEntry
 from fxeval.run.descriptions import explainer_entry, model_entry
@@ -70,6 +72,8 @@ def test_tags_reach_the_record_from_a_card_and_from_a_model_without_one():
     entry = ModelEntry(**model_entry(own))
     assert entry.card is None
     assert (entry.tags.training_data, entry.tags.family) == (None, "transformer")
+    box = EmbeddingFunction("box", own.crop, torch.flatten, "cosine", "1", traits=own.traits)
+    assert ModelEntry(**model_entry(box)).tags == entry.tags
 
 
 def test_what_user_code_says_of_itself_fits_into_a_record_or_is_refused():
