@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, combinations, groupby
+from itertools import chain, combinations, groupby, islice
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -125,15 +125,32 @@ class FacePack:
     def _nonmated(
         self, people: Sequence[Sequence[Face]], mated: Sequence[_FacePair]
     ) -> list[_FacePair]:
-        """Draw as many pairs of one look and two nuisances as are mated, as far as there are."""
+        """Draw as many pairs of two nuisances as are mated, as far as there are.
+
+        They are of one look where there are enough people who look alike.
+        """
         wanted = Counter((self._look(pair[0]), _nuisances(pair)) for pair in mated)
-        return [
+        alike = [
             pair
             for (look, nuisances), count in sorted(wanted.items())
             for pair in self._drawn(
                 [faces for faces in people if self._look(faces[0]) == look], look, nuisances, count
             )
         ]
+        missing = Counter(map(_nuisances, mated)) - Counter(map(_nuisances, alike))
+        others = [
+            pair
+            for nuisances, count in sorted(missing.items())
+            for pair in islice(self._unlike(people, nuisances, len(mated)), count)
+        ]
+        return alike + others
+
+    def _unlike(
+        self, people: Sequence[Sequence[Face]], nuisances: tuple[str, str], most: int
+    ) -> Iterator[_FacePair]:
+        """Draw pairs of people who look different, among ``most`` pairs of anybody."""
+        drawn = self._drawn(people, "", nuisances, most)
+        return (pair for pair in drawn if self._look(pair[0]) != self._look(pair[1]))
 
     def _look(self, face: Face) -> str:
         """Return what people share who are compared; "" where anybody is compared with anybody."""

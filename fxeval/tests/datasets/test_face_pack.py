@@ -75,7 +75,9 @@ def test_every_shipped_image_has_its_nuisance_pose_and_age():
     attributes = [image["attributes"] for image in read_manifest(FOLDER)["images"]]
     kinds = [one["nuisance"] for one in attributes]
     assert kinds == (["mild"] * 4 + ["aged"] * 2 + ["posed"] * 2) * 100
-    assert all({*one} == {"nuisance", "yaw_degrees", "pitch_degrees", "age"} for one in attributes)
+    words = {"nuisance", "yaw_degrees", "pitch_degrees", "age", "look"}
+    assert all({*one} == words for one in attributes)
+    assert min(Counter(one["look"] for one in attributes[::8]).values()) >= 10
     turned = {
         kind: np.mean([abs(a["yaw_degrees"]) for a in attributes if a["nuisance"] == kind])
         for kind in ("mild", "posed")

@@ -146,8 +146,12 @@ def test_people_of_another_look_are_compared_only_in_the_mild_list(tmp_path, nui
         write_manifest(tmp_path, {"crop": "arcface112", "images": entries()})
         assert FacePack(tmp_path, nuisance).listing() == listing
     else:
-        # Nobody looks like the sixth person; of two people there are enough pairs for two.
-        assert Counter(across) == {("a", "a"): 9 * 2, ("b", "b"): 9 * 3}
+        # Nobody looks like the sixth person: as many pairs as his are of people who differ.
+        alike = [pair for pair in across if pair[0] == pair[1]]
+        assert Counter(alike) == {("a", "a"): 9 * 2, ("b", "b"): 9 * 3}
+        assert len(across) == 9 * 6
+        pairs = {*zip(listing.probe, listing.reference, strict=True)}
+        assert len(pairs) == len(listing)
 
 
 def test_a_list_that_a_pack_has_no_images_for_is_refused(root):

@@ -80,7 +80,13 @@ def test_the_faces_are_those_of_their_seeds_with_their_labels(cache):
     assert np.array_equal(labels, expected.labels)
     assert source.card().n_images == 4
     face = FaceFolder(folders(cache)[0]).faces[3]
-    assert face.attributes.keys() == {"nuisance", "yaw_degrees", "pitch_degrees", "age"}
+    assert face.attributes.keys() == {
+        "nuisance",
+        "yaw_degrees",
+        "pitch_degrees",
+        "age",
+        "look",
+    }
     assert face.attributes["nuisance"] == "aged"
     [folder] = folders(cache)
     assert folder.name.startswith("v")
