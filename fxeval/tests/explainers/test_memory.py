@@ -55,7 +55,7 @@ SOON_FULL = {
     "rise",
     "smoothgrad",
 }
-SOON_FULL |= {"srise", "xface"}
+SOON_FULL |= {"rollout", "srise", "xface"}
 # Pairs and their maps, in float64 and some copies of each: what depends on N has to be held.
 PER_PAIR_KIB = 6 * 2 * 3 * 112 * 112 * 4 / 1024
 SLACK_KIB = 60 * 1024  # of the allocator
