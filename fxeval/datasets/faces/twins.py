@@ -39,6 +39,9 @@ KINDS = ("redrawn", "pasted")
 MAX_TRIPLETS = 10_000
 """Most triplets of a folder."""
 
+MAX_PIXELS = 20_000_000
+"""Most pixels in the boxes of a folder; they take half a gigabyte while they are read."""
+
 _MOST_STEPS = 255 // STEP
 _AGAIN = "Get the folder again."
 _KEYS = ("kind", "part", "probe", "mate", "identity", "twin_identity")
@@ -145,13 +148,14 @@ class Twins:
                 f", got {printable(brief(repr(self.entry)))}", "Use a folder with twins.",
             )  # fmt: skip
         found = each(list(enumerate(given)), lambda numbered: self._triplet(*numbered))
-        ids = [id for triplet in found for id in (triplet.probe_twin, triplet.mate_twin)]
-        if len({*ids}) < len(ids):
-            twice = next(id for number, id in enumerate(ids) if id in ids[:number])
-            raise of_list(
-                f"{self.where}: twins", "expected each twin once",
-                f", got {printable(brief(twice))} twice", "Correct the manifest.",
-            )  # fmt: skip
+        taken = {*self.identities}
+        for id in (id for triplet in found for id in (triplet.probe_twin, triplet.mate_twin)):
+            if id in taken:
+                raise of_list(
+                    f"{self.where}: twins", "expected each twin once, and no image of its name",
+                    f", got {printable(brief(id))} twice", "Correct the manifest.",
+                )  # fmt: skip
+            taken.add(id)
         return tuple(found)
 
     @cached_property
@@ -224,6 +228,9 @@ def _changes(
     if (boxes[:, 2:] < 1).any() or (ends > size).any():
         raise of_list(stored.path, f"expected boxes within {size[0]} x {size[1]}", then=_AGAIN)
     areas = boxes[:, 2] * boxes[:, 3]
+    if areas.sum() > MAX_PIXELS:
+        said = f"expected boxes of at most {MAX_PIXELS} pixels in all"
+        raise of_list(stored.path, said, f", got {areas.sum()}", _AGAIN)
     lengths = -(-areas // 8)
     bits = np.unpackbits(stored.take("masks", (int(lengths.sum()),)))
     stored_steps = stored.take("values", (3, int(bits.sum())))

@@ -390,7 +390,7 @@ BAD_ENTRIES = {
     "a name that is none": (first(part=""), "printable names"),
     "a name that hides something": (first(part="no\u202ese"), "printable names"),
     "a list as a name": (first(part=["nose"]), "printable names"),
-    "a twin twice": ({"triplets": triplets(1) * 2}, "expected each twin once, got 0_0.jpg+nose"),
+    "a twin twice": ({"triplets": triplets(1) * 2}, "got 0_0.jpg+nose twice"),
     "a file outside": ({"file": "../twins.npz"}, "a relative path inside the folder"),
     "no digest": ({"sha256": "0"}, "64 hexadecimal digits"),
 }
@@ -403,6 +403,20 @@ def test_an_entry_that_describes_no_twins_is_refused(tmp_path, case):
         _ = written(tmp_path, small(), entry=entry).changes
     assert said in raised.value.detail
     assert "0_" not in str(raised.value.public)
+
+
+def test_an_image_with_the_name_of_a_twin_is_refused(tmp_path):
+    twins = written(tmp_path, small())
+    owners = {**twins.identities, "0_1.jpg+nose": "4"}
+    with pytest.raises(DataContractError, match=r"no image of its name, got 0_1\.jpg\+nose twice"):
+        _ = Twins(tmp_path, "manifest.json", SIZE, twins.entry, owners).triplets
+
+
+def test_boxes_of_more_pixels_than_a_folder_may_have_are_refused(tmp_path, monkeypatch):
+    twins = written(tmp_path, small())
+    monkeypatch.setattr("fxeval.datasets.faces.twins.MAX_PIXELS", 17)
+    with pytest.raises(DataContractError, match="of at most 17 pixels in all, got 18"):
+        _ = twins.changes
 
 
 def test_a_folder_without_twins_says_so(tmp_path):
