@@ -165,10 +165,11 @@ def test_rendering_that_is_interrupted_leaves_nothing(quick, cache):
     assert len(again().listing()) == 4
 
 
-def test_what_a_process_left_that_was_ended_is_removed(quick, cache):
+@pytest.mark.parametrize("ending", ["part", "damaged"])
+def test_what_a_process_left_that_was_ended_is_removed(quick, cache, ending):
     again().listing()
     [folder] = folders(cache)
-    left = folder.with_name(f"{folder.name}.1-abc.part")
+    left = folder.with_name(f"{folder.name}.1-abc.{ending}")
     folder.rename(left)
     again().listing()
     assert folders(cache) == [folder]
