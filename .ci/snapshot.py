@@ -1,4 +1,4 @@
-"""Write what the bundled network gives into a file: embeddings, and maps of the quickstart."""
+"""Write what mini_resnet gives into a file: embeddings, and maps of the quickstart."""
 
 import sys
 from pathlib import Path

@@ -72,7 +72,8 @@ class FacePack:
 
         The first n pairs are therefore of n identities, as long as there are that many. As many
         nonmated as mated pairs have two mild images, a mild and another one, and two others, so
-        that nuisances do not tell mated from nonmated pairs.
+        that nuisances do not tell mated from nonmated pairs. In ``aged`` and ``posed`` they are of
+        people with one attribute ``look``, as far as there are such pairs.
 
         Raises:
             DataContractError: If the manifest cannot be used, or has no images of the nuisance.

@@ -41,7 +41,7 @@ TOO_RARE = "  - {pairs: rendered, metric: tmr_at_fmr_1e-3, value: 0.9}"
 
 @pytest.fixture(scope="module")
 def measured():
-    """The figures of the bundled network, measured once."""
+    """The figures of mini_resnet, measured once."""
     from fxeval.cli.check_model import _source
     from fxeval.engine.forward_pool import ForwardPool
     from fxeval.models.from_card import load_card

@@ -127,7 +127,7 @@ def test_a_pack_of_no_nuisances_has_one_list_of_everything(root, attributes):
 
 
 @pytest.mark.parametrize("nuisance", ["mild", "aged", "posed"])
-def test_people_of_another_look_are_compared_only_in_the_mild_list(tmp_path, nuisance):
+def test_people_who_look_alike_are_compared_first_but_in_the_mild_list(tmp_path, nuisance):
     images = entries()
     for entry in images:
         entry["attributes"]["look"] = "aabbbc"[entry["identity"]]

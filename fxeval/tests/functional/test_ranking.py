@@ -158,7 +158,7 @@ def test_rounding_noise_moves_pixels_among_their_neighbours_only():
 
 
 def test_maps_of_another_batch_or_another_kernel_order_their_pixels_alike(monkeypatch):
-    """Grad-CAM and the gradient on the bundled network: what the precision is chosen for."""
+    """Grad-CAM and the gradient on mini_resnet: what the precision is chosen for."""
     model = load_card(DATA / "cards" / "mini_resnet.yaml").model
     pack = FacePack(DATA / "rendered_faces")
     listing = pack.listing()
