@@ -20,6 +20,7 @@ from fxeval.datasets.faces.label_maps import PartLabels
 from fxeval.datasets.faces.twins import Change, Triplet, Twins
 from fxeval.datasets.faults import of_list
 from fxeval.datasets.lists.face_pack import BANNER
+from fxeval.strict.text import brief
 
 TwinKind: TypeAlias = Literal["redrawn", "pasted"]
 """Whether a part is drawn anew or cut out of another person's face."""
@@ -124,11 +125,17 @@ class TwinPairs:
         )
 
     def labels(self, image_ids: Sequence[str], crop: Crop) -> LabelMaps:
-        """Return which part each pixel shows, as ``FacePack.labels``; those of twins aren't known.
+        """Return which part each pixel shows, as ``FacePack.labels``.
 
         Raises:
-            DataContractError: If the folder has no labels or none of an image, or is damaged.
+            DataContractError: If an image is a twin, whose label map is not known, or the folder
+                has no labels or none of an image, or is damaged.
         """
+        if twin := next((image_id for image_id in image_ids if image_id in self._changes), None):
+            raise of_list(
+                self._folder.described_in, "has no label maps of twins", f", got '{brief(twin)}'",
+                "Ask for that of the image that was changed.",
+            )  # fmt: skip
         return self._labels.of(image_ids, crop)
 
     def card(self) -> DataCard:

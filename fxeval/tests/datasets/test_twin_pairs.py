@@ -207,7 +207,7 @@ def test_labels_are_those_of_the_images_and_no_twin_s(root):
     write_manifest(root, {**read_manifest(root), "labels": labels})
     found = TwinPairs(root).labels(["1_0.png"], ARCFACE_112)
     assert np.array_equal(found.labels[0], maps[3])
-    with pytest.raises(DataContractError, match="has no image"):
+    with pytest.raises(DataContractError, match=r"has no label maps of twins, got '1_0\.png\+nose"):
         TwinPairs(root).labels(["1_0.png+nose"], ARCFACE_112)
 
 
