@@ -16,6 +16,7 @@ from fxeval.hooks.attention import (
     Attention,
     NoAttentionError,
     among_tokens,
+    check_sequence,
     reading_of,
     rows_in_use,
     watch,
@@ -47,8 +48,8 @@ class Rollout:
 
     It needs attention among all tokens, in any form: ``F.scaled_dot_product_attention``,
     ``nn.MultiheadAttention``, ``nn.TransformerEncoder``, or a softmax. Convolutional networks,
-    attention within windows (Swin) or among channels, and kernels that hide the matrix are not
-    supported. Images pass the network one at a time.
+    attention within windows (Swin) or among channels, heads with a softmax each, and kernels that
+    hide the matrix are not supported. Images pass the network one at a time.
 
     Diagnostic ``share_in_front``: in [0, 1], the share of the row that lies on tokens in front.
 
@@ -149,6 +150,7 @@ class Rollout:
         noise = torch.rand(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
         seen = watch(module, noise.clone())
         numbers = among_tokens("rollout", seen)
+        check_sequence("rollout", module, noise, numbers)
         found = [seen.softmaxes[number] for number in numbers]
         tokens = found[0].weights.shape[-1]
         size = (int(like.shape[2]), int(like.shape[3]))

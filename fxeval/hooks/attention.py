@@ -8,7 +8,8 @@ step by step instead (``F.scaled_dot_product_attention``, ``nn.MultiheadAttentio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
+from itertools import pairwise
+from math import nan, prod
 
 import torch
 from torch import Tensor, nn
@@ -84,10 +85,17 @@ class Watched:
 
 @dataclass(frozen=True)
 class Emptied:
-    """Rows of one softmax that are replaced by zeros: these tokens attend to nothing."""
+    """Rows of one softmax that are replaced by a value; by zeros, these tokens attend to nothing.
+
+    Attributes:
+        softmax: Its number.
+        rows: Which rows.
+        value: In their place.
+    """
 
     softmax: int
     rows: slice
+    value: float = 0.0
 
 
 def watch(module: nn.Module, image: Images, emptied: Emptied | None = None) -> Watched:
@@ -134,22 +142,7 @@ def among_tokens(explainer: str, seen: Watched) -> list[int]:
                 "one image). Its matrices do not say how tokens of different windows mix, so they "
                 "cannot be multiplied."
             )
-    tokens = seen.softmaxes[found[0]].weights.shape[-1]
-    for one in seen.softmaxes:
-        side, rows = one.weights.shape[-1], one.weights.shape[-2:-1]
-        if one.weights.ndim < 3 or not one.is_last:
-            continue
-        if one.is_square and side != tokens:
-            raise NoAttentionError(
-                f"{explainer}: {_at(seen.softmaxes[found[0]].layer)} attends among {tokens} tokens "
-                f"and {_at(one.layer)} among {side}. Matrices of different sizes cannot be "
-                "multiplied."
-            )
-        if not one.is_square and side == tokens:
-            raise NoAttentionError(
-                f"{explainer}: {_at(one.layer)} attends from {rows[0]} to {tokens} tokens, as "
-                "attention pooling does. Only attention among all tokens can be multiplied."
-            )
+    _check_alike(explainer, seen.softmaxes, seen.softmaxes[found[0]])
     return found
 
 
@@ -222,6 +215,68 @@ def rows_in_use(
     return used
 
 
+def check_sequence(
+    explainer: str, module: nn.Module, image: Images, numbers: Sequence[int]
+) -> None:
+    """Check that each attention depends on the one before, as those of successive layers do.
+
+    Heads that are computed one by one, or branches side by side, must not be multiplied. Each
+    attention in turn is replaced by NaN, which reaches whatever depends on it.
+
+    Args:
+        explainer: Its id, for the message.
+        module: Borrowed, in eval mode.
+        image: (1, 3, H, W) on the module's device.
+        numbers: Which softmaxes are attention among all tokens, in order.
+
+    Raises:
+        NoAttentionError: If one does not depend on the one before.
+    """
+    for before, after in pairwise(numbers):
+        try:
+            seen = watch(module, image.clone(), Emptied(before, slice(None), nan)).softmaxes
+            is_reached = bool(seen[after].weights.isnan().any())
+        except Exception:  # a network that refuses NaN, or goes another way with it, depends on it
+            continue
+        if not is_reached:
+            raise NoAttentionError(
+                f"{explainer}: attention at {_at(seen[after].layer)} does not depend on that at "
+                f"{_at(seen[before].layer)}, so they are heads or branches side by side, whose "
+                "matrices cannot be multiplied. Compute all heads of a layer in one softmax."
+            )
+
+
+def _check_alike(explainer: str, softmaxes: Sequence[Attention], first: Attention) -> None:
+    """Check that no softmax is attention of another kind than the first attention.
+
+    Raises:
+        NoAttentionError: If one is.
+    """
+    tokens = first.weights.shape[-1]
+    for one in softmaxes:
+        side, rows = one.weights.shape[-1], one.weights.shape[-2:-1]
+        if one.weights.ndim < 3:
+            continue
+        if one.is_square and side == tokens and not one.is_last:
+            raise NoAttentionError(
+                f"{explainer}: {_at(one.layer)} has {_shape(one)} weights whose rows do not sum to "
+                "1. Only attention whose softmax is over the last dimension can be multiplied."
+            )
+        if not one.is_last:
+            continue
+        if one.is_square and side != tokens:
+            raise NoAttentionError(
+                f"{explainer}: {_at(first.layer)} attends among {tokens} tokens "
+                f"and {_at(one.layer)} among {side}. Matrices of different sizes cannot be "
+                "multiplied."
+            )
+        if not one.is_square and side == tokens:
+            raise NoAttentionError(
+                f"{explainer}: {_at(one.layer)} attends from {rows[0]} to {tokens} tokens, as "
+                "attention pooling does. Only attention among all tokens can be multiplied."
+            )
+
+
 class _Softmaxes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps the output of every softmax, and what hides one."""
 
@@ -242,7 +297,7 @@ class _Softmaxes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if operation in _SOFTMAXES:
             assert isinstance(result, Tensor)
             if self._emptied is not None and self._emptied.softmax == len(self.found):
-                result[..., self._emptied.rows, :] = 0
+                result[..., self._emptied.rows, :] = self._emptied.value
             dim = args[1] if len(args) > 1 else (kwargs or {}).get("dim")
             is_last = dim in (-1, result.ndim - 1)
             # A copy: a network may write into the weights, as dropout in place does.

@@ -102,6 +102,22 @@ class Reduced(Fused):
         return torch.cat([few, super().mixed(q, k, v)[:, :, 16:]], dim=2)
 
 
+class Columns(Fused):
+    """Holds its weights as keys x queries, whose columns sum to 1."""
+
+    def mixed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        weights = (k @ q.transpose(2, 3) * q.shape[-1] ** -0.5).softmax(dim=-2)
+        return weights.transpose(2, 3) @ v
+
+
+class OneByOne(Fused):
+    """Computes each head by itself: two softmaxes of one layer, which look like two layers."""
+
+    def mixed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        heads = zip(q.split(1, 1), k.split(1, 1), v.split(1, 1), strict=True)
+        return torch.cat([super(OneByOne, self).mixed(*head) for head in heads], dim=1)
+
+
 class Encoder(nn.Module):
     """A vision transformer around ``nn.TransformerEncoder``."""
 
@@ -126,6 +142,13 @@ def with_attention(make: Callable[[], nn.Module], in_front: int = 1) -> nn.Modul
     net = ViT(in_front)
     for block in net.blocks:
         block.attn = make()
+    return seeded(net)
+
+
+def mixed_blocks(last: nn.Module) -> nn.Module:
+    """A network of two forms of attention."""
+    net = with_attention(lambda: Fused(8))
+    net.blocks[-1].attn = last
     return seeded(net)
 
 
@@ -384,6 +407,13 @@ def test_attention_to_one_place_is_found_there_and_uniform_attention_says_nothin
          r"the attention is among 4, and no layer gives that many tokens .* among channels is of"),
         (lambda: with_attention(lambda: Reduced(8)),
          "layer 'blocks.0.attn' attends among 16 tokens and layer 'blocks.0.attn' among 37"),
+        (lambda: with_attention(lambda: Columns(8)), "the model shows no attention"),
+        (lambda: mixed_blocks(Columns(8)),
+         r"layer 'blocks.1.attn' has 1 x 2 x 37 x 37 weights whose rows do not sum to 1"),
+        (lambda: with_attention(lambda: OneByOne(8)),
+         "attention at layer 'blocks.0.attn' does not depend on that at layer 'blocks.0.attn'"),
+        (lambda: mixed_blocks(OneByOne(8)),
+         "attention at layer 'blocks.1.attn' does not depend on that at layer 'blocks.1.attn'"),
         (lambda: with_attention(lambda: OwnKernel(8)),
          "layer 'blocks.0.attn' computes attention by _scaled_dot_product_flash_attention_for_cpu"),
         (lambda: seeded(Encoder(is_batch_first=False)),
@@ -392,7 +422,8 @@ def test_attention_to_one_place_is_found_there_and_uniform_attention_says_nothin
         (lambda: seeded(Pooling(lambda x: torch.ones_like(x[:, 0]))),
          "the embedding does not depend on the last attention of the model"),
     ],
-    ids=["convolutions", "no attention", "tokens alone", "windows", "channels", "sizes", "kernel",
+    ids=["convolutions", "no attention", "tokens alone", "windows", "channels", "sizes", "columns",
+         "one layer of columns", "heads one by one", "one layer of such heads", "kernel",
          "tokens first", "pooling", "unread"],
 )  # fmt: skip
 def test_a_network_without_attention_among_all_tokens_is_unsupported(make, message):
