@@ -518,7 +518,7 @@ def test_the_bundled_transformer_is_explained_at_its_places():
     probes = faces(1, 1, 112)
     maps = Rollout().explain(model, probes, probes, generator=RNG)
     assert maps.layers == tuple(
-        MapLayer(f"blocks.{block}.attention", (4, 69, 69), "tokens", (8, 8)) for block in range(6)
+        MapLayer(f"blocks.{block}.attention", (4, 54, 54), "tokens", (7, 7)) for block in range(6)
     )
     assert maps.positive.shape == (1, 112, 112)
     assert float(maps.positive.std()) > 0
