@@ -142,8 +142,9 @@ class ModelTags:
     Attributes:
         training_data: Kind of faces that the weights were trained on; None = not stated.
         family: Kind of network: ``convolutional`` (plain or residual), ``inception``, ``mobile``
-            (depth-wise convolutions), ``transformer``, ``hybrid`` (convolutions and attention);
-            None = not stated.
+            (depth-wise convolutions), ``transformer`` (attention, perhaps behind a few
+            convolutions that make its tokens), ``hybrid`` (convolutions and attention in its
+            blocks); None = not stated.
     """
 
     training_data: TrainingData | None = None
