@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from fxeval.errors import ModelContractError
 from fxeval.fixtures.synthetic import cards, evaluate, train
 from fxeval.fixtures.synthetic.cards import FAMILY_OF, calibrate, model_of
 from fxeval.fixtures.synthetic.evaluate import lists_of, verified, verify
@@ -218,10 +219,18 @@ def test_a_training_that_is_stopped_leaves_the_weights_of_its_last_epoch(
     def stop(*_args):
         raise KeyboardInterrupt
 
+    out = tmp_path / "out"
+    out.mkdir()
+    save(untrained("mini_resnet"), out / "mini_resnet.safetensors")  # its teacher
     monkeypatch.setattr(train, "calibrate", stop)
     with pytest.raises(KeyboardInterrupt):
         train.main(["mini_vit", *quick])
-    (file,) = (tmp_path / "out").iterdir()
-    assert file.name == "mini_vit.checkpoint.safetensors"
-    stored = parse_safetensors(file.read_bytes(), "checkpoint")
+    checkpoint = out / "mini_vit.checkpoint.safetensors"
+    assert {*out.iterdir()} == {checkpoint, out / "mini_resnet.safetensors"}
+    stored = parse_safetensors(checkpoint.read_bytes(), "checkpoint")
     assert stored.keys() == untrained("mini_vit").state_dict().keys()
+
+
+def test_a_network_without_its_teacher_is_told_which_file_is_missing(quick):
+    with pytest.raises(ModelContractError, match=r"mini_resnet.safetensors: the weights"):
+        train.main(["mini_vit", *quick])
