@@ -56,12 +56,14 @@ class Judged:
         word: The outcome in words.
         text: The claim or demand.
         reason: The figures, or why there are none.
+        is_elsewhere: Whether it is a claim about another pair list.
     """
 
     outcome: str
     word: str
     text: str
     reason: str
+    is_elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,9 @@ def _view(entry: Json, shown: Sequence[str]) -> VerificationView:
             one["verdict"]["outcome"],
             _claimed(one),
             f"card: {_head(one['metric'])} {one['value']:g} within {one['within']:g}"
-            f"{_OF.get(one['of'], '')}",
+            + (f", on {one['pairs']}" if _is_elsewhere(one) else _OF.get(one["of"], "")),
             one["verdict"]["reason"],
+            _is_elsewhere(one),
         )
         for one in entry["claims"]
     ]
@@ -179,6 +182,10 @@ def _view(entry: Json, shown: Sequence[str]) -> VerificationView:
         ),
         facts=tuple(_facts(entry, found)),
     )
+
+
+def _is_elsewhere(claim: Json) -> bool:
+    return str(claim["verdict"]["reason"]).startswith("not checked: it is about ")
 
 
 def _claimed(claim: Json) -> str:
@@ -253,7 +260,13 @@ def _line(view: VerificationView) -> str:
         found = {figure["metric"]: figure for figure in entry["figures"]}
         names = ("verification_accuracy", "verification_auc", "verification_eer")
         text = ", ".join(f"{HEADS[name]} {_text(found.get(name, _NONE))}" for name in names)
-    said = "".join(f"; {one.text}: {one.word}" for one in view.judged if one.outcome != "pass")
+    said = "".join(
+        f"; {one.text}: {one.word}"
+        for one in view.judged
+        if one.outcome != "pass" and not one.is_elsewhere
+    )
+    elsewhere = sum(one.is_elsewhere for one in view.judged)
+    said += f"; {counted(elsewhere, 'claim')} about other lists" if elsewhere else ""
     kept = sum(one.outcome == "pass" for one in view.judged if not one.text.startswith("floor"))
     held = f"; {counted(kept, 'claim or demand', 'claims and demands')} held" if kept else ""
     return (about + text + held + said).replace("−", "-")

@@ -135,6 +135,21 @@ def test_the_terminal_has_one_line_per_model_and_pair_list(record):
     assert all(line.isprintable() for line in lines)
 
 
+def test_claims_about_other_lists_are_counted_on_the_terminal_and_named_on_the_page(record):
+    other = copy.deepcopy(record)
+    claim = copy.deepcopy(other["verification"][0]["claims"][0])
+    claim |= {"pairs": "elsewhere", "metric": "verification_auc", "value": 0.75, "of": "list"}
+    claim["verdict"] = {"outcome": "inconclusive", "reason": "not checked: it is about elsewhere"}
+    other["verification"][0]["claims"] += [claim, claim]
+    line = next(one for one in terminal_summary(other) if one.startswith("verifies"))
+    assert line.endswith("; 3 claims about other lists")  # the EER of the card is, too
+    assert "0.75" not in line
+    assert "1 claim or demand held" in line
+    text = Reader(render(other)).section("verification")
+    assert "card: AUC 0.75 within" in text
+    assert ", on elsewhere" in text
+
+
 def test_a_record_made_before_models_were_verified_is_shown_without():
     assert "verification" not in FIRST
     old = render(FIRST)
