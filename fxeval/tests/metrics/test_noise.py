@@ -101,7 +101,7 @@ def assert_passes_nothing(judged):
 def test_noise_passes_no_decision_on_the_bundled_network():
     card = shipped_card("mini_resnet")
     source = FacePack(card.parents[1] / "rendered_faces")
-    [judged] = results(load_card(card), source, seeds=1, pairs=32, steps=4)
+    [judged] = results(load_card(card), source, seeds=1, pairs=64, steps=4)
     assert_passes_nothing(judged)
     # By the intervals alone it would pass: a few black pixels anywhere are no face.
     [black] = [
