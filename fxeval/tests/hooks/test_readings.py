@@ -209,9 +209,12 @@ def test_a_reading_does_not_depend_on_the_image():
     assert black == [one.found for one in layers_of(net, faces(3, 5))]
 
 
-@pytest.mark.parametrize("id", models.SHIPPED)
+@pytest.mark.parametrize("id", sorted({*models.SHIPPED} - {"mini_vit"}))
 def test_the_layers_of_shipped_networks_are_those_of_their_shapes(id):
-    """What rules and defaults mean: by shapes alone, as (N, C, h, w), and by kind."""
+    """What rules and defaults mean: by shapes alone, as (N, C, h, w), and by kind.
+
+    The layers of ``mini_vit`` are tokens: ``tests/models/test_mini_vit.py``.
+    """
     found = layers_of_shipped(id)
     maps = [one for one in found if one.runs == 1 and len(one.shape) == 4]
     large = [one for one in maps if min(one.shape[2:]) >= 4]
