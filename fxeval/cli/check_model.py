@@ -163,7 +163,7 @@ def _admitted(model: "FaceModel", source: "PairSource") -> list[tuple[str, str]]
 
 
 def _judged(entry: dict[str, Any]) -> tuple[int, str]:
-    from fxeval.verification.claims import is_elsewhere
+    from fxeval.records.subjects import is_elsewhere
 
     about = [one for one in entry["claims"] if not is_elsewhere(one)]
     fault = entry["operating_threshold"]["fault"]

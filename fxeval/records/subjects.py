@@ -1,6 +1,7 @@
 """The subjects in a record: models, explainers, pairs, how models verify, the environment."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
@@ -186,6 +187,15 @@ class ClaimResult(Form):
     protocol: str = ""
     text: str
     verdict: VerdictEntry
+
+
+ELSEWHERE = "not checked: it is about "
+"""How the reason of a claim about another pair list begins; the name of that list follows."""
+
+
+def is_elsewhere(claim: Mapping[str, Any]) -> bool:
+    """Return whether a claim, as in a record, is about another list by its name and its digest."""
+    return str(claim["verdict"]["reason"]).startswith(ELSEWHERE)
 
 
 class DemandResult(Form):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fxeval.records.subjects import is_elsewhere
 from fxeval.scorecard.wording import clipped, counted, number
 
 Json = Mapping[str, Any]
@@ -147,9 +148,9 @@ def _view(entry: Json, shown: Sequence[str]) -> VerificationView:
             one["verdict"]["outcome"],
             _claimed(one),
             f"card: {_head(one['metric'])} {one['value']:g} within {one['within']:g}"
-            + (f", on {one['pairs']}" if _is_elsewhere(one) else _OF.get(one["of"], "")),
+            + (f", on {one['pairs']}" if is_elsewhere(one) else _OF.get(one["of"], "")),
             one["verdict"]["reason"],
-            _is_elsewhere(one),
+            is_elsewhere(one),
         )
         for one in entry["claims"]
     ]
@@ -182,10 +183,6 @@ def _view(entry: Json, shown: Sequence[str]) -> VerificationView:
         ),
         facts=tuple(_facts(entry, found)),
     )
-
-
-def _is_elsewhere(claim: Json) -> bool:
-    return str(claim["verdict"]["reason"]).startswith("not checked: it is about ")
 
 
 def _claimed(claim: Json) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fxeval.contracts import ClaimedFigure, FaceModel, model_traits
 from fxeval.errors import ModelContractError
+from fxeval.records.subjects import ELSEWHERE, is_elsewhere
 from fxeval.results import Estimate, Outcome
 from fxeval.statistics.limits import AtLeast, AtMost, Limit
 from fxeval.verification.cross_pairs import comparisons_needed
@@ -20,7 +21,6 @@ from fxeval.verification.figures import QUANTITIES, RATES, Figure, Threshold, Ve
 from fxeval.verification.floor import floor_entry, shown, threshold_reason
 from fxeval.verification.measured import Measured
 
-_ELSEWHERE = "not checked: it is about "
 _PARTLY = "a part of the interval clears that, a part does not"
 _ROUNDING = 1e-12  # of a claim and a measured value in binary
 _OF_A_CLAIM = ("pairs", "metric", "value", "within", "of", "list_digest", "protocol")
@@ -92,11 +92,6 @@ def remarks_of(entry: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def is_elsewhere(claim: Mapping[str, Any]) -> bool:
-    """Return whether a claim is about another list, by its name and its digest."""
-    return bool(claim["verdict"]["reason"].startswith(_ELSEWHERE))
-
-
 def claims_of(model: FaceModel) -> tuple[ClaimedFigure, ...]:
     """Return the claims of a model's card; () if it has no card.
 
@@ -161,7 +156,7 @@ def _why_untold(claim: ClaimedFigure, measured: Measured, names: Collection[str]
     """Return why a claim cannot be compared with what was measured; "" if it can be."""
     is_this = bool(claim.list_digest) and claim.list_digest == measured.list_digest
     if claim.pairs not in names and not is_this:
-        return f"{_ELSEWHERE}{claim.pairs}"
+        return f"{ELSEWHERE}{claim.pairs}"
     here = measured.list_digest or "not known"
     if claim.list_digest and not is_this:
         return (
