@@ -563,11 +563,13 @@ def test_a_suite_is_read_before_any_subject_is_imported():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", ["quickstart.yaml", "lfw-dlib.yaml", "transformer.yaml"])
+@pytest.mark.parametrize(
+    "name", ["quickstart.yaml", "lfw-dlib.yaml", "transformer.yaml", "bundled-networks.yaml"]
+)
 def test_the_shipped_suites_load(name):
     text = (SUITES / name).read_text()
     known = replace(
-        KNOWN, models=KNOWN.models | {"mini_vit"},
+        KNOWN, models=KNOWN.models | {"mini_inception", "mini_mobile", "mini_vit"},
         explainers=KNOWN.explainers | {"layercam", "rollout"},
     )  # fmt: skip
     suite = load(SUITES / name, known)
