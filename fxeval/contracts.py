@@ -44,7 +44,7 @@ Embeddings: TypeAlias = Tensor
 
 SimilarityKind = Literal["cosine", "neg_l2"]
 Colour = Literal["RGB", "BGR", "grey"]
-Fill = Literal["blur", "mean", "black"]
+Fill = Literal["blur", "mean", "black", "white", "random"]
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,8 @@ class Pairs:
         excluded: Pairs left out, with reasons.
         contrast: (N,) int64, row of ``images``, nonmates that the list names; None = none.
         contrast_identity: (N,) int64, identities of the nonmates.
+        sources: (N, K) int64, rows of ``images``: other images of the person in the probe, -1 where
+            there are fewer; None = maps are made from the probes themselves.
     """
 
     name: str
@@ -242,6 +244,7 @@ class Pairs:
     contrast: Tensor | None = None
     contrast_identity: Tensor | None = None
     image_ids: tuple[str, ...] = ()
+    sources: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.probe)
@@ -253,6 +256,9 @@ class Pairs:
         identity[self.reference] = self.reference_identity
         if self.contrast is not None and self.contrast_identity is not None:
             identity[self.contrast] = self.contrast_identity
+        if self.sources is not None:
+            is_there = self.sources >= 0
+            identity[self.sources[is_there]] = self.probe_identity[is_there.nonzero()[:, 0]]
         return Faces(self.name, self.images, self.image_digests, identity)
 
     def row_id(self, row: int) -> str:

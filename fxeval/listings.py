@@ -104,6 +104,8 @@ class PairListing:
         contrast_identity: Who is in the nonmates.
         place: Where the list has each row (``pairs.csv:7``), for messages; a record quotes it.
             () = messages number the rows.
+        sources: Ids of other images of the person in the probe, from which a map of that person is
+            made, for each row; () = maps are made from the probes themselves.
     """
 
     probe: tuple[str, ...]
@@ -117,6 +119,7 @@ class PairListing:
     contrast: tuple[str, ...] = ()
     contrast_identity: tuple[str, ...] = ()
     place: tuple[str, ...] = field(default=(), compare=False)
+    sources: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         _make_tuples(self)
@@ -124,6 +127,7 @@ class PairListing:
         needed = (self.reference, self.is_mated, self.probe_identity, self.reference_identity)
         optional = (
             self.set_aside, self.fold, self.contrast, self.contrast_identity, self.place,
+            self.sources,
         )  # fmt: skip
         lengths = {n, *map(len, needed), *(len(column) or n for column in optional)}
         if len(lengths) != 1 or bool(self.contrast) != bool(self.contrast_identity):

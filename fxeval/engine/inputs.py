@@ -21,7 +21,8 @@ class Comparison:
         faces: Owns the images.
         id: Of each comparison, by content.
         image: (N,) which image is explained.
-        against: (N,) which image it is compared with.
+        against: (N,) which image it is compared with, or (N, R), the images whose centroid it is
+            compared with; only for explainers that take centroids.
         contrast: (N,) nonmates that the list names; None = they are drawn if the explainer needs
             them.
         seed: Index of the explainer's seed: what it draws depends on it, the rest does not.
@@ -77,9 +78,14 @@ class Inputs:
         if self._gallery is not None:
             given["gallery"] = Gallery(
                 self._gallery.to(self._device, copy=True), self._identity.clone(),
-                self._identity[self._probes[rows]], self._identity[self._references[rows]],
+                self._identity[self._probes[rows]], self._identity[self._first(rows)],
             )  # fmt: skip
         return given
+
+    def _first(self, rows: Tensor) -> Tensor:
+        """Return an image of each reference; those of a centroid show one person."""
+        references = self._references[rows]
+        return references if references.ndim == 1 else references[:, 0]
 
     def _inputs(self, images: Tensor) -> Images:
         return self._images[images].to(self._device).to(torch.float32).div_(255.0)
@@ -88,10 +94,11 @@ class Inputs:
 def _nonmates(asked: Comparison, seed: int) -> Tensor:
     """Choose for each comparison a reference that shows another identity; (N,) int64."""
     faces, chosen = asked.faces, []
-    shown = faces.identity[asked.against]
+    against = asked.against if asked.against.ndim == 1 else asked.against[:, 0]
+    shown = faces.identity[against]
     for row, image in enumerate(asked.image.tolist()):
         others = (shown != faces.identity[image]) & (shown != shown[row])
-        images = torch.unique(asked.against[others])
+        images = torch.unique(against[others])
         if not len(images):
             raise EvidenceError(
                 f"pairs '{faces.name}': the explainer needs a nonmate, but the list has no other "

@@ -58,6 +58,29 @@ def all_pairs(pairs: Pairs) -> Table:
     return Table(pairs.faces(), _pairs(pairs))
 
 
+def held_out_pairs(pairs: Pairs) -> Table:
+    """Return mated and nonmated pairs, the probe perturbed by a map of the person.
+
+    The map of a row is the mean of the maps of its sources, other images of the person; each source
+    is compared with the others, the next one first.
+    """
+    assert pairs.sources is not None, "chosen with their sources"
+    k = pairs.sources.shape[1]
+    against = torch.stack([pairs.sources.roll(-turn, dims=1) for turn in range(1, k)], dim=2)
+    for row, sources in enumerate(pairs.sources.tolist()):
+        known = [one for one in sources if one >= 0]
+        if len(known) < k:  # turned within those that the row has
+            turned = torch.full((k, k - 1), -1)
+            for place in range(len(known)):
+                others = known[place + 1 :] + known[:place]
+                turned[place, : len(others)] = torch.tensor(others)
+            against[row] = turned
+    return Table(
+        pairs.faces(),
+        replace(_pairs(pairs), kind="held-out pairs", source=pairs.sources, against=against),
+    )
+
+
 def triplets(pairs: Pairs) -> Table:
     """Return probe, mate and the nonmate that the list names; asked for the margin between them.
 
@@ -135,6 +158,7 @@ TABLES: Mapping[RowKind, Callable[[Pairs], Table]] = MappingProxyType(
     {
         "mated pairs": mated_pairs,
         "pairs": all_pairs,
+        "held-out pairs": held_out_pairs,
         "triplets": triplets,
         "identities": identities,
         "classes": classes,
@@ -144,6 +168,10 @@ TABLES: Mapping[RowKind, Callable[[Pairs], Table]] = MappingProxyType(
 
 WHOLE_LISTS: frozenset[RowKind] = frozenset({"pairs", "identities", "classes"})
 """Kinds whose rows are made from the whole list, not from mated pairs chosen from it."""
+
+
+HELD_OUT = ("side", "generation_images")
+"""Parameters of a protocol on held-out pairs, which decide the pairs that are chosen."""
 
 
 def _pairs(pairs: Pairs) -> Rows:

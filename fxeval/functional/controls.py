@@ -136,6 +136,43 @@ def mean_map(maps: Maps, identities: Sequence[int]) -> Maps:
     return ((sums.sum(dim=0) - sums) / others[:, None, None])[group].float()
 
 
+def shuffled_identity(
+    maps: Maps, identities: Sequence[int], of: Sequence[int], row_seeds: Sequence[int]
+) -> Maps:
+    """Return, for some rows, the explainer's map of another person, drawn by the row's seed.
+
+    An explainer that does not beat it draws what faces have in common, or nothing at all. Constant
+    maps and maps with NaN or infinity are not drawn.
+
+    Args:
+        maps: (N, H, W) over the whole list.
+        identities: One per row of the list.
+        of: n rows of the list.
+        row_seeds: One for each of these.
+
+    Returns:
+        (n, H, W).
+
+    Raises:
+        EvidenceError: If some row has no usable map of another identity.
+    """
+    is_usable = norm01(maps)[1].tolist()
+    chosen = []
+    for row, seed in zip(of, row_seeds, strict=True):
+        others = [
+            other
+            for other, identity in enumerate(identities)
+            if identity != identities[row] and is_usable[other]
+        ]
+        if not others:
+            raise EvidenceError(
+                f"control shuffled_identity: row {row} of {len(maps)} has no usable map of another "
+                "identity. It needs maps that are not constant from at least two identities."
+            )
+        chosen.append(others[seed % len(others)])
+    return maps[torch.tensor(chosen)].float()
+
+
 def inverse(maps: Maps) -> Maps:
     """Return minus the map: the least important pixels come first."""
     return -maps.float()
@@ -184,6 +221,16 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
         "mean_map": Control(
             "Mean map of other identities", True,
             lambda given: mean_map(_of_the_explainer(given), given.identities),
+        ),
+        "shuffled_identity": Control(
+            "Map of another identity",
+            True,
+            lambda given: shuffled_identity(
+                _of_the_explainer(given),
+                given.identities,
+                range(len(given.identities)),
+                given.row_seeds,
+            ),
         ),
         "inverse": Control(
             "The map turned over", True, lambda given: inverse(_of_the_explainer(given))

@@ -3,14 +3,17 @@
 Everything here happens on images in [0, 1], before any model's own normalisation.
 """
 
+import hashlib
 import math
 from functools import lru_cache
 from typing import get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fxeval.contracts import Fill, Images
+from fxeval.seeding import generator_of
 
 
 def fill_images(images: Images, fill: Fill) -> Images:
@@ -18,7 +21,9 @@ def fill_images(images: Images, fill: Fill) -> Images:
 
     ``blur`` is a Gaussian of sigma = 5 * H / 112 pixels in both directions, kernel cut at
     ceil(3 * sigma) and normalised, border reflected about the outermost pixel (reflect-101);
-    ``mean`` the image's own mean per channel; ``black`` is 0.
+    ``mean`` the image's own mean per channel; ``black`` is 0 and ``white`` 1. ``random`` is uniform
+    in {0, 1/255, ..., 1} for each pixel and channel, drawn from the content of the image in 8 bits:
+    the same image has the same noise on every device, in every batch and under every map.
 
     Args:
         images: (N, 3, H, W) floating in [0, 1], on any device.
@@ -41,7 +46,19 @@ def fill_images(images: Images, fill: Fill) -> Images:
         return mean.expand_as(images).contiguous()
     if fill == "black":
         return torch.zeros_like(images)
+    if fill == "white":
+        return torch.ones_like(images)
+    if fill == "random":
+        return torch.stack([_noise(image) for image in images]) if len(images) else images.clone()
     raise ValueError(f"fill_images: expected one of {get_args(Fill)}, got {fill!r}.")
+
+
+def _noise(image: Tensor) -> Tensor:
+    """Return (3, H, W) noise that depends on the content of the image alone."""
+    content = (image.detach() * 255.0).round().to("cpu", torch.uint8).contiguous().numpy()
+    seed = int.from_bytes(hashlib.sha256(content.tobytes()).digest()[:8])
+    levels = generator_of("random_fill", seed).integers(0, 256, content.shape)
+    return torch.from_numpy(levels).to(image.device, image.dtype).div_(255.0)
 
 
 def _blurred(images: Images) -> Images:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, get_args
 
 import torch
 from pydantic import AfterValidator, WithJsonSchema
@@ -76,7 +76,7 @@ class _OfTheImage:
 
 
 SHIPPED_FILLS: Mapping[str, FillFunction] = MappingProxyType(
-    {"blur": _OfTheImage("blur"), "mean": _OfTheImage("mean"), "black": _OfTheImage("black")}
+    {name: _OfTheImage(name) for name in get_args(Fill)}
 )
 
 _added: dict[str, FillFunction] = {}

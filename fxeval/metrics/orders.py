@@ -6,7 +6,7 @@ are removed in: such a row has several, and its figures are the means over them.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -17,12 +17,22 @@ from torch import Tensor
 
 from fxeval.contracts import Maps, Perturbations, SaliencyMaps
 from fxeval.errors import EvidenceError
-from fxeval.functional.controls import ControlInputs, control_maps, mean_map
+from fxeval.functional.controls import (
+    ControlInputs,
+    control_maps,
+    mean_map,
+    shuffled_identity,
+)
 from fxeval.functional.ranking import count, orders_needed, ranks
 from fxeval.metrics.protocol import Evidence, FloatArray, Subject, usable
 from fxeval.results import EXPLAINER, RowState
 
-Control = Literal["random_pixels", "random_blobs", "centre", "edge", "mean_map", "inverse"]
+Control = Literal[
+    "random_pixels", "random_blobs", "centre", "edge", "mean_map", "inverse", "shuffled_identity"
+]
+
+RANDOM: frozenset[str] = frozenset({"random_pixels", "random_blobs"})
+"""Controls that are drawn: a row can have several draws of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +45,14 @@ class Order:
             has many ties is there once for each order of them.
         ranks: (B, H*W) int32, 0 = most salient.
         states: One for each row of the group.
+        maps: (B, H, W), what was ranked; empty where nobody asks.
     """
 
     map: str
     kept: NDArray[np.int64]
     ranks: Tensor
     states: tuple[RowState, ...]
+    maps: Maps = field(default_factory=lambda: torch.empty(0))
 
     @property
     def per_row(self) -> NDArray[np.int64]:
@@ -56,6 +68,17 @@ class Order:
         found: FloatArray = np.full((len(self.states), *values.shape[1:]), np.nan)
         for row in np.flatnonzero(self.per_row).tolist():
             found[row] = values[self.kept == row].mean(axis=0)
+        return found
+
+    def first(self, values: FloatArray) -> FloatArray:
+        """Return, for each row of the group, the value of the first of its orders.
+
+        A decision of one order is right or wrong, and the similarities of one order spread as they
+        do; means over orders are neither.
+        """
+        found: FloatArray = np.full((len(self.states), *values.shape[1:]), np.nan)
+        rows, place = np.unique(self.kept, return_index=True)
+        found[rows] = values[place]
         return found
 
     def removed(
@@ -104,8 +127,9 @@ class Order:
 
 
 def orders(
-    evidence: Evidence, on: Subject, maps: SaliencyMaps, controls: Sequence[Control] = ()
-) -> Iterator[Order]:
+    evidence: Evidence, on: Subject, maps: SaliencyMaps, controls: Sequence[Control] = (),
+    *, draws: int = 1,
+) -> Iterator[Order]:  # fmt: skip
     """Yield the explainer's order on a subject, then those of the controls.
 
     Ties are ordered by a seeded hash of the pixel, several times where there are many
@@ -117,8 +141,12 @@ def orders(
         on: The subject whose pixels are ranked.
         maps: The explainer's maps of the group, made on the cell's own subject.
         controls: Names of controls.
+        draws: Number of random maps of each row, for the controls that are drawn.
     """
     for name in (EXPLAINER, *(f"control.{control}" for control in controls)):
+        if draws > 1 and name.removeprefix("control.") in RANDOM:
+            yield _drawn(name, evidence, on, draws)
+            continue
         found, states = _maps(name, evidence, on, maps)
         kept = np.flatnonzero(usable(states))
         times = orders_needed(found[kept])
@@ -128,7 +156,7 @@ def orders(
             for turn in range(several)
         ]
         kept = kept.repeat(times)
-        yield Order(name, kept, ranks(found[kept], seeds), tuple(states))
+        yield Order(name, kept, ranks(found[kept], seeds), tuple(states), found[kept])
 
 
 def answers(
@@ -167,16 +195,38 @@ def _maps(
         return on.fit(evidence.subject, maps.positive), maps.states
     if control == "inverse":
         return -on.fit(evidence.subject, maps.positive), maps.states
-    if control == "mean_map":
+    if control in ("mean_map", "shuffled_identity"):
         everyone, identities = evidence.reference_maps(evidence.subject)
+        places = evidence.places()
         try:
-            means = mean_map(everyone.positive, identities)[evidence.places()]
+            if control == "mean_map":
+                others = mean_map(everyone.positive, identities)[places]
+            else:
+                seeds = [evidence.seed("shuffled", row) for row in range(n)]
+                others = shuffled_identity(everyone.positive, identities, places.tolist(), seeds)
         except EvidenceError:  # too few maps have an order
             return on.fit(evidence.subject, maps.positive), [RowState.EXCLUDED] * n
-        return on.fit(evidence.subject, means), [RowState.OK] * n
+        return on.fit(evidence.subject, others), [RowState.OK] * n
+    return _made(control, evidence, on, evidence.rows.side), [RowState.OK] * n
+
+
+def _made(control: str, evidence: Evidence, on: Subject, label: str) -> Maps:
+    """Return (n, H, W) maps of a control that knows nothing of the explainer."""
     inputs = ControlInputs(
         probes=on.pixels(evidence.rows.image),
-        row_seeds=[evidence.seed("control", row) for row in range(n)],
+        row_seeds=[evidence.seed("control", row, label) for row in range(len(evidence.rows))],
         identities=evidence.rows.identities[:, 0].tolist(),
     )
-    return control_maps(control, inputs), [RowState.OK] * n
+    return control_maps(control, inputs)
+
+
+def _drawn(name: str, evidence: Evidence, on: Subject, draws: int) -> Order:
+    """Return the orders of several random maps of each row; the first is that of a single draw."""
+    n, side = len(evidence.rows), evidence.rows.side
+    labels = [f"{side} draw {turn}" if turn else side for turn in range(draws)]
+    control = name.removeprefix("control.")
+    # (n * draws, H, W), the draws of a row one after the other.
+    found = torch.stack([_made(control, evidence, on, label) for label in labels], 1).flatten(0, 1)
+    kept = np.arange(n).repeat(draws)
+    seeds = [evidence.seed("ties", row, label) for row in range(n) for label in labels]
+    return Order(name, kept, ranks(found, seeds), (RowState.OK,) * n, found)

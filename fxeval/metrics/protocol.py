@@ -31,7 +31,7 @@ from fxeval.records.schema import GRID, Measured, Network, Row
 from fxeval.results import BROKEN_STATES, TIED_SHARE, Condition, Metric, RowState, gravity
 
 FloatArray: TypeAlias = NDArray[np.float64]
-RowKind = Literal["mated pairs", "pairs", "triplets", "identities", "classes"]
+RowKind = Literal["mated pairs", "pairs", "held-out pairs", "triplets", "identities", "classes"]
 Side = Literal["probe", "reference"]
 
 
@@ -49,6 +49,9 @@ class Question(Protocol):
     def answer(self, subject: "Subject", rows: Tensor, embeddings: Embeddings) -> Tensor:
         """Return (R,) answers, the numbers that curves are made of."""
 
+    def score(self, subject: "Subject", rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return the (R,) answers in the model's native similarity, where there is one."""
+
     def margin(self, subject: "Subject", rows: Tensor, embeddings: Embeddings) -> Tensor:
         """Return the (R,) margins of the decision: negative = it has flipped, NaN = no decision."""
 
@@ -65,8 +68,9 @@ class Rows:
         id: By content of the images; no name of a file or a person.
         image: (N,) which image is perturbed.
         source: (N, K) images that the map is made from: the image itself, or, for a map of the
-            identity, K others of the same person.
-        against: (N, K) images that these are compared with when they are explained.
+            identity, up to K others of the same person; -1 where a row has fewer.
+        against: (N, K) images that these are compared with when they are explained, or (N, K, R),
+            several images whose centroid each is compared with; -1 where there are fewer.
         identities: (N, 1), or (N, 2) where a row is of two people; intervals resample these.
         is_mated: (N,) bool.
         question: The question about the perturbed image.
@@ -265,14 +269,19 @@ class Ledger:
 
     def enter(
         self, metric: str, map_: str, values: FloatArray, states: Sequence[RowState],
-        under: Condition | None = None,
+        under: Condition | None = None, *, about: NDArray[np.bool_] | None = None,
     ) -> None:  # fmt: skip
-        """Enter (n,) values of one metric, NaN where a row has none, with a state for each."""
+        """Enter (n,) values of one metric, NaN where a row has none, with a state for each.
+
+        Rows that the metric is not ``about``, (n,), have neither value nor state.
+        """
         assert metric in {one.name for one in self.metrics}, f"{metric} is not declared"
         assert len(values) == len(states) == len(self.evidence.rows)
         entry = self._entry(map_, under or {})
         entry["values"][metric] = np.asarray(values, dtype=np.float64)
         entry["states"][metric] = tuple(states)
+        if about is not None:
+            entry["about"][metric] = about
 
     def curve(
         self, kind: str, map_: str, points: FloatArray, under: Condition | None = None
@@ -285,7 +294,7 @@ class Ledger:
         return [self._row(cell, position) for position in range(len(self.evidence.rows))]
 
     def _entry(self, map_: str, under: Condition) -> dict[str, Any]:
-        blank: dict[str, Any] = {"values": {}, "states": {}, "curves": {}}
+        blank: dict[str, Any] = {"values": {}, "states": {}, "curves": {}, "about": {}}
         return self._measured.setdefault((map_, tuple(under.items())), blank)
 
     def _row(self, cell: str, row: int) -> Row:
@@ -321,8 +330,16 @@ class Ledger:
                 Measured(
                     map=map_,
                     under=dict(under),
-                    values={name: float(v[row]) for name, v in entry["values"].items()},
-                    states={name: s[row] for name, s in entry["states"].items()},
+                    values={
+                        name: float(v[row])
+                        for name, v in entry["values"].items()
+                        if name not in entry["about"] or entry["about"][name][row]
+                    },
+                    states={
+                        name: s[row]
+                        for name, s in entry["states"].items()
+                        if name not in entry["about"] or entry["about"][name][row]
+                    },
                     curves={kind: points[row].tolist() for kind, points in entry["curves"].items()},
                 )
                 for (map_, under), entry in self._measured.items()
@@ -342,22 +359,22 @@ def taken(maps: SaliencyMaps, rows: Tensor) -> SaliencyMaps:
     )
 
 
-def averaged(several: Sequence[SaliencyMaps]) -> SaliencyMaps:
-    """Return the mean of several maps of each row, each scaled to 0..1; a single one as it is.
+def averaged(maps: SaliencyMaps, of: Sequence[Sequence[int]]) -> SaliencyMaps:
+    """Return the mean of some of the maps for each row, each map scaled to 0..1.
 
     A row has the worst state of its maps: a constant map counts as zeros, a broken map breaks the
     row.
+
+    Args:
+        maps: M maps.
+        of: For each row, the places of one or more of them.
     """
-    if len(several) == 1:
-        return several[0]
-    mean = torch.stack([norm01(torch.nan_to_num(maps.positive))[0] for maps in several]).mean(dim=0)
-    states = worst([maps.states for maps in several])
+    scaled = norm01(torch.nan_to_num(maps.positive))[0]
+    grave = [max(some, key=lambda one: gravity(maps.states[one])) for some in of]
+    states = tuple(maps.states[one] for one in grave)
+    mean = torch.stack([scaled[list(some)].mean(dim=0) for some in of]).float()
     mean[~torch.from_numpy(usable(states))] = torch.nan
-    reasons = tuple(
-        next((maps.reasons[row] for maps in several if maps.states[row] is state), "")
-        for row, state in enumerate(states)
-    )
-    return SaliencyMaps(mean.float(), None, states, reasons)
+    return SaliencyMaps(mean, None, states, tuple(maps.reasons[one] for one in grave))
 
 
 def usable(states: Sequence[RowState]) -> NDArray[np.bool_]:

@@ -35,13 +35,16 @@ class Likeness:
         """Return the cosine."""
         return similarity("cosine", embeddings, self._references(subject, rows))
 
+    def score(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return the native similarity."""
+        return similarity(subject.similarity, embeddings, self._references(subject, rows))
+
     def margin(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
         """Return the native similarity less the operating threshold; NaN if there is none."""
         threshold = subject.operating_threshold
         if threshold is None:
             return torch.full((len(embeddings),), torch.nan, dtype=torch.float64)
-        others = self._references(subject, rows)
-        return similarity(subject.similarity, embeddings, others).double() - threshold
+        return self.score(subject, rows, embeddings).double() - threshold
 
     def take(self, rows: Tensor) -> "Likeness":
         """Return the question about some of the rows."""
@@ -74,9 +77,13 @@ class Margin:
         """Return the cosine with the mate less that with the nonmate."""
         return self._difference("cosine", subject, rows, embeddings)
 
+    def score(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return the same in the native similarity."""
+        return self._difference(subject.similarity, subject, rows, embeddings)
+
     def margin(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
         """Return the same in the native similarity: negative = nearer to the nonmate."""
-        return self._difference(subject.similarity, subject, rows, embeddings).double()
+        return self.score(subject, rows, embeddings).double()
 
     def take(self, rows: Tensor) -> "Margin":
         """Return the question about some of the rows."""
@@ -107,6 +114,10 @@ class Confidence:
         """Return the probability of the target."""
         found = self.head(subject, embeddings).softmax(dim=1)
         return found.gather(1, self.target[rows][:, None])[:, 0]
+
+    def score(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return the probability of the target, as a classifier has no other similarity."""
+        return self.answer(subject, rows, embeddings)
 
     def margin(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
         """Return the target's probability less the largest other one."""

@@ -1,7 +1,7 @@
 """The engine of one cell: its subjects, and maps that are made once for all of its rows."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -24,7 +24,9 @@ from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.inputs import Comparison
 from fxeval.engine.metering import Cost
 from fxeval.engine.repetition import together
+from fxeval.engine.sources import sources_of
 from fxeval.errors import DataContractError, UnsupportedError
+from fxeval.explainers.map_levels import joined
 from fxeval.hooks.watch import modes_kept
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Redrawn, Rows, Subject, averaged
 from fxeval.records.schema import Explaining, Network, Repeatability
@@ -125,6 +127,7 @@ class CellEngine:
         self.own = OtherExplainer(cell.explainer.name, explainer)
         self._behind: dict[int, tuple[NetworkHandle, Faces, Crop]] = {}
         self._repetitions: dict[str, dict[str, Repetition]] = {}
+        self._averaged: dict[tuple[object, ...], SaliencyMaps] = {}
 
     def subject(
         self, name: str, network: NetworkHandle, pairs: Pairs, faces: Faces, no_decision: str = ""
@@ -175,28 +178,42 @@ class CellEngine:
             subject: The network that is explained.
             by: The explainer.
             seed: Index of its seed.
-            is_judged: Whether limits ask for its values: then a few maps of the trained network,
-                of the first source of each row, are made again.
+            is_judged: Whether limits ask for its values: then a few maps of the trained network are
+                made again.
         """
         network, faces, _ = self._behind[id(subject)]
         if network.label != "trained":
             self._refuse_given(by)
-        found = []
-        for number in range(rows.source.shape[1]):
+        is_judged = is_judged and network.label == "trained" and seed == 0
+        if rows.source.shape[1] == 1:
             asked = Comparison(
-                faces, rows.id, rows.source[:, number], rows.against[:, number], rows.contrast, seed
+                faces, rows.id, rows.source[:, 0], rows.against[:, 0], rows.contrast, seed
             )
-            name = rows.side if rows.source.shape[1] == 1 else f"source {number + 1}"
-            wanted = Wanted(by, network, asked, name, by.name == self.own.name)
-            maps, cost = self._shared.explained(self._cell, wanted)
-            found.append(maps)
-            self._note(cost)
-            if is_judged and network.label == "trained" and (number, seed) == (0, 0):
-                repetition, cost = self._shared.repeated(self._cell, wanted, maps)
-                self._repetitions.setdefault(by.name, {})[name] = repetition
-                if cost.n_maps:
-                    self._note(cost)
-        return averaged(found)
+            return self._asked(Wanted(by, network, asked, rows.side), is_judged=is_judged)
+        # The rows stay alive with the cell, so their ids name them.
+        key = id(rows), id(subject), by.name, id(by.explainer), seed
+        if key not in self._averaged:
+            takes_centroids = traits_of(by.explainer).takes_centroids
+            parts, of = [], sources_of(rows, faces, seed, takes_centroids=takes_centroids)
+            for number, asked in enumerate(of.asked):
+                name = f"sources {number + 1}" if len(of.asked) > 1 else "sources"
+                wanted = Wanted(by, network, asked, name)
+                parts.append(self._asked(wanted, is_judged=is_judged and not number))
+            size = (int(parts[0].positive.shape[1]), int(parts[0].positive.shape[2]))
+            self._averaged[key] = averaged(joined(parts, size), of.places)
+        return self._averaged[key]
+
+    def _asked(self, wanted: Wanted, *, is_judged: bool) -> SaliencyMaps:
+        """Return maps, made once; if limits ask for their values, a few are made again."""
+        wanted = replace(wanted, is_own=wanted.by.name == self.own.name)
+        maps, cost = self._shared.explained(self._cell, wanted)
+        self._note(cost)
+        if is_judged:
+            repetition, cost = self._shared.repeated(self._cell, wanted, maps)
+            self._repetitions.setdefault(wanted.by.name, {})[wanted.name] = repetition
+            if cost.n_maps:
+                self._note(cost)
+        return maps
 
     def repeatability(self, explainer: str) -> Repeatability | None:
         """Return whether an explainer repeats the maps that were made so far; None if unknown."""

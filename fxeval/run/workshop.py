@@ -22,8 +22,8 @@ from fxeval.datasets.prepared_source import PreparedSource
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.maps import why_unsupported
 from fxeval.engine.metering import Cost
-from fxeval.engine.row_kinds import TABLES, WHOLE_LISTS
-from fxeval.engine.selection import chosen_rows, load_pairs, whole_rows
+from fxeval.engine.row_kinds import HELD_OUT, TABLES, WHOLE_LISTS
+from fxeval.engine.selection import chosen_rows, held_out_pairs, load_pairs, whole_rows
 from fxeval.errors import (
     ContractError,
     FxevalError,
@@ -119,6 +119,7 @@ class Workshop:
         self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}
         self._pairs: dict[tuple[Any, ...], Pairs] = {}
         self._set_aside: dict[int, Counter[str]] = {}
+        self._left_out: dict[int, Sequence[str]] = {}
         self._told: dict[str, None] = {}
         self._redrawn: dict[str, PooledModel] = {}
         self._networks: dict[str, Network] = {}
@@ -175,7 +176,8 @@ class Workshop:
             },
         )  # fmt: skip
         objection = "; ".join(entry["objections"]) or None
-        return Prepared(evidence, objection, explaining, engine, compared, remarks_of(entry))
+        remarks = [*remarks_of(entry), *self._left_out[id(pairs)]]
+        return Prepared(evidence, objection, explaining, engine, compared, remarks)
 
     def _check_support(self, cell: Cell, name: str, explainer: Explainer, model: FaceModel) -> None:
         self._admissions.check_gradient(name, explainer)
@@ -299,20 +301,29 @@ class Workshop:
         return ThresholdModel(model, entry["operating_threshold"]["value"]), entry
 
     def _load(self, cell: Cell, source: PairSource, crop: Crop) -> Pairs:
-        choose = whole_rows if kinds()[cell.kind].ROWS in WHOLE_LISTS else chosen_rows
-        key = (fixture_key(cell, cell.pairs), cell.n, cell.seed, crop, choose)
+        kind, held_out = kinds()[cell.kind].ROWS, {}
+        if kind == "held-out pairs":
+            held_out = {name: getattr(cell.parameters, name) for name in HELD_OUT}
+        how = kind in WHOLE_LISTS, *held_out.values()
+        key = (fixture_key(cell, cell.pairs), cell.n, cell.seed, crop, how)
         if key not in self._pairs:
             with modes_kept(self.pool.note, f"pairs '{source.name}'"):
                 if isinstance(source, PreparedSource):
                     source.prepare(partial(self._progress, cell.id, PREPARING))
                 listing = source.listing()
-            rows = choose(listing, cell.n, cell.seed, cell.pairs.id, cell.n_where)
-            self._pairs[key] = load_pairs(source, listing.take(rows), crop, self.pool.note)
+            asked = listing, cell.n, cell.seed, cell.pairs.id, cell.n_where
+            if held_out:
+                chosen, remarks = held_out_pairs(*asked, **held_out)
+            else:
+                choose = whole_rows if kind in WHOLE_LISTS else chosen_rows
+                chosen, remarks = listing.take(choose(*asked)), []
+            self._pairs[key] = load_pairs(source, chosen, crop, self.pool.note)
             if listing.excluded:
                 self._told[left_out(cell.pairs.name, listing)] = None
             aside = Counter(reason for reason in listing.set_aside if reason)
             # By identity: the cache keeps the pairs alive, and Pairs cannot be hashed.
             self._set_aside[id(self._pairs[key])] = aside
+            self._left_out[id(self._pairs[key])] = remarks
         self.guard.keep(self._pairs[key].images)
         return self._pairs[key]
 

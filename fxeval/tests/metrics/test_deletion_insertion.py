@@ -170,7 +170,7 @@ def test_rows_come_in_order_with_their_curves():
 @pytest.mark.parametrize(
     "wrong",
     [{"steps": 0}, {"steps": 1.5}, {"steps": True}, {"fills": ()}, {"fills": ("blur", "blur")},
-     {"fills": ("white",)}, {"side": "left"}, {"controls": ("oracle",)}, {"crossing_step": 0},
+     {"fills": ("sepia",)}, {"side": "left"}, {"controls": ("oracle",)}, {"crossing_step": 0},
      {"stps": 3}],
 )  # fmt: skip
 def test_parameters_out_of_range_are_refused(wrong):
