@@ -170,10 +170,6 @@ WHOLE_LISTS: frozenset[RowKind] = frozenset({"pairs", "identities", "classes"})
 """Kinds whose rows are made from the whole list, not from mated pairs chosen from it."""
 
 
-HELD_OUT = ("side", "generation_images")
-"""Parameters of a protocol on held-out pairs, which decide the pairs that are chosen."""
-
-
 def _pairs(pairs: Pairs) -> Rows:
     ids = tuple(pairs.row_id(row) for row in range(len(pairs)))
     if pairs.contrast is not None and len({*ids}) < len(ids):

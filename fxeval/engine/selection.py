@@ -3,23 +3,18 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from fxeval.contracts import Crop, PairListing, Pairs, PairSource
 from fxeval.datasets.lists.contradictions import refuse_contradictions
-from fxeval.datasets.lists.pair_lists import by_turns
 from fxeval.errors import DataContractError
 from fxeval.hooks.processes import one_process
 from fxeval.hooks.watch import modes_kept
 from fxeval.seeding import seed_of
 
 Note = Callable[[str], None]
-
-LEAST_GENERATION_IMAGES = 2
-"""Images of a person that a map of the person needs: each is explained against the others."""
 
 
 def chosen_rows(
@@ -82,89 +77,6 @@ def whole_rows(
         row
         for row in rows
         if {listing.probe_identity[row], listing.reference_identity[row]} <= chosen
-    ]
-
-
-def held_out_pairs(
-    listing: PairListing, n: int | None, seed: int, name: str, n_where: str = "",
-    *, side: str, generation_images: int,
-) -> tuple[PairListing, list[str]]:  # fmt: skip
-    """Choose n mated pairs, as many nonmated ones, and the images that make maps of people.
-
-    A pair is measured only if the list has two other images or more of the person whose image is
-    perturbed: the map of a person must not have seen the images that it is judged on. Of more
-    images, ``generation_images`` are drawn by the suite's seed and the image ids.
-
-    Args:
-        listing: The list.
-        n: Number of mated pairs; None = all that can be measured.
-        seed: The suite's seed.
-        name: Id of the list.
-        n_where: ``file:line:column`` of n.
-        side: Whose image is perturbed, ``probe`` or ``reference``.
-        generation_images: Most images that a map is made from, >= 2.
-
-    Returns:
-        The pairs, turned so that the perturbed image is the probe, with their ``sources``; and
-        remarks about the pairs that were left out.
-
-    Raises:
-        DataContractError: If the list holds fewer such mated pairs.
-    """
-    if side == "reference":
-        listing = replace(
-            listing,
-            probe=listing.reference,
-            reference=listing.probe,
-            probe_identity=listing.reference_identity,
-            reference_identity=listing.probe_identity,
-        )
-    listing = replace(listing, contrast=(), contrast_identity=(), fold=())
-    people: dict[str, dict[str, None]] = {}
-    for who, image in zip(
-        listing.probe_identity + listing.reference_identity,
-        listing.probe + listing.reference,
-        strict=True,
-    ):
-        people.setdefault(who, {})[image] = None
-    drawn = {
-        who: sorted(images, key=lambda image: seed_of(seed, "generation", image))
-        for who, images in people.items()
-    }
-    aside = listing.set_aside or ("",) * len(listing)
-    kept: list[int] = []
-    sources: list[tuple[str, ...]] = []
-    for row in (row for row in range(len(listing)) if not aside[row]):
-        shown = (listing.probe[row], listing.reference[row])
-        others = [one for one in drawn[listing.probe_identity[row]] if one not in shown]
-        if len(others) >= LEAST_GENERATION_IMAGES:
-            kept.append(row)
-            sources.append(tuple(others[:generation_images]))
-    usable = replace(listing.take(kept), sources=tuple(sources))
-    mated = chosen_rows(usable, n, seed, name, n_where) if kept else []
-    if not mated:
-        text = (
-            f"pairs '{name}': expected pairs of people with at least {LEAST_GENERATION_IMAGES} "
-            "other images in the list, from which a map of the person is made, got none. Use a "
-            "list with more images of each person."
-        )
-        raise DataContractError(text, public=text)
-    nonmated = [row for row, is_mated in enumerate(usable.is_mated) if not is_mated]
-    nonmated.sort(key=lambda row: seed_of(seed, "pick", usable.probe[row], usable.reference[row]))
-    nonmated = by_turns(nonmated, [usable.probe_identity[row] for row in nonmated])[: len(mated)]
-    chosen = usable.take([*mated, *nonmated])
-    return replace(chosen, set_aside=()), _left_out(listing, aside, usable)
-
-
-def _left_out(listing: PairListing, aside: Sequence[str], usable: PairListing) -> list[str]:
-    """Say how many pairs of a list have no map of the person."""
-    asked = [row for row in range(len(listing)) if not aside[row]]
-    missing = len(asked) - len(usable)
-    if not missing:
-        return []
-    return [
-        f"{missing} of {len(asked)} pairs of the list can't be measured: it has fewer than "
-        f"{LEAST_GENERATION_IMAGES} other images of the person whose image is occluded"
     ]
 
 

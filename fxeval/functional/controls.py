@@ -170,7 +170,7 @@ def shuffled_identity(
                 "identity. It needs maps that are not constant from at least two identities."
             )
         chosen.append(others[seed % len(others)])
-    return maps[torch.tensor(chosen)].float()
+    return maps[torch.tensor(chosen, dtype=torch.int64)].float()
 
 
 def inverse(maps: Maps) -> Maps:

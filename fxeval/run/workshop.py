@@ -19,11 +19,12 @@ from fxeval.contracts import (
 )
 from fxeval.datasets.lists.contradictions import ContradictoryListError
 from fxeval.datasets.prepared_source import PreparedSource
+from fxeval.engine.choosing import Asked, chosen, held_out_of
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.maps import why_unsupported
 from fxeval.engine.metering import Cost
-from fxeval.engine.row_kinds import HELD_OUT, TABLES, WHOLE_LISTS
-from fxeval.engine.selection import chosen_rows, held_out_pairs, load_pairs, whole_rows
+from fxeval.engine.row_kinds import TABLES, WHOLE_LISTS
+from fxeval.engine.selection import load_pairs
 from fxeval.errors import (
     ContractError,
     FxevalError,
@@ -301,23 +302,17 @@ class Workshop:
         return ThresholdModel(model, entry["operating_threshold"]["value"]), entry
 
     def _load(self, cell: Cell, source: PairSource, crop: Crop) -> Pairs:
-        kind, held_out = kinds()[cell.kind].ROWS, {}
-        if kind == "held-out pairs":
-            held_out = {name: getattr(cell.parameters, name) for name in HELD_OUT}
-        how = kind in WHOLE_LISTS, *held_out.values()
-        key = (fixture_key(cell, cell.pairs), cell.n, cell.seed, crop, how)
+        kind = kinds()[cell.kind].ROWS
+        held_out = held_out_of(kind, cell.parameters)
+        key = fixture_key(cell, cell.pairs), cell.n, cell.seed, crop, kind in WHOLE_LISTS, held_out
         if key not in self._pairs:
             with modes_kept(self.pool.note, f"pairs '{source.name}'"):
                 if isinstance(source, PreparedSource):
                     source.prepare(partial(self._progress, cell.id, PREPARING))
                 listing = source.listing()
-            asked = listing, cell.n, cell.seed, cell.pairs.id, cell.n_where
-            if held_out:
-                chosen, remarks = held_out_pairs(*asked, **held_out)
-            else:
-                choose = whole_rows if kind in WHOLE_LISTS else chosen_rows
-                chosen, remarks = listing.take(choose(*asked)), []
-            self._pairs[key] = load_pairs(source, chosen, crop, self.pool.note)
+            asked = Asked(cell.n, cell.seed, cell.pairs.id, cell.n_where)
+            rows, remarks = chosen(listing, kind, held_out, asked)
+            self._pairs[key] = load_pairs(source, rows, crop, self.pool.note)
             if listing.excluded:
                 self._told[left_out(cell.pairs.name, listing)] = None
             aside = Counter(reason for reason in listing.set_aside if reason)

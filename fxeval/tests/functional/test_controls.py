@@ -48,7 +48,10 @@ def test_every_control_gives_orderly_maps_of_the_probes_size(name):
     assert set(check_maps(name, maps, 6, SIZE).states) == {"ok"}
 
 
-@pytest.mark.parametrize("name", [name for name in CONTROLS if name != "mean_map"])
+OF_THE_LIST = ("mean_map", "shuffled_identity")  # made from the maps of all rows
+
+
+@pytest.mark.parametrize("name", [name for name in CONTROLS if name not in OF_THE_LIST])
 def test_a_rows_control_does_not_depend_on_its_batch(name):
     together = control_maps(name, inputs([0, 1, 2, 3, 4, 5]))
     apart = control_maps(name, inputs([4, 2]))
@@ -66,12 +69,13 @@ def test_controls_that_do_not_depend_on_the_explainer_need_no_maps(name):
         assert torch.equal(control_maps(name, no_maps), control_maps(name, given_maps))
 
 
-def test_the_catalogue_has_the_six_controls():
+def test_the_catalogue_has_the_seven_controls():
     dependent = [name for name, control in CONTROLS.items() if control.depends_on_explainer]
     assert list(CONTROLS) == [
-        "random_pixels", "random_blobs", "centre", "edge", "mean_map", "inverse",
+        "random_pixels", "random_blobs", "centre", "edge",
+        "mean_map", "shuffled_identity", "inverse",
     ]  # fmt: skip
-    assert dependent == ["mean_map", "inverse"]
+    assert dependent == ["mean_map", "shuffled_identity", "inverse"]
     with pytest.raises(EvidenceError, match=r"unknown control 'center'.*centre"):
         control_maps("center", inputs([0]))
 

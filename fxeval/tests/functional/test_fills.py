@@ -141,9 +141,9 @@ def test_the_pool_asks_a_fill_of_a_plug_in_for_every_removal(rest):
 def test_a_fill_of_a_plug_in_is_a_name_that_a_check_may_use(rest):
     names = TypeAdapter(FillName)
     assert names.validate_python("rest") == "rest"
-    assert names.json_schema()["enum"] == ["blur", "mean", "black"]
+    assert names.json_schema()["enum"] == ["blur", "mean", "black", "white", "random"]
     add_fills({})
-    with pytest.raises(ValidationError, match="'blur', 'mean' or 'black'"):
+    with pytest.raises(ValidationError, match="'blur', 'mean', 'black', 'white' or 'random'"):
         names.validate_python("rest")
 
 

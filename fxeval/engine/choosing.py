@@ -1,0 +1,157 @@
+"""Chooses what a protocol measures of a list: pairs, all rows of some people, or held-out pairs."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from fxeval.contracts import PairListing
+from fxeval.datasets.lists.pair_lists import by_turns
+from fxeval.engine.row_kinds import WHOLE_LISTS
+from fxeval.engine.selection import chosen_rows, whole_rows
+from fxeval.errors import DataContractError
+from fxeval.metrics.protocol import RowKind
+from fxeval.seeding import seed_of
+
+LEAST_GENERATION_IMAGES = 2
+"""Images of a person that a map of the person needs: each is explained against the others."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How held-out pairs are chosen.
+
+    Attributes:
+        side: Whose image is perturbed.
+        generation_images: Most images that a map of a person is made from, >= 2.
+    """
+
+    side: Literal["probe", "reference"]
+    generation_images: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a cell asks of a list.
+
+    Attributes:
+        n: Number of mated pairs, or of people for whole lists; None = all.
+        seed: The suite's seed.
+        name: Id of the list.
+        n_where: ``file:line:column`` of n.
+    """
+
+    n: int | None
+    seed: int
+    name: str
+    n_where: str = ""
+
+
+def held_out_of(kind: RowKind, parameters: object) -> HeldOut | None:
+    """Return how held-out pairs are chosen, from a check's parameters; None for other rows."""
+    if kind != "held-out pairs":
+        return None
+    return HeldOut(parameters.side, parameters.generation_images)  # type: ignore[attr-defined]
+
+
+def chosen(
+    listing: PairListing, kind: RowKind, held_out: HeldOut | None, asked: Asked
+) -> tuple[PairListing, list[str]]:
+    """Choose what is measured, and say what was left out.
+
+    Raises:
+        DataContractError: If the list holds less than what is asked for.
+    """
+    if held_out is not None:
+        return held_out_pairs(listing, held_out, asked)
+    choose = whole_rows if kind in WHOLE_LISTS else chosen_rows
+    return listing.take(choose(listing, asked.n, asked.seed, asked.name, asked.n_where)), []
+
+
+def held_out_pairs(
+    listing: PairListing, how: HeldOut, asked: Asked
+) -> tuple[PairListing, list[str]]:
+    """Choose n mated pairs, as many nonmated ones, and the images that make maps of people.
+
+    A pair is measured only if the list has two other images or more of the person whose image is
+    perturbed: the map of a person must not have seen the images that it is judged on. Of more
+    images, ``generation_images`` are drawn by the suite's seed and the image ids.
+
+    Args:
+        listing: The list.
+        how: Whose image is perturbed, and from how many images maps are made.
+        asked: What the cell asks for; n counts mated pairs.
+
+    Returns:
+        The pairs, turned so that the perturbed image is the probe, with their ``sources``; and
+        remarks about the pairs that were left out.
+
+    Raises:
+        DataContractError: If the list holds fewer such mated pairs.
+    """
+    usable, remarks = _with_sources(_turned(listing, how.side), how.generation_images, asked.seed)
+    if not any(usable.is_mated):
+        text = (
+            f"pairs '{asked.name}': expected pairs of people with at least "
+            f"{LEAST_GENERATION_IMAGES} other images in the list, from which a map of the person "
+            "is made, got none. Use a list with more images of each person."
+        )
+        raise DataContractError(text, public=text)
+    mated = chosen_rows(usable, asked.n, asked.seed, asked.name, asked.n_where)
+    nonmated = [row for row, is_mated in enumerate(usable.is_mated) if not is_mated]
+    nonmated.sort(
+        key=lambda row: seed_of(asked.seed, "pick", usable.probe[row], usable.reference[row])
+    )
+    nonmated = by_turns(nonmated, [usable.probe_identity[row] for row in nonmated])
+    return usable.take([*mated, *nonmated[: len(mated)]]), remarks
+
+
+def _turned(listing: PairListing, side: str) -> PairListing:
+    """Return a listing whose probes are the perturbed images."""
+    listing = replace(listing, contrast=(), contrast_identity=(), fold=())
+    if side == "probe":
+        return listing
+    return replace(
+        listing,
+        probe=listing.reference,
+        reference=listing.probe,
+        probe_identity=listing.reference_identity,
+        reference_identity=listing.probe_identity,
+    )
+
+
+def _with_sources(
+    listing: PairListing, generation_images: int, seed: int
+) -> tuple[PairListing, list[str]]:
+    """Return the pairs that have enough other images of the probe's person, with these images."""
+    people: dict[str, dict[str, None]] = {}
+    for who, image in zip(
+        listing.probe_identity + listing.reference_identity,
+        listing.probe + listing.reference,
+        strict=True,
+    ):
+        people.setdefault(who, {})[image] = None
+    drawn = {
+        who: sorted(images, key=lambda image: seed_of(seed, "generation", image))
+        for who, images in people.items()
+    }
+    aside = listing.set_aside or ("",) * len(listing)
+    asked = [row for row in range(len(listing)) if not aside[row]]
+    kept: list[int] = []
+    sources: list[tuple[str, ...]] = []
+    for row in asked:
+        shown = (listing.probe[row], listing.reference[row])
+        others = [one for one in drawn[listing.probe_identity[row]] if one not in shown]
+        if len(others) >= LEAST_GENERATION_IMAGES:
+            kept.append(row)
+            sources.append(tuple(others[:generation_images]))
+    usable = replace(listing.take(kept), sources=tuple(sources))
+    return usable, _left_out(len(asked) - len(kept), len(asked))
+
+
+def _left_out(missing: int, n: int) -> list[str]:
+    """Say how many pairs of a list have no map of the person."""
+    if not missing:
+        return []
+    return [
+        f"{missing} of {n} pairs of the list can't be measured: it has fewer than "
+        f"{LEAST_GENERATION_IMAGES} other images of the person whose image is occluded"
+    ]
