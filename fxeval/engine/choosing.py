@@ -22,10 +22,12 @@ class HeldOut:
     Attributes:
         side: Whose image is perturbed.
         generation_images: Most images that a map of a person is made from, >= 2.
+        with_nonmated: Whether as many nonmated pairs come with the mated ones.
     """
 
     side: Literal["probe", "reference"]
     generation_images: int
+    with_nonmated: bool
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,13 @@ class Asked:
 
 def held_out_of(kind: RowKind, parameters: object) -> HeldOut | None:
     """Return how held-out pairs are chosen, from a check's parameters; None for other rows."""
-    if kind != "held-out pairs":
+    if kind not in ("held-out pairs", "held-out mated pairs"):
         return None
-    return HeldOut(parameters.side, parameters.generation_images)  # type: ignore[attr-defined]
+    return HeldOut(
+        parameters.side,  # type: ignore[attr-defined]
+        parameters.generation_images,  # type: ignore[attr-defined]
+        kind == "held-out pairs",
+    )
 
 
 def chosen(
@@ -69,7 +75,7 @@ def chosen(
 def held_out_pairs(
     listing: PairListing, how: HeldOut, asked: Asked
 ) -> tuple[PairListing, list[str]]:
-    """Choose n mated pairs, as many nonmated ones, and the images that make maps of people.
+    """Choose n mated pairs, perhaps as many nonmated ones, and images that make maps of people.
 
     A pair is measured only if the list has two other images or more of the person whose image is
     perturbed: the map of a person must not have seen the images that it is judged on. Of more
@@ -101,7 +107,8 @@ def held_out_pairs(
         key=lambda row: seed_of(asked.seed, "pick", usable.probe[row], usable.reference[row])
     )
     nonmated = by_turns(nonmated, [usable.probe_identity[row] for row in nonmated])
-    return usable.take([*mated, *nonmated[: len(mated)]]), remarks
+    wanted = len(mated) if how.with_nonmated else 0
+    return usable.take([*mated, *nonmated[:wanted]]), remarks
 
 
 def _turned(listing: PairListing, side: str) -> PairListing:

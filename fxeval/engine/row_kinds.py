@@ -159,6 +159,7 @@ TABLES: Mapping[RowKind, Callable[[Pairs], Table]] = MappingProxyType(
         "mated pairs": mated_pairs,
         "pairs": all_pairs,
         "held-out pairs": held_out_pairs,
+        "held-out mated pairs": held_out_pairs,
         "triplets": triplets,
         "identities": identities,
         "classes": classes,

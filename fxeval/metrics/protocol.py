@@ -31,7 +31,15 @@ from fxeval.records.schema import GRID, Measured, Network, Row
 from fxeval.results import BROKEN_STATES, TIED_SHARE, Condition, Metric, RowState, gravity
 
 FloatArray: TypeAlias = NDArray[np.float64]
-RowKind = Literal["mated pairs", "pairs", "held-out pairs", "triplets", "identities", "classes"]
+RowKind = Literal[
+    "mated pairs",
+    "pairs",
+    "held-out pairs",
+    "held-out mated pairs",
+    "triplets",
+    "identities",
+    "classes",
+]
 Side = Literal["probe", "reference"]
 
 
