@@ -93,7 +93,7 @@ def held_out_pairs(
     Raises:
         DataContractError: If the list holds fewer such mated pairs.
     """
-    usable, remarks = _with_sources(_turned(listing, how.side), how.generation_images, asked.seed)
+    usable, remarks = _with_sources(_turned(listing, how.side), how, asked.seed)
     if not any(usable.is_mated):
         text = (
             f"pairs '{asked.name}': expected pairs of people with at least "
@@ -107,8 +107,7 @@ def held_out_pairs(
         key=lambda row: seed_of(asked.seed, "pick", usable.probe[row], usable.reference[row])
     )
     nonmated = by_turns(nonmated, [usable.probe_identity[row] for row in nonmated])
-    wanted = len(mated) if how.with_nonmated else 0
-    return usable.take([*mated, *nonmated[:wanted]]), remarks
+    return usable.take([*mated, *nonmated[: len(mated)]]), remarks
 
 
 def _turned(listing: PairListing, side: str) -> PairListing:
@@ -125,9 +124,7 @@ def _turned(listing: PairListing, side: str) -> PairListing:
     )
 
 
-def _with_sources(
-    listing: PairListing, generation_images: int, seed: int
-) -> tuple[PairListing, list[str]]:
+def _with_sources(listing: PairListing, how: HeldOut, seed: int) -> tuple[PairListing, list[str]]:
     """Return the pairs that have enough other images of the probe's person, with these images."""
     people: dict[str, dict[str, None]] = {}
     for who, image in zip(
@@ -141,7 +138,11 @@ def _with_sources(
         for who, images in people.items()
     }
     aside = listing.set_aside or ("",) * len(listing)
-    asked = [row for row in range(len(listing)) if not aside[row]]
+    asked = [
+        row
+        for row, is_mated in enumerate(listing.is_mated)
+        if not aside[row] and (is_mated or how.with_nonmated)
+    ]
     kept: list[int] = []
     sources: list[tuple[str, ...]] = []
     for row in asked:
@@ -149,16 +150,17 @@ def _with_sources(
         others = [one for one in drawn[listing.probe_identity[row]] if one not in shown]
         if len(others) >= LEAST_GENERATION_IMAGES:
             kept.append(row)
-            sources.append(tuple(others[:generation_images]))
+            sources.append(tuple(others[: how.generation_images]))
     usable = replace(listing.take(kept), sources=tuple(sources))
-    return usable, _left_out(len(asked) - len(kept), len(asked))
+    kind = "pairs" if how.with_nonmated else "mated pairs"
+    return usable, _left_out(len(asked) - len(kept), f"{len(asked)} {kind}")
 
 
-def _left_out(missing: int, n: int) -> list[str]:
+def _left_out(missing: int, asked: str) -> list[str]:
     """Say how many pairs of a list have no map of the person."""
     if not missing:
         return []
     return [
-        f"{missing} of {n} pairs of the list can't be measured: it has fewer than "
+        f"{missing} of {asked} of the list can't be measured: it has fewer than "
         f"{LEAST_GENERATION_IMAGES} other images of the person whose image is occluded"
     ]
