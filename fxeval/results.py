@@ -18,8 +18,12 @@ Statistic = Literal[
     "tmr_at_fmr_1e-1",
     "tmr_at_fmr_1e-2",
     "tmr_at_fmr_1e-3",
+    "ratio",
 ]
-"""What is estimated from the values of the rows: over identities, or a figure of the whole list."""
+"""What is estimated from the values of the rows: over identities, or a figure of the whole list.
+
+``ratio``: the mean of the values over the mean of another metric's values, the denominator.
+"""
 
 FIGURES: frozenset[Statistic] = frozenset(
     {"auc", "eer", "tmr_at_fmr_1e-1", "tmr_at_fmr_1e-2", "tmr_at_fmr_1e-3"}
@@ -103,9 +107,14 @@ class Metric:
         source: Paper and section.
         meaning: One sentence for the reader of a scorecard.
         kind: How the values are distributed, as declared from reference runs, never from the rows
-            that are judged; ``heavy`` where nobody knows.
+            that are judged; ``heavy`` where nobody knows. Of a ratio: how the values of its
+            numerator less a multiple of its denominator are.
         is_decision: Whether the value says where the model's decision flips. Its limits can be
             passed only where a random order fails them (``fxeval.statistics.decisions``).
+        denominator: Of a ratio, the metric of the same cell whose mean divides; its values stand
+            beside those of this metric in each row.
+        least_denominator: Of a ratio, the mean of the denominator below which there is nothing to
+            compare with.
     """
 
     name: str
@@ -118,6 +127,8 @@ class Metric:
     meaning: str
     is_decision: bool = False
     kind: ValueKind = "heavy"
+    denominator: str = ""
+    least_denominator: float = 0.0
 
 
 @dataclass(frozen=True)

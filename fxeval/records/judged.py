@@ -9,7 +9,13 @@ from fxeval.results import Better, Judge, Over, RowState, Severity, Statistic, V
 
 
 class MetricEntry(Form):
-    """A metric as declared when it was measured; null where an older version did not state it."""
+    """A metric as declared when it was measured; null where an older version did not state it.
+
+    Attributes:
+        denominator: Of a ratio, the metric whose mean divides; else empty.
+        least_denominator: Of a ratio, the mean of the denominator below which there is nothing to
+            compare with.
+    """
 
     name: str
     title: str
@@ -21,6 +27,8 @@ class MetricEntry(Form):
     meaning: str
     is_decision: bool = False
     kind: ValueKind = "heavy"
+    denominator: str = ""
+    least_denominator: float = 0.0
 
 
 class LimitEntry(Form):

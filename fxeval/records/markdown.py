@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from fxeval.records import judged, schema, subjects
+from fxeval.records import judged, schema, subjects, transfers
 from fxeval.records.form import Form
 
 PARTS: tuple[type[Form], ...] = (
@@ -35,6 +35,10 @@ PARTS: tuple[type[Form], ...] = (
     judged.LimitResult,
     judged.SeedSpread,
     judged.Band,
+    transfers.TransferMatrix,
+    transfers.TransferTable,
+    transfers.TransferControl,
+    transfers.MixtureFit,
     schema.Problem,
     schema.Diagnostic,
     subjects.ModelEntry,

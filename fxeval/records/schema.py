@@ -22,6 +22,7 @@ from fxeval.records.judged import (
     Regressions,
 )
 from fxeval.records.subjects import Environment, Subjects, VerificationEntry
+from fxeval.records.transfers import TransferMatrix
 from fxeval.results import (
     Outcome,
     RowState,
@@ -189,6 +190,13 @@ class CellPlan(Form):
     @model_validator(mode="after")
     def _knows_its_metrics(self) -> Self:
         _declared(self.metrics, self.asked)
+        names = {metric.name for metric in self.metrics}
+        for metric in self.metrics:
+            if (metric.statistic == "ratio") != (metric.denominator in names - {metric.name}):
+                raise ValueError(
+                    f"metric {metric.name}: expected a denominator among the cell's metrics if it "
+                    f"is a ratio, and none if it is not, got {metric.denominator!r:.80}"
+                )
         return self
 
 
@@ -304,6 +312,7 @@ class Record(Form):
     Attributes:
         sections: Added by plug-ins; they decide nothing.
         regressions: What got worse since an earlier run; null if no limit compares with one.
+        transfers: What maps from one network do to others; [] if no check measures it.
     """
 
     record: Literal[2] = 2
@@ -317,6 +326,7 @@ class Record(Form):
     verdict: VerdictEntry
     sections: list[Section] = []
     regressions: Regressions | None = None
+    transfers: list[TransferMatrix] = []
 
     def models_by(
         self, tag: Literal["training_data", "family"]
