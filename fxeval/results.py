@@ -102,7 +102,8 @@ class Metric:
         title: The name in words.
         unit: Unit of the value.
         better: Which direction is better for the explainer.
-        range: Least and largest possible value; infinite where there is no bound.
+        range: Least and largest possible value of a row; infinite where there is no bound. Of a
+            ratio they are those of its numerator.
         statistic: Statistic of the rows that is estimated.
         source: Paper and section.
         meaning: One sentence for the reader of a scorecard.

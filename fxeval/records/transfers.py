@@ -94,7 +94,7 @@ class TransferMatrix(Form):
         evaluators: Models that are judged; a column of each matrix.
         clean: Of each evaluator, the share of mated pairs that it accepts with nothing occluded.
         tables: One for each metric: ``occlusion_tmr``, ``occlusion_cosine_drop``,
-            ``transfer_index``, ``transfer_index_cosine`` and ``occlusion_area``, as far as measured.
+            ``transfer_index``, ``transfer_index_cosine``, ``occlusion_area``, as far as measured.
         controls: The same with orders that are no generator's map.
         mixture: Null if it can't be fitted; ``mixture_text`` says why.
         mixture_text: What the fit says, in words.

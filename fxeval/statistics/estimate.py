@@ -23,13 +23,17 @@ from fxeval.statistics.list_intervals import (
     list_evidence,
     why_no_value,
 )
+from fxeval.statistics.ratios import UNKNOWN, Denominator, Ratio
 from fxeval.statistics.units import Units, units_of
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-__all__ = ["Law", "Sample", "estimate", "estimates", "median_rank", "paired", "tails"]
+__all__ = [
+    "Denominator", "Law", "Sample", "estimate", "estimates", "median_rank", "paired", "ratio_of",
+    "tails",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +45,7 @@ class Sample:
         identities: (N,) the identity of each row, or (N, 2) if a row belongs to two.
         is_mated: (N,) whether a row is of one person; needed for figures of a list.
         others: (N,) values of another map on the same rows; if given, a figure of the list is that
-            of the values less that of these.
+            of the values less that of these. Of a ratio, the denominators.
     """
 
     values: FloatArray
@@ -59,12 +63,14 @@ class Law:
         kind: How the values are distributed.
         low: Least possible value of a row, which means and medians go by; -inf = none.
         high: Largest possible value; inf = none.
+        denominator: What is known of the denominators of a ratio.
     """
 
     statistic: Statistic = "mean"
     kind: ValueKind = "heavy"
     low: float = -math.inf
     high: float = math.inf
+    denominator: Denominator = UNKNOWN
 
 
 def estimate(sample: Sample, law: Law, confidence: float) -> Estimate:
@@ -80,6 +86,7 @@ def estimates(samples: Sequence[Sample], laws: Sequence[Law], confidence: float)
     * ``median``: over identities of their median value. The interval reaches from the r-th smallest
       to the r-th largest, with the largest r whose coverage, by the binomial distribution and
       whatever the distribution of the values, is at least the confidence.
+    * ``ratio``: of the means of the values and of ``others`` (``fxeval.statistics.ratios``).
     * others: a figure of the whole list (``fxeval.statistics.list_intervals``).
 
     Args:
@@ -92,7 +99,7 @@ def estimates(samples: Sequence[Sample], laws: Sequence[Law], confidence: float)
 
     Raises:
         ValueError: If there is no row, a value is not finite or beyond the edges, the shapes
-            differ, or a figure of a list lacks ``is_mated``.
+            differ, a figure of a list lacks ``is_mated``, or a ratio ``others``.
 
     Source:
         David and Nagaraja, "Order Statistics", 3rd ed. 2003, section 7.1 (median).
@@ -105,6 +112,8 @@ def estimates(samples: Sequence[Sample], laws: Sequence[Law], confidence: float)
     for place, (sample, law, unit) in enumerate(zip(samples, laws, units, strict=True)):
         if law.statistic == "median":
             found[place] = _median(unit, confidence)
+        elif law.statistic == "ratio":
+            found[place] = _ratio(ratio_of(sample, law), unit, confidence)
         elif law.statistic != "mean":
             found[place] = _of_list(sample, law, unit, confidence)
         elif unit.is_crossed and law.kind == "rate":
@@ -138,6 +147,8 @@ def tails(sample: Sample, law: Law, line: float) -> tuple[float, float]:
         medians = unit.medians()
         n_below, n_above = int((medians < line).sum()), int((medians > line).sum())
         return _binomial(n_below, len(medians)), _binomial(n_above, len(medians))
+    if law.statistic == "ratio":
+        return ratio_of(sample, law).tails(line)
     if law.statistic != "mean":
         evidence = _evidence(sample, law)
         return (1.0, 1.0) if isinstance(evidence, str) else evidence.tails(line)
@@ -192,7 +203,8 @@ def median_rank(confidence: float, n: int) -> tuple[int, float]:
 
 def _unit(sample: Sample, law: Law) -> Units:
     # The range of a figure is not that of the similarities that it is made from.
-    edges = (law.low, law.high) if law.statistic in ("mean", "median") else (-math.inf, math.inf)
+    is_of_rows = law.statistic in ("mean", "median", "ratio")
+    edges = (law.low, law.high) if is_of_rows else (-math.inf, math.inf)
     return units_of(sample.values, sample.identities, edges)
 
 
@@ -232,6 +244,31 @@ def _median(unit: Units, confidence: float) -> Estimate:
         confidence=confidence,
         method=method,
         spread=float(spread_of(medians)),
+    )
+
+
+def ratio_of(sample: Sample, law: Law) -> Ratio:
+    """Return the ratio of a sample.
+
+    Raises:
+        ValueError: As :func:`estimates`.
+    """
+    if sample.others is None:
+        raise ValueError("estimate: a ratio needs others, the denominators, got none.")
+    of = law.denominator
+    denominators = units_of(sample.others, sample.identities, (of.low, of.high))
+    return Ratio(_unit(sample, law), denominators, law.kind, of)
+
+
+def _ratio(found: Ratio, unit: Units, confidence: float) -> Estimate:
+    low, high, method = found.interval(confidence)
+    return unit.estimated(
+        value=found.value,
+        low=low,
+        high=high,
+        confidence=confidence,
+        method=method,
+        spread=found.spread,
     )
 
 

@@ -21,7 +21,7 @@ from fxeval.statistics.distributions import t_quantile
 from fxeval.statistics.estimate import Law, Sample, tails
 from fxeval.statistics.limits import Limit
 from fxeval.statistics.settling import detectable, hangs_on_one, settles
-from fxeval.statistics.table import FloatArray, Key, Table, figures, law_of, plain
+from fxeval.statistics.table import FloatArray, Key, Table, figures, plain
 from fxeval.statistics.verdict import MIN_IDENTITIES, MIN_SEEDS, judge, judge_list
 
 _WORST_FIRST = (Outcome.INVALID, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
@@ -102,7 +102,7 @@ def _case(
         conditions=tuple(conditions),
         seeds=tuple(seeds),
         samples=tuple(_sample(limit, table, conditions, EXPLAINER, seed) for seed in seeds),
-        law=law_of(metric, None if metric.statistic in FIGURES else limit.edges(metric)),
+        law=table.law(metric, None if metric.statistic in FIGURES else limit.edges(metric)),
         is_equal=tuple(
             metric.kind != "rate" and _is_equal(limit, table, conditions, seed) for seed in seeds
         ),
@@ -121,6 +121,9 @@ def _sample(
 
     if metric.statistic in FIGURES and limit.compares():
         return table.improvement_of_figures(of(EXPLAINER), of(*limit.compares()), metric)
+    if metric.statistic == "ratio":
+        below = table.mean_values(metric.denominator, judged_map, conditions, seed)
+        return table.sample(of(EXPLAINER), below)
     return table.sample(limit.rows(of, metric))
 
 
@@ -153,7 +156,7 @@ def _judged(
         is_open = False
     else:
         found = [
-            judge(limit, one, case.words, is_equal=equal)
+            _without_denominator(case, one) or judge(limit, one, case.words, is_equal=equal)
             for one, equal in zip(estimates, case.is_equal, strict=True)
         ]
         place = min(
@@ -167,6 +170,11 @@ def _judged(
         objections.append(
             f"{case.metric.name} is a figure of the whole list, and a relative margin is one of a "
             "row; expected 'absolute'"
+        )
+    if case.metric.statistic == "ratio" and limit.compares():
+        objections.append(
+            f"{case.metric.name} is a ratio of two means, and no row has one of its own that could "
+            "be compared; expected at_most or at_least"
         )
     objection = next((one for one in objections if one is not None), None)
     if objection is not None:
@@ -221,7 +229,16 @@ def _of_list(
         estimates[0], value=value, low=value - half, high=value + half, method=said, spread=spread
     )
     n_seeds = 0 if depends is False and len(values) == 1 else len(values)
-    return judge_list(case.limit, estimate, case.words, n_seeds), estimate
+    nothing = next(filter(None, (_without_denominator(case, one) for one in estimates)), None)
+    return nothing or judge_list(case.limit, estimate, case.words, n_seeds), estimate
+
+
+def _without_denominator(case: _Case, estimate: Estimate) -> Verdict | None:
+    """Return why nothing is decided if a ratio has nothing to compare with; else None."""
+    if case.metric.statistic != "ratio" or not estimate.n_pairs or math.isfinite(estimate.value):
+        return None
+    subject = case.limit.subject(case.words)
+    return Verdict(Outcome.INCONCLUSIVE, f"{subject}no value: {estimate.method}")
 
 
 def _of_seeds(verdict: Verdict, n_seeds: int, depends: bool | None) -> Verdict:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fxeval.results import Estimate
 from fxeval.statistics.distributions import normal_quantile
-from fxeval.statistics.estimate import Law, Sample, estimate, median_rank
+from fxeval.statistics.estimate import Law, Sample, estimate, median_rank, ratio_of
 from fxeval.statistics.intervals import (
     MIN_INFORMATIVE,
     chosen,
@@ -107,6 +107,8 @@ def hangs_on_one(sample: Sample, law: Law, region: Region, confidence: float) ->
         None where it is not known: for figures of a list, for one identity, and for rows of two
         identities if they are too many.
     """
+    if law.statistic == "ratio":
+        return _ratio_hangs(sample, law, region, confidence)
     if law.statistic not in ("mean", "median"):
         return None
     unit = units_of(sample.values, sample.identities, (law.low, law.high))
@@ -117,6 +119,18 @@ def hangs_on_one(sample: Sample, law: Law, region: Region, confidence: float) ->
     if law.statistic == "median":
         return _median_hangs(unit, region, confidence)
     return _mean_hangs(unit.means(), law, region, confidence)
+
+
+def _ratio_hangs(sample: Sample, law: Law, region: Region, confidence: float) -> bool | None:
+    """Answer for a ratio: it lies above a line where another mean lies above 0."""
+    ends = [end for end in region if math.isfinite(end)]
+    ratio = ratio_of(sample, law)
+    if len(ends) != 1 or math.isnan(ratio.value):
+        return None
+    values, kind, edges = ratio.at(ends[0])
+    rest = Sample(values, sample.identities)
+    about_0 = (0.0, math.inf) if math.isfinite(region[0]) else (-math.inf, 0.0)
+    return hangs_on_one(rest, Law("mean", kind, *edges), about_0, confidence)
 
 
 def _reaches(found: Estimate) -> tuple[float, float]:

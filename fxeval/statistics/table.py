@@ -23,7 +23,15 @@ from fxeval.results import (
     gravity,
 )
 from fxeval.statistics.decisions import unfit
-from fxeval.statistics.estimate import Law, Sample, estimate, estimates, paired
+from fxeval.statistics.estimate import (
+    Denominator,
+    Law,
+    Sample,
+    estimate,
+    estimates,
+    paired,
+    ratio_of,
+)
 from fxeval.statistics.limits import BetterThan
 from fxeval.statistics.units import ROUNDING
 
@@ -113,8 +121,21 @@ class Table:
         found = [self.values(metric, map_, under, seed) for under in unders]
         return found[0] if len(found) == 1 else np.mean(found, axis=0)
 
-    def sample(self, values: FloatArray) -> Sample:
-        """Return the rows that have a value, as a sample."""
+    def law(self, metric: Metric, edges: tuple[float, float] | None = None) -> Law:
+        """Return the law of a metric's values, or of values with other edges made from them."""
+        found = law_of(metric, edges)
+        below = self.metrics.get(metric.denominator)
+        if below is None:
+            return found
+        of = Denominator(below.title, below.kind, *below.range, metric.least_denominator)
+        return replace(found, denominator=of)
+
+    def sample(self, values: FloatArray, denominators: FloatArray | None = None) -> Sample:
+        """Return the rows that have a value, as a sample; of a ratio those that have both."""
+        if denominators is not None:
+            present = np.isfinite(values) & np.isfinite(denominators)
+            found = self.sample(np.where(present, values, np.nan))
+            return replace(found, others=denominators[present])
         present = np.isfinite(values)
         mated = None if self._is_mated is None else self._is_mated[present]
         return Sample(values[present], self.identities[present], mated)
@@ -154,8 +175,15 @@ class Table:
         ]
 
     def differences(self) -> list[Difference]:
-        """Return the explainer's paired improvement per metric, other map and condition."""
-        series = [(map_, under, metric) for map_, under, metric in self.series if map_ != EXPLAINER]
+        """Return the explainer's paired improvement per metric, other map and condition.
+
+        A ratio has none.
+        """
+        series = [
+            (map_, under, metric)
+            for map_, under, metric in self.series
+            if map_ != EXPLAINER and metric.statistic != "ratio"  # no row has a ratio of its own
+        ]
         spreads = [self._improvement(metric, map_, under) for map_, under, metric in series]
         found = self.estimated([(one.sample, one.law) for one in spreads])
         return [
@@ -181,8 +209,9 @@ class Table:
 
     def objection(self, metric: Metric, under: Key) -> str | None:
         """Return why a metric says nothing about maps under a condition; None if it does."""
-        if self._faults[metric.name]:
-            return self._faults[metric.name]
+        fault = self._faults[metric.name] or self._faults.get(metric.denominator, "")
+        if fault:
+            return fault
         states = self.states(metric.name, EXPLAINER, under)
         return unfit(metric, dict(under), states, len(self._rows), self._model)
 
@@ -204,9 +233,13 @@ class Table:
 
     def _of_map(self, metric: Metric, map_: str, under: Key) -> "_Spread":
         seeds = self._seeds_of((map_,), under)
-        rows = [self.values(metric.name, map_, under, seed) for seed in seeds]
-        samples = [self.sample(one) for one in rows]
-        return self._over_seeds(samples, self.sample(np.mean(rows, axis=0)), law_of(metric))
+        columns = [
+            [self.values(name, map_, under, seed) for seed in seeds]
+            for name in (metric.name, metric.denominator)[: 1 + (metric.statistic == "ratio")]
+        ]
+        samples = [self.sample(*rows) for rows in zip(*columns, strict=True)]
+        mean = self.sample(*(np.mean(rows, axis=0) for rows in columns))
+        return self._over_seeds(samples, mean, self.law(metric))
 
     def _improvement(self, metric: Metric, map_: str, under: Key) -> "_Spread":
         seeds = self._seeds_of((EXPLAINER, map_), under)
@@ -281,6 +314,8 @@ def point_of(sample: Sample, law: Law, confidence: float) -> float:
         return float((np.bincount(group, sample.values) / np.bincount(group)).mean())
     if law.statistic == "mean":
         return float(sample.values.mean())
+    if law.statistic == "ratio":
+        return ratio_of(sample, law).value
     return estimate(sample, law, confidence).value
 
 

@@ -98,11 +98,23 @@ class LimitRules:
         if size:
             keys[margin] = {name: float(value) for name, value in size.items()}
         asked = FORMS[given[0]](metric.name, **keys)
+        if metric.statistic == "ratio":
+            self._ratio((*loc, given[0]), asked, metric)
+            return
         fault = asked.pointless(metric) if asked.is_number() else ""
         if fault:
             path = (*loc, margin, *size) if size else (*loc, given[0])
             words = f"'{path[-1]}: {describe(size[path[-1]] if size else limit[given[0]])}'"
             self._at_key(path, f"{words} {fault}")
+
+    def _ratio(self, loc: Loc, asked: Limit, metric: Metric) -> None:
+        """Refuse to compare ratios; the range of a ratio's metric is that of its numerator."""
+        if asked.compares():
+            text = (
+                f"{metric.name} is a ratio of two means, and no row has one of its own that could "
+                f"be compared; expected at_most or at_least, got {loc[-1]}"
+            )
+            self._at_key(loc, text)
 
     def _estimand(self, loc: Loc, limit: Values, measured: "MeasuredBy") -> None:
         """Check what the limit is about, and how it is judged over the conditions."""
