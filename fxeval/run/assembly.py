@@ -217,6 +217,7 @@ class Gatherer:
         from fxeval.records.form import VerdictEntry
         from fxeval.records.schema import CellResult, Record
         from fxeval.statistics.holm import regressions_of
+        from fxeval.statistics.transfer import transfers_of
         from fxeval.statistics.verdict import overall
 
         results = self._of(path)
@@ -259,6 +260,7 @@ class Gatherer:
                 "cells": measured,
                 "sections": self.sections.get(path, []),
                 "regressions": regressions_of(measured),
+                "transfers": transfers_of(measured, missing),
                 "verdict": VerdictEntry(outcome=verdict.outcome, reason=verdict.reason),
             }
         )

@@ -81,6 +81,8 @@ class Ratio:
         self._is_weak = not (self._below > 0.0 and self._below >= denominator.least)
         self.value = math.nan if self._is_weak else numerators.mean() / self._below
         self.spread = math.nan
+        # Equal decisions may be chance; equal numbers of another kind are one and the same.
+        self._is_one = kind != "rate" and bool((numerators.values == denominators.values).all())
         self._kind = _kind(numerators, kind)
         if not self._is_weak:
             rest, _ = self._rest(np.ones(1), np.array([self.value]))
@@ -91,11 +93,14 @@ class Ratio:
     def interval(self, confidence: float) -> tuple[float, float, str]:
         """Return the ends and the method in words; NaN and the reason where there is no interval.
 
-        Where the set of all possible ratios has gaps, the interval spans them.
+        Where the set of all possible ratios has gaps, the interval spans them. A ratio of values
+        that are all equal, and no rate, is 1 whatever the rows.
         """
         nothing = self._nothing(confidence)
         if nothing:
             return math.nan, math.nan, nothing
+        if self._is_one:
+            return 1.0, 1.0, "every numerator equals its denominator: no interval"
         ends = [self._end(side, confidence) for side in (-1.0, 1.0)]
         rest, edges = self._rest(np.ones(1), np.array([self.value]))
         method = interval(rest, self._kind, *edges, confidence).method(0)
@@ -116,6 +121,8 @@ class Ratio:
         """
         if self._is_weak:
             return 1.0, 1.0
+        if self._is_one:
+            return float(line > 1.0), float(line < 1.0)
         at = (line - self.value) / self._step
         places = np.concatenate([-_grid()[::-1], [0.0], _grid(), [at]])
         above, below = self._tails(places)

@@ -38,6 +38,7 @@ from fxeval.statistics.limits import FORMS, Limit
 from fxeval.statistics.map_figures import diagnostics_of, mean_map_of, same_map_of, ties_of
 from fxeval.statistics.redrawn import network_notes, network_objection
 from fxeval.statistics.table import Table, plain
+from fxeval.statistics.transfer import transfers_of
 from fxeval.statistics.verdict import combine, overall, state_verdict, with_absences, with_reason
 
 SHOWN_PROBLEMS = 20
@@ -121,6 +122,7 @@ def rederived(record: Record, rows: Sequence[Row]) -> Record:
         "cells": cells,
         "verdict": plain(verdict),
         "regressions": regressions_of(cells),
+        "transfers": transfers_of(cells, record.run.missing),
     }
     return record.model_copy(update=judged_again)
 

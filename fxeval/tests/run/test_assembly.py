@@ -143,3 +143,24 @@ def test_what_no_record_can_hold_is_named_and_no_crash(gatherer):
         gatherer.records()
     with pytest.raises(StoreError, match="environment"):
         gatherer.write()
+
+
+def test_a_record_holds_the_matrices_of_its_cells_and_says_what_was_not_run(gatherer):
+    names = {"occlusion_tmr", "deletion_auc"}
+    for model in "ab":
+        one = result(f"t[{model}-cam-p]", planned=[f"t[{of}-cam-p]" for of in "abc"])
+        cell = one["cell"]
+        figures = {**cell["estimates"][0], "metric": "occlusion_tmr", "map": "explainer"}
+        cell |= {"check": "t", "kind": "transfer.cross_model", "model": model, "explainer": "cam"}
+        cell |= {"pairs": "p", "limits": [], "asked": [], "differences": []}
+        cell["metrics"] = [{**cell["metrics"][0], "name": name} for name in names]
+        cell["estimates"] = [
+            {**figures, "under": {"evaluator": of, "fill": "black", "fraction": 0.01}}
+            for of in "ab"
+        ]
+        gatherer.add(one)
+    (record,) = gatherer.records()
+    (matrix,) = record.transfers
+    assert (matrix.generators, matrix.evaluators) == (["a", "b"], ["a", "b"])
+    assert matrix.table("occlusion_tmr").mean == pytest.approx(figures["value"])
+    assert "t[c-cam-p]: not run" in matrix.remarks

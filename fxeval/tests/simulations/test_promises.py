@@ -19,6 +19,14 @@ from fxeval.tests.simulations.methods import (
     simulated_crossed,
     simulated_figure,
 )
+from fxeval.tests.simulations.ratios import POPULATIONS as RATIOS
+from fxeval.tests.simulations.ratios import (
+    RATIO_DESIGNS,
+    RATIO_PROMISE,
+    RATIO_RUNS,
+    crossed_ratio,
+    simulate_ratio,
+)
 from fxeval.tests.simulations.run import power, simulate
 from fxeval.tests.simulations.table import FORM_DESIGN, FORM_RUNS, naive_tallies
 from fxeval.tests.simulations.tally import worst
@@ -73,6 +81,24 @@ def test_verification_figures_keep_their_promise(number, scores):
     assert not ours.exceeds(FIGURES[number].promise), ours
     assert not ours.undercovers(0.95), ours
     assert ours.flips <= FLIPS * ours.pairs
+
+
+@pytest.mark.parametrize("design", RATIO_DESIGNS, ids=str)
+@pytest.mark.parametrize("population", RATIOS, ids=lambda one: one.name)
+def test_ratios_keep_their_promise(population, design):
+    ours, _ = simulate_ratio(population, design, RATIO_RUNS)
+    assert not ours.exceeds(RATIO_PROMISE), ours
+    assert not ours.undercovers(0.95), ours
+    assert ours.flips <= FLIPS * ours.pairs
+
+
+@pytest.mark.parametrize("identities", [30, 100])
+@pytest.mark.parametrize("population", [RATIOS[0], RATIOS[2], RATIOS[4], RATIOS[6]],
+                         ids=lambda one: one.name)  # fmt: skip
+def test_ratios_of_pairs_of_two_people_keep_their_promise(population, identities):
+    ours = crossed_ratio(population, identities, RATIO_RUNS)
+    assert not ours.exceeds(RATIO_PROMISE), ours
+    assert not ours.undercovers(0.95), ours
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)

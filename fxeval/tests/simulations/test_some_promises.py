@@ -21,6 +21,8 @@ from fxeval.tests.simulations.laws import (
     rare_group,
 )
 from fxeval.tests.simulations.naive import bootstrap_over_rows, t_over_rows
+from fxeval.tests.simulations.ratios import POPULATIONS as RATIOS
+from fxeval.tests.simulations.ratios import simulate_ratio
 from fxeval.tests.simulations.run import TAIL, decided, rows_of, simulate
 from fxeval.tests.simulations.run_crossed import simulate_crossed, simulate_figure
 from fxeval.tests.simulations.tally import Tally, tally
@@ -77,6 +79,22 @@ def test_pairs_and_figures_keep_their_promise():
     assert not simulate_crossed(CROSSED_NORMAL, 30, 20, 500)[0].exceeds(0.03)
     assert not simulate_figure("auc", ScoreList(30, 2, 150, 2.0), 200).exceeds(0.03)
     assert not simulate_figure("eer", ScoreList(30, 4, 150, 2.0), 60).exceeds(0.03)
+
+
+@pytest.mark.parametrize("population", RATIOS, ids=lambda one: one.name)
+def test_a_population_of_ratios_has_the_means_it_says(population):
+    above, below = population.draw(generator_of("simulations", population.name), 400_000)
+    for drawn, mean in ((above, population.numerator), (below, population.denominator)):
+        assert abs(drawn.mean() - mean) < 5 * drawn.std() / len(drawn) ** 0.5
+        assert np.abs(drawn).max() <= population.edge
+
+
+@pytest.mark.parametrize("population", [RATIOS[2], RATIOS[5]], ids=lambda one: one.name)
+def test_ratios_keep_their_promise_that_the_delta_method_breaks(population):
+    ours, delta = simulate_ratio(population, Design(30), 300)
+    assert not ours.exceeds(0.03), ours
+    assert not ours.undercovers(0.95), ours
+    assert delta.exceeds(0.025), delta
 
 
 def test_too_short_lists_pass_no_limit_from_below():

@@ -208,10 +208,20 @@ def test_equal_outcomes_are_no_proof_that_the_ratio_is_1():
     found = estimate(of(own, own), RATE, 0.95)
     assert found.value == 1.0
     assert found.low < 0.9 < 1.1 < found.high
-    assert np.isnan(ends(estimate(of(own, own), LIGHT, 0.95))).all()  # of no edges nothing is known
     without_effect = estimate(of(0.0 * own, own), RATE, 0.95)
     assert without_effect.value == 0.0
     assert without_effect.low < -0.05 < 0.05 < without_effect.high
+
+
+def test_values_over_themselves_are_1_where_they_cannot_be_equal_by_chance():
+    N, M = skewed()
+    found = estimate(of(M, M), LIGHT, 0.95)
+    assert (found.value, *ends(found)) == (1.0, 1.0, 1.0)
+    assert found.method == "every numerator equals its denominator: no interval"
+    assert tails(of(M, M), LIGHT, 0.9) == (0.0, 1.0)
+    assert tails(of(M, M), LIGHT, 1.1) == (1.0, 0.0)
+    assert math.isnan(estimate(of(0 * M, 0 * M), LIGHT, 0.95).low)
+    assert estimate(of(N, M), LIGHT, 0.95).low < 1.0
 
 
 def test_a_few_other_outcomes_are_as_wide_beside_the_estimate_as_at_it():
