@@ -7,6 +7,7 @@ pairs that it accepts is then ``p * clean + (1 - p) * c``, with one p for each g
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,7 @@ def mixture_of(accepted: FloatArray, clean: FloatArray) -> MixtureFit | str:
     )
 
 
-def mixture_text(fit: MixtureFit, generators: list[str]) -> str:
+def mixture_text(fit: MixtureFit, generators: Sequence[str]) -> str:
     """Say in words what a fit found."""
     shares = [
         f"{name} {share:.0%}"
@@ -131,8 +132,8 @@ def _factors(
     lost: FloatArray, weight: FloatArray, touched: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the (G,) and (E,) factors nearest to the known values; the first are not negative."""
-    before = np.zeros(lost.shape)
-    fall = np.zeros(lost.shape[1])
+    before: FloatArray = np.zeros(lost.shape)
+    fall: FloatArray = np.zeros(lost.shape[1])
     for _ in range(_MOST_TURNS):
         fall = _ratio(touched @ lost, (touched**2) @ weight)
         touched = np.maximum(_ratio(lost @ fall, weight @ (fall**2)), 0.0)

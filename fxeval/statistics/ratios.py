@@ -106,11 +106,11 @@ class Ratio:
         method = interval(rest, self._kind, *edges, confidence).method(0)
         if not all(math.isfinite(end) for end in ends):
             return math.nan, math.nan, f"no interval: no bound of the ratio ({method})"
-        about = self._numerators.about
-        return *sorted(ends), (
+        said = (
             "Fieller's interval: the ratios at which the mean of (numerator - ratio * denominator) "
-            f"may be 0 by {about}{method}"
-        )  # fmt: skip
+            f"may be 0 by {self._numerators.about}{method}"
+        )
+        return min(ends), max(ends), said
 
     def tails(self, line: float) -> tuple[float, float]:
         """Return the p-values that belong to :meth:`interval`, whatever its confidence.
