@@ -182,6 +182,7 @@ class Evidence:
         everyone: All rows of the cell: the reference set.
         subject: The cell's own model.
         others: Further subjects and explainers, by the parameter that names them.
+        absent: Why further models that a parameter names cannot be measured, by their names.
         seed_of: (purpose, row id, label) -> seed.
         turned: The same rows with the other image of each pair perturbed; None if not pairs.
     """
@@ -192,6 +193,7 @@ class Evidence:
     engine: Engine
     seed_of: Callable[[str, str, str], int]
     others: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    absent: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     turned: Rows | None = None
     _places: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 

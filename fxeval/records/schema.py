@@ -170,6 +170,7 @@ class CellPlan(Form):
 
     Attributes:
         seeds: Number of differently seeded maps of each row, if the explainer depends on its seed.
+        further: Names of further models that a parameter of the kind names, by parameter.
     """
 
     id: str
@@ -186,6 +187,7 @@ class CellPlan(Form):
     metrics: list[MetricEntry]
     asked: list[LimitEntry]
     seeds: Annotated[int, Field(ge=1)] = 1
+    further: dict[str, list[str]] = {}
 
     @model_validator(mode="after")
     def _knows_its_metrics(self) -> Self:

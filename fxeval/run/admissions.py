@@ -13,7 +13,7 @@ from fxeval.models.loading import check_loaded
 
 
 class Admissions:
-    """Remembers which models were admitted, and watches the model of the current cell.
+    """Remembers which models were admitted, and watches the models of the current cell.
 
     Args:
         worker: Number of this process among those of the run; ``auto`` spreads them over the GPUs.
@@ -23,9 +23,9 @@ class Admissions:
     def __init__(self, worker: int, at_once: int) -> None:
         self._worker = worker
         self._at_once = at_once
-        self._loaded: FaceModel | None = None
+        self._checked: list[FaceModel] = []
         self._found: dict[tuple[object, ...], Admission | ModelContractError] = {}
-        self._current: tuple[FaceModel, Admission] | None = None
+        self._current: dict[str, tuple[FaceModel, Admission]] = {}
 
     def placed(self, model: FaceModel, device: str) -> torch.device:
         """Move a model to the device of a cell, check it once, and return the device.
@@ -36,10 +36,10 @@ class Admissions:
         place = _device(device, self._worker)
         if model.module is not None:
             model.module.to(place)
-        if model is not self._loaded:
+        if not any(model is one for one in self._checked):
             with precise(place):
                 check_loaded(model)
-            self._loaded = model
+            self._checked.append(model)
         return place
 
     def admitted(
@@ -73,43 +73,47 @@ class Admissions:
             raise found
         return found, is_new
 
-    def watch(self, model: FaceModel, admission: Admission) -> None:
-        """Name the model of the current cell."""
-        self._current = model, admission
+    def begin(self) -> None:
+        """Begin a cell."""
+        self._current = {}
+
+    def watch(self, name: str, model: FaceModel, admission: Admission) -> None:
+        """Watch a model of the current cell, by its name in the suite."""
+        self._current[name] = model, admission
 
     def release(self) -> None:
         """Free the networks; what was found out about them is kept."""
-        self._loaded, self._current = None, None
+        self._checked, self._current = [], {}
 
-    @property
-    def noise(self) -> float:
-        """How much similarities of the current model differ if an image is embedded again."""
-        return 0.0 if self._current is None else self._current[1].noise
+    def noise(self, model: str) -> float:
+        """How much similarities of a model differ if an image is embedded again."""
+        return self._current[model][1].noise if model in self._current else 0.0
 
-    def check_gradient(self, name: str, explainer: Explainer) -> None:
-        """Refuse an explainer that needs gradients if the model of the cell has none.
+    def check_gradient(self, model: str, name: str, explainer: Explainer) -> None:
+        """Refuse an explainer that needs gradients if a model of the cell has none.
 
         Raises:
             UnsupportedError: With the reason why the model has none.
         """
-        if self._current is None or "gradients" not in traits_of(explainer).needs:
-            return
-        self._refuse(name, "it needs gradients, and")
+        if "gradients" in traits_of(explainer).needs:
+            self._refuse(model, name, "it needs gradients, and")
 
-    def check_failure(self, name: str, states: Sequence[RowState], reasons: Sequence[str]) -> None:
-        """Blame the model if it has no gradient and user code fails in autograd for every map.
+    def check_failure(
+        self, model: str, name: str, states: Sequence[RowState], reasons: Sequence[str]
+    ) -> None:
+        """Blame a model if it has no gradient and user code fails in autograd for every map.
 
         Raises:
             UnsupportedError: With the reason why the model has none.
         """
         failed = all(state is RowState.EXPLAINER_RAISED for state in states)
         if states and failed and all(reason.startswith("RuntimeError") for reason in reasons):
-            self._refuse(name, "it raises RuntimeError for every pair, and")
+            self._refuse(model, name, "it raises RuntimeError for every pair, and")
 
-    def _refuse(self, name: str, why: str) -> None:
-        if self._current is None or not self._current[1].no_gradient:
+    def _refuse(self, of: str, name: str, why: str) -> None:
+        if of not in self._current or not self._current[of][1].no_gradient:
             return
-        model, found = self._current
+        model, found = self._current[of]
         said = f"{name} cannot explain {model.name}: {why} in this model "
         also = (
             ". Let gradients pass in its forward, or use an explainer that only asks for "
@@ -125,9 +129,10 @@ class Admissions:
         Raises:
             ModelContractError: If its answers changed too much since it was admitted.
         """
-        if self._current is None:
-            return []
-        model, found = self._current
+        several = [self._of(*one) for one in self._current.values()]
+        return list(dict.fromkeys(note for notes in several for note in notes))
+
+    def _of(self, model: FaceModel, found: Admission) -> list[str]:
         notes = []
         if found.noise > 0 and model.module is None:
             notes.append(

@@ -47,14 +47,17 @@ def finished(
     """
     from fxeval.records.store import plain
 
-    names = {"models": cell.model, "explainers": cell.explainer, "pairs": cell.pairs}
+    further = [name for named in cell.further.values() for name in named]
+    names = {
+        "models": [cell.model, *further], "explainers": [cell.explainer], "pairs": [cell.pairs],
+    }  # fmt: skip
     found: dict[str, Any] = plain(
         {
             **asked,
             "cell": cell.model_dump(mode="json", by_alias=True),
             "environment": environment,
             "subjects": {
-                role: {names[role]: known[names[role]]} if names[role] in known else {}
+                role: {name: known[name] for name in names[role] if name in known}
                 for role, known in subjects.items()
             },
         }

@@ -38,14 +38,17 @@ class NetworkHandle:
     """A network behind a subject, built when it is needed.
 
     Attributes:
-        label: ``trained``, or the name of the re-drawn copy.
+        label: ``trained``, the name of the re-drawn copy, or, for a further model of the cell,
+            ``evaluator`` and its name.
         key: Key under which its embeddings and maps are cached.
         get: Builds the network, or returns it.
+        of: Name of the model in the suite.
     """
 
     label: str
     key: str
     get: Callable[[], PooledModel]
+    of: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +116,9 @@ class Shared(Protocol):
 
     def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> Redrawing:
         """Return a re-drawn copy of a network."""
+
+    def check_support(self, by: OtherExplainer, network: NetworkHandle) -> None:
+        """Refuse an explainer that cannot explain a further model."""
 
 
 class CellEngine:
@@ -183,7 +189,9 @@ class CellEngine:
         """
         network, faces, _ = self._behind[id(subject)]
         if network.label != "trained":
-            self._refuse_given(by)
+            self._refuse_given(by, network)
+        if network.of != self._cell.model.name:
+            self._shared.check_support(by, network)
         is_judged = is_judged and network.label == "trained" and seed == 0
         if rows.source.shape[1] == 1:
             asked = Comparison(
@@ -236,12 +244,15 @@ class CellEngine:
         several = [one for named in self._repetitions.values() for one in named.values()]
         return [one.remark for one in several if one.remark]
 
-    def _refuse_given(self, by: OtherExplainer) -> None:
-        if traits_of(by.explainer).maps_are_given:
-            raise UnsupportedError(
-                f"the maps of {by.name} are given: they were made with one network and do not "
-                f"change with a re-drawn one. Leave {self._cell.kind} out for them."
-            )
+    def _refuse_given(self, by: OtherExplainer, network: NetworkHandle) -> None:
+        if not traits_of(by.explainer).maps_are_given:
+            return
+        said = f"the maps of {by.name} are given: they were made with one network and "
+        if network.of != self._cell.model.name:
+            raise UnsupportedError(f"{said}say nothing of {network.of}.")
+        raise UnsupportedError(
+            f"{said}do not change with a re-drawn one. Leave {self._cell.kind} out for them."
+        )
 
     def _note(self, cost: Explaining) -> None:
         known = [(one.network, one.side) for one in self._explaining]
@@ -275,7 +286,7 @@ class CellEngine:
                 f"model '{model.name}': its layers can't be reached, so its weights can't be "
                 f"re-drawn layer by layer. Leave {cell.kind} out for it."
             )
-        self._refuse_given(self.own)
+        self._refuse_given(self.own, network)
         found = self._shared.redrawn(cell, network, pairs, index)
         return Redrawn(self.subject(found.known.name, found.network, pairs, faces), found.known)
 

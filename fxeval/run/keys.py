@@ -15,11 +15,15 @@ def fixture_key(cell: Cell, use: Use) -> tuple[str, str, str]:
     return cell.where.rsplit(":", 2)[0], use.id, json.dumps(use.params, sort_keys=True)
 
 
-def model_key(cell: Cell, model: FaceModel) -> str:
-    """Name a model by its fixture, its weights and how it is fed and read."""
+def model_key(cell: Cell, use: Use, model: FaceModel) -> str:
+    """Name a model by its fixture, its weights and how it is fed and read.
+
+    A cell's own model and a further one of another cell have the same key, so that what is computed
+    with one is there for the other.
+    """
     card = model_traits(model).card
     how = model.crop, model.similarity, model.operating_threshold, card.digest if card else ""
-    return digest_of(*fixture_key(cell, cell.model), model.digest, *how)
+    return digest_of(*fixture_key(cell, use), model.digest, *how)
 
 
 def digest_of(*parts: object) -> str:

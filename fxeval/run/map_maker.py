@@ -19,7 +19,11 @@ from fxeval.run.guard import Guard
 from fxeval.run.keys import fixture_key
 from fxeval.suite.cells import Cell
 
-KEPT_MAPS = 16  # sets of maps kept for later cells
+KEPT_MAPS = 16
+"""Sets of maps that are kept for later cells at least."""
+
+KEPT_BYTES = 1 << 30
+"""Memory up to which more are kept, so that a check of many models explains each once."""
 
 Progress = Callable[[str, str, int, int], None]
 
@@ -65,13 +69,13 @@ class MapMaker:
         is_new = key not in self.kept
         if is_new:
             for old in [one for one in self.kept if one not in self._in_use]:
-                if len(self.kept) >= KEPT_MAPS:
+                if len(self.kept) >= KEPT_MAPS and self._bytes() > KEPT_BYTES:
                     del self.kept[old]
             self.kept[key] = self._make(cell, wanted, device)
         self._in_use.add(key)
         maps, cost, told = self.kept[key]
         self._told |= dict.fromkeys(told)
-        self._admissions.check_failure(wanted.by.name, maps.states, maps.reasons)
+        self._admissions.check_failure(wanted.network.of, wanted.by.name, maps.states, maps.reasons)
         return maps, Explaining(
             network=wanted.network.label,
             side=wanted.label,
@@ -96,6 +100,12 @@ class MapMaker:
             n_maps=known.n_maps,
             was_shared=not is_new,
             **asdict(known.cost),
+        )
+
+    def _bytes(self) -> int:
+        maps = [made for made, _, _ in self.kept.values()]
+        return sum(
+            one.nbytes for made in maps for one in (made.positive, made.negative) if one is not None
         )
 
     def take_told(self) -> list[str]:
@@ -138,7 +148,7 @@ class MapMaker:
             return made
 
         found = repeated(explain_again, wanted.asked, maps, cell.seed)
-        noise = self._admissions.noise
+        noise = self._admissions.noise(wanted.network.of)
         if found.repeats or not noise:
             return Repetition(found, "", n_maps, total)
         return Repetition(

@@ -165,4 +165,7 @@ def plan_of(cell: Cell) -> CellPlan:
             for limit in cell.limits
         ],
         seeds=cell.seeds,
+        further={
+            parameter: [use.name for use in named] for parameter, named in cell.further.items()
+        },
     )

@@ -2,11 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from fxeval.contracts import Explainer
-from fxeval.errors import FxevalError, UnsupportedError
+from fxeval.contracts import Explainer, FaceModel
+from fxeval.errors import (
+    FxevalError,
+    ModelContractError,
+    SuiteError,
+    UnsupportedError,
+    for_a_record,
+)
 from fxeval.run.fixture_names import ROLES
 from fxeval.run.workshop import Subjects
-from fxeval.suite.cells import Cell
+from fxeval.suite.cells import Cell, Use
 from fxeval.suite.configure import configured
 
 if TYPE_CHECKING:
@@ -23,7 +29,7 @@ def subjects_of(
     Args:
         cell: The cell.
         request: Of its test.
-        session: Of this process, which keeps the model that was loaded last.
+        session: Of this process, which keeps the models that were loaded last.
         unsupported: Why the explainer cannot explain this model, if that was known beforehand.
 
     Raises:
@@ -43,4 +49,26 @@ def subjects_of(
             compared[use.name] = configured(found, use, "explainer", request.node.path.parent)
         except FxevalError as error:  # the cell's own explainer is measured without it
             compared[use.name] = error
-    return Subjects(session.loaded(model), explainer, source, compared=compared)
+    own = session.loaded(model)
+    others: dict[str, dict[str, FaceModel | Explainer | FxevalError]] = {
+        parameter: {use.name: _further(use, request, session) for use in named}
+        for parameter, named in cell.further.items()
+    }
+    return Subjects(own, explainer, source, others, compared)
+
+
+def _further(
+    use: Use, request: "pytest.FixtureRequest", session: "Session"
+) -> FaceModel | FxevalError:
+    """Return a further model, loaded; an error that names its place if it cannot be."""
+    try:
+        found = request.getfixturevalue(f"model_{use.id}")
+        loaded: FaceModel = session.loaded(
+            configured(found, use, "model", request.node.path.parent)
+        )
+    except SuiteError:
+        raise
+    except FxevalError as error:  # the others are measured without it
+        start = f"{use.where}: model '{use.name}'"
+        return ModelContractError(f"{start}: {error}", public=f"{start}: {for_a_record(error)}")
+    return loaded

@@ -26,6 +26,9 @@ from fxeval.suite.plan import Suite
 if TYPE_CHECKING:
     import pytest
 
+MOST_MODELS = 8
+"""Loaded models that are kept at most, for checks whose cells use several at once."""
+
 QUIET_SECONDS = 30.0  # between two lines of progress where there is no terminal
 
 
@@ -51,7 +54,8 @@ class Session:
             progress=self._progress.show,
             worker=int(worker.get("workerid", "gw0").removeprefix("gw")),
         )
-        self._model: tuple[object, object] | None = None
+        self._models: list[tuple[object, object]] = []  # the one that was used last is last
+        self._room = 1
         self._said: set[str] = set()
         self._warned = 0
         self._suites: dict[Path, dict[str, Any]] = {}
@@ -73,22 +77,33 @@ class Session:
     def loaded(self, subject: Any) -> Any:  # noqa: ANN401  (whatever a fixture returned)
         """Return the model of a fixture; a file is read once for consecutive cells that use it.
 
+        As many models are kept as a cell of the suites uses at once, at most ``MOST_MODELS``; those
+        that were used longest ago are freed.
+
         Raises:
             FxevalError: If the file can't be trusted; again for every cell that uses it.
         """
         if not isinstance(subject, ModelFile) or hasattr(subject, "embed"):
             return subject
-        if self._model is None or not _is_same(self._model[0], subject):
-            self._model = None  # frees the previous model before the next one is loaded
-            self.workshop.release()
-            try:
-                self._model = subject, subject.load()
-            except FxevalError as error:
-                self._model = subject, error
-        found = self._model[1]
+        known = next((one for one in self._models if _is_same(one[0], subject)), None)
+        if known is not None:
+            self._models = [one for one in self._models if one is not known]
+        else:
+            known = subject, self._read(subject)
+        self._models.append(known)
+        found = known[1]
         if isinstance(found, FxevalError):
             raise found
         return found
+
+    def _read(self, subject: ModelFile) -> object:
+        while len(self._models) >= self._room:  # before the next one is loaded
+            del self._models[0]
+            self.workshop.release()
+        try:
+            return subject.load()
+        except FxevalError as error:
+            return error
 
     def at_length_once(self, text: str, short: str) -> str:
         """Return a whole message of several lines once, then what a record says of it."""
@@ -105,6 +120,11 @@ class Session:
     def plan(self, path: Path, suite: Suite, cells: Sequence[str]) -> None:
         """Remember what a suite file asks for."""
         self._suites[path] = asked_of(suite, cells)
+        at_once = [
+            len({one.name for named in check.further.values() for one in named}) + 1
+            for check in suite.checks
+        ]
+        self._room = max(self._room, min(MOST_MODELS, max(at_once)))
 
     def earlier(self, path: Path, cell: str) -> list[Outcome]:
         """Return the verdicts of a cell so far, the first first; some plug-ins run tests again."""

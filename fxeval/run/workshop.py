@@ -17,7 +17,6 @@ from fxeval.contracts import (
     PairSource,
     SaliencyMaps,
 )
-from fxeval.datasets.lists.contradictions import ContradictoryListError
 from fxeval.datasets.prepared_source import PreparedSource
 from fxeval.engine.choosing import Asked, chosen, held_out_of
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
@@ -26,10 +25,9 @@ from fxeval.engine.metering import Cost
 from fxeval.engine.row_kinds import TABLES, WHOLE_LISTS
 from fxeval.engine.selection import load_pairs
 from fxeval.errors import (
-    ContractError,
+    EvidenceError,
     FxevalError,
     ModelContractError,
-    UnansweredError,
     UnsupportedError,
     for_a_record,
 )
@@ -38,7 +36,6 @@ from fxeval.hooks.returned import check_explainer, check_model, check_source
 from fxeval.hooks.watch import modes_kept
 from fxeval.metrics import kinds
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Subject
-from fxeval.models.admission import Admission
 from fxeval.models.loading import device_of, with_module
 from fxeval.records.earlier import EarlierRun
 from fxeval.records.schema import Explaining, Network, Row
@@ -54,12 +51,12 @@ from fxeval.run.cell_engine import (
 )
 from fxeval.run.descriptions import explainer_entry, left_out, model_entry, pairs_entry
 from fxeval.run.guard import Guard
-from fxeval.run.keys import digest_of, fixture_key, model_key
+from fxeval.run.keys import digest_of, fixture_key
 from fxeval.run.map_maker import PREPARING, MapMaker, Progress
+from fxeval.run.readying import Readying
 from fxeval.seeding import seed_of
-from fxeval.suite.cells import Cell
-from fxeval.verification.claims import entry_of, remarks_of
-from fxeval.verification.measured import Measured, ThresholdModel, measure_list
+from fxeval.suite.cells import Cell, Use
+from fxeval.verification.claims import remarks_of
 
 CALIBRATION_IMAGES = 64  # crops that re-estimate the batch-norm statistics of a re-drawn network
 
@@ -74,7 +71,8 @@ class Subjects:
         model: The face model.
         explainer: The explainer.
         source: The pair list.
-        others: Further models and explainers by name, by the parameter that names them.
+        others: Further models and explainers by name, by the parameter that names them; an error in
+            place of a model that could not be made.
         compared: Further explainers by name that limits compare with; an error in place of one
             that could not be made.
     """
@@ -82,7 +80,9 @@ class Subjects:
     model: FaceModel
     explainer: Explainer
     source: PairSource
-    others: Mapping[str, Mapping[str, FaceModel | Explainer]] = field(default_factory=dict)
+    others: Mapping[str, Mapping[str, FaceModel | Explainer | FxevalError]] = field(
+        default_factory=dict
+    )
     compared: Mapping[str, Explainer | FxevalError] = field(default_factory=dict)
 
 
@@ -98,8 +98,6 @@ class Workshop:
     Attributes:
         pool: All forward passes.
         subjects: What is known about models, explainers and pairs, for the record.
-        device: Of the cell measured last.
-        verifying: Forward passes and seconds spent on verification figures, of no cell's own.
         emit: Takes finished rows.
         guard: Finds what is changed outside of watched calls.
         earlier_runs: Runs whose values are put beside those of the same cells of this one.
@@ -110,13 +108,10 @@ class Workshop:
         self.subjects: dict[str, dict[str, dict[str, Any]]] = {
             "models": {}, "explainers": {}, "pairs": {},
         }  # fmt: skip
-        self.device = torch.device("cpu")
         self.emit = emit
         self.earlier_runs: Sequence[EarlierRun] = ()
         self._progress = progress
         self._admissions = Admissions(worker, batch_size)
-        self.verifying = Cost()
-        self._measured: dict[tuple[Any, ...], Measured | ContractError] = {}
         self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}
         self._pairs: dict[tuple[Any, ...], Pairs] = {}
         self._set_aside: dict[int, Counter[str]] = {}
@@ -124,8 +119,8 @@ class Workshop:
         self._told: dict[str, None] = {}
         self._redrawn: dict[str, PooledModel] = {}
         self._networks: dict[str, Network] = {}
-        self._unpooled_forwards = 0
         self.guard = Guard(self.pool, self._caches)
+        self._ready = Readying(self.pool, self._admissions, self.guard, progress)
         self._maps = MapMaker(self.pool, self._admissions, self.guard, progress)
 
     def prepare(self, cell: Cell, subjects: Subjects) -> Prepared:
@@ -136,33 +131,37 @@ class Workshop:
             UnsupportedError: If the explainer can't explain this kind of model.
         """
         self._maps.begin()
-        for role, use in zip(self.subjects, (cell.model, cell.explainer, cell.pairs), strict=True):
-            self.subjects[role].pop(use.name, None)
+        self._admissions.begin()
+        for role, uses in zip(
+            self.subjects, (cell.models, [cell.explainer], [cell.pairs]), strict=True
+        ):
+            for use in uses:
+                self.subjects[role].pop(use.name, None)
         check_model(cell.model.name, subjects.model)
         check_explainer(cell.explainer.name, subjects.explainer)
         check_source(cell.pairs.name, subjects.source)
         model = subjects.model
-        self._place(cell, model)
+        self._ready.place(cell, model)
         pairs = self._load(cell, subjects.source, model.crop)
         self._describe(cell, subjects, pairs)
-        self._admissions.watch(model, self._admit(cell, model, pairs))
-        self._check_support(cell, cell.explainer.name, subjects.explainer, model)
+        self._ready.admit(cell, cell.model, model, pairs)
+        self._check_support(cell.model.name, cell.explainer.name, subjects.explainer, model)
         compared = {
             use.name: self._compared(cell, use.name, subjects.compared.get(use.name), model)
             for use in cell.others
         }
-        model, entry = self._verified(cell, model, subjects.source)
-        pooled = PooledModel(model, self.pool, model_key(cell, model))
+        pooled, entry = self._verified(cell, cell.model, model, subjects.source)
         table = TABLES[kinds()[cell.kind].ROWS](pairs)
         explaining: list[Explaining] = []
         engine = CellEngine(self, cell, subjects.explainer, subjects.source, explaining)
         own = engine.subject(
             cell.model.name,
-            NetworkHandle("trained", pooled.key, lambda: pooled),
+            NetworkHandle("trained", pooled.key, lambda: pooled, cell.model.name),
             pairs,
             table.faces,
             entry["operating_threshold"]["fault"],
         )
+        others, absent, of_others = self._others(cell, engine, subjects)
         evidence = Evidence(
             rows=table.rows,
             everyone=table.rows,
@@ -170,21 +169,26 @@ class Workshop:
             subject=own,
             engine=engine,
             seed_of=lambda purpose, row, label: seed_of(cell.seed, purpose, row, label),
-            others={
-                parameter: [self._other(cell, engine, name, one, subjects.source)
-                            for name, one in named.items()]
-                for parameter, named in subjects.others.items()
-            },
-        )  # fmt: skip
+            others=others,
+            absent=absent,
+        )
         objection = "; ".join(entry["objections"]) or None
-        remarks = [*remarks_of(entry), *self._left_out[id(pairs)]]
+        remarks = [*remarks_of(entry), *of_others, *self._left_out[id(pairs)]]
         return Prepared(evidence, objection, explaining, engine, compared, remarks)
 
-    def _check_support(self, cell: Cell, name: str, explainer: Explainer, model: FaceModel) -> None:
-        self._admissions.check_gradient(name, explainer)
+    def _check_support(self, of: str, name: str, explainer: Explainer, model: FaceModel) -> None:
+        self._admissions.check_gradient(of, name, explainer)
         reason = why_unsupported(explainer, model)
         if reason is not None:
-            raise UnsupportedError(f"{name} cannot explain {cell.model.name}: {reason}")
+            raise UnsupportedError(f"{name} cannot explain {of}: {reason}")
+
+    def check_support(self, by: OtherExplainer, network: NetworkHandle) -> None:
+        """Refuse an explainer that cannot explain a further model of the current cell.
+
+        Raises:
+            UnsupportedError: With the reason.
+        """
+        self._check_support(network.of, by.name, by.explainer, network.get().model)
 
     def _compared(
         self, cell: Cell, name: str, given: Explainer | FxevalError | None, model: FaceModel
@@ -194,28 +198,74 @@ class Workshop:
             if isinstance(given, FxevalError):
                 raise given
             explainer = check_explainer(name, given)
-            self._check_support(cell, name, explainer, model)
+            self._check_support(cell.model.name, name, explainer, model)
         except FxevalError as error:
             self._told[f"explainer '{name}': {error}"] = None
             return for_a_record(error)
         return OtherExplainer(name, explainer)
 
+    def _others(
+        self, cell: Cell, engine: CellEngine, subjects: Subjects
+    ) -> tuple[dict[str, list[Any]], dict[str, dict[str, str]], list[str]]:
+        """Return what parameters name, by parameter; why some are absent; what is not known."""
+        found: dict[str, list[Any]] = {}
+        absent: dict[str, dict[str, str]] = {}
+        remarks: list[str] = []
+        for parameter, named in subjects.others.items():
+            found[parameter], absent[parameter] = [], {}
+            for name, other in named.items():
+                if not isinstance(other, FaceModel | FxevalError):
+                    found[parameter].append(OtherExplainer(name, check_explainer(name, other)))
+                    continue
+                try:
+                    subject, said = self._other(cell, engine, name, other, subjects.source)
+                except EvidenceError:
+                    raise
+                except FxevalError as error:
+                    self._told[f"model '{name}': {error}"] = None
+                    absent[parameter][name] = for_a_record(error)
+                else:
+                    found[parameter].append(subject)
+                    remarks += said
+        return found, absent, remarks
+
     def _other(
-        self, cell: Cell, engine: "CellEngine", name: str, other: FaceModel | Explainer,
+        self, cell: Cell, engine: CellEngine, name: str, other: FaceModel | FxevalError,
         source: PairSource,
-    ) -> Subject | OtherExplainer:  # fmt: skip
-        """Return a further model as a subject in its own crop, or a further explainer."""
-        if not isinstance(other, FaceModel):
-            check_explainer(name, other)
-            return OtherExplainer(name, other)
+    ) -> tuple[Subject, list[str]]:  # fmt: skip
+        """Return a further model as a subject in its own crop, and what is not known about it.
+
+        It is judged as if it were the cell's own: same threshold, same claims.
+
+        Raises:
+            FxevalError: If it could not be made, or must not be judged on these pairs.
+        """
+        if isinstance(other, FxevalError):
+            raise other
+        use = next((one for one in cell.models if one.name == name), Use(name))
         check_model(name, other)
-        self._place(cell, other)
+        self._ready.place(cell, other)
         pairs = self._load(cell, source, other.crop)
-        self._admit(cell, other, pairs)
-        pooled = PooledModel(other, self.pool, digest_of("other", name, model_key(cell, other)))
-        return engine.subject(
-            name, NetworkHandle("trained", pooled.key, lambda: pooled), pairs, pairs.faces()
+        self.subjects["models"][name] = model_entry(other)
+        self._ready.admit(cell, use, other, pairs)
+        pooled, entry = self._verified(cell, use, other, source)
+        if entry["objections"]:
+            raise ModelContractError("; ".join(entry["objections"]))
+        subject = engine.subject(
+            name,
+            NetworkHandle(f"evaluator {name}", pooled.key, lambda: pooled, name),
+            pairs,
+            TABLES[kinds()[cell.kind].ROWS](pairs).faces,
+            entry["operating_threshold"]["fault"],
         )
+        return subject, [f"evaluator {name}: {one}" for one in remarks_of(entry)]
+
+    def _verified(
+        self, cell: Cell, use: Use, model: FaceModel, source: PairSource
+    ) -> tuple[PooledModel, Mapping[str, Any]]:
+        pooled, entry = self._ready.verified(cell, use, model, source)
+        self.subjects["models"][use.name]["verification"] = entry
+        return pooled, entry
 
     def release(self) -> None:
         """Free the networks; measurements of them are kept."""
@@ -224,12 +274,22 @@ class Workshop:
 
     def _caches(self) -> Sequence[dict[Any, Any]]:
         made = self._maps.kept, self._maps.repetitions
-        return *made, self._measured, self._networks, self._redrawn, self._pairs
+        return *made, self._ready.measured, self._networks, self._redrawn, self._pairs
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the cell measured last."""
+        return self._ready.device
+
+    @property
+    def verifying(self) -> Cost:
+        """Forward passes and seconds spent on verification figures, of no cell's own."""
+        return self._ready.cost
 
     @property
     def forwards(self) -> int:
         """Images that passed a network for the cells so far, through the pool or not."""
-        unpooled = self._unpooled_forwards + self._maps.unpooled_forwards
+        unpooled = self._ready.unpooled_forwards + self._maps.unpooled_forwards
         return self.pool.forwards + unpooled - self.verifying.forwards
 
     def take_notes(self) -> list[str]:
@@ -243,63 +303,9 @@ class Workshop:
 
     def take_told(self) -> list[str]:
         """Return messages of user code since the last call; printed, and in no record."""
-        told = [*dict.fromkeys([*self._told, *self._maps.take_told()])]
-        self._told = {}
+        told = [*dict.fromkeys([*self._told, *self._ready.told, *self._maps.take_told()])]
+        self._told, self._ready.told = {}, {}
         return told
-
-    def _place(self, cell: Cell, model: FaceModel) -> None:
-        """Put a model on the cell's device, as it was when it was met last."""
-        self.guard.expect(model.name, model)
-        with modes_kept(self.pool.note, f"model '{model.name}'"):
-            self.device = self._admissions.placed(model, cell.device)
-
-    def _admit(self, cell: Cell, model: FaceModel, pairs: Pairs) -> Admission:
-        """Admit a model, on the cell's device, by evidence on the images of some pairs."""
-        key = model_key(cell, model), model.name, id(pairs.images), self.device
-        with modes_kept(self.pool.note, f"model '{model.name}'"):
-            found, is_new = self._admissions.admitted(model, key, pairs.faces(), self.device)
-        if is_new:
-            self._unpooled_forwards += found.forwards
-            self.verifying.forwards += found.forwards
-            self.verifying.seconds += found.seconds
-        self.guard.admit(model.name, model)
-        return found
-
-    def _verified(
-        self, cell: Cell, model: FaceModel, source: PairSource
-    ) -> tuple[FaceModel, Mapping[str, Any]]:
-        """Return the model with the suite's threshold, and how well it verifies, for the record."""
-        asked = cell.verification
-        pairs = fixture_key(cell, cell.pairs)
-        key = (model_key(cell, model), pairs, asked.flip_fusion, self.device)
-        if key not in self._measured:
-            try:
-                measured = measure_list(
-                    model,
-                    source,
-                    self.pool,
-                    flip_fusion=asked.flip_fusion,
-                    progress=lambda done, total: self._progress(cell.id, "verifying", done, total),
-                )
-                self.verifying.forwards += measured.forwards
-                self.verifying.seconds += measured.seconds
-                self._measured[key] = measured
-            except UnansweredError:  # a later cell asks again
-                raise
-            except (ModelContractError, ContradictoryListError) as error:  # it would come again
-                self._measured[key] = error
-        found = self._measured[key]
-        if isinstance(found, Exception):
-            raise found
-        if found.fault:
-            self._told[found.fault] = None
-        names = (source.name, cell.pairs.id)
-        entry = entry_of(found, model, names, asked)
-        about = {"model": cell.model.name, "pairs": cell.pairs.name}
-        self.subjects["models"][cell.model.name]["verification"] = {**about, **entry}
-        if asked.operating_threshold == "vendor":
-            return model, entry
-        return ThresholdModel(model, entry["operating_threshold"]["value"]), entry
 
     def _load(self, cell: Cell, source: PairSource, crop: Crop) -> Pairs:
         kind = kinds()[cell.kind].ROWS
@@ -360,7 +366,7 @@ class Workshop:
                 spread=embedding_spread(after.embed(calibration(before))),
                 redrawn_share=redrawn_share(before.module, after.module),
             )
-        return Redrawing(NetworkHandle(label, key, get), self._networks[key])
+        return Redrawing(NetworkHandle(label, key, get, network.of), self._networks[key])
 
     def _describe(self, cell: Cell, subjects: Subjects, pairs: Pairs) -> None:
         self.subjects["models"][cell.model.name] = model_entry(subjects.model)

@@ -57,6 +57,9 @@ class Cell:
         verification: The suite's demands on the model before it is explained.
         seeds: Number of differently seeded maps of each row, if the explainer depends on a seed.
         others: Further explainers whose values the limits compare with, on the same rows.
+        further: Further models that parameters of the kind name, by parameter, in the suite's
+            order; the cell's own is not among them.
+        demands: The suite's demands on each of these models, by name.
     """
 
     id: str
@@ -80,3 +83,11 @@ class Cell:
     n_where: str = ""
     seeds: int = 1
     others: tuple[Use, ...] = ()
+    further: Mapping[str, tuple[Use, ...]] = field(default_factory=dict)
+    demands: Mapping[str, Verification] = field(default_factory=dict)
+
+    @property
+    def models(self) -> tuple[Use, ...]:
+        """Its own model, then the further ones, each once."""
+        uses = (self.model, *(one for named in self.further.values() for one in named))
+        return tuple({one.name: one for one in uses}.values())

@@ -1,7 +1,7 @@
 """Rules for the limits of a check: which forms, metrics, conditions and margins go together."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from fxeval.metrics import kinds
@@ -16,10 +16,17 @@ Values: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Explained:
-    """The explainers that a check runs on, and those that its limits may compare with, by name."""
+    """What a check runs on and compares with, by name.
+
+    Attributes:
+        own: The explainers that it runs on.
+        named: The explainers that its limits may compare with.
+        others: Further subjects that all of its cells have, by the parameter that names them.
+    """
 
     own: Sequence[str]
     named: Mapping[str, Subject]
+    others: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class LimitRules:
@@ -225,7 +232,9 @@ class MeasuredBy:
 
     def values_of(self, axis: str) -> Sequence[object] | None:
         """Return the values along an axis of conditions."""
-        return self.values(self.axes[axis])
+        parameter = self.axes[axis]
+        others = self.explained.others
+        return others[parameter] if parameter in others else self.values(parameter)
 
 
 def refusals_of(limits: Iterable[Limit]) -> list[tuple[str, str]]:

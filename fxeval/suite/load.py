@@ -74,15 +74,23 @@ def planned(
         for number, check in enumerate(left.get("checks") or ())
         if check is not None
     }
+    others = {
+        number: named.others_of(("checks", number), left["checks"][number], found)
+        for number, found in subjects.items()
+    }
     explained = {
-        number: Explained([one.name for one in found["explainers"]], named.explainers_for(found))
+        number: Explained(
+            [one.name for one in found["explainers"]],
+            named.explainers_for(found),
+            _in_all_cells(found, others[number]),
+        )
         for number, found in subjects.items()
     }
     Rules(document, left).check(subjects, explained)
     check_device(document, left, known.devices)
     document.raise_faults()
     assert form is not None, "a form that could not be read has a fault"
-    suite = _Planned(document, subjects, explained).suite(path, form)
+    suite = _Planned(document, subjects, explained, others).suite(path, form)
     canonical = json.dumps(
         {"fxeval": 1, "suite": _plain(suite)}, sort_keys=True, separators=(",", ":")
     )
@@ -97,11 +105,13 @@ class _Planned:
         document: The file, for places.
         subjects: Subjects of each check, by its position.
         explained: The explainers that the limits of each may name.
+        further: Subjects that parameters of each name.
     """
 
     document: Document
     subjects: Mapping[int, Subjects]
     explained: Mapping[int, Explained]
+    further: Mapping[int, Subjects]
 
     def suite(self, path: Path, form: forms.Suite) -> Suite:
         """Return the suite, without its digest."""
@@ -143,6 +153,7 @@ class _Planned:
                 for other in compared
                 if other.startswith("explainer:")
             ),
+            further=self.further[number],
         )
 
     def _limit(self, loc: Loc, form: forms.Limit) -> Limit:
@@ -181,6 +192,18 @@ class _Planned:
         return FORMS[key](form.metric, where=self.document.where(loc), **{key: getattr(form, key)})
 
 
+def _in_all_cells(own: Subjects, others: Subjects) -> Mapping[str, Sequence[str]]:
+    """Return the further models that every cell of a check has, by parameter.
+
+    A cell's own model is always among them, so a single one is in all cells.
+    """
+    single = [one.name for one in own["models"]] if len(own["models"]) == 1 else []
+    return {
+        parameter: list(dict.fromkeys([*single, *(one.name for one in named)]))
+        for parameter, named in others.items()
+    }
+
+
 def _with_random_orders(
     parameters: BaseModel, metrics: Sequence[Metric], limits: Sequence[forms.Limit]
 ) -> BaseModel:
@@ -199,7 +222,7 @@ def _one_line(text: str) -> str:
 
 _LATER: Mapping[type, Mapping[str, object]] = {
     Suite: {"verification": None},
-    Check: {"seeds": DEFAULT_SEEDS, "others": ()},
+    Check: {"seeds": DEFAULT_SEEDS, "others": (), "further": {}},
     Limit: {"over": "population", "judge": "each"},
     Verification: {"floor": "checked"},
 }
@@ -218,4 +241,6 @@ def _plain(value: object) -> object:
         return value.model_dump(mode="json")
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return dict(value) if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

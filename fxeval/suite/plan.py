@@ -1,7 +1,8 @@
 """The plan of a suite, and the cells that follow from it."""
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +51,7 @@ class Check:
         where: ``file:line:column``.
         seeds: Number of differently seeded maps of explainers that depend on a seed, 1 to 20.
         others: The explainers that its limits compare with.
+        further: Further models that parameters of the kind name, by parameter.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Check:
     where: str
     seeds: int = DEFAULT_SEEDS
     others: tuple[Subject, ...] = ()
+    further: Mapping[str, tuple[Subject, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,10 @@ def _weights(model: Subject) -> tuple[str, str]:
 
 
 def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs: Subject) -> Cell:
-    asked = suite.verification or Verification()
-    is_asked = asked.models is None or model.name in asked.models
+    further = {
+        parameter: tuple(one for one in named if one.name != model.name)
+        for parameter, named in check.further.items()
+    }
     return Cell(
         id=f"{check.id}[{model.name}-{explainer.name}-{pairs.name}]",
         suite=suite.name,
@@ -152,10 +157,18 @@ def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs:
         on_unsupported=suite.on_unsupported,
         device=suite.device,
         where=check.where,
-        verification=asked if is_asked else Verification(),
+        verification=_demanded(suite, model),
         seeds=check.seeds,
         others=tuple(_named(other) for other in check.others if other.name != explainer.name),
+        further={parameter: tuple(map(_named, named)) for parameter, named in further.items()},
+        demands={one.name: _demanded(suite, one) for named in further.values() for one in named},
     )
+
+
+def _demanded(suite: Suite, model: Subject) -> Verification:
+    """Return what a suite demands of a model."""
+    asked = suite.verification or Verification()
+    return asked if asked.models is None or model.name in asked.models else Verification()
 
 
 def _named(subject: Subject) -> Use:

@@ -16,7 +16,7 @@ from fxeval.isolation.explainer import IsolatedExplainer
 from fxeval.models.cards import read_card
 from fxeval.models.from_card import CardModel, Preview, preview
 from fxeval.strict.parameters import faults_of, frozen, typed
-from fxeval.suite.cells import Cell
+from fxeval.suite.cells import Cell, Use
 
 if TYPE_CHECKING:
     from fxeval.hooks.layer_info import LayerInfo
@@ -71,9 +71,10 @@ def check_cards_of(cells: Sequence[Cell], overridden: Overridden, folder: Path) 
     """
     # Each card is read once: a suite may have thousands of cells and few cards.
     uses = dict.fromkeys(
-        (cell.model.where, cell.model.name, _card_of(cell, overridden, folder))
+        (model.where, model.name, _card_of(model, overridden, folder))
         for cell in cells
-        if cell.model.id == "card"
+        for model in cell.models
+        if model.id == "card"
     )
     faults = []
     for where, name, card in uses:
@@ -129,7 +130,7 @@ def unsupported(
             cell.explainer.id in overridden["explainer"]
         ):
             continue
-        card = _card_of(cell, overridden, folder)
+        card = _card_of(cell.model, overridden, folder)
         if card is None:
             continue
         if card not in known:
@@ -208,12 +209,12 @@ def _faults_of_isolated(params: Mapping[str, Any]) -> list[tuple[str, str]]:
     return faults
 
 
-def _card_of(cell: Cell, overridden: Overridden, folder: Path) -> Path | None:
-    if cell.model.id in overridden["model"]:
+def _card_of(model: Use, overridden: Overridden, folder: Path) -> Path | None:
+    if model.id in overridden["model"]:
         return None
-    if cell.model.id != "card":
-        return SHIPPED_CARDS.get(cell.model.id)
-    file = cell.model.params.get("file")
+    if model.id != "card":
+        return SHIPPED_CARDS.get(model.id)
+    file = model.params.get("file")
     return folder / file if isinstance(file, str) else None
 
 

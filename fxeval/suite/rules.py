@@ -95,6 +95,39 @@ class SubjectsOfASuite:
             found[key] = tuple(self._shared[key].values())
         return found
 
+    def others_of(self, loc: Loc, check: Values, own: Subjects) -> Subjects:
+        """Return the further subjects that parameters of a check name, by parameter.
+
+        A parameter names subjects of the check or of the suite; left out, it means all of the
+        check's own.
+        """
+        protocol = kinds().get(str(check.get("kind")))
+        keys: Mapping[str, str] = getattr(protocol, "OTHERS", {})
+        return {
+            parameter: self._named((*loc, parameter), key, check[parameter] or (), own[key])
+            if parameter in check
+            else own[key]
+            for parameter, key in keys.items()
+        }
+
+    def _named(
+        self, loc: Loc, key: str, names: Sequence[Any], own: Sequence[Subject]
+    ) -> tuple[Subject, ...]:
+        known = {**self._shared[key], **{one.name: one for one in own}}
+        found: dict[str, Subject] = {}
+        for number, name in enumerate(names):
+            if name is None:
+                continue
+            mark, id = self._document.value((*loc, number)), fixture_id(name)
+            if id not in known:
+                text = f"no {_WORDS[key]} {describe(name)} in this check or suite; there are: "
+                self._document.fault(mark, text + listed(sorted(known)), suggestion(name, known))
+            elif id in found:
+                self._document.fault(mark, f"'{loc[-1]}': {describe(name)} is named twice")
+            else:
+                found[id] = known[id]
+        return tuple(found.values())
+
     def explainers_for(self, check: Subjects) -> Mapping[str, Subject]:
         """Return the explainers that limits of a check may name: the suite's and its own."""
         return {**self._shared["explainers"], **{one.name: one for one in check["explainers"]}}
@@ -170,6 +203,9 @@ class Rules:
                     limits.check((*loc, "limits", limit_number), limit, measured)
         if (asked := self._suite.get("verification")) is not None:
             models = [model.name for one in subjects.values() for model in one["models"]]
+            models += [
+                one for of in explained.values() for named in of.others.values() for one in named
+            ]
             self._verification(asked, list(dict.fromkeys(models)))
 
     def _keys_of_no_kind(self, loc: Loc, check: Values) -> None:
