@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 
 from fxeval.errors import FxevalError
-from fxeval.metrics import deletion_insertion, model_randomisation
+from fxeval.metrics import cross_model_transfer, deletion_insertion, model_randomisation
 
 CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
     {
         "sanity.model_randomisation": model_randomisation,
         "faithfulness.deletion_insertion": deletion_insertion,
+        "transfer.cross_model": cross_model_transfer,
     }
 )
 """The kinds of check that come with fxeval."""

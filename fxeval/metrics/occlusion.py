@@ -34,17 +34,18 @@ NO_THRESHOLD = (
 )
 
 
-def _unique(values: tuple[object, ...]) -> tuple[object, ...]:
+def unique(values: tuple[object, ...]) -> tuple[object, ...]:
+    """Refuse a parameter in which an entry stands twice."""
     if len(set(values)) != len(values):
         raise ValueError("every entry at most once")
     return values
 
 
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
-Fractions = Annotated[tuple[Fraction, ...], Field(min_length=1), AfterValidator(_unique)]
-Fills = Annotated[tuple[FillName, ...], Field(min_length=1), AfterValidator(_unique)]
+Fractions = Annotated[tuple[Fraction, ...], Field(min_length=1), AfterValidator(unique)]
+Fills = Annotated[tuple[FillName, ...], Field(min_length=1), AfterValidator(unique)]
 OcclusionControl = Control | Literal["unoccluded"]
-Controls = Annotated[tuple[OcclusionControl, ...], AfterValidator(_unique)]
+Controls = Annotated[tuple[OcclusionControl, ...], AfterValidator(unique)]
 
 
 class OcclusionParameters(BaseModel):
@@ -195,7 +196,8 @@ class Asked:
         self._every = torch.arange(len(evidence.rows))
         self._clean = self._figures(self._every, on.clean()[evidence.rows.image])
         if on.operating_threshold is None and TMR.name in self._declared:
-            ledger.remark(on.no_decision or NO_THRESHOLD)
+            about = "" if on is evidence.subject else f"{on.name}: "
+            ledger.remark(f"{about}{on.no_decision or NO_THRESHOLD}")
 
     def enter(
         self, order: Order, map_: str, parameters: OcclusionParameters, under: Condition,

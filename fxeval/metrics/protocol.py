@@ -293,6 +293,15 @@ class Ledger:
         if about is not None:
             entry["about"][metric] = about
 
+    def entered(
+        self, metric: str, map_: str, under: Condition
+    ) -> tuple[FloatArray, Sequence[RowState]] | None:
+        """Return values and states that were entered; None if there are none."""
+        entry = self._measured.get((map_, tuple(under.items())))
+        if entry is None or metric not in entry["values"]:
+            return None
+        return entry["values"][metric], entry["states"][metric]
+
     def curve(
         self, kind: str, map_: str, points: FloatArray, under: Condition | None = None
     ) -> None:

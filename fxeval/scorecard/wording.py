@@ -34,6 +34,10 @@ KINDS: Mapping[str, str] = {
     "similarity to the other image, which stays unchanged, is measured.",
     "sanity.model_randomisation": "The network is re-drawn with random weights, the pair is "
     "explained again, and the two saliency maps are compared.",
+    "transfer.cross_model": "A map of a person is made with one network, the generator, from other "
+    "images of the person. Its most salient pixels are occluded, and the image is shown to other "
+    "networks, the evaluators: a map that shows what identifies the face must cost them matches, "
+    "too. An evaluator's own map (own map) says what there is to reach.",
 }
 
 FILLS: Mapping[str, str] = {

@@ -213,7 +213,8 @@ class Table:
         if fault:
             return fault
         states = self.states(metric.name, EXPLAINER, under)
-        return unfit(metric, dict(under), states, len(self._rows), self._model)
+        model = str(dict(under).get("evaluator", self._model))
+        return unfit(metric, dict(under), states, len(self._rows), model)
 
     def states(self, metric: str, map_: str, under: Key) -> Counter[RowState]:
         """Return the number of rows in each state: the gravest of their seeds."""
