@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fxeval.contracts import Crop, PairListing, Pairs, PairSource
+from fxeval.datasets.faces.alignment import ARCFACE_112
 from fxeval.datasets.lists.contradictions import refuse_contradictions
 from fxeval.errors import DataContractError
 from fxeval.hooks.processes import one_process
@@ -15,6 +16,11 @@ from fxeval.hooks.watch import modes_kept
 from fxeval.seeding import seed_of
 
 Note = Callable[[str], None]
+
+COMMON_CROP = ARCFACE_112
+"""The crop that names images for models with different crops."""
+
+_AT_ONCE = 128  # images whose pixels are in memory at the same time
 
 
 def chosen_rows(
@@ -111,6 +117,17 @@ def checked_images(source: PairSource, ids: Sequence[str], crop: Crop, note: Not
 def digests_of(images: Tensor) -> tuple[str, ...]:
     """Return the SHA-256 of the pixels of each image, as hex."""
     return tuple(hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images)
+
+
+def common_digests(source: PairSource, ids: Sequence[str], note: Note) -> tuple[str, ...]:
+    """Return the digests of images in ``COMMON_CROP``, whatever crop a model wants them in.
+
+    Raises:
+        DataContractError: If the source cannot give them in that crop.
+    """
+    parts = [ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)]
+    found = (digests_of(checked_images(source, part, COMMON_CROP, note)) for part in parts)
+    return tuple(digest for part in found for digest in part)
 
 
 def load_pairs(

@@ -25,11 +25,12 @@ from fxeval.metrics.orders import orders
 from fxeval.metrics.protocol import Evidence, FloatArray, Ledger, Subject, worst
 from fxeval.results import EXPLAINER, Condition, Metric, RowState
 
-ROWS = "held-out pairs"
+ROWS = "held-out mated pairs"
 OTHERS = {"evaluators": "models"}
 CONDITIONS = {"evaluator": "evaluators", **OF_OCCLUSION}
 
-OWN_MAP = "control.own_map"
+OWN_CONTROLS = ("own_map",)
+OWN_MAP = f"control.{OWN_CONTROLS[0]}"
 """The evaluator's own map by the same explainer: what there is to reach."""
 
 
@@ -110,7 +111,7 @@ def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
     are occluded as by its own map and by the controls. The generator is an evaluator, too.
 
     Args:
-        evidence: Of a group of held-out pairs; its subject is the generator.
+        evidence: Of a group of pairs; its subject is the generator.
         parameters: Of the check.
 
     Returns:
@@ -143,8 +144,9 @@ def _own_maps(
     try:
         return evidence.explain(on)
     except (UnsupportedError, ExplainerContractError) as error:
-        why = f"no values of {INDEX.name} and {INDEX_COSINE.name}, as it has no own maps"
-        ledger.remark(f"evaluator {on.name}: {why}: {for_a_record(error)}")
+        missing = ", ".join(one.name for one in (INDEX, INDEX_COSINE, OWN_EFFECT, OWN_COSINE_DROP))
+        said = for_a_record(error)
+        ledger.remark(f"evaluator {on.name}: no values of {missing}: no map of its own: {said}")
         return None
 
 

@@ -2,12 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fxeval.contracts import (
     Crop,
@@ -22,23 +21,22 @@ from fxeval.engine.choosing import Asked, chosen, held_out_of
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.maps import why_unsupported
 from fxeval.engine.metering import Cost
-from fxeval.engine.row_kinds import TABLES, WHOLE_LISTS
-from fxeval.engine.selection import load_pairs
+from fxeval.engine.row_kinds import TABLES, WHOLE_LISTS, Table
+from fxeval.engine.selection import common_digests, load_pairs
 from fxeval.errors import (
+    DataContractError,
     EvidenceError,
     FxevalError,
     ModelContractError,
     UnsupportedError,
     for_a_record,
 )
-from fxeval.functional.randomisation import embedding_spread, randomise, redrawn_share
 from fxeval.hooks.returned import check_explainer, check_model, check_source
 from fxeval.hooks.watch import modes_kept
 from fxeval.metrics import kinds
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Subject
-from fxeval.models.loading import device_of, with_module
 from fxeval.records.earlier import EarlierRun
-from fxeval.records.schema import Explaining, Network, Row
+from fxeval.records.schema import Explaining, Row
 from fxeval.redaction import PublicReason, public_counts
 from fxeval.run.admissions import Admissions
 from fxeval.run.cell_engine import (
@@ -51,14 +49,13 @@ from fxeval.run.cell_engine import (
 )
 from fxeval.run.descriptions import explainer_entry, left_out, model_entry, pairs_entry
 from fxeval.run.guard import Guard
-from fxeval.run.keys import digest_of, fixture_key
+from fxeval.run.keys import fixture_key
 from fxeval.run.map_maker import PREPARING, MapMaker, Progress
 from fxeval.run.readying import Readying
+from fxeval.run.redrawing import Redraws
 from fxeval.seeding import seed_of
 from fxeval.suite.cells import Cell, Use
 from fxeval.verification.claims import remarks_of
-
-CALIBRATION_IMAGES = 64  # crops that re-estimate the batch-norm statistics of a re-drawn network
 
 Emit = Callable[[Sequence[Row]], None]
 
@@ -117,8 +114,8 @@ class Workshop:
         self._set_aside: dict[int, Counter[str]] = {}
         self._left_out: dict[int, Sequence[str]] = {}
         self._told: dict[str, None] = {}
-        self._redrawn: dict[str, PooledModel] = {}
-        self._networks: dict[str, Network] = {}
+        self._contents: dict[tuple[Any, ...], tuple[str, ...]] = {}
+        self._redraws = Redraws(self.pool)
         self.guard = Guard(self.pool, self._caches)
         self._ready = Readying(self.pool, self._admissions, self.guard, progress)
         self._maps = MapMaker(self.pool, self._admissions, self.guard, progress)
@@ -151,7 +148,7 @@ class Workshop:
             for use in cell.others
         }
         pooled, entry = self._verified(cell, cell.model, model, subjects.source)
-        table = TABLES[kinds()[cell.kind].ROWS](pairs)
+        table = self._table(cell, pairs, subjects.source)
         explaining: list[Explaining] = []
         engine = CellEngine(self, cell, subjects.explainer, subjects.source, explaining)
         own = engine.subject(
@@ -270,11 +267,12 @@ class Workshop:
     def release(self) -> None:
         """Free the networks; measurements of them are kept."""
         self._admissions.release()
-        self._redrawn = {}
+        self._redraws.release()
 
     def _caches(self) -> Sequence[dict[Any, Any]]:
         made = self._maps.kept, self._maps.repetitions
-        return *made, self._ready.measured, self._networks, self._redrawn, self._pairs
+        redrawn = self._redraws.known, self._redraws.kept
+        return *made, self._ready.measured, *redrawn, self._pairs, self._contents
 
     @property
     def device(self) -> torch.device:
@@ -328,6 +326,25 @@ class Workshop:
         self.guard.keep(self._pairs[key].images)
         return self._pairs[key]
 
+    def _table(self, cell: Cell, pairs: Pairs, source: PairSource) -> Table:
+        """Return the rows of a cell.
+
+        Where cells of models with different crops are compared, a row has the same name in all of
+        them, and with it the same draws: that of its images in ``COMMON_CROP``.
+        """
+        protocol = kinds()[cell.kind]
+        table = TABLES[protocol.ROWS](pairs)
+        if not hasattr(protocol, "OTHERS"):
+            return table
+        key = fixture_key(cell, cell.pairs), pairs.image_ids
+        if key not in self._contents:
+            try:
+                self._contents[key] = common_digests(source, pairs.image_ids, self.pool.note)
+            except DataContractError:  # it has these images in one crop alone
+                self._contents[key] = pairs.image_digests
+        alike = TABLES[protocol.ROWS](replace(pairs, image_digests=self._contents[key]))
+        return replace(table, rows=alike.rows, turned=alike.turned)
+
     def explained(self, cell: Cell, wanted: Wanted) -> tuple[SaliencyMaps, Explaining]:
         """Return the maps of some comparisons, made once, and their cost at that time."""
         return self._maps.made(cell, wanted, self.device)
@@ -338,35 +355,9 @@ class Workshop:
         """Return what was found when a few of these maps were made again, and what it cost."""
         return self._maps.again(cell, wanted, maps, self.device)
 
-    def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> "Redrawing":
+    def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> Redrawing:
         """Return the re-drawn network and its facts; built again if it was freed."""
-        key = digest_of(network.key, cell.seed, index, *pairs.image_digests)
-        label = f"re-drawn network {index + 1}"
-
-        def calibration(model: FaceModel) -> Tensor:
-            return pairs.images[:CALIBRATION_IMAGES].to(device_of(model)).float() / 255.0
-
-        def get() -> PooledModel:
-            if key not in self._redrawn:
-                model = network.get()
-                assert model.module is not None
-                with modes_kept(self.pool.note, f"model '{model.name}'"):
-                    copy = randomise(model.module, calibration(model), cell.seed, index)
-                changed = with_module(model.model, copy, digest=key)
-                self._redrawn = {key: PooledModel(changed, self.pool, key)}  # only the last is kept
-            self.guard.admit(label, self._redrawn[key].model)
-            return self._redrawn[key]
-
-        if key not in self._networks:
-            before, after = network.get(), get()
-            assert before.module is not None
-            assert after.module is not None
-            self._networks[key] = Network(
-                name=label,
-                spread=embedding_spread(after.embed(calibration(before))),
-                redrawn_share=redrawn_share(before.module, after.module),
-            )
-        return Redrawing(NetworkHandle(label, key, get, network.of), self._networks[key])
+        return self._redraws.redrawn(network, pairs, (cell.seed, index), self.guard)
 
     def _describe(self, cell: Cell, subjects: Subjects, pairs: Pairs) -> None:
         self.subjects["models"][cell.model.name] = model_entry(subjects.model)

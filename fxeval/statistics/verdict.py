@@ -154,11 +154,15 @@ def with_reason(limits: Sequence[LimitResult], reason: str) -> list[LimitResult]
 
 
 def with_absences(limits: Sequence[LimitResult], remarks: Sequence[str]) -> list[LimitResult]:
-    """Return limits of which those compared with something absent are inconclusive and say why.
+    """Return limits of which those on something absent say why they have no value.
+
+    What is compared with an absent explainer is inconclusive; under an absent condition there is
+    nothing that could decide.
 
     Args:
         limits: The limits, judged.
-        remarks: Of the cell; ``explainer:rise: no values: ...`` says why it has none.
+        remarks: Of the cell; ``explainer:rise: no values: ...`` says why it has none, and
+            ``evaluator vgg: no values: ...`` why there are none under that condition.
     """
     found = []
     for limit in limits:
@@ -167,8 +171,19 @@ def with_absences(limits: Sequence[LimitResult], remarks: Sequence[str]) -> list
         if limit.estimate is None and other and said:
             verdict = VerdictEntry(outcome=Outcome.INCONCLUSIVE, reason=said[0])
             limit = limit.model_copy(update={"verdict": verdict})
+        here = [f"{axis} {value}: no values" for axis, value in limit.under.items()]
+        said = [one for one in remarks if one.startswith(tuple(here)) and _is_of(one, limit.metric)]
+        if limit.estimate is None and said:
+            verdict = limit.verdict.model_copy(update={"reason": f"{limit.metric}: {said[0]}"})
+            limit = limit.model_copy(update={"verdict": verdict})
         found.append(limit)
     return found
+
+
+def _is_of(remark: str, metric: str) -> bool:
+    """Say whether a remark on absent values is about a metric, or about all."""
+    about = remark.partition(": no values")[2].partition(":")[0]
+    return not about.startswith(" of ") or metric in about
 
 
 def combine(verdicts: Iterable[tuple[Verdict, Severity]]) -> Verdict:

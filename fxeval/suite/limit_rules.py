@@ -228,6 +228,8 @@ class MeasuredBy:
         else:
             found = self.parameters[parameter].get_default(call_default_factory=True)
         entries = found if isinstance(found, list | tuple) else [found]
+        if parameter == "controls":
+            entries = [*entries, *getattr(self.protocol, "OWN_CONTROLS", ())]
         return None if None in entries else entries
 
     def values_of(self, axis: str) -> Sequence[object] | None:

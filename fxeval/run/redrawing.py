@@ -1,0 +1,78 @@
+"""Networks with weights that are drawn anew, and the facts about them."""
+
+from torch import Tensor
+
+from fxeval.contracts import FaceModel, Pairs
+from fxeval.engine.forward_pool import ForwardPool, PooledModel
+from fxeval.functional.randomisation import embedding_spread, randomise, redrawn_share
+from fxeval.hooks.watch import modes_kept
+from fxeval.models.loading import device_of, with_module
+from fxeval.records.schema import Network
+from fxeval.run.cell_engine import NetworkHandle, Redrawing
+from fxeval.run.guard import Guard
+from fxeval.run.keys import digest_of
+
+CALIBRATION_IMAGES = 64
+"""Crops that re-estimate the batch-norm statistics of a re-drawn network."""
+
+
+class Redraws:
+    """Re-draws networks; the last one is kept.
+
+    Args:
+        pool: All forward passes.
+
+    Attributes:
+        kept: The network that was re-drawn last.
+        known: The facts about all that were re-drawn.
+    """
+
+    def __init__(self, pool: ForwardPool) -> None:
+        self._pool = pool
+        self.kept: dict[str, PooledModel] = {}
+        self.known: dict[str, Network] = {}
+
+    def redrawn(
+        self, network: NetworkHandle, pairs: Pairs, draw: tuple[int, int], guard: Guard
+    ) -> Redrawing:
+        """Return a re-drawn network and its facts; it is built again if it was freed.
+
+        Args:
+            network: The network.
+            pairs: With whose images it is calibrated.
+            draw: The suite's seed and the index of the draw.
+            guard: Compares it with what it was.
+        """
+        seed, index = draw
+        key = digest_of(network.key, seed, index, *pairs.image_digests)
+        label = f"re-drawn network {index + 1}"
+
+        def calibration(model: FaceModel) -> Tensor:
+            return pairs.images[:CALIBRATION_IMAGES].to(device_of(model)).float() / 255.0
+
+        def get() -> PooledModel:
+            if key not in self.kept:
+                model = network.get()
+                assert model.module is not None
+                with modes_kept(self._pool.note, f"model '{model.name}'"):
+                    copy = randomise(model.module, calibration(model), seed, index)
+                changed = with_module(model.model, copy, digest=key)
+                self.release()
+                self.kept[key] = PooledModel(changed, self._pool, key)
+            guard.admit(label, self.kept[key].model)
+            return self.kept[key]
+
+        if key not in self.known:
+            before, after = network.get(), get()
+            assert before.module is not None
+            assert after.module is not None
+            self.known[key] = Network(
+                name=label,
+                spread=embedding_spread(after.embed(calibration(before))),
+                redrawn_share=redrawn_share(before.module, after.module),
+            )
+        return Redrawing(NetworkHandle(label, key, get, network.of), self.known[key])
+
+    def release(self) -> None:
+        """Free the network that is kept; the facts about it are kept."""
+        self.kept.clear()
