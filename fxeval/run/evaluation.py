@@ -51,6 +51,7 @@ def evaluate(
     check: str = "faithfulness.deletion_insertion",
     n: int | None = None,
     limits: Sequence[Mapping[str, Any]] = (),
+    evaluators: Sequence[FaceModel | ModelFile | Shipped] | None = None,
     seed: int = 0,
     seeds: int = 3,
     device: str = "auto",
@@ -68,6 +69,8 @@ def evaluate(
         n: Number of mated pairs to measure, >= 1; None = all.
         limits: What must hold, each with the keys of a limit in a suite. Without any, the verdict
             is inconclusive: nothing was asked for.
+        evaluators: Further models, or ids, for a check on several (``transfer.cross_model``), under
+            names of their own; None = none.
         seed: Of everything random, >= 0.
         seeds: Number of differently seeded maps of an explainer that depends on its seed, 1 to 20.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -93,13 +96,22 @@ def evaluate(
         raise SuiteError(f"evaluate: expected parameters of {check}, got {', '.join(reserved)}.")
     roles = zip(_ROLES, (model, explainer, pairs), strict=True)
     given = {role: _Given.of(role, subject) for role, subject in roles}
+    further = [_Given.of("model", one) for one in evaluators or ()]
     asked = {"id": "check", "kind": check, **parameters, "limits": _limits(check, limits)}
-    suite = _suite(given, asked, n, {"seed": seed, "seeds": seeds, "device": device})
+    if evaluators is not None:
+        asked["evaluators"] = [one.name for one in further]
+    suite = _suite(given, further, asked, n, {"seed": seed, "seeds": seeds, "device": device})
     if not limits:
         suite = replace(suite, checks=(replace(suite.checks[0], limits=()),))
     (cell,) = cells(suite)
     uses = zip(_ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
     subjects = Subjects(*(configured(given[role].subject, use, role) for role, use in uses))
+    by_name = {fixture_id(one.name): one.subject for one in further}
+    others: dict[str, dict[str, Any]] = {
+        parameter: {use.name: configured(by_name[use.name], use, "model") for use in named}
+        for parameter, named in cell.further.items()
+    }
+    subjects = replace(subjects, others=others)
     return _measured(suite, cell, subjects, None if reports is None else Path(reports))
 
 
@@ -117,6 +129,21 @@ class _Given:
     entry: dict[str, Any]
     is_shipped: bool
 
+    @property
+    def id(self) -> str:
+        """Its id, as fixtures spell it."""
+        return fixture_id(str(self.entry.get("use")))
+
+    @property
+    def name(self) -> str:
+        """Its name in the suite."""
+        return str(self.entry.get("as") or self.entry.get("use"))
+
+    def is_same(self, other: "_Given") -> bool:
+        """Say whether both are one subject."""
+        is_one = (self.is_shipped and other.is_shipped) or self.subject is other.subject
+        return is_one and self.entry == other.entry
+
     @staticmethod
     def of(role: str, given: object) -> "_Given":
         """Return the subject that an id names, or the given one under its own name."""
@@ -131,6 +158,7 @@ class _Given:
 
 def _suite(
     given: Mapping[str, _Given],
+    further: Sequence[_Given],
     check: Mapping[str, Any],
     n: int | None,
     defaults: Mapping[str, Any],
@@ -140,22 +168,25 @@ def _suite(
         "fxeval": 1,
         "suite": "evaluate",
         "defaults": defaults,
-        "models": [given["model"].entry],
+        # A model that is among its own evaluators is there once.
+        "models": [
+            given["model"].entry,
+            *(one.entry for one in further if not one.is_same(given["model"])),
+        ],
         "explainers": [given["explainer"].entry],
         "pairs": [{**given["pairs"].entry, **({} if n is None else {"n": n})}],
-        "checks": [check],
+        "checks": [{**check, "models": [given["model"].name]}],
     }
     try:
         text = json.dumps(document, indent=1)
     except TypeError as error:
         raise SuiteError(f"evaluate: expected plain values as in a suite: {error}.") from error
-    model, explainer, pairs = (
-        frozenset({fixture_id(str(given[role].entry.get("use")))}) for role in _ROLES
-    )
-    known = KnownIds(model, explainer, pairs)
+    named = {role: [given[role], *(further if role == "model" else ())] for role in _ROLES}
+    known = KnownIds(*(frozenset(one.id for one in named[role]) for role in _ROLES))
 
     def faults(role: Role, id: str, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        return check_params(role, id, params) if given[role].is_shipped else ()
+        is_shipped = any(one.is_shipped for one in named[role] if one.id == id)
+        return check_params(role, id, params) if is_shipped else ()
 
     return planned(parsed(text.encode(), NAME), NAME, known, faults)
 
@@ -210,9 +241,11 @@ def _measured(suite: Suite, cell: Cell, subjects: Subjects, reports: Path | None
         if reports is not None:
             rows.append(found)
 
-    model = subjects.model
-    if isinstance(model, ModelFile) and not isinstance(model, FaceModel):
-        subjects = replace(subjects, model=model.load())
+    others = {
+        parameter: {name: _loaded(model) for name, model in named.items()}
+        for parameter, named in subjects.others.items()
+    }
+    subjects = replace(subjects, model=_loaded(subjects.model), others=others)
     batch_size = fastest_batch_size()
     workshop = Workshop(batch_size=batch_size, emit=emit, progress=lambda *_: None)
     result = measure_cell(cell, subjects, workshop)
@@ -226,3 +259,10 @@ def _measured(suite: Suite, cell: Cell, subjects: Subjects, reports: Path | None
         gatherer.write()
     (record,) = gatherer.records()
     return record
+
+
+def _loaded(model: Any) -> Any:  # noqa: ANN401  (whatever was given)
+    """Return a model; a file of one is read."""
+    if isinstance(model, ModelFile) and not isinstance(model, FaceModel):
+        return model.load()
+    return model
