@@ -134,6 +134,7 @@ class CellEngine:
         self._behind: dict[int, tuple[NetworkHandle, Faces, Crop]] = {}
         self._repetitions: dict[str, dict[str, Repetition]] = {}
         self._averaged: dict[tuple[object, ...], SaliencyMaps] = {}
+        self._supported: set[tuple[int, str]] = set()
 
     def subject(
         self, name: str, network: NetworkHandle, pairs: Pairs, faces: Faces, no_decision: str = ""
@@ -190,8 +191,10 @@ class CellEngine:
         network, faces, _ = self._behind[id(subject)]
         if network.label != "trained":
             self._refuse_given(by, network)
-        if network.of != self._cell.model.name:
+        supported = id(by.explainer), network.key
+        if network.of != self._cell.model.name and supported not in self._supported:
             self._shared.check_support(by, network)
+            self._supported.add(supported)
         is_judged = is_judged and network.label == "trained" and seed == 0
         if rows.source.shape[1] == 1:
             asked = Comparison(
