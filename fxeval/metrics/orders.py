@@ -7,7 +7,7 @@ are removed in: such a row has several, and its figures are the means over them.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from fxeval.contracts import Maps, Perturbations, SaliencyMaps
 from fxeval.errors import EvidenceError
 from fxeval.functional.controls import (
+    CONTROLS,
     ControlInputs,
     control_maps,
     mean_map,
@@ -46,6 +47,7 @@ class Order:
         ranks: (B, H*W) int32, 0 = most salient.
         states: One for each row of the group.
         maps: (B, H, W), what was ranked; empty where nobody asks.
+        is_drawn: The orders of a row are of maps of their own, not of the ties of one map.
     """
 
     map: str
@@ -53,6 +55,12 @@ class Order:
     ranks: Tensor
     states: tuple[RowState, ...]
     maps: Maps = field(default_factory=lambda: torch.empty(0))
+    is_drawn: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.ranks.nbytes + self.maps.nbytes
 
     @property
     def per_row(self) -> NDArray[np.int64]:
@@ -110,7 +118,7 @@ class Order:
 
         The latter is (B, H*W + 1), for k = 0 to H*W. None if every row has one order.
         """
-        if len(np.unique(self.kept)) == len(self.kept):
+        if self.is_drawn or len(np.unique(self.kept)) == len(self.kept):
             return None
         leader = np.searchsorted(self.kept, self.kept)
         ranking = self.ranks.numpy()
@@ -145,18 +153,40 @@ def orders(
     """
     for name in (EXPLAINER, *(f"control.{control}" for control in controls)):
         if draws > 1 and name.removeprefix("control.") in RANDOM:
-            yield _drawn(name, evidence, on, draws)
-            continue
-        found, states = _maps(name, evidence, on, maps)
-        kept = np.flatnonzero(usable(states))
-        times = orders_needed(found[kept])
-        seeds = [
-            evidence.seed("ties", row, f"{evidence.rows.side} {turn}" if turn else "")
-            for row, several in zip(kept.tolist(), times.tolist(), strict=True)
-            for turn in range(several)
-        ]
-        kept = kept.repeat(times)
-        yield Order(name, kept, ranks(found[kept], seeds), tuple(states), found[kept])
+            drawn = partial(_drawn, name, evidence, on, draws)
+            yield evidence.kept.get(_key(name, evidence, on, draws), drawn)
+        elif _knows_nothing(name):
+            ranked = partial(_ranked, name, evidence, on, maps)
+            yield evidence.kept.get(_key(name, evidence, on, 1), ranked)
+        else:
+            yield _ranked(name, evidence, on, maps)
+
+
+def _knows_nothing(name: str) -> bool:
+    """Say whether a map is a control that is the same for every explainer, model and image."""
+    control = CONTROLS.get(name.removeprefix("control."))
+    return control is not None and not control.depends_on_explainer and name != "control.edge"
+
+
+def _key(name: str, evidence: Evidence, on: Subject, draws: int) -> tuple[object, ...]:
+    """Name what decides the order of such a control."""
+    rows = evidence.rows
+    seed = evidence.seed("control", 0) if len(rows) else 0  # of the suite, too
+    return name, on.size, rows.side, rows.id, draws, seed
+
+
+def _ranked(name: str, evidence: Evidence, on: Subject, maps: SaliencyMaps) -> Order:
+    """Return the order of a map, several times where many of its pixels tie."""
+    found, states = _maps(name, evidence, on, maps)
+    kept = np.flatnonzero(usable(states))
+    times = orders_needed(found[kept])
+    seeds = [
+        evidence.seed("ties", row, f"{evidence.rows.side} {turn}" if turn else "")
+        for row, several in zip(kept.tolist(), times.tolist(), strict=True)
+        for turn in range(several)
+    ]
+    kept = kept.repeat(times)
+    return Order(name, kept, ranks(found[kept], seeds), tuple(states), found[kept])
 
 
 def answers(
@@ -229,4 +259,4 @@ def _drawn(name: str, evidence: Evidence, on: Subject, draws: int) -> Order:
     found = torch.stack([_made(control, evidence, on, label) for label in labels], 1).flatten(0, 1)
     kept = np.arange(n).repeat(draws)
     seeds = [evidence.seed("ties", row, label) for row in range(n) for label in labels]
-    return Order(name, kept, ranks(found, seeds), (RowState.OK,) * n, found)
+    return Order(name, kept, ranks(found, seeds), (RowState.OK,) * n, found, is_drawn=True)

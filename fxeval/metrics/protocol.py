@@ -26,6 +26,7 @@ from fxeval.contracts import (
     SimilarityKind,
 )
 from fxeval.functional.ranking import tied_shares
+from fxeval.metrics.kept import Kept
 from fxeval.metrics.map_sets import averaged as averaged
 from fxeval.metrics.map_sets import taken as taken
 from fxeval.metrics.map_sets import thumbnail as thumbnail
@@ -189,6 +190,7 @@ class Evidence:
         absent: Why further models that a parameter names cannot be measured, by their names.
         seed_of: (purpose, row id, label) -> seed.
         turned: The same rows with the other image of each pair perturbed; None if not pairs.
+        kept: Orders of controls, which are the same for every explainer.
     """
 
     rows: Rows
@@ -199,6 +201,7 @@ class Evidence:
     others: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     absent: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     turned: Rows | None = None
+    kept: Kept = field(default_factory=Kept)
     _places: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def explain(self, subject: Subject, explainer: OtherExplainer | None = None) -> SaliencyMaps:

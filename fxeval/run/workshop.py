@@ -34,6 +34,7 @@ from fxeval.errors import (
 from fxeval.hooks.returned import check_explainer, check_model, check_source
 from fxeval.hooks.watch import modes_kept
 from fxeval.metrics import kinds
+from fxeval.metrics.kept import Kept
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Subject
 from fxeval.records.earlier import EarlierRun
 from fxeval.records.schema import Explaining, Row
@@ -116,6 +117,7 @@ class Workshop:
         self._told: dict[str, None] = {}
         self._contents: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self._redraws = Redraws(self.pool)
+        self._orders = Kept()
         self.guard = Guard(self.pool, self._caches)
         self._ready = Readying(self.pool, self._admissions, self.guard, progress)
         self._maps = MapMaker(self.pool, self._admissions, self.guard, progress)
@@ -168,6 +170,7 @@ class Workshop:
             seed_of=lambda purpose, row, label: seed_of(cell.seed, purpose, row, label),
             others=others,
             absent=absent,
+            kept=self._orders,
         )
         objection = "; ".join(entry["objections"]) or None
         remarks = [*remarks_of(entry), *of_others, *self._left_out[id(pairs)]]
@@ -272,7 +275,8 @@ class Workshop:
     def _caches(self) -> Sequence[dict[Any, Any]]:
         made = self._maps.kept, self._maps.repetitions
         redrawn = self._redraws.known, self._redraws.kept
-        return *made, self._ready.measured, *redrawn, self._pairs, self._contents
+        kept = self._pairs, self._contents, self._orders.entries
+        return *made, self._ready.measured, *redrawn, *kept
 
     @property
     def device(self) -> torch.device:
