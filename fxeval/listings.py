@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from fxeval.errors import DataContractError
+from fxeval.slices import AttributeValue, check_columns
 
 _T = TypeVar("_T")
 
@@ -51,7 +52,7 @@ def _make_tuples(listing: "IdentityListing | PairListing") -> None:
     """Turn columns that came as lists, arrays or tensors, whose truth is not known, into tuples."""
     for one in fields(listing):
         column: Any = getattr(listing, one.name)
-        if not isinstance(column, tuple):
+        if not isinstance(column, tuple) and one.name != "attributes":
             column = column.tolist() if hasattr(column, "tolist") else column
             object.__setattr__(listing, one.name, tuple(column))
 
@@ -106,6 +107,9 @@ class PairListing:
             () = messages number the rows.
         sources: Ids of other images of the person in the probe, from which a map of that person is
             made, for each row; () = maps are made from the probes themselves.
+        attributes: Further columns by name, such as the pose or the glasses of each pair: text, a
+            number, true or false, or None where it is not known. A check may tell its results
+            apart by them (``slices``).
     """
 
     probe: tuple[str, ...]
@@ -120,10 +124,13 @@ class PairListing:
     contrast_identity: tuple[str, ...] = ()
     place: tuple[str, ...] = field(default=(), compare=False)
     sources: tuple[tuple[str, ...], ...] = ()
+    attributes: Mapping[str, tuple[AttributeValue, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _make_tuples(self)
         n = len(self.probe)
+        known = check_columns("pair listing", self.attributes, n)
+        object.__setattr__(self, "attributes", known)
         needed = (self.reference, self.is_mated, self.probe_identity, self.reference_identity)
         optional = (
             self.set_aside, self.fold, self.contrast, self.contrast_identity, self.place,
@@ -163,6 +170,7 @@ class PairListing:
             excluded=self.excluded,
             fold=self.fold * 2,
             place=self.place * 2,
+            attributes={name: column * 2 for name, column in self.attributes.items()},
         )
 
     def take(self, rows: Sequence[int]) -> "PairListing":
@@ -174,6 +182,7 @@ class PairListing:
         columns = {
             one.name: pick(getattr(self, one.name))
             for one in fields(self)
-            if one.name != "excluded"
+            if one.name not in ("excluded", "attributes")
         }
-        return replace(self, **columns)
+        kept = {name: pick(column) for name, column in self.attributes.items()}
+        return replace(self, **columns, attributes=kept)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = """
 errors redaction
 strict
-contracts listings results seeding traits
+contracts listings results seeding slices traits
 records
 statistics
 functional

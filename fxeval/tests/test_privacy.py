@@ -121,6 +121,7 @@ LISTS = {
     "lfw, wrong kind": (parse_pairs, "1\t1\nAnn_Lee\t1\tx\t1\nAnn_Lee\t1\tx\t1"),
     "lfw, control character": (parse_pairs, f"1\t1\n{NAME}\x00\n"),
     "csv header": (parse_csv_pairs, f"{NAME},img2,label,id1,id2\n"),
+    "csv further column": (parse_csv_pairs, f"img1,img2,label,id1,id2, {NAME}\na,b,1,c,c,d\n"),
     "csv, no row": (parse_csv_pairs, "img1,img2,label,id1,id2\n"),
     "csv cells": (parse_csv_pairs, f"img1,img2,label,id1,id2\n{NAME}.jpg,\n"),
     "csv quotes": (parse_csv_pairs, f'img1,img2,label,id1,id2\n"{NAME}\n'),

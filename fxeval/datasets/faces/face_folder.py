@@ -33,6 +33,7 @@ from fxeval.datasets.faces.manifests import (
 from fxeval.datasets.faces.photographs import cut_face
 from fxeval.datasets.faults import each, first_of, of_folder, of_image, of_list
 from fxeval.errors import DataContractError
+from fxeval.slices import AttributeValue
 from fxeval.strict.text import brief
 
 MAX_FILES = 1_000_000
@@ -182,6 +183,21 @@ class FaceFolder:
             content = f"{face.sha256 or _sha256(self._bytes(face))} {points}"
             found.append(_sha256(content.encode()))
         return tuple(found)
+
+    def attributes(self, image_ids: Sequence[str]) -> dict[str, tuple[AttributeValue, ...]]:
+        """Return what the manifest says about images: a value of each, None where it says none.
+
+        Raises:
+            DataContractError: If an image is not in the folder.
+        """
+        own = []
+        for image_id in image_ids:
+            face = self._by_id.get(image_id)
+            if face is None:
+                raise of_image(self.described_in, f"has no image '{brief(image_id)}'")
+            own.append(face.attributes)
+        names = dict.fromkeys(name for one in own for name in one)
+        return {name: tuple(one.get(name) for one in own) for name in names}
 
     def card(self, used: Collection[str] | None = None) -> DataCard:
         r"""Describe the folder.

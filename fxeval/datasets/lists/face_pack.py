@@ -1,7 +1,7 @@
 """Pairs of rendered faces: a folder of aligned images and a manifest."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, combinations, groupby, islice
@@ -18,6 +18,7 @@ from fxeval.datasets.faces.manifests import Face
 from fxeval.datasets.faults import of_all, of_list
 from fxeval.datasets.lists.drawing import some_between, some_nonmated
 from fxeval.seeding import generator_of
+from fxeval.slices import AttributeValue
 
 BANNER = (
     "Rendered faces: these results validate explainers and metrics; they say nothing about real "
@@ -101,6 +102,10 @@ class FacePack:
     def image_digests(self, image_ids: Sequence[str]) -> tuple[str, ...]:
         """Return a digest of each image's file and landmarks (``FaceFolder.image_digests``)."""
         return self._folder.image_digests(self._folder.ids_of(image_ids))
+
+    def attributes(self, image_ids: Sequence[str]) -> Mapping[str, Sequence[AttributeValue]]:
+        """Return what the manifest says about images (``FaceFolder.attributes``)."""
+        return self._folder.attributes(self._folder.ids_of(image_ids))
 
     def labels(self, image_ids: Sequence[str], crop: Crop) -> LabelMaps:
         """Return which part each pixel shows, aligned to the crop: 19 labels of CelebAMask-HQ.

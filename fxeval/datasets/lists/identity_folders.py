@@ -29,6 +29,7 @@ from fxeval.datasets.text_files import read_text
 from fxeval.errors import DataContractError
 from fxeval.redaction import PublicReason, public_counts
 from fxeval.seeding import generator_of
+from fxeval.slices import AttributeValue
 from fxeval.strict.text import hint, printable
 
 SPLITS = ("train", "validation", "test")
@@ -131,6 +132,10 @@ class IdentityFolders:
     def image_digests(self, image_ids: Sequence[str]) -> tuple[str, ...]:
         """Return a digest of each image's file and landmarks (``FaceFolder.image_digests``)."""
         return self._folder.image_digests(image_ids)
+
+    def attributes(self, image_ids: Sequence[str]) -> Mapping[str, Sequence[AttributeValue]]:
+        """Return what the manifest says about images (``FaceFolder.attributes``)."""
+        return self._folder.attributes(image_ids)
 
     def card(self) -> DataCard:
         """Describe the folder; its failures are those of the manifest and all exclusions."""

@@ -10,7 +10,7 @@ named by digests.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from fxeval.datasets.lists.pair_lines import PairLine
 from fxeval.datasets.lists.pair_lists import OnMissing, aligned_crop, check_on_missing, listing_of
 from fxeval.datasets.text_files import lines_of, read_text
 from fxeval.redaction import PublicReason
+from fxeval.slices import AttributeValue
 from fxeval.strict.text import brief
 
 
@@ -100,6 +101,10 @@ class LfwPairs:
     def image_digests(self, image_ids: Sequence[str]) -> tuple[str, ...]:
         """Return a digest of each image's file and landmarks (``FaceFolder.image_digests``)."""
         return self._folder.image_digests(image_ids)
+
+    def attributes(self, image_ids: Sequence[str]) -> Mapping[str, Sequence[AttributeValue]]:
+        """Return what the manifest says about images (``FaceFolder.attributes``)."""
+        return self._folder.attributes(image_ids)
 
     def card(self) -> DataCard:
         """Describe the folder or, without manifest, the images in it that the list uses."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fxeval.datasets.faces.face_folder import ImageKey
 from fxeval.datasets.faces.manifests import path_fault
@@ -21,6 +21,7 @@ class PairLine:
         fold: Number of its fold, from 0; None if the list has no folds.
         set_aside: Reason why the pair is never explained, or "".
         is_inferred: Whether the identities only follow from the mated pairs.
+        attributes: Cells of further columns by name; "" = empty.
     """
 
     images: tuple[ImageKey, ...]
@@ -29,6 +30,7 @@ class PairLine:
     fold: int | None = None
     set_aside: str = ""
     is_inferred: bool = False
+    attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def is_mated(self) -> bool:

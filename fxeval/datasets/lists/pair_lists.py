@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +23,10 @@ from fxeval.datasets.lists.contradictions import (
     refuse_rows,
     without,
 )
+from fxeval.datasets.lists.further_columns import values_of
 from fxeval.datasets.lists.pair_lines import PairLine
 from fxeval.seeding import seed_of
+from fxeval.slices import AttributeValue
 from fxeval.strict.text import brief
 
 OnMissing = Literal["error", "exclude"]
@@ -131,6 +133,10 @@ def _listing(
             tuple(people[line.identities[2]] for line in lines) if has_contrast else ()
         ),
         place=tuple(bare(line.where) for line in lines),
+        attributes={
+            name: values_of([line.attributes[name] for line in lines])
+            for name in lines[0].attributes
+        },
     )
 
 
@@ -290,6 +296,10 @@ class PairList(ImageList, ABC):
     def image_digests(self, image_ids: Sequence[str]) -> tuple[str, ...]:
         """Return a digest of each image's file and landmarks (``FaceFolder.image_digests``)."""
         return self.folder.image_digests(image_ids)
+
+    def attributes(self, image_ids: Sequence[str]) -> Mapping[str, Sequence[AttributeValue]]:
+        """Return what the manifest says about images (``FaceFolder.attributes``)."""
+        return self.folder.attributes(image_ids)
 
     def card(self) -> DataCard:
         """Describe the folder or, without manifest, the images in it that the list uses."""

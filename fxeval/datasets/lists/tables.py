@@ -2,7 +2,8 @@
 
 The tables are UTF-8 with one row per line and no empty lines. The first line holds the column names
 exactly as given here, in any order. Images are paths relative to the folder. A cell that starts
-like a formula is plain text.
+like a formula is plain text. Tables of pairs may have further columns, by which a check may tell
+its results apart (``slices``); their cells may be empty.
 """
 
 import csv
@@ -18,6 +19,7 @@ from fxeval.datasets.faces.manifests import digest_of
 from fxeval.datasets.faults import bare, each, of_list
 from fxeval.datasets.lists.absent_images import absence, reason_of
 from fxeval.datasets.lists.formats import read_as
+from fxeval.datasets.lists.further_columns import MAX_COLUMNS, check_further
 from fxeval.datasets.lists.pair_lines import (
     PairLine,
     check_distinct,
@@ -31,7 +33,6 @@ from fxeval.redaction import PublicReason
 from fxeval.seeding import seed_of
 from fxeval.strict.text import brief
 
-MAX_COLUMNS = 100
 _SAME = PublicReason("another file holds the same image")
 _LABELS = {"1": True, "true": True, "0": False, "false": False}
 
@@ -172,7 +173,7 @@ def parse_csv_pairs(text: str, where: str) -> list[PairLine]:
     Raises:
         DataContractError: With ``file:line``, what was expected and what was found.
     """
-    rows = _rows(text, where, ("img1", "img2", "label", "id1", "id2"), ("fold",))
+    rows = _rows(text, where, ("img1", "img2", "label", "id1", "id2"), ("fold",), more=True)
     labels = each(rows, lambda row: _label(row[0]["label"], row[1]))
     folds: list[int] | list[None] = [None] * len(rows)
     if "fold" in rows[0][0]:
@@ -181,7 +182,9 @@ def parse_csv_pairs(text: str, where: str) -> list[PairLine]:
         folds = [number[fold] for fold in given]
     lines = [
         replace(line, fold=fold)
-        for line, fold in zip(_lines(rows, ("img1", "img2"), ("id1", "id2")), folds, strict=True)
+        for line, fold in zip(
+            _lines(rows, ("img1", "img2"), ("id1", "id2"), ("label", "fold")), folds, strict=True
+        )
     ]
     check_distinct(lines)
     check_labels(lines, labels)
@@ -189,12 +192,17 @@ def parse_csv_pairs(text: str, where: str) -> list[PairLine]:
 
 
 def _lines(
-    rows: list[tuple[dict[str, str], str]], images: tuple[str, ...], people: tuple[str, ...]
+    rows: list[tuple[dict[str, str], str]],
+    images: tuple[str, ...],
+    people: tuple[str, ...],
+    others: tuple[str, ...] = (),
 ) -> list[PairLine]:
     def line(row: tuple[dict[str, str], str]) -> PairLine:
         cells, place = row
         files = tuple(image_path(cells[name], place) for name in images)
-        return PairLine(files, tuple(cells[name] for name in people), place)
+        known = {*images, *people, *others}
+        more = {name: cell for name, cell in cells.items() if name not in known}
+        return PairLine(files, tuple(cells[name] for name in people), place, attributes=more)
 
     return each(rows, line)
 
@@ -203,7 +211,7 @@ def parse_csv_triplets(text: str, where: str) -> list[PairLine]:
     """Parse a table of triplets; see :func:`parse_csv_pairs`."""
     kinds = ("anchor", "mate", "nonmate")
     people = tuple(f"{kind}_id" for kind in kinds)
-    lines = _lines(_rows(text, where, (*kinds, *people)), kinds, people)
+    lines = _lines(_rows(text, where, (*kinds, *people), more=True), kinds, people)
     check_distinct(lines)
     check_triplets(lines)
     return lines
@@ -317,13 +325,22 @@ def _fold(cell: str, where: str) -> int:
 
 
 def _rows(
-    text: str, where: str, needed: tuple[str, ...], optional: tuple[str, ...] = ()
+    text: str,
+    where: str,
+    needed: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+    *,
+    more: bool = False,
 ) -> list[tuple[dict[str, str], str]]:
-    """Return the cells by column and the place of each row; there is at least one row."""
+    """Return the cells by column and the place of each row; there is at least one row.
+
+    With ``more``, the table may have further columns, with cells that may be empty.
+    """
     header, *lines = lines_of(text, where)
     columns = _cells(header, f"{where}:1")
-    unknown = [name for name in columns if name not in (*needed, *optional)]
+    further = [name for name in columns if name not in (*needed, *optional)]
     missing = [name for name in needed if name not in columns]
+    unknown = [] if more and not missing else further
     if unknown or missing or len(set(columns)) < len(columns):
         known = f"{','.join(needed)}{''.join(f'[,{name}]' for name in optional)}"
         faults = [
@@ -336,13 +353,18 @@ def _rows(
             f"expected the columns {known}, each once, separated by commas",
             f", got '{brief(header)}' ({'; '.join(faults) or 'a repeated column'})",
         )
+    check_further(further, (*needed, *optional), f"{where}:1")
     if not lines:
         raise of_list(where, "expected at least one row after the header, got none")
 
     def parse(numbered: tuple[int, str]) -> tuple[dict[str, str], str]:
         place, line = f"{where}:{numbered[0]}", numbered[1]
         cells = _cells(line, place)
-        if len(cells) != len(columns) or not all(cell and cell == cell.strip() for cell in cells):
+        is_fit = len(cells) == len(columns) and all(
+            cell == cell.strip() and (cell or name in further)
+            for name, cell in zip(columns, cells, strict=True)
+        )
+        if not is_fit:
             raise of_list(
                 place,
                 f"expected {len(columns)} cells ({','.join(columns)}), none of them empty or with "

@@ -20,6 +20,7 @@ from fxeval.datasets.faces.label_maps import PartLabels
 from fxeval.datasets.faces.twins import Change, Triplet, Twins
 from fxeval.datasets.faults import of_list
 from fxeval.datasets.lists.face_pack import BANNER
+from fxeval.slices import AttributeValue
 from fxeval.strict.text import brief
 
 TwinKind: TypeAlias = Literal["redrawn", "pasted"]
@@ -100,6 +101,11 @@ class TwinPairs:
             pixels = face if change is None else change.apply(face)
             found[row] = align(pixels, ARCFACE_112.template, crop)
         return torch.from_numpy(found).permute(0, 3, 1, 2).contiguous()
+
+    def attributes(self, image_ids: Sequence[str]) -> Mapping[str, Sequence[AttributeValue]]:
+        """Return what the manifest says about images; a twin has the attributes of its image."""
+        files = [self._file_of(image_id) for image_id in image_ids]
+        return self._folder.attributes(self._folder.ids_of(files))
 
     def changed(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
         """Return (M, H, W) bool: the pixels in which twins differ from their images in a crop.

@@ -20,7 +20,7 @@ from fxeval.datasets.lists.tables import (
     parse_identities,
 )
 from fxeval.errors import DataContractError
-from fxeval.tests.face_folders import write_folder
+from fxeval.tests.face_folders import read_manifest, write_folder, write_manifest
 
 HEADER = "img1,img2,label,id1,id2,fold\n"
 PAIRS = HEADER + (
@@ -93,7 +93,7 @@ def test_tables_that_say_the_same_are_the_same_listing(root: Path, text: str):
     ("header", "message"),
     [
         ("img1,img2,label,id1", r"x:1: .* \(missing 'id2'\)"),
-        ("img1,img2,label,id1,id2,flod", r"x:1: .* \(unknown 'flod'\)"),
+        ("img1,img2,label,id1,id2,flod", r"x:1: .* 'flod'; did you mean 'fold'\?"),
         ("img1,img2,same,id1,id2", r"\(missing 'label'; unknown 'same'\)"),
         ("img1, img2,label,id1,id2", r"\(missing 'img2'; unknown 'img2'\)"),
         ("Img1,img2,label,id1,id2", r"\(missing 'img1'; unknown 'Img1'\)"),
@@ -293,3 +293,77 @@ def test_a_subset_of_images_is_of_as_many_identities_as_possible(root: Path):
     assert len({replace(people, seed=seed).identities().image for seed in range(20)}) > 1
     with pytest.raises(DataContractError, match="at most 4"):
         replace(people, subset=5).identities()
+
+
+# --- further columns
+
+
+def with_columns(*columns, text=PAIRS):
+    """Return a table with further columns, each given as its name and its cells."""
+    header, *lines = text.splitlines()
+    cells = zip(*(own for _, own in columns), strict=True)
+    added = [",".join([line, *own]) for line, own in zip(lines, cells, strict=True)]
+    return "\n".join([",".join([header, *(name for name, _ in columns)]), *added]) + "\n"
+
+
+def test_further_columns_of_a_table_are_attributes_of_its_pairs(root: Path):
+    text = with_columns(
+        ("pose", ["left", "right", "", "<i>up</i>"]), ("age gap", ["1", "", "nan", "-2.5"])
+    )
+    (root / "pairs.csv").write_text(text)
+    found = CsvPairs(root, Path("pairs.csv"))
+    assert dict(found.listing().attributes) == {
+        "pose": ("left", "right", None, "<i>up</i>"),
+        "age gap": (1.0, None, None, -2.5),
+    }
+    part = CsvPairs(root, Path("pairs.csv"), subset=2).listing()
+    assert len(part.attributes["pose"]) == len(part) == 2
+    assert found.attributes([]) == {}
+
+
+def test_triplets_have_further_columns_as_well(root: Path):
+    text = with_columns(("glasses", ["yes", "no"]), text=TRIPLETS)
+    (root / "triplets.csv").write_text(text)
+    listing = CsvTriplets(root, Path("triplets.csv")).listing()
+    assert listing.attributes == {"glasses": ("yes", "no")}
+    assert listing.with_nonmates().attributes == {"glasses": ("yes", "no", "yes", "no")}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("folds", r"x:1: a column has nearly the name .*'folds'; did you mean 'fold'\?"),
+        ("Label", r"did you mean 'label'\?"),
+        (" pose", "expected names of columns of 1 to 64 printable characters, without spaces"),
+        ("", "expected names of columns"),
+        ("po\x1bse", r"expected plain text, got character U\+001B"),
+    ],
+)
+def test_the_name_of_a_further_column_is_printable_and_unlike_the_known_ones(name, message):
+    with pytest.raises(DataContractError, match=message) as error:
+        parse_csv_pairs(with_columns((name, ["1", "2", "3", "4"])), "x")
+    assert "\x1b" not in str(error.value)
+
+
+def test_a_table_has_at_most_a_hundred_further_columns():
+    def table(n):
+        return with_columns(*((f"zz{number}", ["1"] * 4) for number in range(n)))
+
+    assert len(parse_csv_pairs(table(100), "x")[0].attributes) == 100
+    with pytest.raises(DataContractError, match="at most 100 further columns, got 101"):
+        parse_csv_pairs(table(101), "x")
+
+
+def test_images_have_the_attributes_of_the_manifest(root: Path):
+    content = read_manifest(root)
+    for number, image in enumerate(content["images"]):
+        image["attributes"] = {"yaw": number * 10.5} | ({"hat": True} if number else {})
+    write_manifest(root, content)
+    source = CsvPairs(root, Path("pairs.csv"))
+    listing = source.listing()
+    assert source.attributes(listing.probe[:2]) == {"yaw": (0.0, 0.0)}
+    assert source.attributes(listing.reference[:1] + listing.probe[:1]) == {
+        "yaw": (10.5, 0.0), "hat": (True, None),
+    }  # fmt: skip
+    with pytest.raises(DataContractError, match="has no image 'nobody'"):
+        source.attributes(["nobody"])
