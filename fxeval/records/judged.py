@@ -38,6 +38,7 @@ class LimitEntry(Form):
         under: The conditions to which it applies; {} = all.
         over: Whether it is about all people like those of the list, or about this list.
         judge: How it is judged over the conditions that it does not pin.
+        slice: The column in each of whose slices it is judged; empty = over all rows.
     """
 
     metric: str
@@ -53,6 +54,7 @@ class LimitEntry(Form):
     within: dict[Literal["absolute", "relative"], float] = {}
     over: Over = "population"
     judge: Judge = "each"
+    slice: str = ""
 
     @model_validator(mode="after")
     def _has_one_form(self) -> Self:
@@ -102,6 +104,8 @@ class SeedSpread(Form):
 class LimitResult(LimitEntry):
     """A limit judged under one condition, which ``under`` gives with all its axes.
 
+    Of a limit with a ``slice``, ``under`` gives the column and its word as well.
+
     Attributes:
         text: The limit in words.
         line: The number that the interval must clear; null where it must lie between two.
@@ -130,8 +134,19 @@ class LimitResult(LimitEntry):
     seeds: SeedSpread | None = None
 
 
+class SliceEntry(Form):
+    """A column by whose words the results of a cell are told apart.
+
+    Attributes:
+        edges: The numbers that part those of the column; [] = every value is a word.
+    """
+
+    column: str
+    edges: list[float] = []
+
+
 class EstimateEntry(Figures):
-    """An estimate of one metric of one map under one condition.
+    """An estimate of one metric of one map under one condition, or in one slice under it.
 
     Attributes:
         seed_sd: Standard deviation over seeds; null if there is one. The estimate is of the rows'

@@ -24,6 +24,7 @@ PARTS: tuple[type[Form], ...] = (
     schema.CellPlan,
     judged.MetricEntry,
     judged.LimitEntry,
+    judged.SliceEntry,
     schema.CellFacts,
     schema.Repeatability,
     schema.Explaining,

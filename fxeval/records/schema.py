@@ -20,6 +20,7 @@ from fxeval.records.judged import (
     LimitResult,
     MetricEntry,
     Regressions,
+    SliceEntry,
 )
 from fxeval.records.subjects import Environment, Subjects, VerificationEntry
 from fxeval.records.transfers import TransferMatrix
@@ -72,6 +73,7 @@ class Row(Form):
         thumbnail: The map in 28 x 28 cells, scaled to 0..1; null if it cannot be ranked.
         measured: The measurements by map and condition.
         attempt: Which measurement of the cell it belongs to: above 1 if pytest ran the cell again.
+        slices: Its word in each column that the check has slices of.
     """
 
     cell: str
@@ -85,6 +87,7 @@ class Row(Form):
     measured: list[Measured]
     attempt: Annotated[int, Field(ge=1)] = 1
     is_mated: bool | None = None
+    slices: dict[str, str] = {}
 
 
 class Problem(Form):
@@ -171,6 +174,7 @@ class CellPlan(Form):
     Attributes:
         seeds: Number of differently seeded maps of each row, if the explainer depends on its seed.
         further: Names of further models that a parameter of the kind names, by parameter.
+        slices: The columns by whose words the results are told apart.
     """
 
     id: str
@@ -188,6 +192,7 @@ class CellPlan(Form):
     asked: list[LimitEntry]
     seeds: Annotated[int, Field(ge=1)] = 1
     further: dict[str, list[str]] = {}
+    slices: list[SliceEntry] = []
 
     @model_validator(mode="after")
     def _knows_its_metrics(self) -> Self:

@@ -1,15 +1,17 @@
 """Limits over conditions and seeds: what each verdict of a cell rests on.
 
 A limit is judged at each condition that it does not pin, at the worst of them, or on the mean of
-the rows' values over them. Over a population, an explainer that depends on its seed is judged at
-every seed, and the worst decides. Over a list, the value of the list decides; if another seed gives
-other maps, the t interval of the values at the seeds does.
+the rows' values over them; one with a ``slice`` is judged in each slice of that column, or in the
+worst. Over a population, an explainer that depends on its seed is judged at every seed, and the
+worst decides. Over a list, the value of the list decides; if another seed gives other maps, the t
+interval of the values at the seeds does.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
+from typing import TypeAlias
 
 import numpy as np
 
@@ -54,6 +56,10 @@ class _Case:
     is_equal: tuple[bool, ...]
 
 
+_Found: TypeAlias = tuple[LimitResult, tuple[int, float]]
+"""A result, and a key by which the worst one comes first."""
+
+
 def judged(
     asked: Sequence[Limit], table: Table, explainer: str, repeatability: Repeatability | None
 ) -> list[LimitResult]:
@@ -73,7 +79,7 @@ def judged(
     for of in cases:
         some = [_judged(case, [next(found) for _ in case.samples], table, depends) for case in of]
         if of[0].limit.judge == "worst":
-            some = [min(some, key=lambda one: one[1])]
+            some = [_worst_of(of, some)]
         results += [result for result, _ in some]
     return results
 
@@ -81,6 +87,7 @@ def judged(
 def _cases(limit: Limit, table: Table, depends: bool | None) -> list[_Case]:
     """Return what a limit is judged on; one case without values if nothing was measured."""
     measured = [one for one in table.conditions(limit.metric) if limit.applies(dict(one))]
+    measured = table.in_slices(measured, limit.slice)
     if not measured:
         return [_case(limit, table, [tuple(limit.under.items())], limit.under, depends)]
     if limit.judge == "mean" and len(measured) > 1:
@@ -143,7 +150,7 @@ def _is_equal(limit: Limit, table: Table, conditions: Sequence[Key], seed: int) 
 
 def _judged(
     case: _Case, estimates: Sequence[Estimate], table: Table, depends: bool | None
-) -> tuple[LimitResult, tuple[int, float]]:
+) -> _Found:
     """Return the result of a case, and a key by which the worst result comes first."""
     limit = case.limit
     estimates = [
@@ -164,7 +171,7 @@ def _judged(
         )
         verdict, estimate = _of_seeds(found[place], len(found), depends), estimates[place]
         is_open = found[place].outcome is Outcome.INCONCLUSIVE
-    verdict = _with_random_orders(verdict, case, table)
+    verdict = _of_slice(_with_random_orders(verdict, case, table), limit, estimate)
     objections = [table.objection(case.metric, one) for one in case.conditions]
     if case.metric.statistic in FIGURES and limit.relative:
         objections.append(
@@ -188,6 +195,7 @@ def _judged(
         where=limit.where,
         over=limit.over,
         judge=limit.judge,
+        slice=limit.slice,
         text=limit.text(),
         line=limit.line(),
         region=limit.region(),
@@ -254,6 +262,29 @@ def _of_seeds(verdict: Verdict, n_seeds: int, depends: bool | None) -> Verdict:
         f"{verdict.reason}; the maps depend on their seed, and {of} cannot decide for a "
         f"population: give 'seeds: {MIN_SEEDS}'",
     )
+
+
+def _of_slice(verdict: Verdict, limit: Limit, estimate: Estimate) -> Verdict:
+    """Let no slice of too few people pass, whomever the limit is about."""
+    n = estimate.n_identities
+    if not limit.slice or verdict.outcome is not Outcome.PASS or n >= MIN_IDENTITIES:
+        return verdict
+    few = f"too few identities in this slice ({n} of at least {MIN_IDENTITIES})"
+    return Verdict(Outcome.INCONCLUSIVE, f"{verdict.reason}: {few}")
+
+
+def _worst_of(cases: Sequence[_Case], found: Sequence[_Found]) -> _Found:
+    """Return the worst result; one in a slice says of how many."""
+    result, rank = min(found, key=lambda one: one[1])
+    column = cases[0].limit.slice
+    words = {one.under[column] for one in cases if column in one.under}
+    if not words:
+        return result, rank
+    under = f" under {len(cases) // len(words)} conditions" if len(cases) > len(words) else ""
+    slices = f"{len(words)} slice{'s' * (len(words) > 1)} of {column}"
+    reason = f"worst of {slices}{under}: {result.verdict.reason}"
+    verdict = result.verdict.model_copy(update={"reason": reason})
+    return result.model_copy(update={"verdict": verdict}), rank
 
 
 def _with_random_orders(verdict: Verdict, case: _Case, table: Table) -> Verdict:

@@ -41,8 +41,9 @@ class Limit(ABC):
         severity: ``critical`` decides the cell, ``warning`` and ``info`` are shown.
         where: ``file:line:column`` in the suite.
         over: Whether it is about all people like those of the list, or about this list.
-        judge: How it is judged over the conditions: at each, at the worst, or on the mean of the
-            rows' values.
+        judge: How it is judged over the conditions and slices: at each, at the worst, or on the
+            mean of the rows' values.
+        slice: The column in each of whose slices it is judged; "" = over all rows.
     """
 
     form: ClassVar[str]
@@ -58,6 +59,7 @@ class Limit(ABC):
     where: str = field(default="", kw_only=True)
     over: Over = field(default="population", kw_only=True)
     judge: Judge = field(default="each", kw_only=True)
+    slice: str = field(default="", kw_only=True)
 
     @property
     def relative(self) -> float:

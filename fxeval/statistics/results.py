@@ -138,7 +138,7 @@ def limit_of(entry: LimitEntry) -> Limit:
     """Return the limit that an entry of a record describes."""
     given = entry.model_dump(exclude_none=True)
     form = next(FORMS[key] for key in FORMS if key in given)
-    keys = {"metric", "under", "severity", "where", "over", "judge", *form.keys}
+    keys = {"metric", "under", "severity", "where", "over", "judge", "slice", *form.keys}
     return form(**{key: value for key, value in given.items() if key in keys})
 
 

@@ -22,6 +22,7 @@ from fxeval.results import (
     Verdict,
     gravity,
 )
+from fxeval.slices import UNKNOWN, Slice
 from fxeval.statistics.decisions import unfit
 from fxeval.statistics.estimate import (
     Denominator,
@@ -37,8 +38,9 @@ from fxeval.statistics.units import ROUNDING
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
+BoolArray: TypeAlias = NDArray[np.bool_]
 Key: TypeAlias = tuple[tuple[str, str | float], ...]
-"""A condition: its axes with their values."""
+"""A condition: its axes with their values. In a slice, column and word follow them."""
 
 
 class Table:
@@ -62,6 +64,7 @@ class Table:
         mated = [row.is_mated for row in rows]
         self._is_mated = None if None in mated else np.array(mated, dtype=np.bool_)
         self._rows = rows
+        self._slices = _slices_of(plan, rows)
         self.measured: dict[tuple[str, Key], dict[int, dict[int, Measured]]] = {}
         for place, row in enumerate(rows):
             for one in row.measured:
@@ -90,6 +93,13 @@ class Table:
             under for map_, under, one in self.series if (map_, one.name) == (EXPLAINER, metric)
         ]
 
+    def in_slices(self, conditions: Sequence[Key], column: str) -> list[Key]:
+        """Return the conditions in each slice of a column; as they are without a column."""
+        if not column:
+            return [*conditions]
+        words = [one for one in self._slices if one[0] == column]
+        return [(*under, word) for under in conditions for word in words]
+
     def seeds(self, under: Iterable[Key], compares: Sequence[str] = ()) -> list[int]:
         """Return the seeds at which the explainer is judged under every one of these conditions.
 
@@ -104,9 +114,13 @@ class Table:
 
         A map that does not depend on the seed has the values of seed 0 at every seed.
         """
-        by_seed = self.measured.get((map_, under), {})
+        whole, rows = self._parted(under)
+        by_seed = self.measured.get((map_, whole), {})
         at = seed if seed in by_seed else 0
         key = (metric, map_, under, at)
+        if key not in self._known and rows is not None:
+            values = self.values(metric, map_, whole, seed)
+            self._known[key] = np.where(rows, values, np.nan)
         if key not in self._known:
             values = np.full(len(self._rows), np.nan)
             for place, one in by_seed.get(at, {}).items():
@@ -158,8 +172,8 @@ class Table:
         return [next(found) if _is_known(sample, law) else nothing for sample, law in asked]
 
     def estimates(self) -> list[EstimateEntry]:
-        """Return one entry per metric, map and condition."""
-        series = self.series
+        """Return one entry per metric, map and condition, then those in each slice."""
+        series = self._all_series()
         spreads = [self._of_map(metric, map_, under) for map_, under, metric in series]
         found = self.estimated([(one.sample, one.law) for one in spreads])
         return [
@@ -175,13 +189,13 @@ class Table:
         ]
 
     def differences(self) -> list[Difference]:
-        """Return the explainer's paired improvement per metric, other map and condition.
+        """Return the explainer's paired improvement per metric, other map, condition and slice.
 
         A ratio has none.
         """
         series = [
             (map_, under, metric)
-            for map_, under, metric in self.series
+            for map_, under, metric in self._all_series()
             if map_ != EXPLAINER and metric.statistic != "ratio"  # no row has a ratio of its own
         ]
         spreads = [self._improvement(metric, map_, under) for map_, under, metric in series]
@@ -212,17 +226,23 @@ class Table:
         fault = self._faults[metric.name] or self._faults.get(metric.denominator, "")
         if fault:
             return fault
-        states = self.states(metric.name, EXPLAINER, under)
+        states, rows = self.states(metric.name, EXPLAINER, under), self._parted(under)[1]
+        n = len(self._rows) if rows is None else int(rows.sum())
         model = str(dict(under).get("evaluator", self._model))
-        return unfit(metric, dict(under), states, len(self._rows), model)
+        return unfit(metric, dict(under), states, n, model)
 
     def states(self, metric: str, map_: str, under: Key) -> Counter[RowState]:
         """Return the number of rows in each state: the gravest of their seeds."""
         key = (metric, map_, under)
         if key not in self._states:
-            by_seed = self.measured.get((map_, under), {})
+            whole, slice_ = self._parted(under)
+            by_seed = self.measured.get((map_, whole), {})
             found = [
-                {place: one.states[metric] for place, one in rows.items() if metric in one.states}
+                {
+                    place: one.states[metric]
+                    for place, one in rows.items()
+                    if metric in one.states and (slice_ is None or slice_[place])
+                }
                 for rows in by_seed.values()
             ]
             worst = found[0] if found else {}
@@ -256,7 +276,26 @@ class Table:
         return self._over_seeds(samples[:-1], samples[-1], self._laws[metric.name])
 
     def _seeds_of(self, maps: Sequence[str], under: Key) -> list[int]:
-        return sorted({one for map_ in maps for one in self.measured.get((map_, under), {0: {}})})
+        whole, _ = self._parted(under)
+        return sorted({one for map_ in maps for one in self.measured.get((map_, whole), {0: {}})})
+
+    def _parted(self, under: Key) -> tuple[Key, BoolArray | None]:
+        """Return a condition without its slice, and (N,) the rows of the slice; None = all."""
+        if not under or under[-1] not in self._slices:
+            return under, None
+        return under[:-1], self._slices[under[-1]]
+
+    def _all_series(self) -> list[tuple[str, Key, Metric]]:
+        columns = dict.fromkeys(column for column, _ in self._slices)
+        return [
+            *self.series,
+            *(
+                (map_, one, metric)
+                for column in columns
+                for map_, under, metric in self.series
+                for one in self.in_slices([under], column)
+            ),
+        ]
 
     def _over_seeds(self, samples: Sequence[Sample], mean: Sample, law: Law) -> "_Spread":
         """Return the sample of the rows' means over the seeds, and how the seeds differ."""
@@ -338,6 +377,16 @@ def figures(estimate: Estimate) -> dict[str, Any]:
 def plain(verdict: Verdict) -> VerdictEntry:
     """Return a verdict as a record holds it."""
     return VerdictEntry(outcome=verdict.outcome, reason=verdict.reason)
+
+
+def _slices_of(plan: CellPlan, rows: Sequence[Row]) -> dict[tuple[str, str | float], BoolArray]:
+    """Return (N,) the rows of each slice by column and word, in the order of the words."""
+    found: dict[tuple[str, str | float], BoolArray] = {}
+    for one in plan.slices:
+        words = np.array([row.slices.get(one.column, UNKNOWN) for row in rows])
+        for word in Slice(one.column, tuple(one.edges)).ordered({*words.tolist()}):
+            found[one.column, word] = words == word
+    return found
 
 
 def _numbered(people: Sequence[Sequence[int]]) -> IntArray:

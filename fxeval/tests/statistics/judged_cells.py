@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fxeval.records.judged import LimitEntry, MetricEntry
+from fxeval.records.judged import LimitEntry, MetricEntry, SliceEntry
 from fxeval.records.schema import (
     CellFacts,
     CellPlan,
@@ -52,12 +52,14 @@ def cell(
         of: The metric.
         facts: Of the cell.
         rows: Changes the rows.
-        of_rows: Fields of the rows, one value per row: ``identities``, ``is_mated``.
+        of_rows: Fields of the rows, one value per row: ``identities``, ``is_mated``, ``slices``.
     """
+    slices = of_rows.get("slices", [])
     plan = CellPlan(
         id="c[m-own-p]", check="c", kind="k", why="", where="s.yaml:1:1", model="m",
         explainer="own", pairs="p", parameters={}, confidence=0.95, on_inconclusive="fail",
         metrics=[of or metric()], asked=[LimitEntry(metric="m", **one) for one in asked],
+        slices=[SliceEntry(column=one) for one in dict.fromkeys(c for row in slices for c in row)],
     )  # fmt: skip
     full = {_key(key): found for key, found in values.items()}
     n = len(next(iter(full.values())))
@@ -66,6 +68,7 @@ def cell(
             cell=plan.id, row=f"r{place:04}", state="ok",
             identities=of_rows["identities"][place] if "identities" in of_rows else [place],
             is_mated=of_rows["is_mated"][place] if "is_mated" in of_rows else None,
+            slices=slices[place] if slices else {},
             measured=[
                 Measured(
                     map=map_, under=dict(under), seed=seed, states={"m": "ok"},
