@@ -131,6 +131,7 @@ class SuiteFile(pytest.Module):
             cells = plan.cells(loaded)
             preflight.check_cards_of(cells, overridden, self.path.parent)
             preflight.check_layers_of(cells, overridden)
+            preflight.check_slices_of(cells, overridden)
         except SuiteError as error:
             raise self.CollectError(str(error)) from None
         self.obj = _module(loaded, cells, self.path)

@@ -89,6 +89,7 @@ class Rows:
         question: The question about the perturbed image.
         contrast: (N,) nonmates for discriminative explainers; None = the engine draws them.
         side: Which image of a pair is perturbed.
+        slices: The word of each row in each column that the check has slices of; () = none.
     """
 
     kind: RowKind
@@ -101,6 +102,7 @@ class Rows:
     question: Question
     contrast: Tensor | None = None
     side: Side = "probe"
+    slices: tuple[Mapping[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.image)
@@ -117,6 +119,7 @@ class Rows:
             is_mated=self.is_mated[rows],
             question=self.question.take(rows),
             contrast=None if self.contrast is None else self.contrast[rows],
+            slices=tuple(self.slices[row] for row in rows.tolist()) if self.slices else (),
         )
 
 
@@ -352,6 +355,7 @@ class Ledger:
             ],
             thumbnail=thumbnail(own[0][1], row) if own else None,
             is_mated=bool(rows.is_mated[row]),
+            slices=dict(rows.slices[row]) if rows.slices else {},
             measured=[
                 Measured(
                     map=map_,

@@ -15,7 +15,7 @@ from fxeval.engine.maps import ROWS_AT_ONCE
 from fxeval.metrics import kinds
 from fxeval.records.earlier import Paired, Question
 from fxeval.records.form import VerdictEntry
-from fxeval.records.judged import LimitEntry, MetricEntry
+from fxeval.records.judged import LimitEntry, MetricEntry, SliceEntry
 from fxeval.records.schema import CellFacts, CellPlan, CellResult, Row
 from fxeval.redaction import without_paths
 from fxeval.results import Outcome
@@ -161,6 +161,7 @@ def plan_of(cell: Cell) -> CellPlan:
                 where=limit.where,
                 over=limit.over,
                 judge=limit.judge,
+                slice=limit.slice,
             )
             for limit in cell.limits
         ],
@@ -168,4 +169,5 @@ def plan_of(cell: Cell) -> CellPlan:
         further={
             parameter: [use.name for use in named] for parameter, named in cell.further.items()
         },
+        slices=[SliceEntry(column=one.column, edges=[*one.edges]) for one in cell.slices],
     )

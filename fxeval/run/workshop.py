@@ -23,6 +23,7 @@ from fxeval.engine.maps import why_unsupported
 from fxeval.engine.metering import Cost
 from fxeval.engine.row_kinds import TABLES, WHOLE_LISTS, Table
 from fxeval.engine.selection import common_digests, load_pairs
+from fxeval.engine.slicing import Listed, with_words
 from fxeval.errors import (
     DataContractError,
     EvidenceError,
@@ -112,8 +113,8 @@ class Workshop:
         self._admissions = Admissions(worker, batch_size)
         self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}
         self._pairs: dict[tuple[Any, ...], Pairs] = {}
-        self._set_aside: dict[int, Counter[str]] = {}
         self._left_out: dict[int, Sequence[str]] = {}
+        self._listed: dict[int, Listed] = {}
         self._told: dict[str, None] = {}
         self._contents: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self._redraws = Redraws(self.pool)
@@ -143,6 +144,8 @@ class Workshop:
         self._ready.place(cell, model)
         pairs = self._load(cell, subjects.source, model.crop)
         self._describe(cell, subjects, pairs)
+        table = self._table(cell, pairs, subjects.source)
+        table = with_words(table, self._listed[id(pairs)], cell.slices, cell.parameters)
         self._ready.admit(cell, cell.model, model, pairs)
         self._check_support(cell.model.name, cell.explainer.name, subjects.explainer, model)
         compared = {
@@ -150,7 +153,6 @@ class Workshop:
             for use in cell.others
         }
         pooled, entry = self._verified(cell, cell.model, model, subjects.source)
-        table = self._table(cell, pairs, subjects.source)
         explaining: list[Explaining] = []
         engine = CellEngine(self, cell, subjects.explainer, subjects.source, explaining)
         own = engine.subject(
@@ -323,10 +325,9 @@ class Workshop:
             self._pairs[key] = load_pairs(source, rows, crop, self.pool.note)
             if listing.excluded:
                 self._told[left_out(cell.pairs.name, listing)] = None
-            aside = Counter(reason for reason in listing.set_aside if reason)
             # By identity: the cache keeps the pairs alive, and Pairs cannot be hashed.
-            self._set_aside[id(self._pairs[key])] = aside
             self._left_out[id(self._pairs[key])] = remarks
+            self._listed[id(self._pairs[key])] = Listed(source, listing, self._pairs[key], rows)
         self.guard.keep(self._pairs[key].images)
         return self._pairs[key]
 
@@ -375,7 +376,7 @@ class Workshop:
                 f"pairs '{pairs.name}', excluded", Counter(one.reason for one in pairs.excluded)
             ),
             "set_aside": self._quoted(
-                f"pairs '{pairs.name}', never explained", self._set_aside[id(pairs)]
+                f"pairs '{pairs.name}', never explained", self._listed[id(pairs)].set_aside
             ),
             "card": self._card(cell, subjects.source),
         }

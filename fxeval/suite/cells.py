@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fxeval.slices import Slice
 from fxeval.statistics.limits import Limit
 from fxeval.verification.demands import Verification
 
@@ -85,6 +86,7 @@ class Cell:
     others: tuple[Use, ...] = ()
     further: Mapping[str, tuple[Use, ...]] = field(default_factory=dict)
     demands: Mapping[str, Verification] = field(default_factory=dict)
+    slices: tuple[Slice, ...] = ()
 
     @property
     def models(self) -> tuple[Use, ...]:

@@ -16,57 +16,18 @@ from fxeval.metrics import kinds
 from fxeval.results import Judge, Over, Severity
 from fxeval.statistics.limits import FORMS, MARGINS
 from fxeval.strict.forms import Strict, branch, one_of
+from fxeval.suite import words
 from fxeval.suite.plan import DEFAULT_SEEDS
+from fxeval.suite.slices import ASlice
 from fxeval.verification.figures import QUANTITIES, THRESHOLDS
 
-# These need arguments or would change a verdict.
-_REFUSED_MARKS = {"filterwarnings", "parametrize", "skip", "skipif", "usefixtures", "xfail"}
-NAME = "^[A-Za-z][A-Za-z0-9_-]{0,79}$"
-"""Pattern of the name of a suite, a check or a subject."""
 ROLE = "x-fxeval-role"
 """Key that marks an id and its role in the JSON Schema (``fxeval.suite.schema``)."""
 _COMPARED = r"^(control\.|explainer:|baseline$|base$)"
-_DEVICE = "^(auto|cpu|cuda(:[0-9]{1,3})?)$"
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(NAME[1:-1], text):
-        raise ValueError("expected a letter, then letters, digits, '-' and '_', 80 at most")
-    return text
-
-
-def _device(text: str) -> str:
-    if not re.fullmatch(_DEVICE[1:-1], text):
-        raise ValueError("expected auto, cpu, cuda or cuda:N")
-    return text
-
-
-def _mark(text: str) -> str:
-    if _name(text) in _REFUSED_MARKS or "-" in text:
-        raise ValueError("expected the plain name of a pytest mark that does not change verdicts")
-    return text
-
-
-def _once(values: list[Any]) -> list[Any]:
-    if len(set(values)) != len(values):
-        raise ValueError("expected every entry at most once")
-    return values
 
 
 def _kind(text: str) -> str:
     return one_of(text, kinds())
-
-
-def _check_id(text: str) -> str:
-    if re.match(r"(setup|teardown|setUp|tearDown|pytest)", text):
-        raise ValueError("expected a name that has no special meaning for pytest")
-    return text
-
-
-def _pinned(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("expected text or a number")
-    return value if isinstance(value, str) else float(value)
 
 
 def _schema(**keys: Any) -> Any:  # noqa: ANN401  (pydantic's FieldInfo, which it calls Any)
@@ -74,11 +35,11 @@ def _schema(**keys: Any) -> Any:  # noqa: ANN401  (pydantic's FieldInfo, which i
     return Field(json_schema_extra=keys)
 
 
-_Name = Annotated[str, AfterValidator(_name), _schema(pattern=NAME)]
+_Name = Annotated[str, AfterValidator(words.name), _schema(pattern=words.NAME)]
 _AtLeastZero = Annotated[float, Field(ge=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Seeds = Annotated[int, Field(ge=1, le=20)]
-_Pinned = Annotated[Any, AfterValidator(_pinned), _schema(type=["string", "number"])]
+_Pinned = Annotated[Any, AfterValidator(words.pinned), _schema(type=["string", "number"])]
 _OneOrMore = Field(min_length=1)
 
 _ModelId = Annotated[_Name, _schema(**{ROLE: "model"})]
@@ -176,6 +137,8 @@ class Limit(Strict):
         over: population: about all people like those of the list; list: about this list alone.
         judge: Over the conditions that it does not pin: each, or one verdict of the worst interval,
             or one of the mean of the rows' values.
+        slice: A column of the check's slices: judged in each of its slices, or in the worst one
+            (``judge: worst``); over all rows unless given.
     """
 
     model_config = ConfigDict(
@@ -202,6 +165,7 @@ class Limit(Strict):
     severity: Severity = "critical"
     over: Over = "population"
     judge: Judge = "each"
+    slice: str | None = None
 
 
 class Check(Strict):
@@ -218,9 +182,11 @@ class Check(Strict):
         seeds: Number of differently seeded maps of explainers that depend on a seed; that of
             defaults unless given.
         marks: Names of pytest marks.
+        slices: Columns of the pair list, or attributes of its images, by whose words every metric
+            has values of its own.
     """
 
-    id: Annotated[_Name, AfterValidator(_check_id)]
+    id: Annotated[_Name, AfterValidator(words.check_id)]
     kind: Annotated[str, AfterValidator(_kind)]
     why: str = ""
     limits: Annotated[list[Limit], _OneOrMore]
@@ -230,11 +196,14 @@ class Check(Strict):
     seeds: _Seeds | None = None
     marks: Annotated[
         list[
-            Annotated[str, AfterValidator(_mark), _schema(pattern="^[A-Za-z][A-Za-z0-9_]{0,79}$")]
+            Annotated[
+                str, AfterValidator(words.mark), _schema(pattern="^[A-Za-z][A-Za-z0-9_]{0,79}$")
+            ]
         ],
-        AfterValidator(_once),
+        AfterValidator(words.once),
         _schema(uniqueItems=True),
     ] = []
+    slices: Annotated[list[ASlice], _OneOrMore] | None = None
 
 
 class CheckOfNoKind(Check):
@@ -293,7 +262,7 @@ class Defaults(Strict):
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 20260101
-    device: Annotated[str, AfterValidator(_device), _schema(pattern=_DEVICE)] = "auto"
+    device: Annotated[str, AfterValidator(words.device), _schema(pattern=words.DEVICE)] = "auto"
     seeds: _Seeds = DEFAULT_SEEDS
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     on_inconclusive: Literal["fail", "warn"] = "fail"
@@ -338,7 +307,8 @@ class Verification(Strict):
     limits: Annotated[list[Demand], _OneOrMore] | None = None
     floor: Literal["checked", "none"] = "checked"
     models: (
-        Annotated[list[_Name], _OneOrMore, AfterValidator(_once), _schema(uniqueItems=True)] | None
+        Annotated[list[_Name], _OneOrMore, AfterValidator(words.once), _schema(uniqueItems=True)]
+        | None
     ) = None
 
 
@@ -353,7 +323,7 @@ class Report(Strict):
     formats: Annotated[
         list[Literal["html", "json", "markdown"]],
         _OneOrMore,
-        AfterValidator(_once),
+        AfterValidator(words.once),
         _schema(uniqueItems=True),
     ] = ["html", "json"]
 

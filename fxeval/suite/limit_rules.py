@@ -10,6 +10,7 @@ from fxeval.statistics.limits import FORMS, MARGINS, Limit
 from fxeval.strict.text import describe, suggestion
 from fxeval.strict.yaml_file import Document, Loc
 from fxeval.suite.plan import Subject
+from fxeval.suite.slices import column_of
 
 Values: TypeAlias = Mapping[str, Any]
 
@@ -140,9 +141,22 @@ class LimitRules:
             ):
                 text = f"{metric.name} is a figure of the whole list; expected 'absolute'"
                 self._at_key((*loc, key, "relative"), text)
-        if limit.get("judge") in ("worst", "mean") and not measured.axes:
+        if limit.get("slice") is not None:
+            self._slice(loc, limit, measured)
+        elif limit.get("judge") in ("worst", "mean") and not measured.axes:
             text = f"{measured.kind} has no conditions; remove 'judge'"
             self._at_key((*loc, "judge"), text)
+
+    def _slice(self, loc: Loc, limit: Values, measured: "MeasuredBy") -> None:
+        """Check the column in whose slices a limit is judged."""
+        column, known = limit["slice"], measured.slices
+        if column not in known:
+            there = f"it has: {listed(known)}" if known else "list it under 'slices' of the check"
+            text = f"this check has no slices of {describe(column)}; {there}"
+            self._at_value((*loc, "slice"), text, suggestion(column, known))
+        elif limit.get("judge") == "mean":
+            text = "'judge: mean' would hide a slice behind the others; expected each or worst"
+            self._at_value((*loc, "judge"), text)
 
     def _fill(self, loc: Loc, fill: str | None, measured: "MeasuredBy") -> None:
         if fill is not None and "fill" not in measured.axes:
@@ -213,6 +227,8 @@ class MeasuredBy:
         self.parameters = self.protocol.Parameters.model_fields
         self.axes: Mapping[str, str] = getattr(self.protocol, "CONDITIONS", {})
         self.explained = explained
+        found = [column_of(entry) for entry in check.get("slices") or ()]
+        self.slices = [column for column in found if column is not None]
         self._check = check
 
     def metric(self, limit: Values) -> Metric | None:

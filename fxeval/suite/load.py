@@ -32,6 +32,7 @@ from fxeval.suite.rules import (
     check_device,
     check_head,
 )
+from fxeval.suite.slices import slice_of
 from fxeval.verification.demands import Verification
 
 __all__ = ["CheckParams", "KnownIds", "fixture_id", "load", "planned"]
@@ -154,6 +155,7 @@ class _Planned:
                 if other.startswith("explainer:")
             ),
             further=self.further[number],
+            slices=tuple(slice_of(entry) for entry in form.slices or ()),
         )
 
     def _limit(self, loc: Loc, form: forms.Limit) -> Limit:
@@ -169,6 +171,7 @@ class _Planned:
             where=self.document.where(loc),
             over=form.over,
             judge=form.judge,
+            slice=form.slice or "",
             **own,
         )
 
@@ -222,8 +225,8 @@ def _one_line(text: str) -> str:
 
 _LATER: Mapping[type, Mapping[str, object]] = {
     Suite: {"verification": None},
-    Check: {"seeds": DEFAULT_SEEDS, "others": (), "further": {}},
-    Limit: {"over": "population", "judge": "each"},
+    Check: {"seeds": DEFAULT_SEEDS, "others": (), "further": {}, "slices": ()},
+    Limit: {"over": "population", "judge": "each", "slice": ""},
     Verification: {"floor": "checked"},
 }
 """What was added to the format later, with the value that leaves a suite as it was."""

@@ -129,7 +129,9 @@ _PARTS = (
     ("Demand", "A limit of `verification`", "Exactly one of `at_most` and `at_least`."),
     ("Report", "`report`", ""),
 )
-_CHECK_KEYS = ("id", "kind", "why", "limits", "models", "explainers", "pairs", "seeds", "marks")
+_CHECK_KEYS = (
+    "id", "kind", "why", "limits", "models", "explainers", "pairs", "seeds", "marks", "slices",
+)  # fmt: skip
 _ENTRIES = {
     "ModelId": "id of a model",
     "ExplainerId": "id of an explainer",
@@ -161,6 +163,7 @@ def page() -> str:
     parts += [
         _part("A limit of a check", about, a_limit),
         _part("`by` and `within`", "", forms["Margin"]),
+        _part("An entry of `slices`", "The name of a column, or a mapping:", forms["Parted"]),
     ]
     parts.append("## Kinds of checks\n")
     for kind, form in checks.items():

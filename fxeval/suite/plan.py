@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fxeval.errors import SuiteError
+from fxeval.slices import Slice
 from fxeval.statistics.limits import Limit
 from fxeval.suite.cells import Cell, Use
 from fxeval.verification.demands import Verification
@@ -52,6 +53,7 @@ class Check:
         seeds: Number of differently seeded maps of explainers that depend on a seed, 1 to 20.
         others: The explainers that its limits compare with.
         further: Further models that parameters of the kind name, by parameter.
+        slices: The columns by whose words its results are told apart.
     """
 
     id: str
@@ -67,6 +69,7 @@ class Check:
     seeds: int = DEFAULT_SEEDS
     others: tuple[Subject, ...] = ()
     further: Mapping[str, tuple[Subject, ...]] = field(default_factory=dict)
+    slices: tuple[Slice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs:
         where=check.where,
         verification=_demanded(suite, model),
         seeds=check.seeds,
+        slices=check.slices,
         others=tuple(_named(other) for other in check.others if other.name != explainer.name),
         further={parameter: tuple(map(_named, named)) for parameter, named in further.items()},
         demands={one.name: _demanded(suite, one) for named in further.values() for one in named},

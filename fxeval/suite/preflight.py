@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fxeval import datasets, explainers, models
 from fxeval.contracts import traits_of
-from fxeval.errors import FxevalError, ModelContractError, SuiteError
+from fxeval.errors import DataContractError, FxevalError, ModelContractError, SuiteError
 from fxeval.isolation.explainer import IsolatedExplainer
 from fxeval.models.cards import read_card
 from fxeval.models.from_card import CardModel, Preview, preview
@@ -27,6 +27,10 @@ SHIPPED_CARDS: Mapping[str, Path] = {
     for file in sorted((Path(str(files("fxeval.fixtures"))) / "data" / "cards").glob("*.yaml"))
 }
 """Cards of the shipped models, by id."""
+PACK = Path(str(files("fxeval.fixtures"))) / "data" / "rendered_faces"
+"""The bundled faces."""
+BUNDLED_PAIRS = frozenset({"rendered", "rendered_age", "rendered_pose", "rendered_twins"})
+"""Lists of the bundled faces, which can be read before anything is measured."""
 
 
 def devices() -> list[str]:
@@ -110,6 +114,36 @@ def check_layers_of(cells: Sequence[Cell], overridden: Overridden) -> None:
             fault = check_layers(explainer.id, explainer.params, known[model])
             if fault is not None:
                 faults[f"{explainer.where}: error: model '{model}': {fault}"] = None
+    if faults:
+        raise SuiteError("\n".join(faults))
+
+
+def check_slices_of(cells: Sequence[Cell], overridden: Overridden) -> None:
+    """Refuse slices of the bundled faces by columns that they do not have.
+
+    Args:
+        cells: Cells of a suite.
+        overridden: For each role, the ids for which the user has a fixture.
+
+    Raises:
+        SuiteError: With every such column, and the columns that exist.
+    """
+    from fxeval.engine.slicing import Columns
+
+    faults: dict[str, None] = {}
+    known: dict[str, Columns] = {}
+    for cell in cells:
+        id, params = cell.pairs.id, cell.pairs.params
+        if not cell.slices or id not in BUNDLED_PAIRS or id in overridden["pairs"] or params:
+            continue
+        if id not in known:
+            source = datasets.shipped(id)(PACK)
+            known[id] = Columns(source, source.listing())
+        for one in cell.slices:
+            try:
+                known[id].check(one)
+            except DataContractError as error:
+                faults[f"{cell.where}: error: check '{cell.check}': {error}"] = None
     if faults:
         raise SuiteError("\n".join(faults))
 

@@ -15,6 +15,7 @@ from fxeval.suite.cells import Use
 from fxeval.suite.format import CheckOfNoKind
 from fxeval.suite.limit_rules import Explained, LimitRules, MeasuredBy, fixture_id, listed
 from fxeval.suite.plan import Subject
+from fxeval.suite.slices import column_of
 from fxeval.verification.figures import QUANTITIES
 
 Role = Literal["model", "explainer", "pairs"]
@@ -24,6 +25,8 @@ Subjects: TypeAlias = Mapping[str, tuple[Subject, ...]]
 """The models, explainers and pairs of one check."""
 
 ROLES: Mapping[str, Role] = {"models": "model", "explainers": "explainer", "pairs": "pairs"}
+DERIVED_AXES = frozenset({"configuration", "half", "mean of"})
+"""Axes of conditions that are made after the measuring, and that no column may be called."""
 _WORDS = {"models": "model", "explainers": "explainer", "pairs": "pair list"}
 
 
@@ -198,6 +201,7 @@ class Rules:
             measured = None if check.get("kind") is None else MeasuredBy(check, explained[number])
             if measured is None:
                 self._keys_of_no_kind(loc, check)
+            self._slices((*loc, "slices"), check, measured)
             for limit_number, limit in enumerate(check.get("limits") or ()):
                 if limit is not None:
                     limits.check((*loc, "limits", limit_number), limit, measured)
@@ -219,6 +223,20 @@ class Rules:
                 self._document.fault(
                     self._document.key((*loc, key)), f"unknown key {describe(key)}", help
                 )
+
+    def _slices(self, loc: Loc, check: Values, measured: MeasuredBy | None) -> None:
+        taken: set[str] = set()
+        axes = {} if measured is None else measured.axes
+        for number, entry in enumerate(check.get("slices") or ()):
+            column = column_of(entry)
+            if column is None:
+                continue
+            if column in taken:
+                self._at_value((*loc, number), f"the column {describe(column)} is listed twice")
+            if column in axes or column in DERIVED_AXES:
+                text = f"{describe(column)} is a condition of this kind of check, and no column can"
+                self._at_value((*loc, number), f"{text} have its name; rename the column")
+            taken.add(column)
 
     def _verification(self, asked: Values, models: Sequence[str]) -> None:
         loc: Loc = ("verification",)

@@ -14,8 +14,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from fxeval import datasets, explainers
-from fxeval.suite.format import NAME, ROLE, suite_form
+from fxeval.suite.format import ROLE, suite_form
 from fxeval.suite.preflight import SHIPPED_CARDS
+from fxeval.suite.words import NAME
 
 _Schema = dict[str, Any]
 _REFS = {"model": "ModelId", "explainer": "ExplainerId", "pairs": "PairsId"}

@@ -100,7 +100,7 @@ def cell_of(kind: str, parameters: object, limits=()) -> Cell:
 
 def measured(
     kind, parameters, *, explainer=None, source=None, others=None, limits=(), batch=16, seeds=1,
-    compared=None, workshop=None, network=None,
+    compared=None, workshop=None, network=None, slices=(),
 ):  # fmt: skip
     """Measure one cell; return its result and its rows as they were written."""
     rows, compared = [], compared or {}
@@ -110,6 +110,7 @@ def measured(
         cell_of(kind, parameters, limits),
         seeds=seeds,
         others=tuple(Use(name) for name in compared),
+        slices=tuple(slices),
     )
     subjects = Subjects(
         network or model(), explainer or Occlusion(), source or People(), others or {}, compared
