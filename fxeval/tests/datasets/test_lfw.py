@@ -65,6 +65,18 @@ def test_the_list_is_read_in_its_order(root: Path):
     assert len({*listing.probe, *listing.reference}) == 5
 
 
+def test_images_have_the_attributes_of_the_manifest(root: Path):
+    def describe(images):
+        for number, image in enumerate(images):
+            image["attributes"] = {"yaw_degrees": 2.5 * number}
+
+    rewrite(root, describe)
+    pairs = LfwPairs(root)
+    listing = pairs.listing()
+    assert pairs.attributes(listing.probe) == {"yaw_degrees": (0.0, 0.0, 7.5, 5.0)}
+    assert pairs.attributes(listing.reference) == {"yaw_degrees": (2.5, 7.5, 5.0, 10.0)}
+
+
 def test_no_name_leaves_the_folder(root: Path):
     text = repr(LfwPairs(root).listing())
     assert not any(name in text for name in PEOPLE)

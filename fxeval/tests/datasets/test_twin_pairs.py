@@ -221,6 +221,19 @@ def test_rows_have_ids_of_their_own_and_belong_to_their_person(root):
         assert len({*rows.identities[:, 0].tolist()}) == PEOPLE
 
 
+def test_a_twin_has_the_attributes_of_its_image(root):
+    content = read_manifest(root)
+    for image in content["images"]:
+        image["attributes"] = {"number": image["number"]}
+    write_manifest(root, content)
+    source = TwinPairs(root)
+    listing = source.listing()
+    ones, zeros = (1.0,) * len(listing), (0.0,) * len(listing)
+    assert source.attributes(listing.contrast) == {"number": ones}
+    assert source.attributes(listing.reference) == {"number": ones}
+    assert source.attributes(listing.probe) == {"number": zeros}
+
+
 @pytest.mark.parametrize("objective", ["native", "triplet"])
 def test_discriminative_and_other_explainers_are_measured_on_twins(root, objective, tmp_path):
     limit = {"metric": "deletion_auc", "better_than": "control.random_blobs", "fill": "blur"}
