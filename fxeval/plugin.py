@@ -171,10 +171,9 @@ def _module(suite: Suite, cells: Sequence[Cell], path: Path) -> types.ModuleType
     module.__file__ = str(path)
     for check in suite.checks:
         own = [cell for cell in cells if cell.check == check.id]
-        line = int(check.where.rsplit(":", 2)[-2])
         # A copy whose code lies in the suite file: failures and --collect-only point at the check.
         function = types.FunctionType(
-            _cell_test.__code__.replace(co_filename=str(path), co_firstlineno=line),
+            _cell_test.__code__.replace(co_filename=str(path), co_firstlineno=check.line),
             globals(),
             check.id,
         )

@@ -19,10 +19,10 @@ _WIDTH = 80
 
 def suites() -> list[Entry]:
     """Return the shipped suites."""
-    from fxeval.strict.yaml_file import read
+    from fxeval.suite.extending import read_suite
     from fxeval.suite.recognition import shipped_suites
 
-    found = {name: read(path).data for name, path in shipped_suites().items()}
+    found = {name: read_suite(path).data for name, path in shipped_suites().items()}
     return [
         {
             "id": name,

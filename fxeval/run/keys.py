@@ -12,7 +12,8 @@ def fixture_key(cell: Cell, use: Use) -> tuple[str, str, str]:
 
     Never its ``repr``, which need not show all that makes it differ.
     """
-    return cell.where.rsplit(":", 2)[0], use.id, json.dumps(use.params, sort_keys=True)
+    params = json.dumps(use.params, sort_keys=True) + str(use.folder or "")
+    return cell.file, use.id, params
 
 
 def model_key(cell: Cell, use: Use, model: FaceModel) -> str:

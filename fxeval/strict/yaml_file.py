@@ -8,21 +8,19 @@ twice, one document, UTF-8. PyYAML alone follows YAML 1.1 and lets the last of t
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any
 
 import yaml
 
-from fxeval.errors import FxevalError, SuiteError
+from fxeval.strict.document import SUITE, Document, Kind, Loc, Mark
 from fxeval.strict.text import UNFIT, brief, describe
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_VALUES = 20_000
-MAX_SHOWN_FAULTS = 20
 
-Loc: TypeAlias = tuple[str | int, ...]
+__all__ = ["SUITE", "Document", "Kind", "Loc", "Mark", "parsed", "read", "read_bytes"]
 
 _NULL = re.compile(r"(null|Null|NULL|~|)\Z")
 _TRUE = re.compile(r"(true|True|TRUE)\Z")
@@ -44,115 +42,6 @@ _SYNTAX = {
     "expected the node content": "a value is missing here",
     "could not find expected ':'": "expected ':' and a value after the key above",
 }
-
-
-class Mark(NamedTuple):
-    """A place in the file; line and column count from 1, the column in characters."""
-
-    line: int
-    column: int
-
-
-class Kind(NamedTuple):
-    """A kind of file, for messages.
-
-    Attributes:
-        noun: Its name with the article: ``a suite``.
-        first: The line it starts with: ``fxeval: 1``.
-        error: The class of errors that is raised.
-    """
-
-    noun: str
-    first: str
-    error: type[FxevalError]
-
-
-SUITE = Kind("a suite", "fxeval: 1", SuiteError)
-
-
-@dataclass(frozen=True, order=True)
-class Fault:
-    """One thing that is wrong, where, and what may have been meant."""
-
-    mark: Mark
-    text: str
-    help: str = ""
-
-
-class Document:
-    """A file as plain values with places, and the faults found in it so far.
-
-    Attributes:
-        kind: Kind of the file.
-        data: The values: dict, list, str, int, float, bool, None.
-        lines: The source.
-        keys: Place of each key, by its path through the values.
-        values: Place of each value.
-    """
-
-    def __init__(self, path: Path, kind: Kind = SUITE) -> None:
-        self.kind = kind
-        self.data: Any = None
-        self.lines: list[str] = []
-        self.keys: dict[Loc, Mark] = {}
-        self.values: dict[Loc, Mark] = {}
-        self._shown = _relative(path)
-        self._faults: set[Fault] = set()
-        self._unreadable: set[Mark] = set()
-
-    def key(self, loc: Loc) -> Mark:
-        """Return the place of the key at ``loc``, or of the nearest thing around it."""
-        return self.keys.get(loc) or self.value(loc)
-
-    def value(self, loc: Loc) -> Mark:
-        """Return the place of the value at ``loc``, or of the nearest thing around it."""
-        while loc and loc not in self.values:
-            loc = loc[:-1]
-        return self.values.get(loc, Mark(1, 1))
-
-    def where(self, loc: Loc) -> str:
-        """Return ``file:line:column`` of the value at ``loc``."""
-        line, column = self.value(loc)
-        return f"{self._shown}:{line}:{column}"
-
-    def fault(self, mark: Mark, text: str, help: str = "") -> None:
-        """Note a fault, unless the value there could not be read in the first place."""
-        if mark not in self._unreadable:
-            self._faults.add(Fault(mark, text, help))
-
-    def unreadable(self, mark: Mark, text: str) -> None:
-        """Note a fault that leaves no value; later faults about that value are dropped."""
-        self.fault(mark, text)
-        self._unreadable.add(mark)
-
-    def fatal(self, mark: Mark, text: str, help: str = "") -> NoReturn:
-        """Note a fault after which reading makes no sense, and raise all of them."""
-        self._faults.add(Fault(mark, text, help))
-        raise self.kind.error(self._message())
-
-    def raise_faults(self) -> None:
-        """Raise one error with every fault, by line, if there is any."""
-        if self._faults:
-            raise self.kind.error(self._message())
-
-    def _message(self) -> str:
-        faults = sorted(self._faults)
-        shown = [self._page(fault) for fault in faults[:MAX_SHOWN_FAULTS]]
-        if len(faults) > MAX_SHOWN_FAULTS:
-            shown.append(f"{self._shown}: and {len(faults) - MAX_SHOWN_FAULTS} more errors")
-        return "\n".join(shown)
-
-    def _page(self, fault: Fault) -> str:
-        line, column = fault.mark
-        page = [f"{self._shown}:{line}:{column}: error: {fault.text}"]
-        if line <= len(self.lines):
-            start = 0 if column <= 100 else column - 60  # a long line is cut around the place
-            part = self.lines[line - 1][start : start + 120]
-            source = "".join(char if char.isprintable() else " " for char in part).rstrip()
-            page += [f"{line:>8} | {source}", f"{'':8} | {' ' * (column - 1 - start)}^"]
-        if fault.help:
-            page.append(f"{'':8} = help: {fault.help}")
-        return "\n".join(page)
 
 
 class _Builder:
@@ -270,21 +159,27 @@ def read(path: Path, kind: Kind = SUITE, shown: Path | None = None) -> Document:
             every fault.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        raw = read_bytes(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         Document(shown or path, kind).fatal(Mark(1, 1), f"the file cannot be read: {reason}")
     return parsed(raw, shown or path, kind)
 
 
-def parsed(raw: bytes, path: Path, kind: Kind = SUITE) -> Document:
+def read_bytes(path: Path) -> bytes:
+    """Return what a file holds, and no more of it than shows that it is too large."""
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
+def parsed(raw: bytes, path: Path, kind: Kind = SUITE, note: str = "") -> Document:
     """Read bytes as a file would be read.
 
     Args:
         raw: UTF-8 text in strict YAML.
         path: What messages call it.
         kind: What it is meant to be.
+        note: Why it is read, for messages, if nobody named it.
 
     Returns:
         As :func:`read`.
@@ -293,6 +188,7 @@ def parsed(raw: bytes, path: Path, kind: Kind = SUITE) -> Document:
         FxevalError: As :func:`read`.
     """
     document = Document(path, kind)
+    document.note = note
     if len(raw) > MAX_BYTES:
         document.fatal(
             Mark(1, 1), f"the file has more than {MAX_BYTES} bytes; {kind.noun} is small"
@@ -363,11 +259,3 @@ def _split(text: str) -> list[str]:
 
 def _mark(mark: yaml.Mark) -> Mark:
     return Mark(mark.line + 1, mark.column + 1)
-
-
-def _relative(path: Path) -> str:
-    """Return the path relative to the current folder if it lies inside, else as given."""
-    try:
-        return str(path.relative_to(Path.cwd())) if path.is_absolute() else str(path)
-    except (ValueError, OSError):
-        return str(path)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from fxeval.slices import Slice
@@ -18,12 +19,14 @@ class Use:
         params: Parameters that the suite sets.
         where: ``file:line:column``.
         alias: Another name in this suite, so that one fixture can be used with several settings.
+        folder: Folder at which relative paths start; None = that of the suite.
     """
 
     id: str
     params: Mapping[str, Any] = field(default_factory=dict)
     where: str = ""
     alias: str | None = None
+    folder: Path | None = None
 
     @property
     def name(self) -> str:
@@ -55,6 +58,7 @@ class Cell:
             ``fail`` or ``skip``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         where: ``file:line:column`` of the check.
+        file: The suite file, as messages call it; the check may stand in the one that it extends.
         verification: The suite's demands on the model before it is explained.
         seeds: Number of differently seeded maps of each row, if the explainer depends on a seed.
         others: Further explainers whose values the limits compare with, on the same rows.
@@ -80,6 +84,7 @@ class Cell:
     on_unsupported: Literal["fail", "skip"]
     device: str
     where: str
+    file: str = ""
     verification: Verification = field(default_factory=Verification)
     n_where: str = ""
     seeds: int = 1

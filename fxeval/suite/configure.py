@@ -23,7 +23,7 @@ def configured(subject: T, use: Use, role: str, folder: Path | None = None) -> T
         subject: The object that the fixture returned.
         use: The subject's name and parameters in the suite.
         role: ``model``, ``explainer`` or ``pairs``, for messages.
-        folder: Folder of the suite; None = the current one.
+        folder: Folder of the suite, for paths that are written in it; None = the current one.
 
     Raises:
         SuiteError: With the place in the suite, if a parameter does not exist or is refused.
@@ -44,7 +44,7 @@ def configured(subject: T, use: Use, role: str, folder: Path | None = None) -> T
             raise SuiteError(f"{start} has no parameter '{name}'. {wrong[name]}")
     for name, message in wrong.items():
         raise SuiteError(f"{start}: '{name}' {message}.")
-    suite = folder or Path()
+    suite = use.folder or folder or Path()
     # The subject itself joins its other paths to its root.
     starts = {name: suite if name == "root" or "root" not in known else Path() for name in known}
     try:

@@ -272,8 +272,6 @@ class Defaults(Strict):
 class Demand(Strict):
     """A figure of verification that must hold.
 
-    Which of the two forms goes with a figure is checked by ``fxeval.suite.rules``.
-
     Attributes:
         metric: Name of the figure.
         at_most: For a figure where lower is better.
@@ -334,18 +332,20 @@ class Suite(Strict):
     Attributes:
         fxeval: Version of the format; the first key.
         suite: Its name.
+        extends: fxeval:NAME, or the path of a suite from this file on: all that is not given here.
         title: Its title for readers.
         defaults: Settings of every check.
         models: Face models, for the checks that name none of their own.
         explainers: Explainers, for the checks that name none of their own.
         pairs: Pair lists, for the checks that name none of their own.
         verification: Demands on the models before they are explained.
-        checks: The protocols to measure, and the limits that must hold.
+        checks: The protocols to measure, and the limits that must hold; one or more.
         report: The files that are written after a run.
     """
 
     fxeval: Literal[1]
     suite: _Name
+    extends: str | None = None
     title: str = ""
     defaults: Defaults = Defaults()
     models: Models | None = None

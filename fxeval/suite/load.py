@@ -19,8 +19,9 @@ from fxeval.results import Metric
 from fxeval.statistics.decisions import RANDOM_ORDERS
 from fxeval.statistics.limits import FORMS, Limit
 from fxeval.strict.forms import judged
-from fxeval.strict.yaml_file import Document, Loc, read
+from fxeval.strict.yaml_file import Document, Loc
 from fxeval.suite import format as forms
+from fxeval.suite.extending import read_suite
 from fxeval.suite.limit_rules import Explained, fixture_id
 from fxeval.suite.plan import DEFAULT_SEEDS, Check, Suite
 from fxeval.suite.rules import (
@@ -58,9 +59,9 @@ def load(
         The suite with every default filled in.
 
     Raises:
-        SuiteError: Holding every fault of the file, by line.
+        SuiteError: Holding every fault of the file, and of the one that it extends, by line.
     """
-    return planned(read(path, shown=shown), shown or path, known, check_params)
+    return planned(read_suite(path, shown), shown or path, known, check_params)
 
 
 def planned(
@@ -68,6 +69,8 @@ def planned(
 ) -> Suite:
     """Validate a suite that was read; see :func:`load`."""
     check_head(document)
+    if document.data.get("extends") is not None:  # read_suite puts everything in its place
+        document.fault(document.key(("extends",)), "only a file extends a suite")
     form, left = judged(document, forms.suite_form(), (), document.data, free={"params"})
     named = SubjectsOfASuite(document, left, known, check_params)
     subjects = {
@@ -148,6 +151,7 @@ class _Planned:
             **self.subjects[number],
             marks=tuple(form.marks),
             where=self.document.where(loc),
+            line=self._line(loc),
             seeds=seeds if form.seeds is None else form.seeds,
             others=tuple(
                 self.explained[number].named[other.removeprefix("explainer:")]
@@ -157,6 +161,11 @@ class _Planned:
             further=self.further[number],
             slices=tuple(slice_of(entry) for entry in form.slices or ()),
         )
+
+    def _line(self, loc: Loc) -> int:
+        """Return the line of the suite file from which a value comes."""
+        at = self.document.value(loc)
+        return self.document.key(("extends",)).line if at.file else at.line
 
     def _limit(self, loc: Loc, form: forms.Limit) -> Limit:
         key = next(key for key in FORMS if getattr(form, key) is not None)
@@ -223,6 +232,8 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+_PLACES = {"where", "n_where", "path", "digest", "line", "folder"}
+
 _LATER: Mapping[type, Mapping[str, object]] = {
     Suite: {"verification": None},
     Check: {"seeds": DEFAULT_SEEDS, "others": (), "further": {}, "slices": ()},
@@ -235,7 +246,7 @@ _LATER: Mapping[type, Mapping[str, object]] = {
 def _plain(value: object) -> object:
     """Return the part of a suite that its digest covers: all but the places and the path."""
     if is_dataclass(value) and not isinstance(value, type):
-        names = {field.name for field in fields(value)} - {"where", "n_where", "path", "digest"}
+        names = {field.name for field in fields(value)} - _PLACES
         for form, later in _LATER.items():  # the digests of older suites stay the same
             if isinstance(value, form):
                 names -= {name for name, usual in later.items() if getattr(value, name) == usual}

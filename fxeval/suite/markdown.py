@@ -105,6 +105,42 @@ folder; paths of a pair list start at the folder of `--fx-data`.
 
 What the limits mean for a verdict is explained in [method.md](method.md).
 
+## A suite that extends another
+
+Five lines bring the checks, limits and explainers of a shipped suite to your own model and pairs,
+here to a model card beside the file and to real faces (`pytest suites/mine.yaml --fx-data DIR`):
+
+```yaml
+fxeval: 1
+suite: acme
+extends: fxeval:lfw           # a shipped suite, or the path of a suite from this file on: base.yaml
+models: [{use: card, params: {file: acme.yaml}, as: acme}]
+pairs: [{use: lfw, n: 40}]
+```
+
+* Keys of the top level replace those of the extended suite as a whole; `suite` must be given, and
+  `title` is never taken over.
+* A check with the `id` of one of its checks replaces the keys that it gives, `limits` among them as
+  a whole, and keeps the rest. Its `kind` stays. Other checks are added.
+* A name in a check of the extended suite must still be in the list that it comes from: whoever
+  replaces `explainers` lists it again, or gives the check `explainers` of its own.
+* Relative paths start at the folder of the file in which they are written.
+* The extended suite must not extend another one.
+
+```yaml
+fxeval: 1
+suite: acme-strict
+extends: fxeval:lfw
+models: [{use: card, params: {file: acme.yaml}, as: acme}]
+checks:
+  - id: model-randomisation   # a check of fxeval:lfw
+    limits:                   # replaces its limits
+      - {metric: absolute_rank_correlation_fully_randomised, at_most: 0.3}
+```
+
+Such a suite means the same as one with everything written out: its digest in the record is the
+same. A fault is shown in the file that holds it, as is the place of each check and limit.
+
 ## Options of a run
 
 | option of pytest | meaning |
@@ -206,8 +242,8 @@ def _kind(value: _Schema) -> str:
         return f"`{value['const']}`"
     if value.get("type") == "array":
         items = value["items"]
-        if "oneOf" in items:
-            kinds = dict.fromkeys(_kind(one) for one in items["oneOf"])
+        if entries := items.get("oneOf", items.get("anyOf")):
+            kinds = dict.fromkeys(map(_kind, entries))
             return "list of: " + " or ".join(kinds)
         return f"list of: {_kind(items)}"
     if "oneOf" in value:

@@ -50,6 +50,7 @@ class Check:
         pairs: The pair lists it runs on.
         marks: Names of pytest marks.
         where: ``file:line:column``.
+        line: Line of the suite file that asks for it: its own, or that of ``extends``.
         seeds: Number of differently seeded maps of explainers that depend on a seed, 1 to 20.
         others: The explainers that its limits compare with.
         further: Further models that parameters of the kind name, by parameter.
@@ -66,6 +67,7 @@ class Check:
     pairs: tuple[Subject, ...]
     marks: tuple[str, ...]
     where: str
+    line: int = 1
     seeds: int = DEFAULT_SEEDS
     others: tuple[Subject, ...] = ()
     further: Mapping[str, tuple[Subject, ...]] = field(default_factory=dict)
@@ -131,9 +133,9 @@ def cells(suite: Suite) -> tuple[Cell, ...]:
     )
 
 
-def _weights(model: Subject) -> tuple[str, str]:
+def _weights(model: Subject) -> tuple[str, str, Path | None]:
     """Return the key that decides which model is loaded: the fixture and its parameters."""
-    return model.use.id, json.dumps(model.use.params, sort_keys=True)
+    return model.use.id, json.dumps(model.use.params, sort_keys=True), model.use.folder
 
 
 def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs: Subject) -> Cell:
@@ -160,6 +162,7 @@ def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs:
         on_unsupported=suite.on_unsupported,
         device=suite.device,
         where=check.where,
+        file=str(suite.path),
         verification=_demanded(suite, model),
         seeds=check.seeds,
         slices=check.slices,

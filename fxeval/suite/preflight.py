@@ -249,7 +249,7 @@ def _card_of(model: Use, overridden: Overridden, folder: Path) -> Path | None:
     if model.id != "card":
         return SHIPPED_CARDS.get(model.id)
     file = model.params.get("file")
-    return folder / file if isinstance(file, str) else None
+    return (model.folder or folder) / file if isinstance(file, str) else None
 
 
 def _preview(card: Path) -> Preview | None:

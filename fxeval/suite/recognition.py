@@ -36,7 +36,7 @@ def may_be_meant(path: Path) -> bool:
 
 def lacks_mark(path: Path) -> bool:
     """Say whether a file has the keys of a suite, and not the one that says that it is one."""
-    found = {key for key in ("checks", "explainers", "models", "pairs")
+    found = {key for key in ("checks", "explainers", "extends", "models", "pairs")
              if any(re.match(rf"['\"]?{key}['\"]?\s*:", line) for line in _head(path))}  # fmt: skip
     return len(found) >= 3 and not has_mark(path)
 

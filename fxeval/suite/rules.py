@@ -167,7 +167,9 @@ class SubjectsOfASuite:
         elif given is not None and params is not None and self._check_params is not None:
             for name, message in self._check_params(ROLES[key], id, params):
                 self._document.fault(self._document.key((*loc, "params", name)), message)
-        use = Use(id, params, self._document.where(loc))
+        at = self._document.value(loc)
+        folder = self._document.of(at).folder
+        use = Use(id, params, self._document.where(loc), folder=folder)
         n = entry.get("n")
         n_where = "" if n is None else self._document.where((*loc, "n"))
         return Subject(fixture_id(entry.get("as") or id), use, n, n_where)

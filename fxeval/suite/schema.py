@@ -25,12 +25,46 @@ _REFS = {"model": "ModelId", "explainer": "ExplainerId", "pairs": "PairsId"}
 def suite_schema() -> _Schema:
     """Return the JSON Schema of a suite."""
     schema = _with_refs(suite_form().model_json_schema(schema_generator=_Generator))
+    _let_extend(schema)
     schema["$defs"] |= {
         _REFS["model"]: _offering("card", *SHIPPED_CARDS),
         _REFS["explainer"]: _offering(*explainers.SHIPPED),
         _REFS["pairs"]: _offering(*datasets.SHIPPED),
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _let_extend(schema: _Schema) -> None:
+    """Let a suite that extends another leave out checks, and keys of checks, of that one."""
+    checks = schema["properties"]["checks"]
+    kinds = [schema["$defs"][one["$ref"].rpartition("/")[2]] for one in checks["items"]["oneOf"]]
+    keys: dict[str, list[_Schema]] = {}
+    for kind in kinds:
+        for key, entry in kind["properties"].items():
+            if entry not in keys.setdefault(key, []):
+                keys[key].append(entry)
+    schema["$defs"] |= {
+        "Check": checks["items"],
+        "Replaced": {
+            "description": "A check of the extended suite, by its id, and the keys to replace.",
+            "type": "object",
+            "required": ["id"],
+            "additionalProperties": False,
+            "properties": {key: _any_of(entries) for key, entries in keys.items()},
+        },
+    }
+    either = [{"$ref": "#/$defs/Check"}, {"$ref": "#/$defs/Replaced"}]
+    checks["items"] = {"anyOf": either}
+    schema["required"].remove("checks")
+    schema["if"] = {"not": {"required": ["extends"]}}
+    schema["then"] = {"required": ["checks"], "properties": {"checks": {"items": either[0]}}}
+
+
+def _any_of(entries: list[_Schema]) -> _Schema:
+    """Return what one of several kinds of checks takes for a key."""
+    if len(entries) == 1:
+        return entries[0]
+    return {"description": entries[0]["description"], "anyOf": entries}
 
 
 def _offering(*ids: str) -> _Schema:

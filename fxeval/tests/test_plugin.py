@@ -212,6 +212,60 @@ def test_a_file_without_its_first_key_is_not_skipped_in_silence(pytester):
     )
 
 
+EXTENDED = """\
+fxeval: 1
+suite: small
+extends: fxeval:quickstart
+models: [tiny]
+explainers: [layercam, {use: srise, params: {masks: 20, coverage_corrected: true}}]
+pairs: [{use: memory, n: 4}]
+"""
+
+
+def test_a_shipped_suite_runs_on_the_subjects_of_a_conftest_alike_in_a_worker(pytester):
+    pytester.makeconftest(CONFTEST)
+    (pytester.path / "suites").mkdir()
+    (pytester.path / "suites" / "small.yaml").write_text(EXTENDED)
+    found = []
+    for run, processes in (
+        (pytester.runpytest_inprocess, ()),
+        (pytester.runpytest_subprocess, ("-n", "1")),
+    ):
+        run("--fx-threads=1", *processes).stdout.no_fnmatch_line("*INTERNALERROR*")
+        record = the_record(pytester)
+        assert set(cells(record)) == {
+            "model-randomisation[tiny-layercam-memory]",
+            "model-randomisation[tiny-srise-memory]",
+            "deletion-insertion[tiny-layercam-memory]",
+            "deletion-insertion-srise[tiny-srise-memory]",
+        }
+        for cell in record["cells"]:
+            assert cell["verdict"]["outcome"] in {"pass", "fail", "inconclusive"}, cell["verdict"]
+            assert cell["states"] == {"ok": 4}
+            assert cell["where"].startswith("fxeval:quickstart:")
+        assert (record["suite"]["name"], record["suite"]["title"]) == ("small", "small")
+        found.append(rows(pytester))
+        shutil.rmtree(pytester.path / "reports")
+    assert found[0] == found[1]
+
+
+def test_a_failed_test_of_an_extended_suite_points_at_the_line_that_asks_for_it(pytester):
+    pytester.makeconftest(CONFTEST)
+    (pytester.path / "mine.yaml").write_text(EXTENDED.replace("n: 4", "n: 99"))
+    result = pytester.runpytest_inprocess("mine.yaml", "--fx-threads=1", "-k", "deletion and srise")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["invalid: *Lower n (mine.yaml:6:26)*", "fxeval:quickstart:*:5"])
+    items, _ = pytester.inline_genitems("mine.yaml")
+    assert {item.reportinfo()[:2] for item in items} == {(pytester.path / "mine.yaml", 2)}
+
+
+def test_an_extended_suite_without_its_first_key_is_not_skipped_in_silence(pytester):
+    (pytester.path / "suites").mkdir()
+    (pytester.path / "suites" / "small.yaml").write_text(EXTENDED.replace("fxeval: 1\n", ""))
+    result = pytester.runpytest_inprocess()
+    result.stdout.fnmatch_lines(["not collected: suites?small.yaml has the keys of a suite; *"])
+
+
 FOREIGN = {
     "compose": "services: {web: {image: nginx}}\n",
     "api": "checks:\n  - {url: /health, status: 200}\n",

@@ -53,6 +53,31 @@ def test_every_shipped_suite_names_its_schema_and_fits_it(path):
     VALIDATOR.validate(read(path).data)
 
 
+FEW = "fxeval: 1\nsuite: mine\nextends: fxeval:quickstart\nmodels: [net]\nchecks: CHECKS\n"
+
+
+@pytest.mark.parametrize(
+    ("checks", "fits"),
+    [
+        ("[{id: a, steps: 9}]", True),
+        ("[{id: a, kind: sanity.model_randomisation, limits: [LIMIT]}, {id: b, redraws: 3}]", True),
+        ("[{id: a, limits: [LIMIT]}]", True),
+        ("[{steps: 9}]", False),
+        ("[{id: a, steps: 0}]", False),
+        ("[{id: a, stps: 9}]", False),
+        ("[]", False),
+    ],
+)
+def test_only_a_suite_that_extends_leaves_out_checks_and_keys_of_checks(tmp_path, checks, fits):
+    limit = "{metric: rank_correlation_fully_randomised, at_most: 0.4}"
+    text = FEW.replace("CHECKS", checks.replace("LIMIT", limit))
+    assert (faults(tmp_path, text) == []) is fits
+    assert faults(tmp_path, text.replace("extends: fxeval:quickstart\n", ""))
+    without = text.partition("checks:")[0]
+    assert faults(tmp_path, without) == []
+    assert faults(tmp_path, without.replace("extends: fxeval:quickstart\n", ""))
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -109,9 +134,7 @@ def test_what_comes_with_fxeval_is_offered():
         "Explainer": set(explainers.SHIPPED),
         "Pairs": set(datasets.SHIPPED),
     }
-    forms = [
-        form["$ref"].rpartition("/")[2] for form in schema["properties"]["checks"]["items"]["oneOf"]
-    ]
+    forms = [form["$ref"].rpartition("/")[2] for form in schema["$defs"]["Check"]["oneOf"]]
     for form, (kind, protocol) in zip(forms, CATALOGUE.items(), strict=True):
         check, limit = schema["$defs"][form], schema["$defs"][form.replace("Check", "Limit")]
         assert check["properties"]["kind"]["const"] == kind

@@ -178,7 +178,7 @@ def test_maps_and_pairs_are_made_once_for_equal_explainers(workshop):
     [
         {"explainer": Use("other")},
         {"explainer": Use("mean", {"power": 2.0})},
-        {"where": "another.yaml:1:1"},
+        {"file": "another.yaml"},
         {"seed": 2},
         {"model": Use("other")},
     ],
