@@ -35,7 +35,7 @@ from fxeval.metrics.orders import orders
 from fxeval.metrics.protocol import Ledger
 from fxeval.models.loading import TorchFaceModel
 from fxeval.results import EXPLAINER
-from fxeval.statistics.limits import BetterThan
+from fxeval.statistics.limits import AtMost, BetterThan
 from fxeval.tests.rounding import assert_rounded
 from fxeval.tests.toy_world import measured
 
@@ -313,6 +313,26 @@ def test_no_row_drops_out_of_the_rate_of_broken_maps(results):
             )
         else:
             assert mine == truly
+
+
+@pytest.mark.parametrize("name", ["truth", "centre", "keyed"])
+def test_a_limit_on_decisions_is_passed_by_the_truth_and_void_where_noise_passes_it(name):
+    parameters = HeldOutParameters(
+        fractions=(0.05, 0.4),
+        fills=("black", "white"),
+        controls=("random_pixels", "random_blobs"),
+        repeats=2,
+    )
+    few, many = {"fill": "black", "fraction": 0.05}, {"fill": "white", "fraction": 0.4}
+    limits = [AtMost(TMR.name, at_most=0.5, under=under) for under in (few, many)]
+    cell, _ = run(EXPLAINERS[name], parameters, limits)
+    black, white = cell.limits
+    assert black.verdict.outcome == ("pass" if name == "truth" else "fail")
+    # White opens every red cell that it covers: any 40 % of the pixels change anybody.
+    assert white.verdict.outcome == ("fail" if name == "truth" else "invalid")
+    assert name == "truth" or "random pixels, which know nothing of the face, pass it too" in (
+        white.verdict.reason
+    )
 
 
 # The controls
