@@ -144,6 +144,30 @@ def count(fraction: float, n: int) -> int:
     return 0 if fraction == 0.0 else max(1, math.floor(fraction * n + 0.5))
 
 
+def counts_at_percentile(maps: Maps, fraction: float) -> NDArray[np.int64]:
+    """Return how many pixels of each map are at or above its percentile ``100 (1 - fraction)``.
+
+    They are the first in every order of the map. Published figures are often made so, but this is
+    no fraction of the pixels: all that tie with the percentile are among them, the whole map if it
+    is constant or if its lowest value is the percentile. fxeval only demonstrates it.
+
+    >>> sparse = torch.zeros(1, 112, 112)
+    >>> sparse[0, 0, :64] = torch.arange(64) + 1.0
+    >>> counts_at_percentile(sparse, 0.01).item(), count(0.01, 112 * 112)
+    (12544, 125)
+
+    Args:
+        maps: (N, H, W), finite.
+        fraction: In [0, 1].
+
+    Returns:
+        (N,) numbers of pixels, 1 to H * W.
+    """
+    values = maps.detach().to("cpu", torch.float64).flatten(1).numpy()
+    bounds = np.percentile(values, 100.0 * (1.0 - fraction), axis=1, keepdims=True)
+    return np.asarray((values >= bounds).sum(axis=1), dtype=np.int64)
+
+
 def step_counts(n: int, steps: int) -> list[int]:
     """Return how many of n pixels are removed after 0, 1, ... ``steps`` steps.
 
