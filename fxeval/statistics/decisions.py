@@ -9,10 +9,12 @@ Two things can decide in place of the map:
   ``MAX_DECIDED_SHARE`` of the rows, the metric is unfit under this condition.
 * **The fill.** A few black pixels anywhere can make a model reject a face, and a few sharp pixels
   anywhere on a blurred one can make it accept. So a limit can be passed only where a random order
-  of pixels, and one of smooth blobs, fail the same limit on the same rows.
+  of pixels, and one of smooth blobs, fail the same limit on the same rows. Where the limit asks to
+  be better than another map, and a random order is neither better nor worse than that one, the
+  explainer must be better than the random order too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fxeval.results import Condition, Estimate, Metric, Outcome, RowState, Verdict
 from fxeval.statistics.limits import Limit, in_words
@@ -61,7 +63,11 @@ def unfit(
 
 
 def against_random_orders(
-    verdict: Verdict, limit: Limit, under: Condition, random: Mapping[str, Estimate]
+    verdict: Verdict,
+    limit: Limit,
+    under: Condition,
+    random: Mapping[str, Estimate],
+    beaten: Collection[str] = (),
 ) -> Verdict:
     """Return the verdict of a limit on a decision: a pass stands only where random orders fail.
 
@@ -71,16 +77,25 @@ def against_random_orders(
         under: The condition.
         random: Estimate of what the limit judges, with each of ``RANDOM_ORDERS`` in the place of
             the explainer.
+        beaten: Those that the explainer is better than, where the limit asks to be better.
 
     Returns:
         The same verdict unless it is a pass. A pass is invalid if a random order passes too or was
-        not measured, and inconclusive if one does not clearly fail.
+        not measured, and inconclusive if one neither clearly fails nor is beaten.
     """
     if verdict.outcome is not Outcome.PASS:
         return verdict
     found = {name: judge(limit, estimate, under).outcome for name, estimate in random.items()}
     for outcome in (Outcome.INVALID, Outcome.PASS, Outcome.INCONCLUSIVE):
-        name = next((name for name in RANDOM_ORDERS if found[name] is outcome), None)
+        is_open = outcome is Outcome.INCONCLUSIVE
+        name = next(
+            (
+                name
+                for name in RANDOM_ORDERS
+                if found[name] is outcome and not (is_open and name in beaten)
+            ),
+            None,
+        )
         if name is None:
             continue
         words, one = name.replace("_", " "), random[name]

@@ -21,7 +21,7 @@ from fxeval.results import EXPLAINER, FIGURES, Condition, Estimate, Metric, Outc
 from fxeval.statistics.decisions import RANDOM_ORDERS, against_random_orders
 from fxeval.statistics.distributions import t_quantile
 from fxeval.statistics.estimate import Law, Sample, tails
-from fxeval.statistics.limits import Limit
+from fxeval.statistics.limits import BetterThan, Limit
 from fxeval.statistics.settling import detectable, hangs_on_one, settles
 from fxeval.statistics.table import FloatArray, Key, Table, figures, plain
 from fxeval.statistics.verdict import MIN_IDENTITIES, MIN_SEEDS, judge, judge_list
@@ -296,7 +296,19 @@ def _with_random_orders(verdict: Verdict, case: _Case, table: Table) -> Verdict:
         for name in RANDOM_ORDERS
     ]
     random = dict(zip(RANDOM_ORDERS, table.estimated(asked), strict=True))
-    return against_random_orders(verdict, case.limit, case.words, random)
+    beaten = [name for name in RANDOM_ORDERS if _is_beaten(f"control.{name}", case, table)]
+    return against_random_orders(verdict, case.limit, case.words, random, beaten)
+
+
+def _is_beaten(control: str, case: _Case, table: Table) -> bool:
+    """Say whether the explainer is better than a control at every seed, where a limit asks that."""
+    if not isinstance(case.limit, BetterThan):
+        return False
+    limit = BetterThan(case.metric.name, better_than=control)
+    law = law_of(case.metric, limit.edges(case.metric))
+    samples = [_sample(limit, table, case.conditions, EXPLAINER, seed) for seed in case.seeds]
+    found = table.estimated([(sample, law) for sample in samples])
+    return all(judge(limit, one, case.words).outcome is Outcome.PASS for one in found)
 
 
 def _explained(

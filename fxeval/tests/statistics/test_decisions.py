@@ -2,13 +2,16 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from fxeval.records.judged import MetricEntry
 from fxeval.records.reading import read_record
 from fxeval.records.schema import CellFacts, Row
-from fxeval.statistics.decisions import MAX_DECIDED_SHARE
+from fxeval.results import Estimate, Outcome, Verdict
+from fxeval.statistics.decisions import MAX_DECIDED_SHARE, RANDOM_ORDERS, against_random_orders
+from fxeval.statistics.limits import BetterThan
 from fxeval.statistics.results import rederived, results_of
 from fxeval.tests.records.test_records import TEXTS
 from fxeval.tests.statistics.test_results import AUC, by_hand, ends, measured, plan, row
@@ -131,6 +134,9 @@ def test_other_metrics_are_not_judged_by_the_start():
         (AT_MOST, {"explainer": 0.7, "random_pixels": 0.15}, "fail", "must be at most 0.3"),
         (OVER_CENTRE, {}, "pass", ""),
         (OVER_CENTRE, {"random_pixels": 0.05}, "invalid", "random pixels, which know nothing"),
+        # As good as the centre, so it does not clearly fail: the explainer must beat it as well.
+        (OVER_CENTRE, {"random_pixels": 0.25}, "pass", ""),
+        (OVER_CENTRE, {"random_pixels": 0.25, "random_blobs": 0.25}, "pass", ""),
         # Sharp pixels anywhere beat blobs on a blurred face: noise passes this limit.
         (OVER_BLOBS, {}, "pass", ""),
         (OVER_BLOBS, {"explainer": 0.2, "random_pixels": 0.2}, "invalid",
@@ -143,6 +149,20 @@ def test_a_limit_on_a_decision_can_be_passed_only_where_random_orders_fail_it(
     found = judged(asked, **({"random_pixels": 0.8} | known))
     assert found.verdict.outcome == outcome
     assert words in found.verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("beaten", "outcome"),
+    [((), "inconclusive"), (RANDOM_ORDERS[:1], "inconclusive"), (RANDOM_ORDERS, "pass")],
+)
+def test_a_random_order_as_good_as_a_control_must_be_beaten_too(beaten, outcome):
+    asked = BetterThan("flip", better_than="control.centre")
+    open_ = Estimate(0.01, -0.05, 0.07, 0.95, 60, 60, "by hand", spread=0.1)
+    good = Verdict(Outcome.PASS, "good")
+    random = dict.fromkeys(RANDOM_ORDERS, open_)
+    assert against_random_orders(good, asked, {}, random, beaten).outcome == outcome
+    passing = {**random, "random_blobs": replace(open_, low=0.005)}
+    assert against_random_orders(good, asked, {}, passing, beaten).outcome == "invalid"
 
 
 def test_the_estimate_beside_a_limit_stays_the_explainers():
