@@ -54,6 +54,7 @@ class LimitRules:
         self._margins(loc, limit, given)
         if measured is None:
             return
+        self._demonstration(loc, limit, measured)
         metrics = [metric.name for metric in measured.protocol.METRICS]
         self._one_of((*loc, "metric"), limit.get("metric"), metrics, measured.kind)
         self._fill((*loc, "fill"), limit.get("fill"), measured)
@@ -64,6 +65,18 @@ class LimitRules:
                 self._compared((*loc, key), limit[key], measured)
         self._estimand(loc, limit, measured)
         self._range(loc, limit, given, measured)
+
+    def _demonstration(self, loc: Loc, limit: Values, measured: "MeasuredBy") -> None:
+        """Refuse a limit that could decide in a check that only shows how a method goes wrong."""
+        severity = limit.get("severity", "critical")
+        if severity in (None, "info"):
+            return
+        for parameter, why in measured.demonstrations.items():
+            text = f"'{parameter}: true' is a demonstration: {why}; expected 'severity: info', got "
+            if "severity" in limit:
+                self._at_value((*loc, "severity"), f"{text}'{severity}'")
+            else:
+                self._at_value(loc, f"{text}none, which is 'critical'")
 
     def _margins(self, loc: Loc, limit: Values, given: list[str]) -> None:
         for key, forms in MARGINS.items():
@@ -219,7 +232,7 @@ class LimitRules:
 
 
 class MeasuredBy:
-    """The metrics, parameters, conditions and explainers of a check, which its limits may name."""
+    """What the limits of a check may name: metrics, parameters, conditions, explainers."""
 
     def __init__(self, check: Values, explained: Explained) -> None:
         self.kind: str = check["kind"]
@@ -230,6 +243,11 @@ class MeasuredBy:
         found = [column_of(entry) for entry in check.get("slices") or ()]
         self.slices = [column for column in found if column is not None]
         self._check = check
+        self.demonstrations: Mapping[str, str] = {
+            parameter: why
+            for parameter, why in getattr(self.protocol, "DEMONSTRATIONS", {}).items()
+            if True in (self.values(parameter) or ())
+        }
 
     def metric(self, limit: Values) -> Metric | None:
         """Return the metric of a limit; None if the kind has no such metric."""
