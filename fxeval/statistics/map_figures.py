@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fxeval.records.judged import Difference
 from fxeval.records.schema import Diagnostic, Row
 from fxeval.results import ORDERS_OF_TIES, TIED_SHARE, RowState
+from fxeval.statistics.limit import in_words
 
 SAME = 0.999
 """Correlation of two 28 x 28 maps from which they count as one and the same map.
@@ -89,6 +91,33 @@ def ties_of(rows: Sequence[Row]) -> str:
     elif orders:
         said += " They are removed in one random order."
     return said
+
+
+def identity_note(differences: Sequence[Difference]) -> str:
+    """Say where the map of another person is as good by every metric; empty where by none.
+
+    Args:
+        differences: Of a cell; those to ``shuffled_identity`` count.
+    """
+    found: dict[str, list[Difference]] = {}
+    for one in differences:
+        if one.control == "shuffled_identity" and one.low is not None:
+            found.setdefault(in_words(one.under), []).append(one)
+    alike = {
+        words: some
+        for words, some in found.items()
+        if all(one.low is not None and one.low <= 0 for one in some)
+    }
+    if not alike:
+        return ""
+    words, (first, *_) = next(iter(alike.items()))
+    n = len(alike) - 1
+    more = f"; likewise under {n} more condition{'s' * (n > 1)}" if n else ""
+    return (
+        "identity is not seen to matter to these maps here: by no metric is the map of another "
+        f"person worse{words}, such as {first.metric} with a difference of {first.value:.3g} "
+        f"[{first.low:.3g}, {first.high:.3g}]{more}"
+    )
 
 
 def mean_map_of(rows: Sequence[Row]) -> list[list[float]] | None:

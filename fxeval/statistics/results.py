@@ -35,7 +35,13 @@ from fxeval.statistics.holm import regressions_of
 from fxeval.statistics.intervals import SKEW_T, rarest_seen
 from fxeval.statistics.judging import judged
 from fxeval.statistics.limits import FORMS, Limit
-from fxeval.statistics.map_figures import diagnostics_of, mean_map_of, same_map_of, ties_of
+from fxeval.statistics.map_figures import (
+    diagnostics_of,
+    identity_note,
+    mean_map_of,
+    same_map_of,
+    ties_of,
+)
 from fxeval.statistics.redrawn import network_notes, network_objection
 from fxeval.statistics.table import Table, plain
 from fxeval.statistics.transfer import transfers_of
@@ -69,6 +75,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
     limits = judged(asked, table, plan.explainer, facts.repeatability)
     limits = with_absences(with_reason(limits, facts.no_decision), facts.remarks)
     states = Counter(row.state for row in rows)
+    differences = table.differences()
     return _result(
         plan,
         facts,
@@ -83,7 +90,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
             if row.state is not RowState.OK
         ][:SHOWN_PROBLEMS],
         estimates=table.estimates(),
-        differences=table.differences(),
+        differences=differences,
         curves=bands_of(table),
         mean_map=mean_map_of(rows),
         diagnostics=diagnostics_of(rows),
@@ -92,7 +99,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
             *facts.remarks,
             *table.unfit(),
             *_unseen(limits),
-            *filter(None, [ties_of(rows)]),
+            *filter(None, [ties_of(rows), identity_note(differences)]),
         ],
         same_map=same_map_of(rows),
     )

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from fxeval.records.judged import Difference
 from fxeval.records.schema import GRID, Measured, Row
-from fxeval.statistics.map_figures import largest_same, same_map_of, ties_of
+from fxeval.statistics.map_figures import identity_note, largest_same, same_map_of, ties_of
 
 LINE = np.linspace(-1, 1, GRID)
 CENTRE = np.exp(-(LINE[:, None] ** 2 + LINE**2) * 4)
@@ -106,3 +107,34 @@ def tied(shares, orders=None):
 )
 def test_ties_are_told_with_what_was_done_about_them(rows, said):
     assert ties_of(rows) == said
+
+
+def shuffled(low, *, metric="tmr", control="shuffled_identity", fraction=0.01):
+    high = None if low is None else low + 0.2
+    return Difference(
+        metric=metric, control=control, under={"fill": "black", "fraction": fraction},
+        value=None if low is None else low + 0.1, low=low, high=high, confidence=0.95, n_pairs=60,
+        n_identities=30, method="by hand",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ([], ""),
+        ([shuffled(0.05)], ""),
+        ([shuffled(-0.1, control="mean_map")], ""),
+        ([shuffled(None)], ""),
+        # One metric that sees a difference is enough.
+        ([shuffled(0.05), shuffled(-0.1, metric="drop")], ""),
+        ([shuffled(-0.1), shuffled(0.05, metric="drop")], ""),
+        ([shuffled(None), shuffled(-0.1, metric="drop")], "such as drop with a difference of 0 ["),
+        ([shuffled(-0.1)], "person worse (black, fraction 0.01), such as tmr with a difference of"),
+        ([shuffled(0.05), shuffled(-0.1, fraction=0.05)], "worse (black, fraction 0.05), such as"),
+        ([shuffled(-0.1), shuffled(-0.5, fraction=0.05)], "0.1]; likewise under 1 more condition"),
+    ],
+)
+def test_maps_of_other_people_that_are_as_good_are_told(found, words):
+    note = identity_note(found)
+    assert words in note
+    assert note.startswith("identity is not seen to matter") == bool(words)
