@@ -1,8 +1,9 @@
 """The catalogue of metrics: every kind of check in one visible list, one module per protocol.
 
 A protocol whose values come under conditions says so with ``CONDITIONS``: for each axis, the
-parameter that lists its values. A limit may name these (``under``). Plug-ins add kinds of their own
-(:func:`add_metrics`).
+parameter that lists its values. A limit may name these (``under``). A parameter that makes a check
+show how a method goes wrong is in ``DEMONSTRATIONS``, with the reason: no limit of such a check
+decides. Plug-ins add kinds of their own (:func:`add_metrics`).
 """
 
 import re
@@ -10,13 +11,21 @@ from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 
 from fxeval.errors import FxevalError
-from fxeval.metrics import cross_model_transfer, deletion_insertion, model_randomisation
+from fxeval.metrics import (
+    cross_model_transfer,
+    deletion_insertion,
+    guided_occlusion,
+    model_randomisation,
+    occlusion_generalisability,
+)
 
 CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
     {
         "sanity.model_randomisation": model_randomisation,
         "faithfulness.deletion_insertion": deletion_insertion,
         "transfer.cross_model": cross_model_transfer,
+        "faithfulness.guided_occlusion": guided_occlusion,
+        "generalisability.occlusion": occlusion_generalisability,
     }
 )
 """The kinds of check that come with fxeval."""
