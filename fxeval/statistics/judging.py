@@ -305,7 +305,7 @@ def _is_beaten(control: str, case: _Case, table: Table) -> bool:
     if not isinstance(case.limit, BetterThan):
         return False
     limit = BetterThan(case.metric.name, better_than=control)
-    law = law_of(case.metric, limit.edges(case.metric))
+    law = table.law(case.metric, limit.edges(case.metric))
     samples = [_sample(limit, table, case.conditions, EXPLAINER, seed) for seed in case.seeds]
     found = table.estimated([(sample, law) for sample in samples])
     return all(judge(limit, one, case.words).outcome is Outcome.PASS for one in found)
