@@ -17,13 +17,14 @@ from fxeval.metrics.occlusion import (
     TMR,
     Asked,
     HeldOutParameters,
+    enter_absent,
     occlude,
     unique,
 )
 from fxeval.metrics.occlusion import CONDITIONS as OF_OCCLUSION
 from fxeval.metrics.orders import orders
 from fxeval.metrics.protocol import Evidence, FloatArray, Ledger, Subject, worst
-from fxeval.results import EXPLAINER, Condition, Metric, RowState
+from fxeval.results import EXPLAINER, Metric, RowState
 
 ROWS = "held-out mated pairs"
 OTHERS = {"evaluators": "models"}
@@ -129,9 +130,7 @@ def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
             (order,) = orders(there, evaluator, own)
             Asked(there, ledger, evaluator).enter(order, OWN_MAP, parameters, under)
         _enter_indices(evidence, ledger, evaluator, parameters)
-    for name, reason in evidence.absent.get("evaluators", {}).items():
-        ledger.remark(f"evaluator {name}: no values: {reason}")
-        _enter_nothing(evidence, ledger, name, parameters)
+    enter_absent(evidence, ledger, parameters)
     return ledger
 
 
@@ -175,16 +174,6 @@ def _enter_indices(evidence: Evidence, ledger: Ledger, on: Subject, parameters: 
             effect = np.where(has_both, found[0], np.nan)
             ledger.enter(index.name, map_, effect, states, under, about=about)
             ledger.enter(own_metric.name, map_, own[0], own[1], under, about=about)
-
-
-def _enter_nothing(evidence: Evidence, ledger: Ledger, name: str, parameters: Parameters) -> None:
-    """Enter that an evaluator has no values, so that no limit on it can be passed."""
-    values, states = _nothing(len(evidence.rows))
-    about = evidence.rows.is_mated.numpy()
-    for fill, fraction, metric in product(parameters.fills, parameters.fractions, METRICS):
-        under: Condition = {"evaluator": name, "fill": fill, "fraction": fraction}
-        some = None if metric is AREA else about
-        ledger.enter(metric.name, EXPLAINER, values, states, under, about=some)
 
 
 def _nothing(n: int) -> tuple[FloatArray, Sequence[RowState]]:

@@ -10,6 +10,7 @@ from fxeval.metrics.occlusion import (
     COSINE_DROP,
     Controls,
     OcclusionParameters,
+    enter_absent,
     occlude,
     unique,
 )
@@ -66,4 +67,5 @@ def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
     for evaluator in (evidence.subject, *evidence.others.get("evaluators", ())):
         under = {"evaluator": evaluator.name}
         occlude(evidence, ledger, evaluator, maps, parameters, under=under)
+    enter_absent(evidence, ledger, parameters)
     return ledger

@@ -6,6 +6,7 @@ differ in whose maps are used, which model is asked and which images are occlude
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import product
 from types import MappingProxyType
 from typing import Annotated, Literal, TypeAlias
 
@@ -19,7 +20,7 @@ from fxeval.functional.fills import FillName
 from fxeval.functional.ranking import count
 from fxeval.metrics.orders import Control, Order, orders
 from fxeval.metrics.protocol import Evidence, FloatArray, Ledger, Subject
-from fxeval.results import Condition, Metric, RowState
+from fxeval.results import EXPLAINER, Condition, Metric, RowState
 
 CONDITIONS = {"fill": "fills", "fraction": "fractions"}
 
@@ -178,6 +179,24 @@ def occlude(
         asked.enter(order, order.map, parameters, under, counts)
     if "unoccluded" in parameters.controls:
         asked.enter_clean(parameters, under)
+
+
+def enter_absent(evidence: Evidence, ledger: Ledger, parameters: OcclusionParameters) -> None:
+    """Enter that evaluators which cannot be measured have no values: no limit on them is passed."""
+    for name, reason in evidence.absent.get("evaluators", {}).items():
+        ledger.remark(f"evaluator {name}: no values: {reason}")
+        n = len(evidence.rows)
+        for fill, fraction, metric in product(
+            parameters.fills, parameters.fractions, ledger.metrics
+        ):
+            ledger.enter(
+                metric.name,
+                EXPLAINER,
+                np.full(n, np.nan),
+                (RowState.EXCLUDED,) * n,
+                {"evaluator": name, "fill": fill, "fraction": fraction},
+                about=None if metric is AREA else evidence.rows.is_mated.numpy(),
+            )
 
 
 class Asked:

@@ -8,16 +8,20 @@ import torch
 from pydantic import ValidationError
 
 from fxeval.contracts import SaliencyMaps
+from fxeval.errors import ModelContractError
 from fxeval.functional.ranking import count
 from fxeval.metrics.guided_occlusion import METRICS, Parameters, measure
 from fxeval.results import Outcome
-from fxeval.statistics.limits import BetterThan
+from fxeval.run.measure import measure_cell
+from fxeval.run.workshop import Subjects, Workshop
+from fxeval.statistics.limits import AtLeast, BetterThan
+from fxeval.suite.cells import Use
 from fxeval.tests import planted_people as plain
 from fxeval.tests.evidence import evidence_of, subject_of
 from fxeval.tests.planted_people import SQUARE, Constant, Knowing, Pixels, Planted, pixels
 from fxeval.tests.rounding import FLOAT32, assert_rounded
 from fxeval.tests.subjects import CountingModel, make_pairs
-from fxeval.tests.toy_world import Ramp, measured
+from fxeval.tests.toy_world import Ramp, cell_of, measured
 
 KIND = "faithfulness.guided_occlusion"
 DROP, AREA = (metric.name for metric in METRICS)
@@ -126,6 +130,27 @@ def test_the_map_of_the_cells_model_is_carried_to_the_evaluators():
     assert min(own) > 0.2
     assert np.abs(carried).max() < 1e-6  # its embedding holds nothing of the square
     assert {one.under["evaluator"] for row in rows for one in row.measured} == {"own", "blind"}
+
+
+def test_further_models_of_a_check_are_asked_and_an_absent_one_passes_nothing():
+    written = []
+    workshop = Workshop(batch_size=16, emit=written.extend, progress=lambda *_: None)
+    limits = [AtLeast(DROP, at_least=0.2, under={"evaluator": name}) for name in ("a", "b", "c")]
+    cell = replace(
+        cell_of(KIND, Parameters(fractions=(SQUARE,)), limits),
+        further={"evaluators": (Use("b"), Use("c"))},
+    )
+    others = {"b": pixels("b", seed=1), "c": ModelContractError("model 'c': no weights")}
+    subjects = Subjects(pixels("a"), Knowing(), Planted(), {"evaluators": others})
+    result = measure_cell(cell, subjects, workshop)
+    own, other, absent = result.limits
+    assert [one.verdict.outcome for one in (own, other)] == [Outcome.PASS] * 2
+    assert absent.verdict.outcome is Outcome.INVALID
+    assert "evaluator c: no values: " in absent.verdict.reason
+    first, second, none = (values(written, DROP, evaluator=name) for name in ("a", "b", "c"))
+    assert first.keys() == second.keys() == none.keys()
+    assert first != second
+    assert set(none.values()) == {None}
 
 
 @dataclass(frozen=True)
