@@ -1,6 +1,6 @@
 """The mean map of a cell, the explainer's own numbers about its maps, and one map for all."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,15 +93,17 @@ def ties_of(rows: Sequence[Row]) -> str:
     return said
 
 
-def identity_note(differences: Sequence[Difference]) -> str:
+def identity_note(differences: Sequence[Difference], slices: Collection[str] = ()) -> str:
     """Say where the map of another person is as good by every metric; empty where by none.
 
     Args:
-        differences: Of a cell; those to ``shuffled_identity`` count.
+        differences: Of a cell; those to ``shuffled_identity`` over all rows count.
+        slices: Columns of the slices, in which differences may lie.
     """
     found: dict[str, list[Difference]] = {}
     for one in differences:
-        if one.control == "shuffled_identity" and one.low is not None:
+        is_whole = one.under.keys().isdisjoint(slices)
+        if one.control == "shuffled_identity" and one.low is not None and is_whole:
             found.setdefault(in_words(one.under), []).append(one)
     alike = {
         words: some

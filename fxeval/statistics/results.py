@@ -75,7 +75,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
     limits = judged(asked, table, plan.explainer, facts.repeatability)
     limits = with_absences(with_reason(limits, facts.no_decision), facts.remarks)
     states = Counter(row.state for row in rows)
-    differences = table.differences()
+    differences, columns = table.differences(), [one.column for one in plan.slices]
     return _result(
         plan,
         facts,
@@ -99,7 +99,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
             *facts.remarks,
             *table.unfit(),
             *_unseen(limits),
-            *filter(None, [ties_of(rows), identity_note(differences)]),
+            *filter(None, [ties_of(rows), identity_note(differences, columns)]),
         ],
         same_map=same_map_of(rows),
     )

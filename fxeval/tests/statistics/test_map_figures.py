@@ -138,3 +138,9 @@ def test_maps_of_other_people_that_are_as_good_are_told(found, words):
     note = identity_note(found)
     assert words in note
     assert note.startswith("identity is not seen to matter") == bool(words)
+
+
+def test_a_slice_says_nothing_about_all_people():
+    of_slice = shuffled(-0.3).model_copy(update={"under": {"fill": "black", "glasses": "yes"}})
+    assert identity_note([shuffled(0.05), of_slice], ["glasses"]) == ""
+    assert "likewise" not in identity_note([shuffled(-0.1), of_slice], ["glasses"])
