@@ -24,7 +24,7 @@ from fxeval.metrics.occlusion import (
 from fxeval.metrics.occlusion import CONDITIONS as OF_OCCLUSION
 from fxeval.metrics.orders import orders
 from fxeval.metrics.protocol import Evidence, FloatArray, Ledger, Subject, worst
-from fxeval.results import EXPLAINER, Metric, RowState
+from fxeval.results import EXPLAINER, Condition, Metric, RowState
 
 ROWS = "held-out mated pairs"
 OTHERS = {"evaluators": "models"}
@@ -155,7 +155,7 @@ def _enter_indices(evidence: Evidence, ledger: Ledger, on: Subject, parameters: 
     clean = rows.question.margin(on, torch.arange(len(rows)), on.clean()[rows.image]) >= 0.0
     names = [EXPLAINER, *(f"control.{one}" for one in parameters.controls), OWN_MAP]
     for fill, fraction, map_ in product(parameters.fills, parameters.fractions, names):
-        under = {"evaluator": on.name, "fill": fill, "fraction": fraction}
+        under: Condition = {"evaluator": on.name, "fill": fill, "fraction": fraction}
         for metric, index, own_metric in (
             (TMR, INDEX, OWN_EFFECT),
             (COSINE_DROP, INDEX_COSINE, OWN_COSINE_DROP),
