@@ -7,6 +7,7 @@ map of zeros, each chosen both ways. The table that is printed holds the true ma
 bundled networks, which ``docs/method.md`` shows.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,11 +47,14 @@ class Zeros:
         return torch.zeros_like(probes[:, 0])
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write the picture and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="the picture, a PNG file")
+    options = parser.parse_args(arguments)
     image, shares = picture()
     _, data = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    Path(arguments[0]).write_bytes(data.tobytes())
+    options.out.write_bytes(data.tobytes())
     lines = [f"occluded: {', '.join(f'{share:.1%}' for share in shares)}", *table()]
     sys.stdout.write("\n".join(lines) + "\n")
 
@@ -121,4 +125,4 @@ def _row(faces: Sequence[Tensor]) -> NDArray[np.uint8]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
