@@ -22,6 +22,7 @@ from fxeval.records.judged import (
     Regressions,
     SliceEntry,
 )
+from fxeval.records.selection import Configuration, Selection, Selects
 from fxeval.records.subjects import Environment, Subjects, VerificationEntry
 from fxeval.records.transfers import TransferMatrix
 from fxeval.results import (
@@ -175,6 +176,7 @@ class CellPlan(Form):
         seeds: Number of differently seeded maps of each row, if the explainer depends on its seed.
         further: Names of further models that a parameter of the kind names, by parameter.
         slices: The columns by whose words the results are told apart.
+        selects: What is chosen on one half of the people and reported on the other; null = nothing.
     """
 
     id: str
@@ -193,6 +195,7 @@ class CellPlan(Form):
     seeds: Annotated[int, Field(ge=1)] = 1
     further: dict[str, list[str]] = {}
     slices: list[SliceEntry] = []
+    selects: Selects | None = None
 
     @model_validator(mode="after")
     def _knows_its_metrics(self) -> Self:
@@ -217,6 +220,7 @@ class CellFacts(Form):
         no_decision: Why metrics of decisions at the operating threshold have no value; empty if
             they have.
         repeatability: Whether the explainer repeats its maps; null if it was not found out.
+        configurations: All that were tried, in the order of the suite, if the cell chooses.
     """
 
     nodeid: str | None = None
@@ -230,6 +234,7 @@ class CellFacts(Form):
     earlier: list[Outcome] = []
     no_decision: str = ""
     repeatability: Repeatability | None = None
+    configurations: list[Configuration] = []
 
 
 class CellResult(CellPlan, CellFacts):
@@ -237,6 +242,7 @@ class CellResult(CellPlan, CellFacts):
 
     Attributes:
         same_map: A sentence if most people have one and the same map; else empty.
+        selection: The choice among configurations; null if the cell makes none.
     """
 
     n_pairs: Count
@@ -252,6 +258,7 @@ class CellResult(CellPlan, CellFacts):
     diagnostics: list[Diagnostic] = []
     notes: list[str] = []
     same_map: str = ""
+    selection: Selection | None = None
 
     @model_validator(mode="after")
     def _is_of_its_metrics(self) -> Self:
