@@ -176,9 +176,15 @@ class ActivationMaps:
                     f"{len(taken[layer.name])} times for {n}. Name another."
                 )
         check_embeddings(model.name, embeddings, n)
-        pull = self.chosen_objective().pull(model.similarity, embeddings, targets)
+        objective, kind = self.chosen_objective(), model.similarity
+        pull, direction, factor = objective.pull(kind, embeddings, targets), None, None
+        if objective.parallel is not None and targets.contrast is None:
+            direction = objective.parallel.pull(kind, embeddings, targets).gradient
+            factor = pull.along(direction)
         activations = [taken[layer.name][0] for layer in layers]
-        gradients = _gradients(embeddings, activations, pull.gradient)
+        gradients = _gradients(
+            embeddings, activations, pull.gradient if direction is None else direction
+        )
         for layer, gradient in zip(layers, gradients, strict=True):
             if gradient is None:
                 raise ExplainerContractError(
@@ -195,6 +201,7 @@ class ActivationMaps:
                 if one is not None
             ],
             pull.is_flat,
+            factor,
         )
 
     def _maps(
@@ -207,7 +214,10 @@ class ActivationMaps:
         is_dead = torch.ones_like(is_flat)
         for activations, gradients in zip(pulled.activations, pulled.gradients, strict=True):
             # float64: powers of small gradients must not vanish
-            part = upsampled(self.coarse(activations.double(), gradients.double()), size)
+            wide = gradients.double()
+            if pulled.factor is not None:
+                wide = wide * pulled.factor[:, None, None, None]
+            part = upsampled(self.coarse(activations.double(), wide), size)
             parts.append(_unit(part) if scaled else part)
             shares.append((activations < 0).flatten(1).double().mean(dim=1))
             is_dead &= (gradients == 0).flatten(1).all(dim=1)
@@ -226,11 +236,15 @@ class ActivationMaps:
 
 @dataclass(frozen=True, eq=False)
 class _Pulled:
-    """Activations and gradients, (n, C, h, w) of each layer, and where the objective is flat."""
+    """Activations and gradients, (n, C, h, w) of each layer, and where the objective is flat.
+
+    The gradients are to be multiplied by the factor, (n,), if there is one.
+    """
 
     activations: list[Tensor]
     gradients: list[Tensor]
     is_flat: Tensor
+    factor: Tensor | None = None
 
 
 def upsampled(coarse: Tensor, size: Sequence[int]) -> Maps:

@@ -67,6 +67,11 @@ class Pull:
     gradient: Tensor
     is_flat: Tensor
 
+    def along(self, direction: Tensor) -> Tensor:
+        """Return (n,) how many times as long as a parallel direction the gradient is; 0 if flat."""
+        length = direction.square().sum(dim=1)
+        return (self.gradient * direction).sum(dim=1) / torch.where(length > 0, length, 1.0)
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -179,6 +184,15 @@ class Objective:
             else:
                 value, gradient, is_flat = self._cosines(name, leaf, targets)
         return Pull(self.sign * value, self.sign * gradient, is_flat)
+
+    @property
+    def parallel(self) -> "Objective | None":
+        """The simplest objective whose gradient is parallel wherever it is; None = itself.
+
+        A network in float32 rounds a scaled gradient otherwise. Passed through it in one length,
+        objectives that differ by a factor give maps that differ by that factor.
+        """
+        return Objective("cos", sign=self.sign) if self.name == "arc_pair" else None
 
     def _cosines(self, name: str, leaf: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
         unit = F.normalize(leaf, dim=1, eps=1e-12)
