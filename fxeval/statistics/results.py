@@ -43,6 +43,8 @@ from fxeval.statistics.map_figures import (
     ties_of,
 )
 from fxeval.statistics.redrawn import network_notes, network_objection
+from fxeval.statistics.selected import judged_under, with_refusals
+from fxeval.statistics.selection import chosen
 from fxeval.statistics.table import Table, plain
 from fxeval.statistics.transfer import transfers_of
 from fxeval.statistics.verdict import combine, overall, state_verdict, with_absences, with_reason
@@ -69,17 +71,23 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
     if not rows:
         nothing = Verdict(Outcome.INVALID, "no row was measured")
         return _result(plan, facts, n_pairs=0, n_identities=0, verdict=plain(nothing))
-    rows = sorted(rows, key=lambda row: (row.row, row.identities))
+    n_pairs = len(rows)
+    choice = chosen(plan, facts, sorted(rows, key=lambda row: (row.row, row.identities)))
+    if not choice.rows:
+        nothing = Verdict(Outcome.INVALID, "no row takes part")
+        return _result(plan, facts, n_pairs=n_pairs, n_identities=0, verdict=plain(nothing))
+    rows = choice.rows
     table = Table(plan, rows)
-    asked = [limit_of(limit) for limit in plan.asked]
+    asked = [limit_of(judged_under(plan, limit)) for limit in plan.asked]
     limits = judged(asked, table, plan.explainer, facts.repeatability)
+    limits = with_refusals(limits, facts.configurations)
     limits = with_absences(with_reason(limits, facts.no_decision), facts.remarks)
     states = Counter(row.state for row in rows)
     differences, columns = table.differences(), [one.column for one in plan.slices]
     return _result(
         plan,
         facts,
-        n_pairs=len(rows),
+        n_pairs=n_pairs,
         n_identities=len(np.unique(table.identities)),
         verdict=plain(_verdict(plan, facts, rows, limits)),
         limits=limits,
@@ -102,6 +110,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
             *filter(None, [ties_of(rows), identity_note(differences, columns)]),
         ],
         same_map=same_map_of(rows),
+        selection=choice.selection,
     )
 
 

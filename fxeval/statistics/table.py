@@ -59,6 +59,7 @@ class Table:
 
     def __init__(self, plan: CellPlan, rows: Sequence[Row]) -> None:
         self.confidence, self._model = plan.confidence, plan.model
+        self._chosen_axes = frozenset(plan.selects.axes if plan.selects is not None else ())
         self.metrics = {entry.name: _metric(entry) for entry in plan.metrics}
         self.identities = _numbered([row.identities for row in rows])
         mated = [row.is_mated for row in rows]
@@ -213,11 +214,16 @@ class Table:
 
     def unfit(self) -> list[str]:
         """Return a sentence for each metric and condition that says nothing about the maps."""
-        own = [(metric, under) for map_, under, metric in self.series if map_ == EXPLAINER]
+        own = [
+            (metric, under)
+            for map_, under, metric in self.series
+            if map_ == EXPLAINER and self._chosen_axes.isdisjoint(dict(under))
+        ]
         found = [
             self.objection(metric, under)
             for metric, under in own  # a model without threshold has a remark of its own
-            if self.states(metric.name, EXPLAINER, under)[RowState.EXCLUDED] < len(self._rows)
+            if self.states(metric.name, EXPLAINER, under)[RowState.EXCLUDED]
+            < self.states(metric.name, EXPLAINER, under).total()
         ]
         return [reason for reason in found if reason is not None]
 
@@ -226,10 +232,9 @@ class Table:
         fault = self._faults[metric.name] or self._faults.get(metric.denominator, "")
         if fault:
             return fault
-        states, rows = self.states(metric.name, EXPLAINER, under), self._parted(under)[1]
-        n = len(self._rows) if rows is None else int(rows.sum())
+        states = self.states(metric.name, EXPLAINER, under)
         model = str(dict(under).get("evaluator", self._model))
-        return unfit(metric, dict(under), states, n, model)
+        return unfit(metric, dict(under), states, states.total(), model)
 
     def states(self, metric: str, map_: str, under: Key) -> Counter[RowState]:
         """Return the number of rows in each state: the gravest of their seeds."""
