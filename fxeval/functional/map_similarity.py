@@ -11,6 +11,11 @@ from fxeval.functional.ranking import flat
 
 FloatArray = NDArray[np.float64]
 
+SAME = 1e-6
+"""Difference of a pixel from which maps, scaled to 0..1, are two."""
+
+ROWS = 16  # maps that are compared together: most pairs of sets differ in the first
+
 
 def spearman(a: Tensor, b: Tensor) -> FloatArray:
     """Return Spearman's rank correlation of each row of ``a`` with the same row of ``b``.
@@ -68,6 +73,23 @@ def norm01(maps: Maps) -> tuple[Tensor, Tensor]:
     spread = torch.where(usable, high - low, 1.0)
     scaled = (wide - low[:, None, None]) / spread[:, None, None]
     return torch.where(usable[:, None, None], scaled, 0.0), usable
+
+
+def same_maps(one: Maps, other: Maps) -> bool:
+    """Say whether maps are the same but for their scale: no pixel of the scaled ones differs.
+
+    >>> same_maps(torch.tensor([[[0.0, 1.0, 4.0]]]), torch.tensor([[[2.0, 4.0, 10.0]]]))
+    True
+
+    Args:
+        one: (N, H, W) real; maps that cannot be scaled count as zeros.
+        other: (N, H, W).
+    """
+    for a, b in zip(torch.split(one, ROWS), torch.split(other, ROWS), strict=True):
+        (scaled, _), (others, _) = norm01(a), norm01(b)
+        if bool(((scaled - others).abs() >= SAME).any()):
+            return False
+    return True
 
 
 def _finite(maps: Tensor) -> FloatArray:

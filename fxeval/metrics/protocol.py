@@ -33,6 +33,7 @@ from fxeval.metrics.map_sets import thumbnail as thumbnail
 from fxeval.metrics.map_sets import usable as usable
 from fxeval.metrics.map_sets import worst as worst
 from fxeval.records.schema import Measured, Network, Row
+from fxeval.records.selection import Configuration
 from fxeval.results import BROKEN_STATES, TIED_SHARE, Condition, Metric, RowState, gravity
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -168,10 +169,11 @@ class Redrawn:
 
 @dataclass(frozen=True, eq=False)
 class OtherExplainer:
-    """An explainer that a parameter names, beside the cell's own."""
+    """An explainer that a parameter names, or one of the cell's with some ``settings`` replaced."""
 
     name: str
     explainer: Explainer
+    settings: tuple[tuple[str, str], ...] = ()
 
 
 class Engine(Protocol):
@@ -179,6 +181,15 @@ class Engine(Protocol):
 
     def maps(self, rows: Rows, subject: Subject, explainer: OtherExplainer | None) -> SaliencyMaps:
         """Return the maps of all rows on a subject, by the cell's explainer (None) or another."""
+
+    def variant(self, settings: Mapping[str, str]) -> OtherExplainer:
+        """Return the cell's explainer with some settings replaced."""
+
+    def instead(self, explainer: OtherExplainer) -> "Engine":
+        """Return the engine with another explainer in the place of the cell's own."""
+
+    def alike(self, rows: Rows, subject: Subject, *by: OtherExplainer) -> bool:
+        """Say whether two explainers give every row the same map, but for its scale."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +221,18 @@ class Evidence:
     def explain(self, subject: Subject, explainer: OtherExplainer | None = None) -> SaliencyMaps:
         """Return the maps of the group on a subject, by the cell's own explainer or another."""
         return taken(self.engine.maps(self.everyone, subject, explainer), self._places)
+
+    def variant(self, **settings: str) -> OtherExplainer:
+        """Return the cell's explainer with settings replaced; a layer is looked for later."""
+        return self.engine.variant(settings)
+
+    def by(self, explainer: OtherExplainer) -> "Evidence":
+        """Return the evidence with another explainer in the place of the cell's own."""
+        return replace(self, engine=self.engine.instead(explainer))
+
+    def alike(self, subject: Subject, one: OtherExplainer, other: OtherExplainer) -> bool:
+        """Say whether two explainers give every row of the cell the same map, but for its scale."""
+        return self.engine.alike(self.everyone, subject, one, other)
 
     def reference_maps(self, subject: Subject) -> tuple[SaliencyMaps, list[int]]:
         """Return the explainer's maps of all rows of the cell, and the identity of each."""
@@ -247,6 +270,7 @@ class Ledger:
         evidence: Of the group.
         metrics: The metrics that the protocol declares.
         networks: Re-drawn networks that were compared with.
+        configurations: All that were tried, if the protocol chooses among some.
         remarks: Facts that a reader of the figures must know.
     """
 
@@ -258,6 +282,7 @@ class Ledger:
     _maps: list[tuple[str, SaliencyMaps, bool]] = field(default_factory=list)
     _facts: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
     networks: list[Network] = field(default_factory=list)
+    configurations: list[Configuration] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     def watch(self, name: str, maps: SaliencyMaps) -> SaliencyMaps:
@@ -300,8 +325,7 @@ class Ledger:
         entry = self._entry(map_, under or {})
         entry["values"][metric] = np.asarray(values, dtype=np.float64)
         entry["states"][metric] = tuple(states)
-        if about is not None:
-            entry["about"][metric] = about
+        entry["about"][metric] = np.ones(len(values), bool) if about is None else about
 
     def entered(
         self, metric: str, map_: str, under: Condition
@@ -334,6 +358,10 @@ class Ledger:
             if not forgiven and gravity(state) > gravity(worst):
                 worst, reason = state, maps.reasons[row]
         own = [(name, maps) for name, maps, is_redrawn in self._maps if not is_redrawn]
+        present = [
+            (key, entry, [name for name, about in entry["about"].items() if about[row]])
+            for key, entry in self._measured.items()
+        ]
         return Row(
             cell=cell,
             row=rows.id[row],
@@ -360,18 +388,11 @@ class Ledger:
                 Measured(
                     map=map_,
                     under=dict(under),
-                    values={
-                        name: float(v[row])
-                        for name, v in entry["values"].items()
-                        if name not in entry["about"] or entry["about"][name][row]
-                    },
-                    states={
-                        name: s[row]
-                        for name, s in entry["states"].items()
-                        if name not in entry["about"] or entry["about"][name][row]
-                    },
+                    values={name: float(entry["values"][name][row]) for name in names},
+                    states={name: entry["states"][name][row] for name in names},
                     curves={kind: points[row].tolist() for kind, points in entry["curves"].items()},
                 )
-                for (map_, under), entry in self._measured.items()
+                for (map_, under), entry, names in present
+                if names or entry["curves"]
             ],
         )

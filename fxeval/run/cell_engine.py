@@ -27,9 +27,12 @@ from fxeval.engine.repetition import together
 from fxeval.engine.sources import sources_of
 from fxeval.errors import DataContractError, UnsupportedError
 from fxeval.explainers.map_levels import joined
+from fxeval.functional.map_similarity import same_maps
 from fxeval.hooks.watch import modes_kept
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Redrawn, Rows, Subject, averaged
 from fxeval.records.schema import Explaining, Network, Repeatability
+from fxeval.run.variants import Variants
+from fxeval.statistics.limit import in_words
 from fxeval.suite.cells import Cell
 
 
@@ -81,7 +84,8 @@ class Wanted:
     def label(self) -> str:
         """Its name where costs are shown."""
         seed = f", seed {self.asked.seed}" if self.asked.seed else ""
-        return f"{self.name}{seed}{'' if self.is_own else f', {self.by.name}'}"
+        other = "" if self.is_own else f", {self.by.name}"
+        return f"{self.name}{seed}{other}{in_words(dict(self.by.settings))}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +139,7 @@ class CellEngine:
         self._repetitions: dict[str, dict[str, Repetition]] = {}
         self._averaged: dict[tuple[object, ...], SaliencyMaps] = {}
         self._supported: set[tuple[int, str]] = set()
+        self.variants = Variants()
 
     def subject(
         self, name: str, network: NetworkHandle, pairs: Pairs, faces: Faces, no_decision: str = ""
@@ -173,7 +178,23 @@ class CellEngine:
 
     def maps(self, rows: Rows, subject: Subject, explainer: OtherExplainer | None) -> SaliencyMaps:
         """Return one map per row on a subject: the mean if a row has several sources."""
-        return self.made(rows, subject, explainer or self.own, 0, is_judged=explainer is None)
+        return Measuring(self, self.own).maps(rows, subject, explainer)
+
+    def variant(self, settings: Mapping[str, str]) -> OtherExplainer:
+        """Return the cell's explainer with some settings replaced."""
+        return self.variants.of(self.own, settings)
+
+    def instead(self, explainer: OtherExplainer) -> "Measuring":
+        """Return the engine with another explainer in the place of the cell's own."""
+        return Measuring(self, explainer)
+
+    def alike(self, rows: Rows, subject: Subject, *by: OtherExplainer) -> bool:
+        """Say whether two explainers give every row the same map; found out once, at seed 0."""
+        key = id(rows), id(subject), *((one.name, one.settings) for one in by)
+        if key not in self.variants.alike:
+            a, b = (self.made(rows, subject, one, 0) for one in by)
+            self.variants.alike[key] = a.states == b.states and same_maps(a.positive, b.positive)
+        return self.variants.alike[key]
 
     def made(
         self, rows: Rows, subject: Subject, by: OtherExplainer, seed: int, *, is_judged: bool = True
@@ -188,21 +209,35 @@ class CellEngine:
             is_judged: Whether limits ask for its values: then a few maps of the trained network are
                 made again.
         """
-        network, faces, _ = self._behind[id(subject)]
+        network = self._behind[id(subject)][0]
         if network.label != "trained":
             self._refuse_given(by, network)
         supported = id(by.explainer), network.key
         if network.of != self._cell.model.name and supported not in self._supported:
             self._shared.check_support(by, network)
             self._supported.add(supported)
+        if not by.settings:
+            return self._made(rows, subject, by, seed, is_judged=is_judged)
+        of = network.get()
+        return self.variants.explained(
+            by, of, lambda: self._made(rows, subject, by, seed, is_judged=is_judged)
+        )
+
+    def _made(
+        self, rows: Rows, subject: Subject, by: OtherExplainer, seed: int, *, is_judged: bool
+    ) -> SaliencyMaps:
+        network, faces, _ = self._behind[id(subject)]
         is_judged = is_judged and network.label == "trained" and seed == 0
-        if rows.source.shape[1] == 1:
+        # The rows stay alive with the cell, so their ids name them.
+        key = id(rows), id(subject), by.name, by.settings, id(by.explainer), seed
+        if rows.source.shape[1] == 1 and key not in self._averaged:
             asked = Comparison(
                 faces, rows.id, rows.source[:, 0], rows.against[:, 0], rows.contrast, seed
             )
-            return self._asked(Wanted(by, network, asked, rows.side), is_judged=is_judged)
-        # The rows stay alive with the cell, so their ids name them.
-        key = id(rows), id(subject), by.name, id(by.explainer), seed
+            maps = self._asked(Wanted(by, network, asked, rows.side), is_judged=is_judged)
+            if not by.settings:
+                return maps
+            self._averaged[key] = maps
         if key not in self._averaged:
             takes_centroids = traits_of(by.explainer).takes_centroids
             parts, of = [], sources_of(rows, faces, seed, takes_centroids=takes_centroids)
@@ -221,7 +256,8 @@ class CellEngine:
         self._note(cost)
         if is_judged:
             repetition, cost = self._shared.repeated(self._cell, wanted, maps)
-            self._repetitions.setdefault(wanted.by.name, {})[wanted.name] = repetition
+            of = f"{wanted.name}{in_words(dict(wanted.by.settings))}"
+            self._repetitions.setdefault(wanted.by.name, {})[of] = repetition
             if cost.n_maps:
                 self._note(cost)
         return maps
@@ -245,7 +281,7 @@ class CellEngine:
     def remarks(self) -> list[str]:
         """Return why it was not found out whether an explainer repeats."""
         several = [one for named in self._repetitions.values() for one in named.values()]
-        return [one.remark for one in several if one.remark]
+        return [*dict.fromkeys(one.remark for one in several if one.remark)]
 
     def _refuse_given(self, by: OtherExplainer, network: NetworkHandle) -> None:
         if not traits_of(by.explainer).maps_are_given:
@@ -313,6 +349,18 @@ class Measuring:
         if explainer is not None:
             return self.engine.made(rows, subject, explainer, 0, is_judged=False)
         return self.engine.made(rows, subject, self.by, self.seed)
+
+    def variant(self, settings: Mapping[str, str]) -> OtherExplainer:
+        """Return the explainer with some settings replaced."""
+        return self.engine.variants.of(self.by, settings)
+
+    def instead(self, explainer: OtherExplainer) -> "Measuring":
+        """Return the engine with another explainer in the place of this one."""
+        return replace(self, by=explainer)
+
+    def alike(self, rows: Rows, subject: Subject, *by: OtherExplainer) -> bool:
+        """Say whether two explainers give every row the same map."""
+        return self.engine.alike(rows, subject, *by)
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,7 +72,8 @@ class MapMaker:
                 if len(self.kept) >= KEPT_MAPS and self._bytes() > KEPT_BYTES:
                     del self.kept[old]
             self.kept[key] = self._make(cell, wanted, device)
-        self._in_use.add(key)
+        if not wanted.by.settings:  # the engine keeps the means of those of a variant
+            self._in_use.add(key)
         maps, cost, told = self.kept[key]
         self._told |= dict.fromkeys(told)
         self._admissions.check_failure(wanted.network.of, wanted.by.name, maps.states, maps.reasons)
@@ -165,7 +166,21 @@ def _key(cell: Cell, wanted: Wanted, device: torch.device) -> tuple[Any, ...]:
     """Name what decides a set of maps."""
     by = wanted.by
     use = next((one for one in (cell.explainer, *cell.others) if one.name == by.name), None)
-    what: object = (by.name, id(by.explainer)) if use is None else fixture_key(cell, use)
+    what: object = (by.name, _Same(by.explainer)) if use is None else fixture_key(cell, use)
     # The images' identity stands for the rows: a cell's pairs are loaded once and kept.
     images = id(wanted.asked.faces.images)
-    return what, wanted.network.key, images, wanted.name, cell.seed, wanted.asked.seed, device
+    asked = wanted.name, cell.seed, wanted.asked.seed
+    return what, by.settings, wanted.network.key, images, *asked, device
+
+
+class _Same:
+    """Equal to itself alone, and alive as long as it is part of a key, unlike an ``id``."""
+
+    def __init__(self, of: object) -> None:
+        self._of = of
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._of is other._of
+
+    def __hash__(self) -> int:
+        return id(self._of)
