@@ -1,9 +1,10 @@
 """The catalogue of metrics: every kind of check in one visible list, one module per protocol.
 
 A protocol whose values come under conditions says so with ``CONDITIONS``: for each axis, the
-parameter that lists its values. A limit may name these (``under``). A parameter that makes a check
-show how a method goes wrong is in ``DEMONSTRATIONS``, with the reason: no limit of such a check
-decides. Plug-ins add kinds of their own (:func:`add_metrics`).
+parameter that lists its values, or the values themselves. A limit may name these (``under``). A
+parameter that makes a check show how a method goes wrong is in ``DEMONSTRATIONS``, with the reason:
+no limit of such a check decides. One that chooses among configurations says how with ``SELECTS``
+(:class:`fxeval.statistics.selected.Choice`). Plug-ins add kinds of their own (:func:`add_metrics`).
 """
 
 import re
@@ -15,6 +16,7 @@ from fxeval.metrics import (
     cross_model_transfer,
     deletion_insertion,
     guided_occlusion,
+    layer_objective_search,
     model_randomisation,
     occlusion_generalisability,
 )
@@ -26,6 +28,7 @@ CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
         "transfer.cross_model": cross_model_transfer,
         "faithfulness.guided_occlusion": guided_occlusion,
         "generalisability.occlusion": occlusion_generalisability,
+        "search.layer_objective": layer_objective_search,
     }
 )
 """The kinds of check that come with fxeval."""

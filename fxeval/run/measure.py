@@ -23,6 +23,7 @@ from fxeval.run.guard import why_untrusted
 from fxeval.run.row_measuring import RowMeasuring
 from fxeval.run.workshop import Subjects, Workshop
 from fxeval.statistics.results import refused, results_of
+from fxeval.statistics.selected import Choice
 from fxeval.suite.cells import Cell
 
 GROUP_BYTES = 256 << 20
@@ -96,6 +97,7 @@ def _measured(
         attempt=len(earlier) + 1,
         earlier=[*earlier],
         repeatability=prepared.engine.repeatability(cell.explainer.name),
+        configurations=measuring.configurations,
     )
     return results_of(plan_of(cell), facts, rows)
 
@@ -139,6 +141,7 @@ def invalid_cell(cell: Cell, reason: str, outcome: Outcome = Outcome.INVALID) ->
 
 def plan_of(cell: Cell) -> CellPlan:
     """Return the plan of a cell for the record."""
+    choice: Choice | None = getattr(kinds()[cell.kind], "SELECTS", None)
     return CellPlan(
         id=cell.id,
         check=cell.check,
@@ -170,4 +173,5 @@ def plan_of(cell: Cell) -> CellPlan:
             parameter: [use.name for use in named] for parameter, named in cell.further.items()
         },
         slices=[SliceEntry(column=one.column, edges=[*one.edges]) for one in cell.slices],
+        selects=None if choice is None else choice.of(cell.parameters),
     )

@@ -15,11 +15,14 @@ from fxeval.functional.controls import CONTROLS
 from fxeval.metrics import kinds
 from fxeval.metrics.protocol import Evidence, Ledger, OtherExplainer
 from fxeval.records.schema import Measured, Network, Row
+from fxeval.records.selection import Configuration
 from fxeval.results import EXPLAINER, gravity
 from fxeval.run.cell_engine import Measuring, Prepared
 from fxeval.suite.cells import Cell
 
-OF_THE_MAPS = frozenset(name for name, one in CONTROLS.items() if one.depends_on_explainer)
+OF_THE_MAPS = frozenset(
+    {"as_given", *(name for name, one in CONTROLS.items() if one.depends_on_explainer)}
+)
 """Controls that are made of the explainer's maps: they change with its seed."""
 
 
@@ -32,6 +35,7 @@ class RowMeasuring:
 
     Attributes:
         networks: Re-drawn networks that were compared with.
+        configurations: Of the explainer that were tried.
         remarks: Facts that a reader of the figures must know.
     """
 
@@ -39,6 +43,7 @@ class RowMeasuring:
         self._cell, self._prepared, self._engine = cell, prepared, prepared.engine
         self._measure = kinds()[cell.kind].measure
         self.networks: list[Network] = []
+        self.configurations: list[Configuration] = []
         self.remarks: list[str] = []
         self._compared: dict[str, OtherExplainer] = {}
         for name, found in prepared.compared.items():
@@ -93,6 +98,8 @@ class RowMeasuring:
         )
         self.networks += [one for one in ledger.networks if one not in self.networks]
         self._remark(ledger.remarks)
+        if by is self._engine.own and seed == 0:
+            self.configurations = ledger.configurations
         return ledger.rows(self._cell.id)
 
     def _leave_out(self, name: str, reason: str) -> None:

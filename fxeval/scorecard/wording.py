@@ -38,6 +38,9 @@ KINDS: Mapping[str, str] = {
     "images of the person. Its most salient pixels are occluded, and the image is shown to other "
     "networks, the evaluators: a map that shows what identifies the face must cost them matches, "
     "too. An evaluator's own map (own map) says what there is to reach.",
+    "search.layer_objective": "The explainer is tried at several layers with several objectives. "
+    "Half of the people choose the configuration whose most salient pixels, occluded, hurt "
+    "recognition most; the other half of the people, which had no part in the choice, decides.",
 }
 
 FILLS: Mapping[str, str] = {

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from fxeval.metrics import kinds
 from fxeval.results import FIGURES, Metric
 from fxeval.statistics.limits import FORMS, MARGINS, Limit
+from fxeval.statistics.selected import HALF, REPORT, SELECTION, Choice
 from fxeval.strict.text import describe, suggestion
 from fxeval.strict.yaml_file import Document, Loc
 from fxeval.suite.plan import Subject
@@ -60,6 +61,7 @@ class LimitRules:
         self._fill((*loc, "fill"), limit.get("fill"), measured)
         for axis, value in (limit.get("under") or {}).items():
             self._condition((*loc, "under", axis), value, measured)
+        self._half((*loc, "under", HALF), limit.get("under") or {}, measured)
         for key in ("better_than", "equivalent_to"):  # the third is one of two words
             if limit.get(key) is not None:
                 self._compared((*loc, key), limit[key], measured)
@@ -186,6 +188,18 @@ class LimitRules:
         else:
             self._one_of(loc, value, measured.values_of(axis), "this check")
 
+    def _half(self, loc: Loc, under: Values, measured: "MeasuredBy") -> None:
+        """Refuse to judge what was chosen on the half that chose it."""
+        choice: Choice | None = getattr(measured.protocol, "SELECTS", None)
+        if choice is None or under.get(HALF) != SELECTION or {*choice.axes} <= {*under}:
+            return
+        axes = " and ".join(choice.axes)
+        text = (
+            f"'{HALF}: {SELECTION}': expected '{REPORT}', as whatever was chosen looks too good on "
+            f"the half that chose it; only a limit that names {axes} itself may say {SELECTION}"
+        )
+        self._at_value(loc, text)
+
     def _compared(self, loc: Loc, other: str, measured: "MeasuredBy") -> None:
         """Check the name of what a limit compares with."""
         form = str(loc[-1])
@@ -238,7 +252,7 @@ class MeasuredBy:
         self.kind: str = check["kind"]
         self.protocol = kinds()[self.kind]
         self.parameters = self.protocol.Parameters.model_fields
-        self.axes: Mapping[str, str] = getattr(self.protocol, "CONDITIONS", {})
+        self.axes: Mapping[str, str | tuple[str, ...]] = getattr(self.protocol, "CONDITIONS", {})
         self.explained = explained
         found = [column_of(entry) for entry in check.get("slices") or ()]
         self.slices = [column for column in found if column is not None]
@@ -268,9 +282,11 @@ class MeasuredBy:
 
     def values_of(self, axis: str) -> Sequence[object] | None:
         """Return the values along an axis of conditions."""
-        parameter = self.axes[axis]
+        found = self.axes[axis]
+        if not isinstance(found, str):
+            return found
         others = self.explained.others
-        return others[parameter] if parameter in others else self.values(parameter)
+        return others[found] if found in others else self.values(found)
 
 
 def refusals_of(limits: Iterable[Limit]) -> list[tuple[str, str]]:
