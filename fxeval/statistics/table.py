@@ -222,8 +222,8 @@ class Table:
         found = [
             self.objection(metric, under)
             for metric, under in own  # a model without threshold has a remark of its own
-            if self.states(metric.name, EXPLAINER, under)[RowState.EXCLUDED]
-            < self.states(metric.name, EXPLAINER, under).total()
+            if (states := self.states(metric.name, EXPLAINER, under))[RowState.EXCLUDED]
+            < states.total()
         ]
         return [reason for reason in found if reason is not None]
 
