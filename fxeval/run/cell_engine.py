@@ -121,9 +121,6 @@ class Shared(Protocol):
     def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> Redrawing:
         """Return a re-drawn copy of a network."""
 
-    def check_support(self, by: OtherExplainer, network: NetworkHandle) -> None:
-        """Refuse an explainer that cannot explain a further model."""
-
 
 class CellEngine:
     """Makes the subjects of one cell, and their maps once for all rows."""
@@ -138,7 +135,7 @@ class CellEngine:
         self._behind: dict[int, tuple[NetworkHandle, Faces, Crop]] = {}
         self._repetitions: dict[str, dict[str, Repetition]] = {}
         self._averaged: dict[tuple[object, ...], SaliencyMaps] = {}
-        self._supported: set[tuple[int, str]] = set()
+        self._refused: dict[tuple[int, str], UnsupportedError] = {}
         self.variants = Variants()
 
     def subject(
@@ -212,10 +209,9 @@ class CellEngine:
         network = self._behind[id(subject)][0]
         if network.label != "trained":
             self._refuse_given(by, network)
-        supported = id(by.explainer), network.key
-        if network.of != self._cell.model.name and supported not in self._supported:
-            self._shared.check_support(by, network)
-            self._supported.add(supported)
+        refusal = self._refused.get((id(by.explainer), network.key))
+        if refusal is not None:
+            raise refusal
         if not by.settings:
             return self._made(rows, subject, by, seed, is_judged=is_judged)
         of = network.get()
@@ -252,7 +248,11 @@ class CellEngine:
     def _asked(self, wanted: Wanted, *, is_judged: bool) -> SaliencyMaps:
         """Return maps, made once; if limits ask for their values, a few are made again."""
         wanted = replace(wanted, is_own=wanted.by.name == self.own.name)
-        maps, cost = self._shared.explained(self._cell, wanted)
+        try:
+            maps, cost = self._shared.explained(self._cell, wanted)
+        except UnsupportedError as error:  # every group of rows would ask again
+            self._refused[id(wanted.by.explainer), wanted.network.key] = error
+            raise
         self._note(cost)
         if is_judged:
             repetition, cost = self._shared.repeated(self._cell, wanted, maps)

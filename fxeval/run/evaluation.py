@@ -149,7 +149,7 @@ class _Given:
         """Return the subject that an id names, or the given one under its own name."""
         if isinstance(given, str | Mapping):
             entry = {"use": given} if isinstance(given, str) else dict(given)
-            return _Given(_shipped(role, entry.get("use")), entry, True)
+            return _Given(shipped(role, entry.get("use")), entry, True)
         name = getattr(given, "name", None)
         text = name if isinstance(name, str) else type(given).__name__
         spelt = re.sub(r"[^A-Za-z0-9_-]+", "_", text)[:79]
@@ -202,7 +202,7 @@ def _limits(check: str, limits: Sequence[Mapping[str, Any]]) -> list[Mapping[str
     return [{"metric": metric.name, "at_least": largest, "severity": "info"}]
 
 
-def _shipped(role: str, id: object) -> object:
+def shipped(role: str, id: object) -> object:
     """Return what the fixture of a shipped subject returns.
 
     Raises:

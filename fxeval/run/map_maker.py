@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 
-from fxeval.contracts import SaliencyMaps
+from fxeval.contracts import FaceModel, SaliencyMaps
 from fxeval.engine.forward_pool import ForwardPool, precise
 from fxeval.engine.inputs import Comparison
-from fxeval.engine.maps import explain
+from fxeval.engine.maps import explain, why_unsupported
 from fxeval.engine.metering import Cost, metered
 from fxeval.engine.repetition import repeated
+from fxeval.errors import UnsupportedError
+from fxeval.metrics.protocol import OtherExplainer
 from fxeval.records.schema import Explaining, LayerEntry
 from fxeval.run.admissions import Admissions
 from fxeval.run.cell_engine import Repetition, Wanted
@@ -68,6 +70,8 @@ class MapMaker:
         key = _key(cell, wanted, device)
         is_new = key not in self.kept
         if is_new:
+            if wanted.network.of != cell.model.name:
+                self.check_support(wanted.network.of, wanted.by, wanted.network.get().model)
             for old in [one for one in self.kept if one not in self._in_use]:
                 if len(self.kept) >= KEPT_MAPS and self._bytes() > KEPT_BYTES:
                     del self.kept[old]
@@ -85,6 +89,22 @@ class MapMaker:
             layers=[LayerEntry.model_validate(asdict(layer)) for layer in maps.layers],
             **asdict(cost),
         )
+
+    def check_support(self, of: str, by: OtherExplainer, model: FaceModel) -> None:
+        """Refuse an explainer that cannot explain a model of the current cell.
+
+        Args:
+            of: The model's name in the suite.
+            by: The explainer.
+            model: The model.
+
+        Raises:
+            UnsupportedError: With the reason.
+        """
+        self._admissions.check_gradient(of, by.name, by.explainer)
+        reason = why_unsupported(by.explainer, model)
+        if reason is not None:
+            raise UnsupportedError(f"{by.name} cannot explain {of}: {reason}")
 
     def again(
         self, cell: Cell, wanted: Wanted, maps: SaliencyMaps, device: torch.device

@@ -19,17 +19,15 @@ from fxeval.contracts import (
 from fxeval.datasets.prepared_source import PreparedSource
 from fxeval.engine.choosing import Asked, chosen, held_out_of
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
-from fxeval.engine.maps import why_unsupported
 from fxeval.engine.metering import Cost
 from fxeval.engine.row_kinds import TABLES, WHOLE_LISTS, Table
-from fxeval.engine.selection import common_digests, load_pairs
+from fxeval.engine.selection import COMMON_CROP, common_digests, load_pairs
 from fxeval.engine.slicing import Listed, with_words
 from fxeval.errors import (
     DataContractError,
     EvidenceError,
     FxevalError,
     ModelContractError,
-    UnsupportedError,
     for_a_record,
 )
 from fxeval.hooks.returned import check_explainer, check_model, check_source
@@ -144,10 +142,11 @@ class Workshop:
         self._ready.place(cell, model)
         pairs = self._load(cell, subjects.source, model.crop)
         self._describe(cell, subjects, pairs)
-        table = self._table(cell, pairs, subjects.source)
+        table = self._table(cell, pairs, subjects.source, model.crop)
         table = with_words(table, self._listed[id(pairs)], cell.slices, cell.parameters)
         self._ready.admit(cell, cell.model, model, pairs)
-        self._check_support(cell.model.name, cell.explainer.name, subjects.explainer, model)
+        own_explainer = OtherExplainer(cell.explainer.name, subjects.explainer)
+        self._maps.check_support(cell.model.name, own_explainer, model)
         compared = {
             use.name: self._compared(cell, use.name, subjects.compared.get(use.name), model)
             for use in cell.others
@@ -178,20 +177,6 @@ class Workshop:
         remarks = [*remarks_of(entry), *of_others, *self._left_out[id(pairs)]]
         return Prepared(evidence, objection, explaining, engine, compared, remarks)
 
-    def _check_support(self, of: str, name: str, explainer: Explainer, model: FaceModel) -> None:
-        self._admissions.check_gradient(of, name, explainer)
-        reason = why_unsupported(explainer, model)
-        if reason is not None:
-            raise UnsupportedError(f"{name} cannot explain {of}: {reason}")
-
-    def check_support(self, by: OtherExplainer, network: NetworkHandle) -> None:
-        """Refuse an explainer that cannot explain a further model of the current cell.
-
-        Raises:
-            UnsupportedError: With the reason.
-        """
-        self._check_support(network.of, by.name, by.explainer, network.get().model)
-
     def _compared(
         self, cell: Cell, name: str, given: Explainer | FxevalError | None, model: FaceModel
     ) -> OtherExplainer | str:
@@ -199,12 +184,12 @@ class Workshop:
         try:
             if isinstance(given, FxevalError):
                 raise given
-            explainer = check_explainer(name, given)
-            self._check_support(cell.model.name, name, explainer, model)
+            found = OtherExplainer(name, check_explainer(name, given))
+            self._maps.check_support(cell.model.name, found, model)
         except FxevalError as error:
             self._told[f"explainer '{name}': {error}"] = None
             return for_a_record(error)
-        return OtherExplainer(name, explainer)
+        return found
 
     def _others(
         self, cell: Cell, engine: CellEngine, subjects: Subjects
@@ -331,7 +316,7 @@ class Workshop:
         self.guard.keep(self._pairs[key].images)
         return self._pairs[key]
 
-    def _table(self, cell: Cell, pairs: Pairs, source: PairSource) -> Table:
+    def _table(self, cell: Cell, pairs: Pairs, source: PairSource, crop: Crop) -> Table:
         """Return the rows of a cell.
 
         Where cells of models with different crops are compared, a row has the same name in all of
@@ -342,6 +327,8 @@ class Workshop:
         if not hasattr(protocol, "OTHERS"):
             return table
         key = fixture_key(cell, cell.pairs), pairs.image_ids
+        if key not in self._contents and crop == COMMON_CROP:
+            self._contents[key] = pairs.image_digests
         if key not in self._contents:
             try:
                 self._contents[key] = common_digests(source, pairs.image_ids, self.pool.note)
