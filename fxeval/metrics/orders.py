@@ -230,7 +230,7 @@ def _maps(
         places = evidence.places()
         try:
             if control == "mean_map":
-                others = mean_map(everyone.positive, identities)[places]
+                others = _means(evidence, everyone.positive, identities)[places]
             else:
                 seeds = [evidence.seed("shuffled", row) for row in range(n)]
                 others = shuffled_identity(everyone.positive, identities, places.tolist(), seeds)
@@ -238,6 +238,24 @@ def _maps(
             return on.fit(evidence.subject, maps.positive), [RowState.EXCLUDED] * n
         return on.fit(evidence.subject, others), [RowState.OK] * n
     return _made(control, evidence, on, evidence.rows.side), [RowState.OK] * n
+
+
+@dataclass(frozen=True, eq=False)
+class _Means:
+    """Mean maps, with the maps that they are made of: while those live, no others have their id."""
+
+    of: Maps
+    means: Maps
+
+    @property
+    def nbytes(self) -> int:
+        return self.of.nbytes + self.means.nbytes
+
+
+def _means(evidence: Evidence, maps: Maps, identities: Sequence[int]) -> Maps:
+    """Return the mean maps of all rows of a cell, made once for all of its groups."""
+    key = "mean_map", id(maps), tuple(identities)
+    return evidence.kept.get(key, lambda: _Means(maps, mean_map(maps, identities))).means
 
 
 def _made(control: str, evidence: Evidence, on: Subject, label: str) -> Maps:

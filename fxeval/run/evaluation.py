@@ -61,16 +61,15 @@ def evaluate(
     """Measure and judge an explainer, as a suite with one cell would.
 
     Args:
-        model: A face model, or the id of a shipped one. Weights of shipped models and faces of
-            shipped pair lists are found through ``FXEVAL_WEIGHTS`` and ``FXEVAL_DATA``.
+        model: A face model, or the id of a shipped one; weights and faces of shipped subjects are
+            found through ``FXEVAL_WEIGHTS`` and ``FXEVAL_DATA``.
         explainer: An explainer, or the id of a shipped one.
         pairs: A pair list, or the id of a shipped one.
         check: What is measured, a kind of check.
         n: Number of mated pairs to measure, >= 1; None = all.
         limits: What must hold, each with the keys of a limit in a suite. Without any, the verdict
             is inconclusive: nothing was asked for.
-        evaluators: Further models, or ids, for a check on several (``transfer.cross_model``), under
-            names of their own; None = none.
+        evaluators: Further models, or ids, for a check on several, such as transfer.cross_model.
         seed: Of everything random, >= 0.
         seeds: Number of differently seeded maps of an explainer that depends on its seed, 1 to 20.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -94,25 +93,16 @@ def evaluate(
     """
     if reserved := sorted(_OURS & parameters.keys()):
         raise SuiteError(f"evaluate: expected parameters of {check}, got {', '.join(reserved)}.")
-    roles = zip(_ROLES, (model, explainer, pairs), strict=True)
-    given = {role: _Given.of(role, subject) for role, subject in roles}
+    three = zip(_ROLES, (model, explainer, pairs), strict=True)
+    given = {role: _Given.of(role, subject) for role, subject in three}
     further = [_Given.of("model", one) for one in evaluators or ()]
-    asked = {"id": "check", "kind": check, **parameters, "limits": _limits(check, limits)}
-    if evaluators is not None:
-        asked["evaluators"] = [one.name for one in further]
+    named = {} if evaluators is None else {"evaluators": [one.name for one in further]}
+    asked = {"id": "check", "kind": check, **parameters, **named, "limits": _limits(check, limits)}
     suite = _suite(given, further, asked, n, {"seed": seed, "seeds": seeds, "device": device})
     if not limits:
         suite = replace(suite, checks=(replace(suite.checks[0], limits=()),))
     (cell,) = cells(suite)
-    uses = zip(_ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
-    subjects = Subjects(*(configured(given[role].subject, use, role) for role, use in uses))
-    by_name = {fixture_id(one.name): one.subject for one in further}
-    others: dict[str, dict[str, Any]] = {
-        parameter: {use.name: configured(by_name[use.name], use, "model") for use in named}
-        for parameter, named in cell.further.items()
-    }
-    subjects = replace(subjects, others=others)
-    return _measured(suite, cell, subjects, None if reports is None else Path(reports))
+    return _measured(suite, cell, _subjects(cell, given, further), reports)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +146,18 @@ class _Given:
         return _Given(given, {"use": spelt if spelt[:1].isalpha() else f"a{spelt}"}, False)
 
 
+def _subjects(cell: Cell, given: Mapping[str, "_Given"], further: Sequence["_Given"]) -> Subjects:
+    """Return what was given, with the parameters of the suite."""
+    uses = zip(_ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
+    own = (configured(given[role].subject, use, role) for role, use in uses)
+    by_name = {fixture_id(one.name): one.subject for one in further}
+    others: dict[str, dict[str, Any]] = {
+        parameter: {use.name: configured(by_name[use.name], use, "model") for use in named}
+        for parameter, named in cell.further.items()
+    }
+    return Subjects(*own, others=others)
+
+
 def _suite(
     given: Mapping[str, _Given],
     further: Sequence[_Given],
@@ -182,7 +184,8 @@ def _suite(
     except TypeError as error:
         raise SuiteError(f"evaluate: expected plain values as in a suite: {error}.") from error
     named = {role: [given[role], *(further if role == "model" else ())] for role in _ROLES}
-    known = KnownIds(*(frozenset(one.id for one in named[role]) for role in _ROLES))
+    models, explainers, lists = (frozenset(one.id for one in named[role]) for role in _ROLES)
+    known = KnownIds(models, explainers, lists)
 
     def faults(role: Role, id: str, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         is_shipped = any(one.is_shipped for one in named[role] if one.id == id)
@@ -231,10 +234,10 @@ def shipped(role: str, id: object) -> object:
     return value(name)
 
 
-def _measured(suite: Suite, cell: Cell, subjects: Subjects, reports: Path | None) -> Record:
+def _measured(suite: Suite, cell: Cell, subjects: Subjects, reports: str | Path | None) -> Record:
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    folder = (reports or Path()) / run_id
+    folder = Path(reports or "") / run_id
     rows = RowFile(folder / "rows.jsonl")
 
     def emit(found: Sequence[Row]) -> None:
