@@ -149,13 +149,13 @@ class _Given:
 def _subjects(cell: Cell, given: Mapping[str, "_Given"], further: Sequence["_Given"]) -> Subjects:
     """Return what was given, with the parameters of the suite."""
     uses = zip(_ROLES, (cell.model, cell.explainer, cell.pairs), strict=True)
-    own = (configured(given[role].subject, use, role) for role, use in uses)
+    model, explainer, source = (configured(given[role].subject, use, role) for role, use in uses)
     by_name = {fixture_id(one.name): one.subject for one in further}
     others: dict[str, dict[str, Any]] = {
         parameter: {use.name: configured(by_name[use.name], use, "model") for use in named}
         for parameter, named in cell.further.items()
     }
-    return Subjects(*own, others=others)
+    return Subjects(model, explainer, source, others)
 
 
 def _suite(
