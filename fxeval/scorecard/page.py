@@ -1,6 +1,7 @@
 """The HTML scorecard: one self-contained file, no script, no network."""
 
 import base64
+import gzip
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,10 +13,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fxeval.errors import StoreError
-from fxeval.scorecard import cost_tables, evidence, verification_rows, view, wording, worst_first
+from fxeval.scorecard import (
+    conditions,
+    cost_tables,
+    evidence,
+    limit_rows,
+    transfers,
+    verification_rows,
+    view,
+    wording,
+    worst_first,
+)
 from fxeval.scorecard.refusals import refused
 
 SIZE_AIM = 2_000_000  # bytes; a larger page leaves parts out and says which
+_PACKED_FROM = SIZE_AIM // 2  # bytes of a record; a larger one is embedded packed
 _BANNER_LENGTH = 170  # characters of the banners that fit the head of a printed page
 
 
@@ -24,16 +36,18 @@ class Detail:
     """How much of a cell is drawn; the embedded record is whole at every detail."""
 
     curve_tables: bool
+    long_tables: bool
     charts_of: tuple[str, ...]
     left_out: str
 
 
 _MISSED = tuple(outcome for outcome in worst_first.OUTCOMES if outcome != "pass")
+_ROWS = f"rows of long tables after the first {conditions.SHOWN}"
 _DETAILS = (
-    Detail(True, worst_first.OUTCOMES, ""),
-    Detail(False, worst_first.OUTCOMES, "the tables of the curves"),
-    Detail(False, _MISSED, "the tables of the curves and the charts of cells that passed"),
-    Detail(False, (), "the charts of all cells, except those of missed limits"),
+    Detail(True, True, worst_first.OUTCOMES, ""),
+    Detail(False, True, worst_first.OUTCOMES, "the tables of the curves"),
+    Detail(False, True, _MISSED, "the tables of the curves and the charts of cells that passed"),
+    Detail(False, False, (), f"{_ROWS} and the charts of all cells, except those of missed limits"),
 )
 
 _ENVIRONMENT = Environment(
@@ -50,8 +64,8 @@ _ENVIRONMENT.filters |= {
     "plain": wording.plain,
     "map_name": wording.map_name,
     "states_text": wording.states_text,
-    "limit_text": view.limit_text,
-    "estimated": view.estimated,
+    "limit_text": limit_rows.limit_text,
+    "estimated": limit_rows.estimated,
     "curve_table": view.curve_table,
     "measured_on": view.measured_on,
     "explaining_rows": cost_tables.explaining_rows,
@@ -70,7 +84,8 @@ def render(record: Mapping[str, Any]) -> str:
         record: A record of any format version; it is not changed.
 
     Returns:
-        The page. It holds the record as JSON in the element ``fxeval-record``.
+        The page. It holds the record as JSON in the element ``fxeval-record``; one of more than
+        a megabyte is compressed with gzip and written in base64.
 
     Raises:
         StoreError: If it is not a record, is damaged, or holds NaN or another value that JSON
@@ -80,11 +95,14 @@ def render(record: Mapping[str, Any]) -> str:
     embedded = _embedded(today)
     shown = wording.visible(today)
     digest = hashlib.sha256(embedded.encode()).hexdigest()
+    is_packed = len(embedded.encode()) > _PACKED_FROM
     style = _style(shown, digest)
     cells = view.cell_views(shown)
     context = {
         "record": shown,
-        "embedded": Markup(embedded),  # every < > & in it is a JSON escape
+        # Every < > & in it is a JSON escape.
+        "embedded": Markup(_packed(embedded) if is_packed else embedded),
+        "is_packed": is_packed,
         "digest_full": digest,
         "style": Markup(style),  # our file; texts of the record are hex escapes in it
         "style_hash": base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
@@ -99,7 +117,11 @@ def render(record: Mapping[str, Any]) -> str:
         "metrics": _metrics(cells),
         "names": view.names,
         "exclusions": view.exclusions,
-        "lines": view.limit_lines,
+        "lines": limit_rows.limit_lines,
+        "marks": (conditions.BETTER, conditions.WORSE),
+        "transfers": transfers.transfers(shown),
+        "transfer_rows": transfers.overview(shown),
+        "transfer_heads": transfers.OVERVIEW,
         "evidence": evidence,
         "regressions": shown.get("regressions"),
         "compared": worst_first.regression_rows(shown),
@@ -125,6 +147,11 @@ def _embedded(record: Mapping[str, Any]) -> str:
     for char in "<>&":
         text = text.replace(char, f"\\u{ord(char):04x}")
     return text
+
+
+def _packed(text: str) -> str:
+    """Compress a text; the digest on the page is of the text itself."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _style(record: Mapping[str, Any], digest: str) -> str:
@@ -159,7 +186,7 @@ def _metrics(cells: tuple[view.CellView, ...]) -> list[view.Json]:
     """Return the metrics on the page with their meanings, in the order of first use."""
     found: dict[str, view.Json] = {}
     for one in cells:
-        declared = view.metrics_of(one.cell)
+        declared = conditions.metrics_of(one.cell)
         for row in one.cell["estimates"]:
             found.setdefault(row["metric"], declared[row["metric"]])
     return list(found.values())

@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fxeval.scorecard import verification_rows, view
+from fxeval.scorecard import limit_rows, transfers, verification_rows, view
+from fxeval.scorecard.conditions import worst_slices
 from fxeval.scorecard.evidence import leaning, settles
 from fxeval.scorecard.refusals import refused
+from fxeval.scorecard.search import chosen
 from fxeval.scorecard.wording import begun, clipped, interval, visible
 from fxeval.scorecard.worst_first import SHOWN, counts, rest, worst_first
 
@@ -126,6 +128,7 @@ def _cells(record: Json, most: int) -> list[str]:
         *_table(("cell", "verdict", "because", "value [low, high]", "method"), limits),
         *([f"{begun(hidden)}.\n"] if hidden else []),
         *(f"- {escaped(c['id'], _ID)}: {escaped(leaning(c))}" for c in cells[:most] if leaning(c)),
+        *_choices(cells[:most]),
     ]
 
 
@@ -142,13 +145,15 @@ def _limits(cell: Json) -> list[list[str]]:
         rows.append([name, _word(cell["verdict"]["outcome"]), escaped(own.strip("; ")), "", ""])
     for limit in missed[:_LIMITS]:
         needed = settles(limit)
-        because = f"{escaped(view.limit_text(limit))}<br>{escaped(limit['verdict']['reason'])}"
+        because = (
+            f"{escaped(limit_rows.limit_text(limit))}<br>{escaped(limit['verdict']['reason'])}"
+        )
         rows.append(
             [
                 name,
                 _word(limit["verdict"]["outcome"]),
                 because + (f"<br>would settle it: {escaped(needed)}" if needed else ""),
-                escaped(interval(limit["estimate"], *view.limit_lines(limit))),
+                escaped(interval(limit["estimate"], *limit_rows.limit_lines(limit))),
                 escaped((limit["estimate"] or {}).get("method", "none"), _ID),
             ]
         )
@@ -164,4 +169,18 @@ def _foot(record: Json, page: str) -> list[str]:
         lines.append(f"- compared: {escaped(record['regressions']['text'])}")
     whole = f"The whole scorecard: {escaped(page, _ID)}. " if page else ""
     said = f"{whole}Value [low, high] is an estimate with its interval, which decides."
-    return [*lines, *([""] if lines else []), said]
+    return [*_transfers(record), *lines, *([""] if lines else []), said]
+
+
+def _transfers(record: Json) -> list[str]:
+    rows = [[escaped(text, _ID) for text in row] for row in transfers.overview(record)]
+    more = [f"And {len(rows) - SHOWN} more matrices.\n"] if len(rows) > SHOWN else []
+    heads = transfers.OVERVIEW
+    return [*(["### Transfer\n"] if rows else []), *_table(heads, rows[:SHOWN]), *more]
+
+
+def _choices(cells: Sequence[Json]) -> list[str]:
+    """Return which configurations were selected, and where the explainers do worst."""
+    found = [(cell["id"], chosen(cell)) for cell in cells]
+    found += [(cell["id"], line) for cell in cells for line in worst_slices(cell)]
+    return [f"- {escaped(id, _ID)}: {escaped(line)}" for id, line in found if line]

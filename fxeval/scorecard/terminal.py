@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fxeval.scorecard import verification_rows, view
+from fxeval.scorecard import limit_rows, transfers, verification_rows, view
+from fxeval.scorecard.conditions import worst_slices
 from fxeval.scorecard.evidence import leaning, settles
 from fxeval.scorecard.refusals import refused
+from fxeval.scorecard.search import chosen
 from fxeval.scorecard.wording import clipped, visible
 from fxeval.scorecard.worst_first import SHOWN, rest, worst_first
 
@@ -48,6 +50,8 @@ def terminal_summary(
     if cells:
         lines += [_about(cells), "", *_table(cells, width, colour, most)]
     lines += first(verification_rows.lines(shown), most)
+    lines += first([f"transfer{_GAP}{line}" for line in transfers.lines(shown)], most)
+    lines += first([line for cell in cells for line in _found(cell)], most)
     if shown.get("regressions"):
         lines.append(f"compared{_GAP}{shown['regressions']['text']}")
     missed = [cell for cell in cells if cell["verdict"]["outcome"] != "pass"]
@@ -122,10 +126,20 @@ def _line(row: list[str], widths: list[int]) -> str:
     ).rstrip()
 
 
+def _found(cell: Mapping[str, Any]) -> list[str]:
+    """Return which configuration was selected, and where the explainer does worst."""
+    selected = chosen(cell)
+    return [
+        *([f"selected{_GAP}{cell['id']}: {selected}"] if selected else []),
+        *(f"slices{_GAP}{cell['id']}: {line}" for line in worst_slices(cell)),
+    ]
+
+
 def _why(cell: Mapping[str, Any], colour: bool) -> str:
     verdict = cell["verdict"]
-    needed = dict.fromkeys(settles(one) for one in cell["limits"] if one["severity"] == "critical")
-    told = "; ".join([verdict["reason"], *filter(None, needed)])
+    critical = [limit for limit in cell["limits"] if limit["severity"] == "critical"]
+    needed = dict.fromkeys(settles(limit) for limit in limit_rows.shown(critical))
+    told = "; ".join([limit_rows.ruling(cell), *filter(None, needed)])
     return f"{_word(verdict['outcome'], colour)}{_GAP}{cell['id']}: {told}"
 
 

@@ -1,10 +1,10 @@
 """Chooses and orders the parts of a record that the page and the terminal show; judges nothing."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fxeval.records.judged import LimitEntry
 from fxeval.records.reading import read_record
 from fxeval.records.store import dumped
 from fxeval.results import RowState, gravity
@@ -18,9 +18,31 @@ from fxeval.scorecard.charts import (
     dot_chart,
     heat_map,
 )
+from fxeval.scorecard.conditions import (
+    FEW,
+    Table,
+    condition_tables,
+    few,
+    metrics_of,
+    slice_tables,
+    worst_slices,
+)
 from fxeval.scorecard.evidence import Evidence, evidence
+from fxeval.scorecard.limit_rows import (
+    TOWARDS,
+    Judged,
+    Missed,
+    bounds,
+    judged,
+    limit_lines,
+    limit_text,
+    missed,
+    ruling,
+    shown,
+)
+from fxeval.scorecard.search import Search, search
+from fxeval.scorecard.transfers import suspicious
 from fxeval.scorecard.wording import (
-    clipped,
     condition,
     counted,
     interval,
@@ -30,24 +52,10 @@ from fxeval.scorecard.wording import (
     states_text,
 )
 from fxeval.scorecard.worst_first import OUTCOMES, effect
-from fxeval.statistics.limits import Limit
-from fxeval.statistics.results import limit_of
 
 Json = Mapping[str, Any]
 
 WIDEST = 6  # explainers side by side in a table
-
-_TOWARDS = {"lower": ("← better", ""), "higher": ("", "better →")}
-
-
-@dataclass(frozen=True)
-class Missed:
-    """A critical limit that was not passed, in plain words and as a bar."""
-
-    outcome: str
-    sentence: str
-    reason: str
-    chart: DotChart | None
 
 
 @dataclass(frozen=True)
@@ -83,16 +91,33 @@ class CurveGroup:
 
 @dataclass(frozen=True)
 class CellView:
-    """A cell with everything its section shows."""
+    """A cell with everything its section shows.
+
+    Attributes:
+        ruling: Why it has its verdict.
+        metrics: Metrics under few conditions, each of which is drawn.
+        tables: Metrics under more.
+        slices: Columns of the slices, and the tables of each.
+        worst_slices: A sentence on each column.
+        curves_left: Number of groups of curves that are not drawn.
+    """
 
     cell: Json
     anchor: str
     deciding: Json | None
+    ruling: str
+    limits: tuple[Judged, ...]
     missed: tuple[Missed, ...]
+    not_gating: tuple[Judged, ...]
     states: tuple[str, ...]
     evidence: Evidence | None
     metrics: tuple[MetricView, ...]
+    tables: tuple[Table, ...]
+    search: Search | None
+    slices: tuple[tuple[str, tuple[Table, ...]], ...]
+    worst_slices: tuple[str, ...]
     curves: tuple[CurveGroup, ...]
+    curves_left: int
     heat: HeatMap | None
 
 
@@ -135,33 +160,6 @@ def deciding_text(cell: Json) -> str:
         broken = {state: n for state, n in cell["states"].items() if gravity(RowState(state)) > 1}
         return states_text(broken) if broken else str(cell["verdict"]["reason"])
     return f"{interval(limit['estimate'], *limit_lines(limit))}  {limit_text(limit)}"
-
-
-def limit_text(limit: Json) -> str:
-    """Return a limit's text with its condition."""
-    return f"{limit['text']}{condition(limit['under'])}"
-
-
-def estimated(limit: Json) -> str:
-    """Return in words what a limit's estimate is of; empty = the metric itself."""
-    return _meant(limit).estimated()
-
-
-def limit_lines(limit: Json) -> tuple[float, ...]:
-    """Return the numbers that a limit's interval must clear: one, or two if it must lie between.
-
-    A margin relative to the control is already subtracted from the recorded improvement.
-    """
-    return tuple(end for end in _region(limit) if end is not None)
-
-
-def _region(limit: Json) -> tuple[float | None, float | None]:
-    """Return where the whole interval must lie; older records name one line and no region."""
-    low, high = limit["region"]
-    if low is None and high is None:
-        line = limit["line"]
-        return (None, line) if _meant(limit).good_side == "lower" else (line, None)
-    return low, high
 
 
 def cell_views(record: Json) -> tuple[CellView, ...]:
@@ -211,7 +209,7 @@ def warnings(record: Json) -> list[str]:
         found.append(f"This run is not complete: {missing} of the suite did not run.")
     if record["environment"].get("dirty"):
         found.append("The code had changes that are not in the named commit.")
-    return [*found, *filter(None, [effect(record)])]
+    return [*found, *filter(None, [suspicious(record), effect(record)])]
 
 
 def names(record: Json, role: str) -> tuple[str, ...]:
@@ -229,80 +227,39 @@ def exclusions(pairs: Json) -> dict[str, int]:
     return dict(pairs["excluded"])
 
 
-def metrics_of(cell: Json) -> dict[str, Json]:
-    """Return the cell's metrics by name, as they were declared."""
-    return {metric["name"]: metric for metric in cell["metrics"]}
-
-
-def _meant(limit: Json) -> Limit:
-    """Return the limit of a judged entry."""
-    return limit_of(LimitEntry(**{key: limit[key] for key in LimitEntry.model_fields}))
-
-
-def _missed(cell: Json) -> Iterator[Missed]:
-    for limit in cell.get("limits", ()):
-        outcome = limit["verdict"]["outcome"]
-        if limit["severity"] == "critical" and outcome != "pass":
-            reason = limit["verdict"]["reason"]
-            yield Missed(outcome, _sentence(cell, limit), reason, _limit_chart(cell, limit))
-
-
-def _sentence(cell: Json, limit: Json) -> str:
-    """Say in plain words what a limit demands and what was measured."""
-    title = metrics_of(cell)[limit["metric"]]["title"] + condition(limit["under"], " with ")
-    measured = interval(limit["estimate"], *limit_lines(limit))
-    return _meant(limit).sentence(title, measured, map_name)
-
-
-def _limit_chart(cell: Json, limit: Json) -> DotChart | None:
-    if limit["estimate"] is None:
-        return None
-    title, asked = metrics_of(cell)[limit["metric"]]["title"], _meant(limit)
-    rows = [Row("", limit["estimate"], judged=True)]
-    if not asked.compares():
-        return dot_chart(title, rows, _bounds([limit]), directions=_TOWARDS[asked.good_side])
-    over = " and ".join(map(map_name, asked.compares()))
-    directions = f"← {over} better", f"{clipped(cell['explainer'], 18)} better →"
-    name = f"{title}: improvement over {over}"
-    return dot_chart(name, rows, _rules(limit), directions=directions)
-
-
-def _bounds(limits: Sequence[Json]) -> list[Rule]:
-    """Return the lines of limits in the metric's own unit; a margin over a control is not one."""
-    return [rule for limit in limits if not _meant(limit).compares() for rule in _rules(limit)]
-
-
-def _rules(limit: Json) -> list[Rule]:
-    """Return the lines of a limit: one with its good side, or two with the good side between."""
-    low, high = _region(limit)
-    least = "more than" if limit["better_than"] is not None else "at least"
-    words = f"{limit['severity']} limit:"
-    found = []
-    if low is not None:
-        found.append(Rule(low, f"{words} {least} {low:g}".replace("-", "−"), "higher"))
-    if high is not None:
-        found.append(Rule(high, f"{words} at most {high:g}".replace("-", "−"), "lower"))
-    return found
-
-
 def _cell_view(cell: Json, anchor: str) -> CellView:
     total = sum(cell.get("states", {}).values())
     heat = cell.get("mean_map")
+    limits = cell.get("limits", ())
+    curves, left = _curve_groups(cell)
     return CellView(
         cell=cell,
         anchor=anchor,
         deciding=deciding(cell),
-        missed=tuple(_missed(cell)),
+        ruling=ruling(cell),
+        limits=tuple(judged(limits)),
+        missed=tuple(missed(cell)),
+        not_gating=tuple(judged([one for one in limits if _only_warns(one)])),
         states=tuple(
             of_maps(state, count, total)
             for state, count in cell.get("states", {}).items()
             if state != "ok" and count
         ),
-        evidence=evidence(cell),
+        evidence=evidence({**cell, "limits": shown(limits)}),
         metrics=tuple(_metric_views(cell)),
-        curves=tuple(_curve_groups(cell)),
+        tables=condition_tables(cell),
+        search=search(cell),
+        slices=slice_tables(cell),
+        worst_slices=tuple(worst_slices(cell)),
+        curves=tuple(curves),
+        curves_left=left,
         heat=heat_map(heat) if heat and heat[0] else None,
     )
+
+
+def _only_warns(limit: Json) -> bool:
+    """Say whether a limit was not passed and decides nothing."""
+    return bool(limit["severity"] != "critical" and limit["verdict"]["outcome"] != "pass")
 
 
 def _grouped(rows: Sequence[Json], key: str) -> dict[tuple[str, str], list[Json]]:
@@ -314,8 +271,9 @@ def _grouped(rows: Sequence[Json], key: str) -> dict[tuple[str, str], list[Json]
 
 
 def _metric_views(cell: Json) -> Iterator[MetricView]:
-    differences = _grouped(cell["differences"], "metric")
-    for (name, under), values in _grouped(cell["estimates"], "metric").items():
+    estimates, against_others = few(cell)
+    differences = _grouped(against_others, "metric")
+    for (name, under), values in _grouped(estimates, "metric").items():
         metric, against = metrics_of(cell)[name], differences.get((name, under), [])
         limits = [
             limit
@@ -338,8 +296,8 @@ def _metric_views(cell: Json) -> Iterator[MetricView]:
                     )
                     for value in values
                 ],
-                _bounds(limits),
-                directions=_TOWARDS[metric["better"]],
+                bounds(limits),
+                directions=TOWARDS[metric["better"]],
             ),
             differences=tuple(against),
             difference_chart=dot_chart(
@@ -353,9 +311,15 @@ def _metric_views(cell: Json) -> Iterator[MetricView]:
         )
 
 
-def _curve_groups(cell: Json) -> Iterator[CurveGroup]:
-    for (kind, under), curves in _grouped(cell["curves"], "kind").items():
-        yield CurveGroup(kind, under, tuple(curves), tuple(curve_panels(curves)))
+def _curve_groups(cell: Json) -> tuple[list[CurveGroup], int]:
+    """Return the first groups of each kind of curve, and how many more there are."""
+    found, drawn = _grouped(cell["curves"], "kind"), Counter[str]()
+    groups = []
+    for (kind, under), curves in found.items():
+        drawn[kind] += 1
+        if drawn[kind] <= FEW:
+            groups.append(CurveGroup(kind, under, tuple(curves), tuple(curve_panels(curves))))
+    return groups, len(found) - len(groups)
 
 
 def curve_table(group: CurveGroup) -> list[list[str]]:

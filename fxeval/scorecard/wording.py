@@ -26,6 +26,11 @@ CONTROLS: Mapping[str, str] = {
     "mean_map": "mean of the explainer's own maps over the other identities",
     "inverse": "the explainer's map with the order of its pixels reversed: must do worse than the "
     "map itself",
+    "shuffled_identity": "the explainer's map of another person: a map that shows what identifies "
+    "somebody must do better",
+    "unoccluded": "nothing is removed: the value with clean images",
+    "own_map": "the evaluating network's own map by the same explainer, made in its own crop",
+    "as_given": "the explainer with the settings of the suite, beside every other configuration",
 }
 
 KINDS: Mapping[str, str] = {
@@ -34,19 +39,26 @@ KINDS: Mapping[str, str] = {
     "similarity to the other image, which stays unchanged, is measured.",
     "sanity.model_randomisation": "The network is re-drawn with random weights, the pair is "
     "explained again, and the two saliency maps are compared.",
-    "transfer.cross_model": "A map of a person is made with one network, the generator, from other "
-    "images of the person. Its most salient pixels are occluded, and the image is shown to other "
-    "networks, the evaluators: a map that shows what identifies the face must cost them matches, "
-    "too. An evaluator's own map (own map) says what there is to reach.",
-    "search.layer_objective": "The explainer is tried at several layers with several objectives. "
-    "Half of the people choose the configuration whose most salient pixels, occluded, hurt "
-    "recognition most; the other half of the people, which had no part in the choice, decides.",
+    "generalisability.occlusion": "The maps of other images of a person are averaged. The pixels "
+    "that this mean ranks first are occluded in an image it was not made from, and the model "
+    "compares that image with another one: does it still recognise the person?",
+    "transfer.cross_model": "The map made with one network decides which pixels are occluded, and "
+    "other networks, the evaluators, judge the pair. The map is carried into the crop of each "
+    "evaluator, where exactly as many of its pixels are occluded.",
+    "search.layer_objective": "The explainer is run at every layer and with every objective. The "
+    "people are split in two halves: one chooses the best configuration, and the other one, which "
+    "had no part in the choice, decides.",
+    "faithfulness.guided_occlusion": "The few pixels that the map ranks first are occluded, and "
+    "for comparison equally many that were drawn at random, many times. How far does the "
+    "similarity to the other image fall?",
 }
 
 FILLS: Mapping[str, str] = {
     "blur": "removed pixels are replaced by a blurred copy of the image",
     "mean": "removed pixels are replaced by the mean colour of the image",
     "black": "removed pixels are set to black",
+    "white": "removed pixels are set to white",
+    "random": "every channel of a removed pixel gets a random value, the same for every map",
 }
 
 NOT_CLAIMED: tuple[str, ...] = (

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from fxeval.scorecard import charts, evidence, render, terminal_summary, view, worst_first
+from fxeval.scorecard import charts, evidence, limit_rows, render, terminal_summary, worst_first
 from fxeval.tests.scorecard.test_scorecard import Reader
 from fxeval.tests.scorecard.told import EXAMPLE, told_record
 
@@ -24,7 +24,7 @@ def test_what_is_the_same_for_all_limits_is_told_once_and_the_rest_in_a_row_each
     shared = "effective identities 38.4 of 40 largest share 5.0 % least difference shown 0.021"
     assert text.count(f"{shared} without any one identity the same verdict method skewness") == 1
     assert "Limit About Seeds" in text
-    limit = view.limit_text(EXAMPLE["cells"][0]["limits"][0])
+    limit = limit_rows.limit_text(EXAMPLE["cells"][0]["limits"][0])
     assert f"{limit} the population, worst condition 3: SD 0.002, worst 0.122" in text
     text = read.section("cell-2")
     assert "about this list, mean over conditions effective identities 9.1 of" in text
@@ -91,7 +91,7 @@ def test_an_older_record_has_no_such_table():
 
 def test_a_limit_of_two_lines_is_drawn_with_its_good_ground_between():
     [limit] = told_record()["cells"][0]["limits"][:1]
-    assert view.limit_lines(limit) == (-0.02, 0.2)
+    assert limit_rows.limit_lines(limit) == (-0.02, 0.2)
     rules = [charts.Rule(-0.02, "at least", "higher"), charts.Rule(0.2, "at most", "lower")]
     chart = charts.dot_chart(
         "t", [charts.Row("", limit["estimate"], judged=True)], rules, directions=("", "")

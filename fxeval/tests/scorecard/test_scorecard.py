@@ -24,7 +24,7 @@ from fxeval.errors import StoreError
 from fxeval.records.reading import read_record
 from fxeval.records.schema import Record, json_schema
 from fxeval.records.store import dumped
-from fxeval.scorecard import charts, page, render, terminal_summary, view, wording
+from fxeval.scorecard import charts, conditions, limit_rows, page, render, terminal_summary, wording
 from fxeval.scorecard.cost_tables import layers_read
 
 RECORDS = Path(__file__).parents[1] / "records"
@@ -88,8 +88,8 @@ def test_every_limit_stands_in_its_cell_with_verdict_value_severity_and_reason(r
     for index, cell in enumerate(EXAMPLE["cells"], 1):
         text = read.section(f"cell-{index}")
         for limit in cell["limits"]:
-            row = f"{limit['verdict']['outcome']} {view.limit_text(limit)} {limit['where']} "
-            row += wording.interval(limit["estimate"], *view.limit_lines(limit))
+            row = f"{limit['verdict']['outcome']} {limit_rows.limit_text(limit)} {limit['where']} "
+            row += wording.interval(limit["estimate"], *limit_rows.limit_lines(limit))
             assert row in text
             assert f"{limit['severity']} {limit['verdict']['reason']}" in text
     forms = ("at_most", "at_least", "better_than")
@@ -103,7 +103,7 @@ def test_every_estimate_and_difference_stands_in_its_cell(read):
         for row in cell["estimates"]:
             name = cell["explainer"] if row["map"] == "explainer" else wording.map_name(row["map"])
             assert f"{name} {wording.interval(row)} 40 40 " in text
-            metric = view.metrics_of(cell)[row["metric"]]
+            metric = conditions.metrics_of(cell)[row["metric"]]
             assert metric["title"] in text
             assert f"{metric['better']} is better" in text
         for row in cell["differences"]:
@@ -639,7 +639,7 @@ def test_no_template_marks_data_as_safe():
         for item in resources.files("fxeval.scorecard").iterdir()
         if item.name.endswith(".j2")
     ]
-    assert len(sources) == 4
+    assert len(sources) == 5
     assert not [text for text in sources if re.search(r"\|\s*safe\b|autoescape", text)]
 
 
