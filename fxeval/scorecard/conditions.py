@@ -127,9 +127,11 @@ def slices_of(cell: Json) -> tuple[str, ...]:
 def worst_slices(cell: Json) -> list[str]:
     """Return a sentence for each column of the slices: where the explainer does worst.
 
-    It is about the metric of the first critical limit, or the first metric if there is none.
+    It is about the metric of the first critical limit, one on slices before others, or about the
+    first metric if there is none.
     """
-    critical = [one["metric"] for one in cell.get("limits", ()) if one["severity"] == "critical"]
+    limits = [one for one in cell.get("limits", ()) if one["severity"] == "critical"]
+    critical = [one["metric"] for one in sorted(limits, key=lambda one: not one.get("slice"))]
     found = []
     for column in slices_of(cell):
         rows = [row for row in cell["estimates"] if _column(cell, row) == column]
@@ -146,11 +148,16 @@ def _worst(cell: Json, name: str, rows: Sequence[Json], column: str) -> str:
     known = [row for row in own if row["value"] is not None]
     if not known:
         return ""
-    worst = (max if metric["better"] == "lower" else min)(known, key=lambda row: row["value"])
+    enough = [row for row in known if row["n_identities"] >= _TO_FAIL]
+    worst = (max if metric["better"] == "lower" else min)(
+        enough or known, key=lambda row: row["value"]
+    )
     rest = {axis: value for axis, value in worst["under"].items() if axis != column}
     slices = counted(len({row["under"][column] for row in own}), "slice")
     people = counted(worst["n_identities"], "identity", "identities")
     few_people = f", {_few(worst)}" if _few(worst) else ""
+    if enough and len(enough) < len(known):
+        few_people += "; slices of fewer than 10 identities are not compared"
     return (
         f"of {slices} by {column}, '{plain(worst['under'][column])}' is the worst: "
         f"{metric['title']}{condition(rest)}: {interval(worst)} on {people}{few_people}"
@@ -239,7 +246,7 @@ def _badness(line: _Line, metric: Json) -> float:
     ends = [row["low"] for row in line.against.values()]
     if ends:
         return min(float("-inf") if end is None else end for end in ends)
-    value = line.own and line.own["value"]
+    value = line.own["value"] if line.own else None
     if value is None:
         return float("-inf")
     return -float(value) if metric["better"] == "lower" else float(value)

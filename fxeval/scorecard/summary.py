@@ -143,7 +143,8 @@ def _limits(cell: Json) -> list[list[str]]:
     rows = []
     if own.strip("; ") or not missed:
         rows.append([name, _word(cell["verdict"]["outcome"]), escaped(own.strip("; ")), "", ""])
-    for limit in missed[:_LIMITS]:
+    listed = limit_rows.shown(missed)[:_LIMITS]
+    for limit in listed:
         needed = settles(limit)
         because = (
             f"{escaped(limit_rows.limit_text(limit))}<br>{escaped(limit['verdict']['reason'])}"
@@ -157,8 +158,8 @@ def _limits(cell: Json) -> list[list[str]]:
                 escaped((limit["estimate"] or {}).get("method", "none"), _ID),
             ]
         )
-    if len(missed) > _LIMITS:
-        left = len(missed) - _LIMITS
+    if len(missed) > len(listed):
+        left = len(missed) - len(listed)
         rows.append([name, "", f"and {left} more limits that were not passed", "", ""])
     return rows
 

@@ -147,10 +147,15 @@ def checked(record: object) -> Json:
 
 
 def deciding(cell: Json) -> Json | None:
-    """Return the critical limit whose verdict is the cell's, or None if no limit decided it."""
+    """Return the critical limit whose verdict is the cell's, or None if no limit decided it.
+
+    Of one that is judged under very many conditions, the worst result.
+    """
     outcome = cell["verdict"]["outcome"]
     critical = [limit for limit in cell.get("limits", ()) if limit["severity"] == "critical"]
-    return next((limit for limit in critical if limit["verdict"]["outcome"] == outcome), None)
+    return next(
+        (limit for limit in shown(critical) if limit["verdict"]["outcome"] == outcome), None
+    )
 
 
 def deciding_text(cell: Json) -> str:

@@ -101,6 +101,8 @@ def visible(value: Any) -> Any:  # noqa: ANN401  (JSON is what it is)
     {'id': 'a�[31m'}
     """
     if isinstance(value, str):
+        if value.isprintable():  # most are
+            return value
         return "".join(
             "\ufffd" if char in _BIDI or unicodedata.category(char) in _HIDDEN else char
             for char in value

@@ -209,6 +209,9 @@ def test_of_a_limit_that_is_judged_300_times_the_six_worst_are_shown_and_the_res
         assert said + worst[0]["verdict"]["reason"] in text
     assert len([line for line in terminal_summary(wide) if said in line]) == 1
     assert max(map(len, terminal_summary(wide))) < 400
+    summary = markdown_summary(wide)
+    assert f"and {len(failed) - 6} more limits that were not passed" in summary
+    assert len(summary) < 10_000
 
 
 def test_warnings_under_many_conditions_are_counted_too():
@@ -399,7 +402,8 @@ def test_slices_are_a_table_each_with_identities_and_say_where_there_are_too_few
     text = read.section("cell-2")
     assert (
         "Of 3 slices by look, 'with <b>glasses</b>' is the worst: Mated pairs still accepted after "
-        "occlusion, fill black: 0.720 [0.700, 0.740] on 12 identities, too few to pass."
+        "occlusion, fill black: 0.720 [0.700, 0.740] on 12 identities, too few to pass; "
+        "slices of fewer than 10 identities are not compared."
     ) in text
     assert "Of 2 slices by yaw, 'below -15' is the worst" in text
     rows = table_rows(html, "Values and improvements")
@@ -425,6 +429,19 @@ def test_the_worst_slice_is_named_by_terminal_and_markdown():
     assert len(lines) == 2
     assert "'with <b>glasses</b>' is the worst" in lines[0]
     assert "'with &lt;b&gt;glasses&lt;/b&gt;' is the worst" in markdown_summary(record)
+
+
+def test_a_slice_of_few_people_is_not_called_the_worst_unless_all_are():
+    cell = sliced_cell()
+    for row in cell["estimates"]:
+        if row["under"].get("look") == "hat" and row["map"] == "explainer":
+            row |= {"value": 0.99, "low": 0.9, "high": 1.0}
+    assert "'with <b>glasses</b>' is the worst" in conditions.worst_slices(cell)[0]
+    for row in cell["estimates"]:
+        row["n_identities"] = 4
+    said = conditions.worst_slices(cell)[0]
+    assert "'hat' is the worst" in said
+    assert said.endswith("on 4 identities, too few for a verdict")
 
 
 def test_the_worst_slice_is_that_of_the_metric_that_decides_and_in_its_direction():
