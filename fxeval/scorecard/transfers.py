@@ -13,12 +13,12 @@ DRAWN = 6
 
 _SHADES = 9
 
+_INDEX = "1 = as strong as the evaluator's own map; so is a map that is the same for all networks"
 _TITLES: Mapping[str, str] = {
     "occlusion_tmr": "mated pairs still accepted: lower = stronger",
     "occlusion_cosine_drop": "drop of the cosine: higher = stronger",
-    "transfer_index": "transfer index on acceptance: 1 = as strong as the evaluator's own map",
-    "transfer_index_cosine": "transfer index on the cosine drop: 1 = as strong as the evaluator's "
-    "own map",
+    "transfer_index": f"transfer index on acceptance: {_INDEX}",
+    "transfer_index_cosine": f"transfer index on the cosine drop: {_INDEX}",
     "occlusion_area": "share of the pixels that were occluded",
 }
 _UNSHADED = ("occlusion_area",)

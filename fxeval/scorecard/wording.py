@@ -42,15 +42,16 @@ KINDS: Mapping[str, str] = {
     "generalisability.occlusion": "The maps of other images of a person are averaged. The pixels "
     "that this mean ranks first are occluded in an image it was not made from, and the model "
     "compares that image with another one: does it still recognise the person?",
-    "transfer.cross_model": "The map made with one network decides which pixels are occluded, and "
-    "other networks, the evaluators, judge the pair. The map is carried into the crop of each "
-    "evaluator, where exactly as many of its pixels are occluded.",
-    "search.layer_objective": "The explainer is run at every layer and with every objective. The "
-    "people are split in two halves: one chooses the best configuration, and the other one, which "
+    "transfer.cross_model": "The mean map of other images of a person, made with one network, "
+    "decides which pixels are occluded, and other networks, the evaluators, judge the pair. The "
+    "map is carried into the crop of each evaluator, and equally many pixels are occluded there.",
+    "search.layer_objective": "The explainer is run at every layer and with every objective, and "
+    "the pixels that its mean map of other images of a person ranks first are occluded. The people "
+    "are split in two halves: one chooses the best configuration, and the other one, which "
     "had no part in the choice, decides.",
     "faithfulness.guided_occlusion": "The few pixels that the map ranks first are occluded, and "
     "for comparison equally many that were drawn at random, many times. How far does the "
-    "similarity to the other image fall?",
+    "similarity fall, to the other image or, where the check says so, to the image as it was?",
 }
 
 FILLS: Mapping[str, str] = {

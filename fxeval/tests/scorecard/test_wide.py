@@ -290,7 +290,7 @@ def test_text_on_every_shade_has_aa_contrast():
 def test_a_matrix_that_looks_like_an_artefact_is_warned_of_everywhere_and_no_other():
     said = f"1 of 2 transfer matrices: {WARNING}"
     record = everything()
-    assert render(record).count(f'<p class="banner" role="note">{WARNING}</p>') == 1
+    assert render(record).count(f'<p class="banner" role="note">{wording.begun(WARNING)}</p>') == 1
     assert f'<p class="banner" role="note">{said}</p>' in render(record)
     assert f"! {said}" in terminal_summary(record)
     assert "looks like an artefact" in markdown_summary(record)
