@@ -20,10 +20,11 @@ from fxeval.records.schema import Repeatability
 from fxeval.results import EXPLAINER, FIGURES, Condition, Estimate, Metric, Outcome, Verdict
 from fxeval.statistics.decisions import RANDOM_ORDERS, against_random_orders
 from fxeval.statistics.distributions import t_quantile
+from fxeval.statistics.entries import figures, plain
 from fxeval.statistics.estimate import Law, Sample, tails
 from fxeval.statistics.limits import BetterThan, Limit
 from fxeval.statistics.settling import detectable, hangs_on_one, settles
-from fxeval.statistics.table import FloatArray, Key, Table, figures, plain
+from fxeval.statistics.table import FloatArray, Key, Table
 from fxeval.statistics.verdict import MIN_IDENTITIES, MIN_SEEDS, judge, judge_list
 
 _WORST_FIRST = (Outcome.INVALID, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)

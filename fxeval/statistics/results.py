@@ -31,6 +31,7 @@ from fxeval.results import (
     Verdict,
 )
 from fxeval.statistics.bands import bands_of
+from fxeval.statistics.entries import plain
 from fxeval.statistics.holm import regressions_of
 from fxeval.statistics.intervals import SKEW_T, rarest_seen
 from fxeval.statistics.judging import judged
@@ -45,7 +46,7 @@ from fxeval.statistics.map_figures import (
 from fxeval.statistics.redrawn import network_notes, network_objection
 from fxeval.statistics.selected import judged_under, with_refusals
 from fxeval.statistics.selection import chosen
-from fxeval.statistics.table import Table, plain
+from fxeval.statistics.table import Table
 from fxeval.statistics.transfer import transfers_of
 from fxeval.statistics.verdict import combine, overall, state_verdict, with_absences, with_reason
 

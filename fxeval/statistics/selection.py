@@ -18,6 +18,7 @@ from fxeval.records.judged import Figures
 from fxeval.records.schema import CellFacts, CellPlan, Row
 from fxeval.records.selection import Candidate, Configuration, Selection, Selects
 from fxeval.results import EXPLAINER, Estimate, Metric, RowState
+from fxeval.statistics.entries import figures
 from fxeval.statistics.estimate import Law, Sample
 from fxeval.statistics.selected import (
     AS_GIVEN,
@@ -28,7 +29,7 @@ from fxeval.statistics.selected import (
     Spread,
     words_of,
 )
-from fxeval.statistics.table import Key, Table, figures, law_of, point_of
+from fxeval.statistics.table import Key, Table, law_of, point_of
 from fxeval.statistics.verdict import state_verdict
 
 _DIGITS = 12  # values that agree in these are tied: the rest is the order of summation

@@ -4,12 +4,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fxeval.records.form import VerdictEntry
 from fxeval.records.judged import Difference, EstimateEntry, MetricEntry
 from fxeval.records.schema import CellPlan, Measured, Row
 from fxeval.results import (
@@ -19,11 +18,11 @@ from fxeval.results import (
     Estimate,
     Metric,
     RowState,
-    Verdict,
     gravity,
 )
 from fxeval.slices import UNKNOWN, Slice
 from fxeval.statistics.decisions import unfit
+from fxeval.statistics.entries import figures
 from fxeval.statistics.estimate import (
     Denominator,
     Law,
@@ -362,26 +361,6 @@ def point_of(sample: Sample, law: Law, confidence: float) -> float:
     if law.statistic == "ratio":
         return ratio_of(sample, law).value
     return estimate(sample, law, confidence).value
-
-
-def figures(estimate: Estimate) -> dict[str, Any]:
-    """Return an estimate as a record holds it."""
-    return {
-        "value": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "confidence": estimate.confidence,
-        "n_pairs": estimate.n_pairs,
-        "n_identities": estimate.n_identities,
-        "method": estimate.method,
-        "effective_identities": estimate.effective_identities,
-        "largest_share": estimate.largest_share,
-    }
-
-
-def plain(verdict: Verdict) -> VerdictEntry:
-    """Return a verdict as a record holds it."""
-    return VerdictEntry(outcome=verdict.outcome, reason=verdict.reason)
 
 
 def _slices_of(plan: CellPlan, rows: Sequence[Row]) -> dict[tuple[str, str | float], BoolArray]:
