@@ -351,3 +351,14 @@ def test_the_shipped_defaults_are_objectives_and_layers():
     assert search.SELECTS.of(Parameters()).by == ["occlusion_tmr", "occlusion_cosine_drop"]
     chosen_by = Parameters(select_by="occlusion_cosine_drop")
     assert search.SELECTS.of(chosen_by).by == ["occlusion_cosine_drop", "occlusion_tmr"]
+
+
+@pytest.mark.slow
+def test_in_a_process_of_its_own_an_explainer_is_searched_as_in_the_run():
+    asked = parameters(layers=("conv[-1]", "gone"), objectives=("cos",), controls=())
+    given = IsolatedExplainer("fxeval.explainers.grad_cam:GradCAM")
+    result, rows = measured(KIND, asked, explainer=given, source=People(2))
+    _, expected = measured(KIND, asked, explainer=GradCAM(), source=People(2))
+    assert [row.measured for row in rows] == [row.measured for row in expected]
+    (refused,) = result.selection.refused
+    assert refused.under["layer"] == "gone"
