@@ -17,8 +17,8 @@ from fxeval.suite.schema import suite_schema
 from fxeval.tests.suite.test_load import GOOD, write
 
 ROOT = Path(__file__).parents[3]
-SUITES = sorted((ROOT / "suites").glob("*.yaml"))
-MODELINE = "# yaml-language-server: $schema=../docs/suite.schema.json"
+SUITES = sorted((ROOT / "suites").rglob("*.yaml"))
+MODELINE = "# yaml-language-server: $schema="
 VALIDATOR = jsonschema.Draft202012Validator(suite_schema())
 
 
@@ -48,8 +48,10 @@ def test_what_is_printed_is_a_json_schema(what):
 @pytest.mark.skipif(not SUITES, reason="no suites beside an installed fxeval")
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.name)
 def test_every_shipped_suite_names_its_schema_and_fits_it(path):
-    assert path.read_text(encoding="utf-8").startswith(MODELINE + "\n")
-    assert (path.parent / MODELINE.partition("=")[2]).is_file()
+    first, _, _ = path.read_text(encoding="utf-8").partition("\n")
+    assert first.startswith(MODELINE)
+    schema = (path.parent / first.removeprefix(MODELINE)).resolve()
+    assert schema == ROOT / "docs" / "suite.schema.json"
     VALIDATOR.validate(read(path).data)
 
 

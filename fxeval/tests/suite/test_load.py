@@ -1,6 +1,7 @@
 """Suite files: their meaning, and the message for every mistake in one."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fxeval.errors import SuiteError
+from fxeval.fixtures.explainers import SHIPPED
 from fxeval.metrics import CATALOGUE
 from fxeval.suite import format as suite_forms
 from fxeval.suite.load import KnownIds, load
+from fxeval.suite.preflight import check_params
 
 KNOWN = KnownIds(
     models=frozenset({"net", "acme_net", "mini_resnet", "dlib_resnet"}),
@@ -563,6 +566,31 @@ def test_a_suite_is_read_before_any_subject_is_imported():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def shipped_ids():
+    """Return what the fixtures that come with fxeval are called, by role."""
+    text = "".join(path.read_text() for path in (SUITES.parent / "fixtures").glob("*.py"))
+    models, pairs = (
+        frozenset(re.findall(rf"^def {role}_(\w+)\(", text, re.MULTILINE))
+        for role in ("model", "pairs")
+    )
+    return KnownIds(models, frozenset(SHIPPED), pairs)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(SUITES.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.name}"
+)
+def test_every_shipped_suite_loads_and_gates_something(path):
+    suite = load(path, shipped_ids(), check_params=check_params)
+    assert suite.checks
+    for check in suite.checks:
+        assert any(limit.severity == "critical" for limit in check.limits), check.id
+
+
+def test_every_kind_of_check_is_in_a_shipped_suite():
+    suites = [load(path, shipped_ids()) for path in SUITES.rglob("*.yaml")]
+    assert {check.kind for suite in suites for check in suite.checks} == set(CATALOGUE)
+
+
 @pytest.mark.parametrize(
     "name", ["quickstart.yaml", "lfw-dlib.yaml", "transformer.yaml", "bundled-networks.yaml"]
 )
@@ -573,7 +601,8 @@ def test_the_shipped_suites_load(name):
         explainers=KNOWN.explainers | {"layercam", "rollout"},
     )  # fmt: skip
     suite = load(SUITES / name, known)
-    assert {check.kind for check in suite.checks} == set(CATALOGUE)
+    kinds = {check.kind for check in suite.checks}
+    assert kinds == {"sanity.model_randomisation", "faithfulness.deletion_insertion"}
     critical = [
         (limit.metric, *limit.written().values())
         for check in suite.checks
