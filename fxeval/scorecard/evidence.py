@@ -118,7 +118,8 @@ def _share(limit: Json) -> float:
 
 def _about(limit: Json) -> Entry:
     over = "this list" if limit["over"] == "list" else "the population"
-    how = {"worst": ", worst condition", "mean": ", mean over conditions"}.get(limit["judge"], "")
+    worst = ", worst slice" if limit.get("slice") else ", worst condition"
+    how = {"worst": worst, "mean": ", mean over conditions"}.get(limit["judge"], "")
     return Entry(over + how)
 
 

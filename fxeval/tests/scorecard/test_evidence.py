@@ -32,6 +32,12 @@ def test_what_is_the_same_for_all_limits_is_told_once_and_the_rest_in_a_row_each
     assert "seeds" not in text  # nothing is known of them there
 
 
+def test_the_worst_of_slices_is_called_a_slice():
+    record = told_record()
+    record["cells"][0]["limits"][0] |= {"slice": "look", "judge": "worst"}
+    assert "the population, worst slice" in Reader(render(record)).section("cell-1")
+
+
 def test_every_column_is_explained_once_on_the_page(read):
     for head, meaning in evidence.HEADS.items():
         assert read.section("method").count(meaning[1:]) == 1, head
