@@ -187,9 +187,10 @@ def _key(cell: Cell, wanted: Wanted, device: torch.device) -> tuple[Any, ...]:
     by = wanted.by
     use = next((one for one in (cell.explainer, *cell.others) if one.name == by.name), None)
     what: object = (by.name, _Same(by.explainer)) if use is None else fixture_key(cell, use)
-    # The images' identity stands for the rows: a cell's pairs are loaded once and kept.
+    # The images' identity stands for the rows: a cell's pairs are loaded once and kept. By their
+    # names nonmates are drawn, and those differ where cells of several crops are compared.
     images = id(wanted.asked.faces.images)
-    asked = wanted.name, cell.seed, wanted.asked.seed
+    asked = wanted.name, wanted.asked.id, cell.seed, wanted.asked.seed
     return what, by.settings, wanted.network.key, images, *asked, device
 
 

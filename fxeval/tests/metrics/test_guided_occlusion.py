@@ -7,9 +7,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from fxeval.contracts import SaliencyMaps
+from fxeval.contracts import ExplainerTraits, SaliencyMaps
 from fxeval.errors import ModelContractError
 from fxeval.functional.ranking import count
+from fxeval.metrics import CATALOGUE
 from fxeval.metrics.guided_occlusion import METRICS, Parameters, measure
 from fxeval.results import Outcome
 from fxeval.run.measure import measure_cell
@@ -21,7 +22,7 @@ from fxeval.tests.evidence import evidence_of, subject_of
 from fxeval.tests.planted_people import SQUARE, Constant, Knowing, Pixels, Planted, pixels
 from fxeval.tests.rounding import FLOAT32, assert_rounded
 from fxeval.tests.subjects import CountingModel, make_pairs
-from fxeval.tests.toy_world import Ramp, cell_of, measured
+from fxeval.tests.toy_world import People, Ramp, cell_of, measured, model
 
 KIND = "faithfulness.guided_occlusion"
 DROP, AREA = (metric.name for metric in METRICS)
@@ -181,3 +182,37 @@ def test_rows_do_not_depend_on_the_batch():
 def test_bad_parameters_are_refused(given):
     with pytest.raises(ValidationError):
         Parameters(**given)
+
+
+@dataclass(frozen=True)
+class Unnamed(People):
+    """People in a list that names no nonmates, so that they are drawn."""
+
+    def listing(self):
+        return replace(super().listing(), contrast=(), contrast_identity=())
+
+
+@dataclass(frozen=True)
+class Against:
+    """Differs from the drawn nonmate."""
+
+    traits = ExplainerTraits(needs=frozenset({"contrast"}))
+
+    def explain(self, model, probes, references, *, contrast, generator):
+        return (probes - contrast).abs().mean(1)
+
+
+def test_maps_are_not_those_of_another_check_that_drew_other_nonmates():
+    """Rows of a check on several models are named across crops, and nonmates drawn by the names."""
+    network, explainer, source = model(), Against(), Unnamed()
+    workshop = Workshop(batch_size=16, emit=list, progress=lambda *_: None)
+    deletion = "faithfulness.deletion_insertion"
+    asked = CATALOGUE[deletion].Parameters(steps=2, fills=("mean",), controls=())
+
+    def of(kind, parameters, workshop):
+        given = {"explainer": explainer, "source": source, "network": network}
+        return measured(kind, parameters, workshop=workshop, **given)[1]
+
+    alone = of(deletion, asked, None)
+    of(KIND, Parameters(repeats=1), workshop)
+    assert of(deletion, asked, workshop) == alone
