@@ -128,13 +128,17 @@ def worst_slices(cell: Json) -> list[str]:
     """Return a sentence for each column of the slices: where the explainer does worst.
 
     It is about the metric of the first critical limit, one on slices before others, or about the
-    first metric if there is none.
+    first metric if there is none. Of a cell that chooses among configurations, it is about the
+    chosen one on the half that had no part in the choice.
     """
     limits = [one for one in cell.get("limits", ()) if one["severity"] == "critical"]
     critical = [one["metric"] for one in sorted(limits, key=lambda one: not one.get("slice"))]
     found = []
     for column in slices_of(cell):
         rows = [row for row in cell["estimates"] if _column(cell, row) == column]
+        if cell.get("selection"):
+            chosen = {"configuration": "selected", "half": "report"}
+            rows = [row for row in rows if chosen.items() <= row["under"].items()]
         measured = {row["metric"] for row in rows}
         name = next((one for one in critical if one in measured), None)
         if rows:

@@ -431,6 +431,21 @@ def test_the_worst_slice_is_named_by_terminal_and_markdown():
     assert "'with &lt;b&gt;glasses&lt;/b&gt;' is the worst" in markdown_summary(record)
 
 
+def test_the_worst_slice_of_a_search_is_one_of_what_was_chosen_on_the_report_half():
+    asked = {"fill": "black", "look": "smiling"}
+    chosen = {**asked, "configuration": "selected"}
+    conditions_ = [
+        ({**asked, "half": "report", "layer": "layer3", "objective": "cosine"}, {"own": 0.9}),
+        ({**chosen, "half": "selection"}, {"own": 0.8}),
+        ({**chosen, "half": "report"}, {"own": 0.7}),
+        ({**chosen, "half": "report", "look": "hat"}, {"own": 0.6}),
+    ]
+    slices, selection = [{"column": "look", "edges": []}], choosing_cell()["selection"]
+    [said] = conditions.worst_slices(cell_with(conditions_, slices=slices, selection=selection))
+    assert "of 2 slices by look, 'smiling' is the worst" in said
+    assert ": 0.700 [" in said
+
+
 def test_a_slice_of_few_people_is_not_called_the_worst_unless_all_are():
     cell = sliced_cell()
     for row in cell["estimates"]:
