@@ -64,13 +64,14 @@ def with_refusals(
     """Return limits of which those about a refused configuration say why it has no value."""
     found = []
     for limit in limits:
-        said = [
-            one.refused
+        named = [
+            one
             for one in configurations
-            if one.refused and {**limit.under, **one.under} == limit.under
+            if {*one.under} & {*limit.under}
+            and all(limit.under.get(axis, value) == value for axis, value in one.under.items())
         ]
-        if limit.estimate is None and said:
-            reason = {"reason": f"{limit.verdict.reason}: {said[0]}"}
+        if limit.estimate is None and named and all(one.refused for one in named):
+            reason = {"reason": f"{limit.verdict.reason}: {named[0].refused}"}
             limit = limit.model_copy(update={"verdict": limit.verdict.model_copy(update=reason)})
         found.append(limit)
     return found

@@ -275,6 +275,8 @@ def test_a_refused_configuration_is_listed_and_a_limit_that_names_it_says_why():
     assert result.selection.refused == [refused]
     assert result.verdict.outcome is Outcome.INVALID
     assert result.verdict.reason.endswith("no layer 'gone'")
+    part = plan_of({**BETTER, "under": {"layer": under_of("gone")["layer"]}})
+    assert results_of(part, facts, rows_of(own, shared)).verdict.reason.endswith("no layer 'gone'")
 
 
 def test_better_than_the_explainer_as_given_is_a_limit():
