@@ -232,6 +232,8 @@ def _of_list(
             error = float(values.std(ddof=1)) / math.sqrt(len(values))
             half = t_quantile(confidence, len(values) - 1) * error
             said = f"value of this list, t interval over {len(values)} seeds"
+    if not math.isfinite(value):
+        said = next(one.method for one in estimates if not math.isfinite(one.value))
     # Of one person, the value does not vary between people, and that is no defect.
     spread = estimates[0].spread if estimates[0].n_identities > 1 else math.inf
     estimate = replace(

@@ -271,3 +271,15 @@ def test_the_order_of_the_rows_changes_nothing():
 def test_a_limit_on_slices_that_no_row_has_is_invalid():
     found = limit({"at_most": 0.4, "slice": "look"}, {"explainer": GAMED})
     assert outcome(found) == "invalid"
+
+
+def test_a_figure_of_a_list_that_a_slice_lacks_the_pairs_for_says_so():
+    asked = {"at_least": 0.1, "over": "list", "slice": "look"}
+    values = {"explainer": spread(0.5, 80)}
+    mated = [*[True] * 40, *[place % 2 == 0 for place in range(40)]]
+    of = metric(better="higher", statistic="eer", range=(None, None))
+    rows = {"slices": looks(round=40, long=40), "is_mated": mated}
+    found = cell([asked], values, of=of, facts=CellFacts(repeatability=STEADY), **rows).limits
+    said = {one.under["look"]: one.verdict.reason for one in found}
+    assert "no nonmated pairs" in said["round"]
+    assert "no nonmated pairs" not in said["long"]
