@@ -10,6 +10,7 @@ from fxeval.errors import (
     UnsupportedError,
     for_a_record,
 )
+from fxeval.redaction import of_user_code
 from fxeval.run.fixture_names import ROLES
 from fxeval.run.workshop import Subjects
 from fxeval.suite.cells import Cell, Use
@@ -68,7 +69,8 @@ def _further(
         )
     except SuiteError:
         raise
-    except FxevalError as error:  # the others are measured without it
+    except Exception as error:  # user code may raise anything; the others are measured without it
         start = f"{use.where}: model '{use.name}'"
-        return ModelContractError(f"{start}: {error}", public=f"{start}: {for_a_record(error)}")
+        said = for_a_record(error) if isinstance(error, FxevalError) else of_user_code(error)
+        return ModelContractError(f"{start}: {error}", public=f"{start}: {said}")
     return loaded

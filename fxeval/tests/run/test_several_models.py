@@ -2,12 +2,16 @@
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import fxeval
-from fxeval.errors import SuiteError
+from fxeval.errors import FxevalError, SuiteError, for_a_record
+from fxeval.run.resolving import _further
+from fxeval.suite.cells import Use
 from fxeval.tests.metrics.test_cross_model_transfer import Drawn, network
 from fxeval.tests.toy_world import LARGE, People
 
@@ -180,3 +184,17 @@ def test_evaluate_takes_a_model_among_its_own_evaluators_and_refuses_two_of_one_
         evaluated(evaluators=[replace(network("a", 2))])
     with pytest.raises(SuiteError, match="unknown key 'evaluators'"):
         fxeval.evaluate(own, Drawn(), People(n=4), n=4, evaluators=[network("b", 2)])
+
+
+@pytest.mark.parametrize("error", [AttributeError("no attribute 'secret'"), KeyError("secret")])
+def test_a_fixture_of_an_evaluator_may_raise_anything_and_is_named(error):
+    def fails(name):
+        raise error
+
+    request = SimpleNamespace(getfixturevalue=fails, node=SimpleNamespace(path=Path("s/a.yaml")))
+    use = Use("see", where="a.yaml:4:15")
+    found = _further(use, request, session=None)
+    assert isinstance(found, FxevalError)
+    assert str(found).startswith("a.yaml:4:15: model 'see': ")
+    assert type(error).__name__ in for_a_record(found)
+    assert "secret" not in for_a_record(found)  # what user code says may name anybody
