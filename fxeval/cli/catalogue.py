@@ -57,19 +57,23 @@ def metrics() -> list[Entry]:
     """Return the metrics that a limit may name, and how good models verify."""
     from fxeval.metrics import CATALOGUE
 
+    kinds: dict[str, list[str]] = {}
+    for kind, protocol in CATALOGUE.items():
+        for metric in protocol.METRICS:
+            kinds.setdefault(metric.name, []).append(kind)
+    known = {metric.name: metric for one in CATALOGUE.values() for metric in one.METRICS}
     return [
         {
             "id": metric.name,
             "summary": metric.meaning,
-            "kind": kind,
+            "kind": ", ".join(kinds[metric.name]),
             "unit": metric.unit,
             "range": [end if math.isfinite(end) else None for end in metric.range],
             "better": metric.better,
             "statistic": metric.statistic,
             "source": metric.source,
         }
-        for kind, protocol in CATALOGUE.items()
-        for metric in protocol.METRICS
+        for metric in known.values()
     ]
 
 

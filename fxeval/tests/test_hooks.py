@@ -91,7 +91,9 @@ def test_what_is_not_there_is_suggested_from_all_there_is(pytester):
     result = run(pytester, change=("kind: acme.retention", "kind: acme.retntion"))
     result.stdout.fnmatch_lines(["*did you mean 'acme.retention'*"])
     result = run(pytester, change=("[rest, blur]", "[rst, blur]"))
-    result.stdout.fnmatch_lines(["*'blur', 'mean', 'black' or 'rest', got 'rst'*"])
+    result.stdout.fnmatch_lines(
+        ["*'blur', 'mean', 'black', 'white', 'random' or 'rest', got 'rst'*"]
+    )
 
 
 def test_without_hooks_the_additions_of_an_earlier_run_are_gone(pytester):

@@ -404,7 +404,7 @@ def test_noise_is_a_fraction_of_the_range_of_the_probe():
         (Gradient, {"channels": "median"}, "gradient: channels must be one of mean, max"),
         (IntegratedGradients, {"steps": 0}, "integrated_gradients: steps must be a whole number"),
         (IntegratedGradients, {"steps": 2.5}, "integrated_gradients: steps must be a whole number"),
-        (IntegratedGradients, {"baseline": "white"}, "baseline must be one of blur, mean, black"),
+        (IntegratedGradients, {"baseline": "sepia"}, "baseline must be one of blur, mean, black"),
         (SmoothGrad, {"draws": True}, "smoothgrad: draws must be a whole number"),
         (SmoothGrad, {"noise": 0.0}, "smoothgrad: noise must be a finite fraction"),
         (SmoothGrad, {"noise": float("nan")}, "smoothgrad: noise must be a finite fraction"),

@@ -368,7 +368,10 @@ def test_several_references_are_compared_as_their_centroid():
         ({"stride": 0}, "occlusion: stride must be a whole number of at least 1, got 0"),
         ({"stride": -3}, "occlusion: stride must be"),
         ({"stride": 15}, "occlusion: stride must be at most the patch's side, 14"),
-        ({"fill": "white"}, "occlusion: fill must be one of blur, mean, black, got 'white'"),
+        (
+            {"fill": "sepia"},
+            "occlusion: fill must be one of blur, mean, black, white, random, got 'sepia'",
+        ),
         ({"fill": None}, "occlusion: fill must be one of"),
     ],
 )

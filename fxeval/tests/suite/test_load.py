@@ -99,7 +99,7 @@ MISTAKES = [
     ("id: sane", "id: faithful", "13:9", "the id 'faithful' is taken by an earlier check", ""),
     ("id: sane", "id: sane[1]", "9:9", "'id': expected a letter, then letters, digits", ""),
     ("sanity.model_randomisation", "sanity.model_randomization", "10:11",
-     "'kind' must be 'sanity.model_randomisation' or", "sanity.model_randomisation"),
+     "'kind' must be 'sanity.model_randomisation', ", "sanity.model_randomisation"),
     ("redraws: 2", "redraws: 21", "11:14", "'redraws' must be at most 20, got 21", ""),
     ("redraws: 2", "steps: 24", "11:5", "unknown key 'steps'", ""),
     ("redraws: 2", "explainers: [srice]", "11:18", "unknown explainer 'srice'", "srise"),
