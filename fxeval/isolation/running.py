@@ -24,8 +24,8 @@ from fxeval.strict.text import brief, printable, said_of_exit
 OUTPUT_BYTES = 16 << 20
 """Most that a process may print while it works on one message."""
 
-GRACE = 1.0
-"""Seconds between the end of a process's pipe and the end of the process."""
+GRACE = 5.0
+"""Most seconds between the end of a process's pipe and its own, which a busy machine delays."""
 
 MARK = "FXEVAL_PROCESS"
 """The environment variable by which processes are found that a program started."""

@@ -18,6 +18,7 @@ from fxeval.suite.configure import configured
 from fxeval.suite.load import load, planned
 from fxeval.suite.plan import cells
 from fxeval.suite.preflight import check_cards_of
+from fxeval.suite.recognition import shipped_suites
 from fxeval.tests.suite.test_load import GOOD, KNOWN
 
 KNOWN = replace(
@@ -91,7 +92,7 @@ def test_a_suite_that_extends_is_the_suite_with_everything_written_out(tmp_path)
 def test_five_lines_bring_a_shipped_suite_to_other_models_and_pairs(tmp_path):
     own = "fxeval: 1\nsuite: mine\nextends: fxeval:quickstart\nmodels: [net]\npairs: [lfw]\n"
     found = load(write(tmp_path, own), KNOWN)
-    shipped = load(Path(__file__).parents[2] / "suites" / "quickstart.yaml", KNOWN)
+    shipped = load(shipped_suites()["quickstart"], KNOWN)
     assert [check.id for check in found.checks] == [check.id for check in shipped.checks]
     for mine, theirs in zip(found.checks, shipped.checks, strict=True):
         assert [limit.text() for limit in mine.limits] == [limit.text() for limit in theirs.limits]
