@@ -12,6 +12,7 @@ from fxeval.contracts import (
     Crop,
     Explainer,
     FaceModel,
+    PairListing,
     Pairs,
     PairSource,
     SaliencyMaps,
@@ -111,6 +112,7 @@ class Workshop:
         self._admissions = Admissions(worker, batch_size)
         self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}
         self._pairs: dict[tuple[Any, ...], Pairs] = {}
+        self._listings: dict[tuple[str, str, str], PairListing] = {}
         self._left_out: dict[int, Sequence[str]] = {}
         self._listed: dict[int, Listed] = {}
         self._told: dict[str, None] = {}
@@ -262,7 +264,7 @@ class Workshop:
     def _caches(self) -> Sequence[dict[Any, Any]]:
         made = self._maps.kept, self._maps.repetitions
         redrawn = self._redraws.known, self._redraws.kept
-        kept = self._pairs, self._contents, self._orders.entries
+        kept = self._pairs, self._listings, self._contents, self._orders.entries
         return *made, self._ready.measured, *redrawn, *kept
 
     @property
@@ -301,10 +303,7 @@ class Workshop:
         held_out = held_out_of(kind, cell.parameters)
         key = fixture_key(cell, cell.pairs), cell.n, cell.seed, crop, kind in WHOLE_LISTS, held_out
         if key not in self._pairs:
-            with modes_kept(self.pool.note, f"pairs '{source.name}'"):
-                if isinstance(source, PreparedSource):
-                    source.prepare(partial(self._progress, cell.id, PREPARING))
-                listing = source.listing()
+            listing = self._listing(cell, source)
             asked = Asked(cell.n, cell.seed, cell.pairs.id, cell.n_where)
             rows, remarks = chosen(listing, kind, held_out, asked)
             self._pairs[key] = load_pairs(source, rows, crop, self.pool.note)
@@ -315,6 +314,16 @@ class Workshop:
             self._listed[id(self._pairs[key])] = Listed(source, listing, self._pairs[key], rows)
         self.guard.keep(self._pairs[key].images)
         return self._pairs[key]
+
+    def _listing(self, cell: Cell, source: PairSource) -> PairListing:
+        """Return a list, read once for all kinds of rows and crops."""
+        key = fixture_key(cell, cell.pairs)
+        if key not in self._listings:
+            with modes_kept(self.pool.note, f"pairs '{source.name}'"):
+                if isinstance(source, PreparedSource):
+                    source.prepare(partial(self._progress, cell.id, PREPARING))
+                self._listings[key] = source.listing()
+        return self._listings[key]
 
     def _table(self, cell: Cell, pairs: Pairs, source: PairSource, crop: Crop) -> Table:
         """Return the rows of a cell.
