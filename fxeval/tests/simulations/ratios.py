@@ -114,9 +114,10 @@ RATIO_RUNS = 1000
 RATIO_PROMISE = 0.030
 """Largest share of false passes on one side: the largest that is promised of a mean."""
 
+RATIO_IDENTITIES = (30, 100)
 RATIO_DESIGNS = tuple(
     Design(G, sizes, icc)
-    for G in (30, 100)
+    for G in RATIO_IDENTITIES
     for sizes, icc in (("one row", 0.0), ("rows as in LFW", 0.3))
 )
 

@@ -1,6 +1,6 @@
 """The figures of all simulations as Markdown tables."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from fxeval.seeding import generator_of
 from fxeval.tests.simulations.designs import Design
@@ -28,6 +28,14 @@ from fxeval.tests.simulations.naive import (
     bootstrap_over_rows,
     t_over_identities,
     t_over_rows,
+)
+from fxeval.tests.simulations.ratios import POPULATIONS as RATIOS
+from fxeval.tests.simulations.ratios import (
+    RATIO_DESIGNS,
+    RATIO_IDENTITIES,
+    RATIO_RUNS,
+    crossed_ratio,
+    simulate_ratio,
 )
 from fxeval.tests.simulations.run import decided, power, rows_of, simulate
 from fxeval.tests.simulations.tally import Tally, standard_error, tally, worst
@@ -147,19 +155,49 @@ def naive_table() -> str:
     return _table(("method", "false passes %", "coverage"), rows)
 
 
-def all_tables() -> Iterator[str]:
-    """Yield each table with its title when it is done."""
-    error = standard_error(0.025, RUNS)
-    yield _titled(f"{RUNS:,} lists; standard error {error:.2%} at 2.5 %", methods_table())
-    yield _titled("Crossed pairs and verification figures", crossed_table())
-    yield _titled(f"From rows to verdict, {FORM_RUNS:,} lists; {FORM_DESIGN}", forms_table())
-    yield _titled("How often a limit passes that the truth keeps, G = 30 / 50 / 100", power_table())
-    yield _titled("What cannot be had", impossible_table())
-    yield _titled(f"Naive methods; {NAIVE_DESIGN}", naive_table())
+def ratios_table() -> str:
+    rows = []
+    for kind in ("rate", "light", "heavy"):
+        populations = [one for one in RATIOS if one.kind == kind]
+        found = [
+            [simulate_ratio(one, design, RATIO_RUNS) for one in populations
+             for design in RATIO_DESIGNS if design.identities == G]
+            for G in RATIO_IDENTITIES
+        ]  # fmt: skip
+        crossed = [
+            crossed_ratio(one, G, RATIO_RUNS) for one in populations for G in RATIO_IDENTITIES
+        ]
+        rows.append(
+            (
+                kind,
+                _list(max(ours.false_pass for ours, _ in some) for some in found),
+                f"{100 * max(one.false_pass for one in crossed):.1f}",
+                f"{min(ours.coverage for some in found for ours, _ in some):.3f}",
+                _list(max(delta.false_pass for _, delta in some) for some in found),
+            )
+        )
+    return _table(
+        ("kind", "false passes %", "rows of two people", "coverage", "delta method"), rows
+    )
 
 
-def _titled(title: str, table: str) -> str:
-    return f"{title}:\n\n{table}\n"
+TABLES: Mapping[str, Callable[[], str]] = {
+    f"{RUNS:,} lists; standard error {standard_error(0.025, RUNS):.2%} at 2.5 %": methods_table,
+    "Crossed pairs and verification figures": crossed_table,
+    f"Ratios of two means, {RATIO_RUNS:,} lists, G = 30 / 100": ratios_table,
+    f"From rows to verdict, {FORM_RUNS:,} lists; {FORM_DESIGN}": forms_table,
+    "How often a limit passes that the truth keeps, G = 30 / 50 / 100": power_table,
+    "What cannot be had": impossible_table,
+    f"Naive methods; {NAIVE_DESIGN}": naive_table,
+}
+"""What makes each table, by its title."""
+
+
+def all_tables(word: str = "") -> Iterator[str]:
+    """Yield each table whose title holds a word, with its title, when it is done."""
+    for title, make in TABLES.items():
+        if word.lower() in title.lower():
+            yield f"{title}:\n\n{make()}\n"
 
 
 def _list(shares: Iterable[float]) -> str:
