@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, Field
 
 from fxeval.contracts import SaliencyMaps
 from fxeval.errors import ExplainerContractError, UnsupportedError, for_a_record
@@ -16,10 +14,10 @@ from fxeval.metrics.occlusion import (
     COSINE_DROP,
     TMR,
     Asked,
+    Evaluators,
     HeldOutParameters,
     enter_absent,
     occlude,
-    unique,
 )
 from fxeval.metrics.occlusion import CONDITIONS as OF_OCCLUSION
 from fxeval.metrics.orders import orders
@@ -43,9 +41,7 @@ class Parameters(HeldOutParameters):
             the maps are made with; all models of the check unless given.
     """
 
-    evaluators: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(unique)] | None = (
-        None
-    )
+    evaluators: Evaluators = None
 
 
 _SOURCE = "Borsukiewicz, transferability of explanations (poster), table 2"

@@ -12,15 +12,10 @@ from fxeval.metrics.orders import Control, Order, orders
 from fxeval.metrics.protocol import Evidence, FloatArray, Ledger, Side, worst
 from fxeval.metrics.removal_curves import Removal, area, crossings, trace
 from fxeval.results import EXPLAINER, ORDERS_OF_TIES, Metric, RowState, gravity
+from fxeval.strict.forms import once
 
 ROWS = "mated pairs"
 CONDITIONS = {"fill": "fills"}
-
-
-def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(values)) != len(values):
-        raise ValueError("every entry at most once")
-    return values
 
 
 class Parameters(BaseModel):
@@ -38,9 +33,9 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: Annotated[int, Field(ge=1, le=1000, strict=True)] = 50
-    fills: Annotated[tuple[FillName, ...], Field(min_length=1), AfterValidator(_unique)] = ("blur",)
+    fills: Annotated[tuple[FillName, ...], Field(min_length=1), AfterValidator(once)] = ("blur",)
     side: Literal["probe", "reference", "both"] = "probe"
-    controls: Annotated[tuple[Control, ...], AfterValidator(_unique)] = ()
+    controls: Annotated[tuple[Control, ...], AfterValidator(once)] = ()
     crossing_step: Annotated[int, Field(ge=1, strict=True)] | None = None
 
 

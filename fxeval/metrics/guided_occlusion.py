@@ -3,16 +3,16 @@
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from fxeval.metrics.occlusion import (
     AREA,
     COSINE_DROP,
     Controls,
+    Evaluators,
     OcclusionParameters,
     enter_absent,
     occlude,
-    unique,
 )
 from fxeval.metrics.occlusion import CONDITIONS as OF_OCCLUSION
 from fxeval.metrics.protocol import Evidence, Ledger
@@ -39,9 +39,7 @@ class Parameters(OcclusionParameters):
     repeats: Annotated[int, Field(ge=1, le=20, strict=True)] = 10
     side: Literal["probe", "reference"] = "probe"
     compared_with: Literal["reference", "itself"] = "reference"
-    evaluators: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(unique)] | None = (
-        None
-    )
+    evaluators: Evaluators = None
 
 
 def measure(evidence: Evidence, parameters: Parameters) -> Ledger:

@@ -28,7 +28,6 @@ from fxeval.metrics.occlusion import (
     HeldOutParameters,
     OcclusionControl,
     occlude,
-    unique,
 )
 from fxeval.metrics.occlusion import CONDITIONS as OCCLUSION
 from fxeval.metrics.orders import Control, orders
@@ -45,6 +44,7 @@ from fxeval.statistics.selected import (
     Choice,
     words_of,
 )
+from fxeval.strict.forms import once
 
 ROWS = "held-out mated pairs"
 METRICS = (TMR, COSINE_DROP, AREA)
@@ -57,7 +57,7 @@ CONDITIONS = {
 }
 SELECTS = Choice(axes=("layer", "objective"), by="select_by", metrics=(TMR.name, COSINE_DROP.name))
 
-Controls = Annotated[tuple[OcclusionControl | Literal["as_given"], ...], AfterValidator(unique)]
+Controls = Annotated[tuple[OcclusionControl | Literal["as_given"], ...], AfterValidator(once)]
 
 _OF_THE_MAPS = frozenset(name for name, one in CONTROLS.items() if one.depends_on_explainer)
 _SHOWN = 3  # reasons in the message if every configuration is refused
@@ -84,7 +84,7 @@ def _read(text: str, read: Callable[[], object]) -> str:
     return text
 
 
-_Each = AfterValidator(unique)
+_Each = AfterValidator(once)
 Layers = Annotated[tuple[Annotated[str, AfterValidator(_layer)], ...], Field(min_length=1), _Each]
 Objectives = Annotated[
     tuple[Annotated[str, AfterValidator(_objective)], ...], Field(min_length=1), _Each

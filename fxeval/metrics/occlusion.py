@@ -21,6 +21,7 @@ from fxeval.functional.ranking import count
 from fxeval.metrics.orders import Control, Order, orders
 from fxeval.metrics.protocol import Evidence, FloatArray, Ledger, Subject
 from fxeval.results import EXPLAINER, Condition, Metric, RowState
+from fxeval.strict.forms import once
 
 CONDITIONS = {"fill": "fills", "fraction": "fractions"}
 
@@ -35,18 +36,12 @@ NO_THRESHOLD = (
 )
 
 
-def unique(values: tuple[object, ...]) -> tuple[object, ...]:
-    """Refuse a parameter in which an entry stands twice."""
-    if len(set(values)) != len(values):
-        raise ValueError("every entry at most once")
-    return values
-
-
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
-Fractions = Annotated[tuple[Fraction, ...], Field(min_length=1), AfterValidator(unique)]
-Fills = Annotated[tuple[FillName, ...], Field(min_length=1), AfterValidator(unique)]
+Fractions = Annotated[tuple[Fraction, ...], Field(min_length=1), AfterValidator(once)]
+Fills = Annotated[tuple[FillName, ...], Field(min_length=1), AfterValidator(once)]
 OcclusionControl = Control | Literal["unoccluded"]
-Controls = Annotated[tuple[OcclusionControl, ...], AfterValidator(unique)]
+Controls = Annotated[tuple[OcclusionControl, ...], AfterValidator(once)]
+Evaluators = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(once)] | None
 
 
 class OcclusionParameters(BaseModel):

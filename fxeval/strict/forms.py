@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails, PydanticKnownError
 from fxeval.strict.text import describe, either, suggestion
 from fxeval.strict.yaml_file import Document, Loc
 
+_Entries = TypeVar("_Entries", bound=Collection[Any])
 _Form = TypeVar("_Form", bound=BaseModel)
 
 _BRANCH = "\x00"  # starts the name of a branch: no key of a strict document holds this character
@@ -64,6 +65,20 @@ def matching(pattern: str, expected: str) -> AfterValidator:
         return text
 
     return AfterValidator(check)
+
+
+def once(values: _Entries) -> _Entries:
+    """Return entries of which none comes twice.
+
+    >>> once(("blur", "black"))
+    ('blur', 'black')
+
+    Raises:
+        ValueError: If one does.
+    """
+    if len(set(values)) != len(values):
+        raise ValueError("expected every entry at most once")
+    return values
 
 
 def branch(name: str) -> str:

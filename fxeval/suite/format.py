@@ -15,7 +15,7 @@ from pydantic.json_schema import SkipJsonSchema
 from fxeval.metrics import kinds
 from fxeval.results import Judge, Over, Severity
 from fxeval.statistics.limits import FORMS, MARGINS
-from fxeval.strict.forms import Strict, branch, one_of
+from fxeval.strict.forms import Strict, branch, once, one_of
 from fxeval.suite import words
 from fxeval.suite.plan import DEFAULT_SEEDS
 from fxeval.suite.slices import ASlice
@@ -200,7 +200,7 @@ class Check(Strict):
                 str, AfterValidator(words.mark), _schema(pattern="^[A-Za-z][A-Za-z0-9_]{0,79}$")
             ]
         ],
-        AfterValidator(words.once),
+        AfterValidator(once),
         _schema(uniqueItems=True),
     ] = []
     slices: Annotated[list[ASlice], _OneOrMore] | None = None
@@ -305,8 +305,7 @@ class Verification(Strict):
     limits: Annotated[list[Demand], _OneOrMore] | None = None
     floor: Literal["checked", "none"] = "checked"
     models: (
-        Annotated[list[_Name], _OneOrMore, AfterValidator(words.once), _schema(uniqueItems=True)]
-        | None
+        Annotated[list[_Name], _OneOrMore, AfterValidator(once), _schema(uniqueItems=True)] | None
     ) = None
 
 
@@ -321,7 +320,7 @@ class Report(Strict):
     formats: Annotated[
         list[Literal["html", "json", "markdown"]],
         _OneOrMore,
-        AfterValidator(words.once),
+        AfterValidator(once),
         _schema(uniqueItems=True),
     ] = ["html", "json"]
 

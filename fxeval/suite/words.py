@@ -1,7 +1,6 @@
 """Checks of single words and lists in a suite file, for pydantic."""
 
 import re
-from typing import Any
 
 REFUSED_MARKS = frozenset(
     {"filterwarnings", "parametrize", "skip", "skipif", "usefixtures", "xfail"}
@@ -44,17 +43,6 @@ def mark(text: str) -> str:
     if name(text) in REFUSED_MARKS or "-" in text:
         raise ValueError("expected the plain name of a pytest mark that does not change verdicts")
     return text
-
-
-def once(values: list[Any]) -> list[Any]:
-    """Return a list without repetition.
-
-    Raises:
-        ValueError: If it is none; the message says what was expected.
-    """
-    if len(set(values)) != len(values):
-        raise ValueError("expected every entry at most once")
-    return values
 
 
 def check_id(text: str) -> str:

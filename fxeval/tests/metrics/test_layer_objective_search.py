@@ -337,7 +337,7 @@ def test_maps_are_never_named_by_the_address_of_an_explainer_that_is_gone():
         ({"objectives": ("cosine",)}, "objective must be one of"),
         ({"objectives": ("arc_pair(m=9)",)}, "0 <= m < pi"),
         ({"layers": ("conv[x]",)}, "layer must be a name such as"),
-        ({"layers": ("a", "a")}, "every entry at most once"),
+        ({"layers": ("a", "a")}, "expected every entry at most once"),
         ({"layers": ()}, "at least 1 item"),
     ],
 )

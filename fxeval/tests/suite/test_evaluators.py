@@ -66,7 +66,10 @@ def test_an_evaluator_is_verified_as_the_suite_asks_it_to_be():
             "s.yaml:10:21: error: no model 'sea' in this check or suite; there are: a, b, see. "
             "Did you mean 'see'?",
         ),
-        (["evaluators: [a, a]"], "s.yaml:10:17: error: 'evaluators': every entry at most once"),
+        (
+            ["evaluators: [a, a]"],
+            "s.yaml:10:17: error: 'evaluators': expected every entry at most once",
+        ),
         (["evaluators: []"], "s.yaml:10:17: error: 'evaluators' needs 1 or more entries"),
         (["evaluators: a"], "s.yaml:10:17: error: 'evaluators' must be a list"),
         (["evaluators: [3]"], "s.yaml:10:18: error: an entry of 'evaluators' must be text"),

@@ -57,7 +57,7 @@ def test_a_limit_may_be_about_the_chosen_one_or_about_one_that_it_names(tmp_path
         ("[cos,", "[cosine,", "10:18", "objective must be one of native, cos"),
         ("m=0.3", "m=9", "10:23", "needs 0 <= m < pi"),
         ('"conv[-1]"', '"conv[last]"', "9:14", "layer must be a name such as"),
-        ('"conv[-1]"', '"stage[-2]"', "9:13", "every entry at most once"),
+        ('"conv[-1]"', '"stage[-2]"', "9:13", "expected every entry at most once"),
         ("as_given}", "as_given, under: {half: selection}}", "13:86", "looks too good on the half"),
         ("as_given}", "as_given, under: {half: selection, layer: 'conv[-1]'}}", "13:86",
          "names layer and objective itself"),
