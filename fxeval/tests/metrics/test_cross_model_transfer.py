@@ -22,6 +22,7 @@ from fxeval.suite.cells import Use
 from fxeval.tests.rounding import assert_rounded, terms_of
 from fxeval.tests.subjects import ConvNet
 from fxeval.tests.toy_world import LARGE, SMALL, People, cell_of
+from fxeval.verification.demands import Verification
 
 KIND = "transfer.cross_model"
 OTHER = Crop("other96", (96, 96), tuple((x * 6 / 7, y * 6 / 7) for x, y in ARCFACE_112.template))
@@ -80,13 +81,13 @@ class Matrix:
         self.written = []
         self.workshop = Workshop(batch_size=16, emit=self.written.extend, progress=lambda *_: None)
 
-    def cell(self, generator: str, evaluators=None):
+    def cell(self, generator: str, evaluators=None, demands=None, seeds=1):
         evaluators = [*self.models] if evaluators is None else evaluators
         others = [name for name in evaluators if name != generator]
         cell = replace(
             cell_of(KIND, self.given, self.limits),
             id=f"check[{generator}-drawn-people]", model=Use(generator),
-            further={"evaluators": tuple(map(Use, others))},
+            further={"evaluators": tuple(map(Use, others))}, demands=demands or {}, seeds=seeds,
         )  # fmt: skip
         subjects = Subjects(
             self.models[generator], self.explainer, self.people,
@@ -343,3 +344,60 @@ def test_an_evaluator_that_cannot_be_judged_takes_its_own_values_alone(fault):
     assert result.verdict.outcome is Outcome.INVALID
     assert result.states == {RowState.OK: 62}
     assert {*by_condition(rows, "occlusion_tmr", evaluator="b").values()} == {None}
+
+
+def test_an_evaluator_that_the_suite_refuses_is_not_asked_and_the_others_are():
+    models = {name: network(name, seed) for seed, name in enumerate("abc", 1)}
+    limits = [AtMost("occlusion_cosine_drop", at_most=1.9, under={"evaluator": one})
+              for one in "bc"]  # fmt: skip
+    demand = Verification(limits=(AtMost("verification_eer", at_most=-0.1),))
+    matrix = Matrix(models, limits=limits, people=People(n=31))
+    result, rows = matrix.cell("a", demands={"b": demand})
+    of_b, of_c = result.limits
+    assert of_b.verdict.outcome is Outcome.INVALID
+    assert "evaluator b: no values: " in of_b.verdict.reason
+    assert "equal error rate" in of_b.verdict.reason
+    assert of_c.verdict.outcome is Outcome.PASS
+    assert {*by_condition(rows, "occlusion_cosine_drop", evaluator="b").values()} == {None}
+    assert result.states == {RowState.OK: 62}
+
+
+def test_an_evaluator_is_judged_at_the_threshold_that_the_suite_asks_of_it():
+    """More pairs reach the vendor's threshold than the one of the list, which is higher."""
+    models = {"a": network("a", 1), "b": network("b", 2, threshold=0.992)}
+    given = parameters(controls=("unoccluded",))
+    accepted = []
+    for threshold in ("vendor", "tau_eer"):
+        demand = Verification(operating_threshold=threshold, floor="none")
+        matrix = Matrix(models, given=given, people=People(n=31))
+        _, rows = matrix.cell("a", demands={"b": demand})
+        clean = by_condition(rows, "occlusion_tmr", "control.unoccluded", evaluator="b")
+        accepted.append(np.mean([*clean.values()]))
+    assert 0.2 < accepted[1] < accepted[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Seeded(Drawn):
+    """Its maps depend on its seed, too."""
+
+    def explain(self, model, probes, references, *, contrast=None, generator):
+        maps = super().explain(model, probes, references, generator=generator)
+        return maps + torch.from_numpy(generator.random(tuple(maps.shape[1:]))).float()
+
+
+def test_own_maps_are_those_of_the_same_seed():
+    models = {"a": network("a", 1), "b": network("b", 2)}
+    matrix = Matrix(models, Seeded())
+    by_generator = {}
+    for name in "ab":
+        _, cell = matrix.cell(name, seeds=2)
+        by_generator[name] = {
+            (row.row, one.map, one.seed): one.values["occlusion_cosine_drop"]
+            for row in cell for one in row.measured if one.under["evaluator"] == "b"
+        }  # fmt: skip
+    own = {key: value for key, value in by_generator["a"].items() if key[1] == "control.own_map"}
+    assert {seed for _, _, seed in own} == {0, 1}
+    for (row, _, seed), value in own.items():
+        assert value == by_generator["b"][row, "explainer", seed]
+    assert len({value for (_, _, seed), value in own.items() if seed == 1}
+               - {value for (_, _, seed), value in own.items() if seed == 0}) > 5  # fmt: skip

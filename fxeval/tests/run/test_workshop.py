@@ -25,6 +25,7 @@ from fxeval.run.descriptions import settings_of
 from fxeval.run.workshop import Subjects, Workshop
 from fxeval.suite.cells import Cell, Use
 from fxeval.tests.subjects import CROP, ConvNet, CountingModel
+from fxeval.tests.toy_world import LARGE, SMALL, Occlusion, People, cell_of
 
 KIND = "sanity.model_randomisation"
 CELL = Cell(
@@ -580,3 +581,23 @@ def test_a_list_that_contradicts_its_pictures_is_refused_for_every_cell_and_read
             workshop.prepare(CELL, subjects)
         forwards = workshop.pool.forwards
     assert forwards == workshop.pool.forwards == 96
+
+
+def test_a_list_is_read_once_for_all_kinds_of_rows_and_crops(workshop):
+    read = []
+
+    class Counted(People):
+        def listing(self):
+            read.append(1)
+            return super().listing()
+
+    source = Counted()
+    models = [
+        TorchFaceModel(name, crop, ConvNet(1, side=crop.size[0]), "cosine", 0.9, name * 64)
+        for name, crop in (("a", SMALL), ("b", LARGE))
+    ]
+    for kind in ("faithfulness.deletion_insertion", "generalisability.occlusion"):
+        for model in models:
+            cell = replace(cell_of(kind, CATALOGUE[kind].Parameters()), model=Use(model.name))
+            workshop.prepare(cell, Subjects(model, Occlusion(), source))
+    assert len(read) == 1 + len(models)  # once for the rows, once for how well each verifies
