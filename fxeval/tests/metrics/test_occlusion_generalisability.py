@@ -261,6 +261,17 @@ def test_rows_do_not_depend_on_the_batch():
     assert rows(1) == rows(64) == rows(7)  # to the last bit
 
 
+def test_what_a_list_decides_is_of_one_draw_and_means_over_draws_are_of_all():
+    """A mean over draws is neither right nor wrong, and means of similarities spread less."""
+    once, often = (
+        run(Knowing(), limits=(), controls=("random_pixels",), repeats=repeats)[1]
+        for repeats in (1, 6)
+    )
+    for metric, is_of_one in ((ACCURACY, True), (EER, True), (DROP, False)):
+        one, all_ = (series(rows, metric, "control.random_pixels") for rows in (once, often))
+        assert (one == all_) is is_of_one, metric
+
+
 def test_of_more_images_no_more_than_asked_make_a_map():
     result, _ = run(Knowing(), source=Planted(n=12, images_each=7), generation_images=3, limits=())
     assert figure(result, TMR).value < 0.2
