@@ -5,7 +5,7 @@ asked.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import torch
@@ -30,18 +30,18 @@ class Table:
     Attributes:
         faces: Their images.
         rows: The rows.
-        turned: The same with the other image of each pair perturbed; None if not mated pairs.
+        versions: The same with other versions of their images perturbed, by ``Rows.side``.
     """
 
     faces: Faces
     rows: Rows
-    turned: Rows | None = None
+    versions: Mapping[str, Rows] = field(default_factory=dict)
 
 
 def mated_pairs(pairs: Pairs) -> Table:
-    """Return mated pairs, the probe perturbed; ``turned`` perturbs the reference."""
+    """Return mated pairs, the probe perturbed; another version perturbs the reference."""
     rows = replace(_pairs(pairs), kind="mated pairs", identities=pairs.probe_identity[:, None])
-    turned = replace(
+    other = replace(
         rows,
         image=pairs.reference,
         source=pairs.reference[:, None],
@@ -50,7 +50,7 @@ def mated_pairs(pairs: Pairs) -> Table:
         question=Likeness(pairs.probe[:, None]),
         side="reference",
     )
-    return Table(pairs.faces(), rows, turned)
+    return Table(pairs.faces(), rows, {other.side: other})
 
 
 def all_pairs(pairs: Pairs) -> Table:

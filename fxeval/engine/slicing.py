@@ -115,8 +115,8 @@ def sliced(table: Table, listed: Listed, slices: Sequence[Slice], side: Perturbe
     own = tuple(
         dict(zip(columns, words, strict=True)) for words in zip(*columns.values(), strict=True)
     )
-    turned = None if table.turned is None else replace(table.turned, slices=own)
-    return replace(table, rows=replace(table.rows, slices=own), turned=turned)
+    versions = {side: replace(rows, slices=own) for side, rows in table.versions.items()}
+    return replace(table, rows=replace(table.rows, slices=own), versions=versions)
 
 
 def _words(table: Table, listed: Listed, slice_: Slice, side: Perturbed) -> list[str]:
@@ -126,8 +126,9 @@ def _words(table: Table, listed: Listed, slice_: Slice, side: Perturbed) -> list
         values = listed.chosen.attributes[column]
         return [slice_.word_of(values[pair]) for pair in _pairs_of(table.rows, listed, column)]
     rows = [table.rows]
-    if table.turned is not None and side != table.rows.side:
-        rows = [table.turned] if side != "both" else [table.rows, table.turned]
+    other = table.versions.get("reference")
+    if other is not None and side != table.rows.side:
+        rows = [other] if side != "both" else [table.rows, other]
     found = [
         [slice_.word_of(listed.of_images[column][listed.pairs.image_ids[image]])
          for image in some.image.tolist()]

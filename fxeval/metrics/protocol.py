@@ -46,7 +46,8 @@ RowKind = Literal[
     "identities",
     "classes",
 ]
-Side = Literal["probe", "reference"]
+Side: TypeAlias = str
+"""Which version of its image a row is of: ``probe``, ``reference``, or the name of a made image."""
 
 
 class Question(Protocol):
@@ -89,7 +90,8 @@ class Rows:
         is_mated: (N,) bool.
         question: The question about the perturbed image.
         contrast: (N,) nonmates for discriminative explainers; None = the engine draws them.
-        side: Which image of a pair is perturbed.
+        side: Which version of its image a row is of: the probe or the reference of a pair, or an
+            image that was made of the probe.
         slices: The word of each row in each column that the check has slices of; () = none.
     """
 
@@ -203,7 +205,7 @@ class Evidence:
         others: Further subjects and explainers, by the parameter that names them.
         absent: Why further models that a parameter names cannot be measured, by their names.
         seed_of: (purpose, row id, label) -> seed.
-        turned: The same rows with the other image of each pair perturbed; None if not pairs.
+        versions: The same rows with other versions of their images perturbed, by ``Rows.side``.
         kept: Orders of controls, which are the same for every explainer.
     """
 
@@ -214,7 +216,7 @@ class Evidence:
     seed_of: Callable[[str, str, str], int]
     others: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     absent: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    turned: Rows | None = None
+    versions: Mapping[Side, Rows] = field(default_factory=dict)
     kept: Kept = field(default_factory=Kept)
     _places: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
@@ -248,14 +250,14 @@ class Evidence:
         return self.seed_of(purpose, self.rows.id[row], label or self.rows.side)
 
     def on(self, side: Side) -> "Evidence":
-        """Return the evidence with the given image of each pair perturbed."""
+        """Return the evidence with the given version of each image perturbed."""
         if side == self.rows.side:
             return self
-        if self.turned is None:
+        if side not in self.versions:
             raise ValueError(f"rows of kind '{self.rows.kind}' have no {side} to perturb")
-        return replace(
-            self, rows=self.turned.take(self._places), everyone=self.turned, turned=self.everyone
-        )
+        everyone = self.versions[side]
+        versions = {**self.versions, self.rows.side: self.everyone}
+        return replace(self, rows=everyone.take(self._places), everyone=everyone, versions=versions)
 
     def take(self, places: Tensor) -> "Evidence":
         """Return the evidence of some of all rows."""

@@ -167,7 +167,7 @@ class Workshop:
         evidence = Evidence(
             rows=table.rows,
             everyone=table.rows,
-            turned=table.turned,
+            versions=table.versions,
             subject=own,
             engine=engine,
             seed_of=lambda purpose, row, label: seed_of(cell.seed, purpose, row, label),
@@ -344,7 +344,7 @@ class Workshop:
             except DataContractError:  # it has these images in one crop alone
                 self._contents[key] = pairs.image_digests
         alike = TABLES[protocol.ROWS](replace(pairs, image_digests=self._contents[key]))
-        return replace(table, rows=alike.rows, turned=alike.turned)
+        return replace(table, rows=alike.rows, versions=alike.versions)
 
     def explained(self, cell: Cell, wanted: Wanted) -> tuple[SaliencyMaps, Explaining]:
         """Return the maps of some comparisons, made once, and their cost at that time."""

@@ -32,7 +32,7 @@ class GivenMaps:
 def comparison(pairs: Pairs, side: str = "probe") -> Comparison:
     """Return one image of every pair against the other, to be explained."""
     table = mated_pairs(pairs)
-    rows = table.rows if side == "probe" else table.turned
+    rows = table.rows if side == "probe" else table.versions[side]
     return Comparison(table.faces, rows.id, rows.source[:, 0], rows.against[:, 0], rows.contrast)
 
 
@@ -78,7 +78,7 @@ def evidence_of(
     return Evidence(
         rows=table.rows,
         everyone=table.rows,
-        turned=table.turned,
+        versions=table.versions,
         subject=subject,
         engine=GivenMaps(given),
         seed_of=lambda purpose, row, label: seed_of(seed, purpose, row, label),
