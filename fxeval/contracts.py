@@ -211,6 +211,18 @@ class LabelSource(Protocol):
         """Return the label maps of images, aligned to the crop, in the order of the ids."""
 
 
+@runtime_checkable
+class LandmarkSource(Protocol):
+    """A pair source that knows where eyes, nose and mouth are."""
+
+    def landmarks(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
+        """Return the (M, 5, 2) landmarks (x, y) of images, in pixels of the crop, float64.
+
+        They are: eye at the image's left, eye at the image's right, nose tip, mouth corner at the
+        image's left, mouth corner at the image's right.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """Pairs with their distinct images, loaded in one crop.
@@ -275,13 +287,20 @@ class Faces:
         name: Name of the source.
         images: (M, 3, H, W) uint8 RGB.
         image_digests: SHA-256 of each image's pixels.
-        identity: (M,) int64; -1 = unknown.
+        identity: (M,) int64; -1 = unknown, or a made image.
+        made_of: (M,) int64, the image that each was made of, itself if it was loaded; None = all
+            were loaded.
     """
 
     name: str
     images: Tensor
     image_digests: tuple[str, ...]
     identity: Tensor
+    made_of: Tensor | None = None
+
+    def people(self) -> Tensor:
+        """Return (M,) int64, who is in each image; in a made one, whoever is in its original."""
+        return self.identity if self.made_of is None else self.identity[self.made_of]
 
 
 @dataclass(frozen=True, eq=False)
@@ -368,31 +387,3 @@ class SaliencyMaps:
                     f"saliency maps: diagnostic '{name}': expected a tensor ({n},), one number per "
                     f"map, got {type(values).__name__} {shape}."
                 )
-
-
-@dataclass(frozen=True, eq=False)
-class Perturbations:
-    """R images, described but not yet made: which pixels of which image are replaced by a fill.
-
-    In image ``image[r]`` the pixels are replaced whose rank under ``ranks[ranking[r]]`` lies in
-    ``first[r] <= rank < last[r]``. Deletion of k pixels is [0, k), insertion of k is [k, n).
-
-    Attributes:
-        image: (R,) int64, row of ``Faces.images``.
-        ranks: (Q, H*W) int32, rank of each pixel, 0 = most salient
-            (``fxeval.functional.ranking.ranks``).
-        ranking: (R,) int64, row of ``ranks``.
-        first: (R,) int64.
-        last: (R,) int64.
-        fill: Name of the fill (``fxeval.functional.fills.fills``).
-    """
-
-    image: Tensor
-    ranks: Tensor
-    ranking: Tensor
-    first: Tensor
-    last: Tensor
-    fill: str
-
-    def __len__(self) -> int:
-        return len(self.image)

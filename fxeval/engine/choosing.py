@@ -68,6 +68,9 @@ def chosen(
     """
     if held_out is not None:
         return held_out_pairs(listing, held_out, asked)
+    if kind == "patched pairs":
+        mated = chosen_rows(listing, asked.n, asked.seed, asked.name, asked.n_where)
+        return listing.take([*mated, *_nonmated(listing, asked.seed)[: len(mated)]]), []
     choose = whole_rows if kind in WHOLE_LISTS else chosen_rows
     return listing.take(choose(listing, asked.n, asked.seed, asked.name, asked.n_where)), []
 
@@ -102,12 +105,15 @@ def held_out_pairs(
         )
         raise DataContractError(text, public=text)
     mated = chosen_rows(usable, asked.n, asked.seed, asked.name, asked.n_where)
-    nonmated = [row for row, is_mated in enumerate(usable.is_mated) if not is_mated]
-    nonmated.sort(
-        key=lambda row: seed_of(asked.seed, "pick", usable.probe[row], usable.reference[row])
-    )
-    nonmated = by_turns(nonmated, [usable.probe_identity[row] for row in nonmated])
-    return usable.take([*mated, *nonmated[: len(mated)]]), remarks
+    return usable.take([*mated, *_nonmated(usable, asked.seed)[: len(mated)]]), remarks
+
+
+def _nonmated(listing: PairListing, seed: int) -> list[int]:
+    """Return the nonmated pairs of a list in the order in which they are chosen."""
+    aside = listing.set_aside or ("",) * len(listing)
+    rows = [row for row, mated in enumerate(listing.is_mated) if not mated and not aside[row]]
+    rows.sort(key=lambda row: seed_of(seed, "pick", listing.probe[row], listing.reference[row]))
+    return by_turns(rows, [listing.probe_identity[row] for row in rows])
 
 
 def _turned(listing: PairListing, side: str) -> PairListing:

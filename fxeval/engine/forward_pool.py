@@ -1,9 +1,9 @@
 """One engine for all forward passes.
 
-Metrics describe what they want embedded (:class:`fxeval.contracts.Perturbations`); the pool makes
-the images on the model's device, embeds each different one once, in batches that mix pairs and
-steps, and remembers the answer for later cells. The composition of a batch depends on the request
-alone, never on what earlier cells left in memory: results don't depend on order or workers.
+Metrics describe what they want embedded (``fxeval.functional.perturbations.Perturbations``); the
+pool makes the images on the model's device, embeds each different one once, in batches that mix
+pairs and steps, and remembers the answer for later cells. The composition of a batch depends on the
+request alone, never on what earlier cells left in memory: results don't depend on order or workers.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ from fxeval.contracts import (
     Fill,
     Images,
     MaskBank,
-    Perturbations,
 )
 from fxeval.errors import FillContractError, ModelContractError
-from fxeval.functional.fills import applied, fills, prepared, removed_pixels
+from fxeval.functional.fills import applied, fills, prepared, removed_pixels, replaced
 from fxeval.functional.masking import masker
+from fxeval.functional.perturbations import Perturbations
 from fxeval.hooks.processes import is_a_stop, one_process
 from fxeval.hooks.returned import check_embeddings
 from fxeval.hooks.watch import modes_kept
@@ -126,7 +126,7 @@ class ForwardPool:
         Returns:
             (R, D) float32 on the CPU. Nothing removed costs nothing (the clean embeddings are
             shared), everything removed costs one pass per image and fill, and equal descriptions
-            cost one pass.
+            cost one pass. With everything replaced by a donor, they are the donor's.
         """
         n = faces.images.shape[-1] * faces.images.shape[-2]
         empty = wanted.last <= wanted.first
@@ -135,13 +135,16 @@ class ForwardPool:
         clean = self.clean(model, faces)
         result: Embeddings = clean.new_empty(len(wanted), clean.shape[1])
         result[empty] = clean[wanted.image[empty]]
-        if bool(full.any()):
+        if bool(full.any()) and wanted.donor is not None:
+            result[full] = clean[wanted.donor[full]]
+        elif bool(full.any()):
             used, inverse = torch.unique(wanted.image[full], return_inverse=True)
             result[full] = self._filled(model, faces, used, wanted.fill)[inverse]
         if bool(partial.any()):
             # Curves of both directions and all maps share points: each is embedded once.
+            donor = wanted.image if wanted.donor is None else wanted.donor
             columns = torch.stack(
-                [wanted.image, wanted.ranking, wanted.first.long(), wanted.last.long()], dim=1
+                [wanted.image, wanted.ranking, wanted.first.long(), wanted.last.long(), donor], 1
             )[partial]
             distinct, inverse = torch.unique(columns, dim=0, return_inverse=True)
             result[partial] = self._partial(model, faces, distinct, wanted)[inverse]
@@ -193,29 +196,37 @@ class ForwardPool:
     ) -> Embeddings:
         used, image = torch.unique(distinct[:, 0], return_inverse=True)
         rankings, ranking = torch.unique(distinct[:, 1], return_inverse=True)
+        donors, donor = torch.unique(distinct[:, 4], return_inverse=True)
         key = _key(
             model,
             tuple(faces.image_digests[i] for i in used.tolist()),
             "partial",
             wanted.fill,
+            "|".join(faces.image_digests[i] for i in donors.tolist()),
             wanted.ranks[rankings].contiguous().numpy().tobytes(),
-            torch.cat([image[:, None], ranking[:, None], distinct[:, 2:]], 1).numpy().tobytes(),
+            torch.stack([image, ranking, *distinct[:, 2:4].T, donor], 1).numpy().tobytes(),
         )
 
         def compute() -> Embeddings:
             device = device_of(model)
             images = _float(faces.images[used], model)
-            function = fills()[wanted.fill]
-            once = prepared(wanted.fill, function, images)
+            function = fills().get(wanted.fill)
+            if function is None:  # a donor's pixels
+                once, of = _float(faces.images[donors], model), donor.to(device)
+            else:
+                once, of = prepared(wanted.fill, function, images), image.to(device)
             ranks = wanted.ranks[rankings].to(device)
-            rows, orders, bounds = image.to(device), ranking.to(device), distinct[:, 2:].to(device)
+            rows, orders, bounds = image.to(device), ranking.to(device), distinct[:, 2:4].to(device)
 
             def make(start: int, stop: int) -> Images:
                 row, order = rows[start:stop], orders[start:stop]
                 first, last = bounds[start:stop].unbind(1)
                 size = (images.shape[2], images.shape[3])
                 removed = removed_pixels(ranks[order], first, last, size)
-                return applied(wanted.fill, function, images[row], once[row], removed)
+                by = once[of[start:stop]]
+                if function is None:
+                    return replaced(images[row], by, removed)
+                return applied(wanted.fill, function, images[row], by, removed)
 
             return self._batches(model, len(distinct), make)
 

@@ -57,7 +57,8 @@ class Inputs:
         # The mask bank depends on the suite's seed and on these alone; 0 changes nothing.
         self.address = (*self.size, *([asked.seed] if asked.seed else []))
         self._device = device_of(model)
-        self._images, self._identity = faces.images, faces.identity
+        self._images, self._people = faces.images, faces.people()
+        self._enrolled = faces.identity >= 0  # no made image is in a gallery
         self._probes, self._references = asked.image, asked.against
         self._contrast: Tensor | None = None
         if "contrast" in needs:
@@ -77,8 +78,9 @@ class Inputs:
             given["contrast"] = self._inputs(self._contrast[rows])
         if self._gallery is not None:
             given["gallery"] = Gallery(
-                self._gallery.to(self._device, copy=True), self._identity.clone(),
-                self._identity[self._probes[rows]], self._identity[self._first(rows)],
+                self._gallery[self._enrolled].to(self._device, copy=True),
+                self._people[self._enrolled],
+                self._people[self._probes[rows]], self._people[self._first(rows)],
             )  # fmt: skip
         return given
 
@@ -95,9 +97,10 @@ def _nonmates(asked: Comparison, seed: int) -> Tensor:
     """Choose for each comparison a reference that shows another identity; (N,) int64."""
     faces, chosen = asked.faces, []
     against = asked.against if asked.against.ndim == 1 else asked.against[:, 0]
-    shown = faces.identity[against]
+    people = faces.people()
+    shown = people[against]
     for row, image in enumerate(asked.image.tolist()):
-        others = (shown != faces.identity[image]) & (shown != shown[row])
+        others = (shown != people[image]) & (shown != shown[row])
         images = torch.unique(against[others])
         if not len(images):
             raise EvidenceError(

@@ -119,7 +119,7 @@ def identities(pairs: Pairs) -> Table:
     reference = torch.cat([kept.roll(-1) for kept in held_out])
     rows = Rows(
         kind="identities",
-        id=_ids(faces, image, reference),
+        id=ids_of(faces, image, reference),
         image=image,
         source=source,
         against=source.roll(-1, dims=1),
@@ -143,7 +143,7 @@ def classes(pairs: Pairs) -> Table:
     gallery = torch.stack(generation)  # (C, K)
     rows = Rows(
         kind="classes",
-        id=_ids(faces, image, gallery[target, 0]),
+        id=ids_of(faces, image, gallery[target, 0]),
         image=image,
         source=image[:, None],
         against=gallery[target, :1],
@@ -167,7 +167,9 @@ TABLES: Mapping[RowKind, Callable[[Pairs], Table]] = MappingProxyType(
 )
 """The function that makes the rows of each kind."""
 
-WHOLE_LISTS: frozenset[RowKind] = frozenset({"pairs", "identities", "classes"})
+WHOLE_LISTS: frozenset[RowKind] = frozenset(
+    {"pairs", "identities", "classes", "people", "map pairs"}
+)
 """Kinds whose rows are made from the whole list, not from mated pairs chosen from it."""
 
 
@@ -215,7 +217,8 @@ def _parted(faces: Faces) -> tuple[list[Tensor], list[Tensor]]:
     return generation, held_out
 
 
-def _ids(faces: Faces, image: Tensor, reference: Tensor) -> tuple[str, ...]:
+def ids_of(faces: Faces, image: Tensor, reference: Tensor) -> tuple[str, ...]:
+    """Name rows by the content of two images each."""
     return tuple(
         f"{faces.image_digests[one][:12]}-{faces.image_digests[other][:12]}"
         for one, other in zip(image.tolist(), reference.tolist(), strict=True)

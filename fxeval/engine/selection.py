@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fxeval.contracts import Crop, PairListing, Pairs, PairSource
+from fxeval.contracts import Crop, LandmarkSource, PairListing, Pairs, PairSource
 from fxeval.datasets.faces.alignment import ARCFACE_112
 from fxeval.datasets.lists.contradictions import refuse_contradictions
 from fxeval.errors import DataContractError
@@ -128,6 +128,27 @@ def common_digests(source: PairSource, ids: Sequence[str], note: Note) -> tuple[
     parts = [ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)]
     found = (digests_of(checked_images(source, part, COMMON_CROP, note)) for part in parts)
     return tuple(digest for part in found for digest in part)
+
+
+def landmarks_of(source: PairSource, ids: Sequence[str], crop: Crop, note: Note) -> Tensor:
+    """Return the five landmarks of M images in pixels of a crop, (M, 5, 2) float64.
+
+    A source that does not know them gives aligned images: they lie where the crop has them.
+
+    Raises:
+        DataContractError: If the source returns anything else.
+    """
+    if not isinstance(source, LandmarkSource):
+        return torch.tensor(crop.template, dtype=torch.float64).expand(len(ids), 5, 2)
+    with modes_kept(note, f"pairs '{source.name}'"):
+        found = torch.as_tensor(source.landmarks(ids, crop), dtype=torch.float64)
+    if tuple(found.shape) != (len(ids), 5, 2) or not bool(torch.isfinite(found).all()):
+        text = (
+            f"pairs '{source.name}': expected finite landmarks ({len(ids)}, 5, 2), got "
+            f"{tuple(found.shape)}."
+        )
+        raise DataContractError(text, public=text)
+    return found
 
 
 def load_pairs(

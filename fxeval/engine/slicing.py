@@ -16,7 +16,15 @@ from fxeval.slices import MIXED, AttributeValue, Slice, check_values
 from fxeval.strict.text import suggestion
 
 Perturbed = Literal["probe", "reference", "both"]
-_OF_PAIRS = ("mated pairs", "pairs", "held-out pairs", "held-out mated pairs", "triplets")
+_OF_PAIRS = (
+    "mated pairs",
+    "pairs",
+    "held-out pairs",
+    "held-out mated pairs",
+    "patched pairs",
+    "occluded pairs",
+    "triplets",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +101,7 @@ def with_words(table: Table, listed: Listed, slices: Sequence[Slice], parameters
     """
     if not slices:
         return table
-    return sliced(table, listed, slices, getattr(parameters, "side", table.rows.side))
+    return sliced(table, listed, slices, getattr(parameters, "side", "probe"))
 
 
 def sliced(table: Table, listed: Listed, slices: Sequence[Slice], side: Perturbed) -> Table:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fxeval.contracts import Fill, Images
 from fxeval.errors import FillContractError, FxevalError
 from fxeval.functional.fill_images import fill_images
+from fxeval.functional.perturbations import DONOR
 from fxeval.redaction import of_user_code
 from fxeval.strict.forms import one_of
 
@@ -70,9 +71,14 @@ class _OfTheImage:
         return fill_images(images, self.name)
 
     def apply(self, images: Images, prepared: Tensor, removed: Tensor) -> Images:
-        # lerp returns its end points exactly at weights 0 and 1, and on a CPU it takes a quarter of
-        # the time of torch.where, whose loop branches on every pixel of an order without pattern.
-        return torch.lerp(images, prepared, removed[:, None].to(images.dtype))
+        return replaced(images, prepared, removed)
+
+
+def replaced(images: Images, by: Images, removed: Tensor) -> Images:
+    """Return (B, 3, H, W) images with their removed pixels, (B, H, W) bool, from other images."""
+    # lerp returns its end points exactly at weights 0 and 1, and on a CPU it takes a quarter of the
+    # time of torch.where, whose loop branches on every pixel of an order without pattern.
+    return torch.lerp(images, by, removed[:, None].to(images.dtype))
 
 
 SHIPPED_FILLS: Mapping[str, FillFunction] = MappingProxyType(
@@ -94,7 +100,7 @@ def add_fills(more: Mapping[str, FillFunction]) -> None:
         FxevalError: If a name is taken, or is no name, or the object is no fill.
     """
     for name, fill in more.items():
-        if name in SHIPPED_FILLS:
+        if name in SHIPPED_FILLS or name == DONOR:
             raise FxevalError(f"fill '{name}': expected a new name, got that of a shipped fill.")
         if not isinstance(name, str) or not name.isidentifier():
             raise FxevalError(f"fill {name!r:.60}: expected a name of letters, digits and '_'.")

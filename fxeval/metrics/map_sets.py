@@ -1,6 +1,7 @@
 """Sets of maps, one map for each row: parts of them, means over several, states."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,6 +42,31 @@ def averaged(maps: SaliencyMaps, of: Sequence[Sequence[int]]) -> SaliencyMaps:
     mean = torch.stack([scaled[list(some)].mean(dim=0) for some in of]).float()
     mean[~torch.from_numpy(usable(states))] = torch.nan
     return SaliencyMaps(mean, None, states, tuple(maps.reasons[one] for one in grave))
+
+
+def one_by_one(maps: SaliencyMaps, of: Sequence[Sequence[int]]) -> tuple[SaliencyMaps, ...]:
+    """Return the first map of each row, the second one, and so on.
+
+    Args:
+        maps: M maps.
+        of: For each row, the places of one or more of them.
+
+    Returns:
+        As many sets as a row has maps at most; ``EXCLUDED`` where it has fewer, and no reason.
+    """
+    sets = []
+    for turn in range(max(map(len, of))):
+        found = taken(maps, torch.tensor([places[min(turn, len(places) - 1)] for places in of]))
+        is_there = [turn < len(places) for places in of]
+        states = (
+            state if there else RowState.EXCLUDED
+            for state, there in zip(found.states, is_there, strict=True)
+        )  # fmt: skip
+        reasons = (
+            reason if there else "" for reason, there in zip(found.reasons, is_there, strict=True)
+        )
+        sets.append(replace(found, states=tuple(states), reasons=tuple(reasons)))
+    return tuple(sets)
 
 
 def usable(states: Sequence[RowState]) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fxeval.contracts import Maps, Perturbations, SaliencyMaps
+from fxeval.contracts import Maps, SaliencyMaps
 from fxeval.errors import EvidenceError
 from fxeval.functional.controls import (
     CONTROLS,
@@ -24,6 +24,7 @@ from fxeval.functional.controls import (
     mean_map,
     shuffled_identity,
 )
+from fxeval.functional.perturbations import DONOR, Perturbations
 from fxeval.functional.ranking import count, orders_needed, ranks
 from fxeval.metrics.protocol import Evidence, FloatArray, Subject, usable
 from fxeval.results import EXPLAINER, RowState
@@ -90,8 +91,9 @@ class Order:
         return found
 
     def removed(
-        self, images: Tensor, entry: Tensor, first: Tensor, last: Tensor, fill: str
-    ) -> Perturbations:
+        self, images: Tensor, entry: Tensor, first: Tensor, last: Tensor, fill: str,
+        donors: Tensor | None = None,
+    ) -> Perturbations:  # fmt: skip
         """Describe images without the pixels ranked [first, last).
 
         Orders of one row differ only inside its ties: what is the same set of pixels in two of them
@@ -103,14 +105,16 @@ class Order:
             first: (R,).
             last: (R,).
             fill: What replaces the pixels.
+            donors: (n,) the image whose pixels they are with the fill ``DONOR``.
         """
         ranking = entry
         if self._leads is not None:
             leader, is_same = self._leads
             same = is_same[entry, first] & is_same[entry, last]
             ranking = torch.where(same, leader[entry], entry)
-        of = images[torch.from_numpy(self.kept)]
-        return Perturbations(of[entry], self.ranks, ranking, first, last, fill)
+        rows = torch.from_numpy(self.kept)[entry]
+        donor = None if donors is None or fill != DONOR else donors[rows]
+        return Perturbations(images[rows], self.ranks, ranking, first, last, fill, donor)
 
     @cached_property
     def _leads(self) -> tuple[Tensor, Tensor] | None:

@@ -8,7 +8,7 @@ on the plan, never on which rows were measured with it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,157 +16,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fxeval.contracts import (
-    Embeddings,
     Explainer,
-    Images,
-    LabelMaps,
-    Maps,
-    Perturbations,
     SaliencyMaps,
-    SimilarityKind,
 )
 from fxeval.functional.ranking import tied_shares
 from fxeval.metrics.kept import Kept
 from fxeval.metrics.map_sets import averaged as averaged
+from fxeval.metrics.map_sets import one_by_one as one_by_one
 from fxeval.metrics.map_sets import taken as taken
 from fxeval.metrics.map_sets import thumbnail as thumbnail
 from fxeval.metrics.map_sets import usable as usable
 from fxeval.metrics.map_sets import worst as worst
+from fxeval.metrics.rows import FloatArray as FloatArray
+from fxeval.metrics.rows import Question as Question
+from fxeval.metrics.rows import Redrawn as Redrawn
+from fxeval.metrics.rows import RowKind as RowKind
+from fxeval.metrics.rows import Rows as Rows
+from fxeval.metrics.rows import Side as Side
+from fxeval.metrics.rows import Subject as Subject
 from fxeval.records.schema import Measured, Network, Row
 from fxeval.records.selection import Configuration
 from fxeval.results import BROKEN_STATES, TIED_SHARE, Condition, Metric, RowState, gravity
-
-FloatArray: TypeAlias = NDArray[np.float64]
-RowKind = Literal[
-    "mated pairs",
-    "pairs",
-    "held-out pairs",
-    "held-out mated pairs",
-    "triplets",
-    "identities",
-    "classes",
-]
-Side: TypeAlias = str
-"""Which version of its image a row is of: ``probe``, ``reference``, or the name of a made image."""
-
-
-class Question(Protocol):
-    """A question to a subject about a row: a number that falls when evidence is removed.
-
-    ``rows`` are positions in the rows that the question is about; ``embeddings`` are those of the
-    rows' images, perturbed or not, one for each of ``rows``.
-    """
-
-    @property
-    def unit(self) -> str:
-        """Unit of the answers."""
-
-    def answer(self, subject: "Subject", rows: Tensor, embeddings: Embeddings) -> Tensor:
-        """Return (R,) answers, the numbers that curves are made of."""
-
-    def score(self, subject: "Subject", rows: Tensor, embeddings: Embeddings) -> Tensor:
-        """Return the (R,) answers in the model's native similarity, where there is one."""
-
-    def margin(self, subject: "Subject", rows: Tensor, embeddings: Embeddings) -> Tensor:
-        """Return the (R,) margins of the decision: negative = it has flipped, NaN = no decision."""
-
-    def take(self, rows: Tensor) -> "Question":
-        """Return the question about some of the rows."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """The rows that are measured, one value each.
-
-    Attributes:
-        kind: What a row is.
-        id: By content of the images; no name of a file or a person.
-        image: (N,) which image is perturbed.
-        source: (N, K) images that the map is made from: the image itself, or, for a map of the
-            identity, up to K others of the same person; -1 where a row has fewer.
-        against: (N, K) images that these are compared with when they are explained, or (N, K, R),
-            several images whose centroid each is compared with; -1 where there are fewer.
-        identities: (N, 1), or (N, 2) where a row is of two people; intervals resample these.
-        is_mated: (N,) bool.
-        question: The question about the perturbed image.
-        contrast: (N,) nonmates for discriminative explainers; None = the engine draws them.
-        side: Which version of its image a row is of: the probe or the reference of a pair, or an
-            image that was made of the probe.
-        slices: The word of each row in each column that the check has slices of; () = none.
-    """
-
-    kind: RowKind
-    id: tuple[str, ...]
-    image: Tensor
-    source: Tensor
-    against: Tensor
-    identities: Tensor
-    is_mated: Tensor
-    question: Question
-    contrast: Tensor | None = None
-    side: Side = "probe"
-    slices: tuple[Mapping[str, str], ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def take(self, rows: Tensor) -> "Rows":
-        """Return some of the rows."""
-        return replace(
-            self,
-            id=tuple(self.id[row] for row in rows.tolist()),
-            image=self.image[rows],
-            source=self.source[rows],
-            against=self.against[rows],
-            identities=self.identities[rows],
-            is_mated=self.is_mated[rows],
-            question=self.question.take(rows),
-            contrast=None if self.contrast is None else self.contrast[rows],
-            slices=tuple(self.slices[row] for row in rows.tolist()) if self.slices else (),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A model at work on the rows' images, in its own crop.
-
-    The cell's model, another evaluator and a re-drawn copy are all subjects: a protocol treats them
-    alike.
-
-    Attributes:
-        name: The model's name in the suite, or what a re-drawn copy is called.
-        size: (H, W) of its crop.
-        similarity: Its native similarity.
-        operating_threshold: In the native similarity; None if it has none.
-        clean: Embeddings of all images, unperturbed, (M, D).
-        embed: Embeds described perturbations.
-        pixels: Images by their numbers, (n, 3, H, W) in [0, 1].
-        fit: Carries maps made on another subject into this one's crop.
-        redraw: The network re-drawn with the given index.
-        labels: Label maps of images by their numbers.
-        no_decision: Why the model's own threshold is withheld, as it decides nothing; "" if it
-            is not.
-    """
-
-    name: str
-    size: tuple[int, int]
-    similarity: SimilarityKind
-    operating_threshold: float | None
-    clean: Callable[[], Embeddings]
-    embed: Callable[[Perturbations], Embeddings]
-    pixels: Callable[[Tensor], Images]
-    fit: Callable[["Subject", Maps], Maps]
-    redraw: Callable[[int], "Redrawn"]
-    labels: Callable[[Tensor], LabelMaps]
-    no_decision: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Redrawn:
-    """A re-drawn copy of a network, and its figures for the record."""
-
-    subject: Subject
-    network: Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +53,9 @@ class Engine(Protocol):
 
     def maps(self, rows: Rows, subject: Subject, explainer: OtherExplainer | None) -> SaliencyMaps:
         """Return the maps of all rows on a subject, by the cell's explainer (None) or another."""
+
+    def maps_each(self, rows: Rows, subject: Subject) -> tuple[SaliencyMaps, ...]:
+        """Return the maps of the sources of all rows: of the first ones, the second ones, ..."""
 
     def variant(self, settings: Mapping[str, str]) -> OtherExplainer:
         """Return the cell's explainer with some settings replaced."""
@@ -223,6 +96,20 @@ class Evidence:
     def explain(self, subject: Subject, explainer: OtherExplainer | None = None) -> SaliencyMaps:
         """Return the maps of the group on a subject, by the cell's own explainer or another."""
         return taken(self.engine.maps(self.everyone, subject, explainer), self._places)
+
+    def explain_each(self, subject: Subject) -> tuple[SaliencyMaps, ...]:
+        """Return the maps of the group's sources one by one, and not their means.
+
+        Returns:
+            As many sets of one map a row as a row has sources at most; ``EXCLUDED`` where it has
+            fewer.
+        """
+        every = self.engine.maps_each(self.everyone, subject)
+        return tuple(taken(maps, self._places) for maps in every)
+
+    def reference_maps_each(self, subject: Subject) -> tuple[SaliencyMaps, ...]:
+        """Return the same of all rows of the cell."""
+        return self.engine.maps_each(self.everyone, subject)
 
     def variant(self, **settings: str) -> OtherExplainer:
         """Return the cell's explainer with settings replaced; a layer is looked for later."""

@@ -1,6 +1,6 @@
 """The engine of one cell: its subjects, and maps that are made once for all of its rows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -20,89 +20,32 @@ from fxeval.contracts import (
     traits_of,
 )
 from fxeval.datasets.faces.crops import move_maps
-from fxeval.engine.forward_pool import ForwardPool, PooledModel
+from fxeval.engine.forward_pool import ForwardPool
 from fxeval.engine.inputs import Comparison
-from fxeval.engine.metering import Cost
+from fxeval.engine.made_images import originals
 from fxeval.engine.repetition import together
 from fxeval.engine.sources import sources_of
 from fxeval.errors import DataContractError, UnsupportedError
 from fxeval.explainers.map_levels import joined
 from fxeval.functional.map_similarity import same_maps
 from fxeval.hooks.watch import modes_kept
-from fxeval.metrics.protocol import Evidence, OtherExplainer, Redrawn, Rows, Subject, averaged
-from fxeval.records.schema import Explaining, Network, Repeatability
+from fxeval.metrics.protocol import (
+    Evidence,
+    OtherExplainer,
+    Redrawn,
+    Rows,
+    Subject,
+    averaged,
+    one_by_one,
+)
+from fxeval.records.schema import Explaining, Repeatability
 from fxeval.run.variants import Variants
+from fxeval.run.wanted import NetworkHandle as NetworkHandle
+from fxeval.run.wanted import Redrawing as Redrawing
+from fxeval.run.wanted import Repetition as Repetition
+from fxeval.run.wanted import Wanted as Wanted
 from fxeval.statistics.limit import in_words
 from fxeval.suite.cells import Cell
-
-
-@dataclass(frozen=True, eq=False)
-class NetworkHandle:
-    """A network behind a subject, built when it is needed.
-
-    Attributes:
-        label: ``trained``, the name of the re-drawn copy, or, for a further model of the cell,
-            ``evaluator`` and its name.
-        key: Key under which its embeddings and maps are cached.
-        get: Builds the network, or returns it.
-        of: Name of the model in the suite.
-    """
-
-    label: str
-    key: str
-    get: Callable[[], PooledModel]
-    of: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Redrawing:
-    """A re-drawn network, and the facts about it."""
-
-    network: NetworkHandle
-    known: Network
-
-
-@dataclass(frozen=True, eq=False)
-class Wanted:
-    """A set of maps that a cell asks for.
-
-    Attributes:
-        by: The explainer.
-        network: The network that is explained.
-        asked: The comparisons, with the index of the explainer's seed.
-        name: Of the comparisons, such as ``probe``.
-        is_own: Whether the explainer is the cell's own.
-    """
-
-    by: OtherExplainer
-    network: NetworkHandle
-    asked: Comparison
-    name: str
-    is_own: bool = True
-
-    @property
-    def label(self) -> str:
-        """Its name where costs are shown."""
-        seed = f", seed {self.asked.seed}" if self.asked.seed else ""
-        other = "" if self.is_own else f", {self.by.name}"
-        return f"{self.name}{seed}{other}{in_words(dict(self.by.settings))}"
-
-
-@dataclass(frozen=True, eq=False)
-class Repetition:
-    """What was found when a few maps of a set were made again.
-
-    Attributes:
-        found: The findings; None if the model itself answers differently each time.
-        remark: Why nothing was found; empty if something was.
-        n_maps: Number of maps that were made.
-        cost: Of making them.
-    """
-
-    found: Repeatability | None
-    remark: str
-    n_maps: int
-    cost: Cost
 
 
 class Shared(Protocol):
@@ -167,7 +110,7 @@ class CellEngine:
             pixels=lambda images: faces.images[images].float() / 255.0,
             fit=fit,
             redraw=lambda index: self._redraw(network, pairs, faces, index),
-            labels=lambda images: self._labels(pairs, images, crop),
+            labels=lambda images: self._labels(pairs, originals(faces, images), crop),
         )
         # By id: subjects consist of functions and are never equal by value.
         self._behind[id(made)] = network, faces, crop
@@ -176,6 +119,10 @@ class CellEngine:
     def maps(self, rows: Rows, subject: Subject, explainer: OtherExplainer | None) -> SaliencyMaps:
         """Return one map per row on a subject: the mean if a row has several sources."""
         return Measuring(self, self.own).maps(rows, subject, explainer)
+
+    def maps_each(self, rows: Rows, subject: Subject) -> tuple[SaliencyMaps, ...]:
+        """Return the maps of every source of the rows."""
+        return Measuring(self, self.own).maps_each(rows, subject)
 
     def variant(self, settings: Mapping[str, str]) -> OtherExplainer:
         """Return the cell's explainer with some settings replaced."""
@@ -235,15 +182,31 @@ class CellEngine:
                 return maps
             self._averaged[key] = maps
         if key not in self._averaged:
-            takes_centroids = traits_of(by.explainer).takes_centroids
-            parts, of = [], sources_of(rows, faces, seed, takes_centroids=takes_centroids)
-            for number, asked in enumerate(of.asked):
-                name = f"sources {number + 1}" if len(of.asked) > 1 else "sources"
-                wanted = Wanted(by, network, asked, name)
-                parts.append(self._asked(wanted, is_judged=is_judged and not number))
-            size = (int(parts[0].positive.shape[1]), int(parts[0].positive.shape[2]))
-            self._averaged[key] = averaged(joined(parts, size), of.places)
+            self._averaged[key] = averaged(*self._sources(rows, subject, by, seed, is_judged))
         return self._averaged[key]
+
+    def each(
+        self, rows: Rows, subject: Subject, by: OtherExplainer, seed: int
+    ) -> tuple[SaliencyMaps, ...]:
+        """Return the maps of all sources of the rows: of the first ones, the second ones, ..."""
+        made = self.made(rows, subject, by, seed)
+        if rows.source.shape[1] == 1:
+            return (made,)
+        return one_by_one(*self._sources(rows, subject, by, seed, is_judged=True))
+
+    def _sources(
+        self, rows: Rows, subject: Subject, by: OtherExplainer, seed: int, is_judged: bool
+    ) -> tuple[SaliencyMaps, tuple[tuple[int, ...], ...]]:
+        """Return the maps of all distinct sources, and the places of those of each row."""
+        network, faces, _ = self._behind[id(subject)]
+        takes_centroids = traits_of(by.explainer).takes_centroids
+        parts, of = [], sources_of(rows, faces, seed, takes_centroids=takes_centroids)
+        for number, asked in enumerate(of.asked):
+            name = f"sources {number + 1}" if len(of.asked) > 1 else "sources"
+            wanted = Wanted(by, network, asked, name)
+            parts.append(self._asked(wanted, is_judged=is_judged and not number))
+        size = (int(parts[0].positive.shape[1]), int(parts[0].positive.shape[2]))
+        return joined(parts, size), of.places
 
     def _asked(self, wanted: Wanted, *, is_judged: bool) -> SaliencyMaps:
         """Return maps, made once; if limits ask for their values, a few are made again."""
@@ -305,7 +268,8 @@ class CellEngine:
                 "list whose source has a method labels(image_ids, crop)."
             )
         with modes_kept(self._shared.pool.note, f"pairs '{pairs.name}'"):
-            found = self._source.labels([pairs.image_ids[image] for image in images.tolist()], crop)
+            ids = [pairs.image_ids[image] for image in images.tolist()]
+            found = self._source.labels(ids, crop)
         if tuple(found.labels.shape) != (len(images), *crop.size):
             raise DataContractError(
                 f"pairs '{pairs.name}': expected label maps ({len(images)}, {crop.size[0]}, "
@@ -349,6 +313,10 @@ class Measuring:
         if explainer is not None:
             return self.engine.made(rows, subject, explainer, 0, is_judged=False)
         return self.engine.made(rows, subject, self.by, self.seed)
+
+    def maps_each(self, rows: Rows, subject: Subject) -> tuple[SaliencyMaps, ...]:
+        """Return the maps of every source of the rows."""
+        return self.engine.each(rows, subject, self.by, self.seed)
 
     def variant(self, settings: Mapping[str, str]) -> OtherExplainer:
         """Return the explainer with some settings replaced."""

@@ -21,9 +21,10 @@ from fxeval.datasets.prepared_source import PreparedSource
 from fxeval.engine.choosing import Asked, chosen, held_out_of
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.metering import Cost
-from fxeval.engine.row_kinds import TABLES, WHOLE_LISTS, Table
-from fxeval.engine.selection import COMMON_CROP, common_digests, load_pairs
+from fxeval.engine.row_kinds import WHOLE_LISTS, Table
+from fxeval.engine.selection import COMMON_CROP, common_digests, landmarks_of, load_pairs
 from fxeval.engine.slicing import Listed, with_words
+from fxeval.engine.tables import Making, table_of
 from fxeval.errors import (
     DataContractError,
     EvidenceError,
@@ -40,20 +41,14 @@ from fxeval.records.earlier import EarlierRun
 from fxeval.records.schema import Explaining, Row
 from fxeval.redaction import PublicReason, public_counts
 from fxeval.run.admissions import Admissions
-from fxeval.run.cell_engine import (
-    CellEngine,
-    NetworkHandle,
-    Prepared,
-    Redrawing,
-    Repetition,
-    Wanted,
-)
+from fxeval.run.cell_engine import CellEngine, Prepared
 from fxeval.run.descriptions import explainer_entry, left_out, model_entry, pairs_entry
 from fxeval.run.guard import Guard
 from fxeval.run.keys import fixture_key
 from fxeval.run.map_maker import PREPARING, MapMaker, Progress
 from fxeval.run.readying import Readying
 from fxeval.run.redrawing import Redraws
+from fxeval.run.wanted import NetworkHandle, Redrawing, Repetition, Wanted
 from fxeval.seeding import seed_of
 from fxeval.suite.cells import Cell, Use
 from fxeval.verification.claims import remarks_of
@@ -244,7 +239,7 @@ class Workshop:
             name,
             NetworkHandle(f"evaluator {name}", pooled.key, lambda: pooled, name),
             pairs,
-            TABLES[kinds()[cell.kind].ROWS](pairs).faces,
+            self._rows(cell, source, pairs, other.crop).faces,
             entry["operating_threshold"]["fault"],
         )
         return subject, [f"evaluator {name}: {one}" for one in remarks_of(entry)]
@@ -332,7 +327,7 @@ class Workshop:
         them, and with it the same draws: that of its images in ``COMMON_CROP``.
         """
         protocol = kinds()[cell.kind]
-        table = TABLES[protocol.ROWS](pairs)
+        table = self._rows(cell, source, pairs, crop)
         if not hasattr(protocol, "OTHERS"):
             return table
         key = fixture_key(cell, cell.pairs), pairs.image_ids
@@ -343,8 +338,14 @@ class Workshop:
                 self._contents[key] = common_digests(source, pairs.image_ids, self.pool.note)
             except DataContractError:  # it has these images in one crop alone
                 self._contents[key] = pairs.image_digests
-        alike = TABLES[protocol.ROWS](replace(pairs, image_digests=self._contents[key]))
+        named = replace(pairs, image_digests=self._contents[key])
+        alike = self._rows(cell, source, named, crop)
         return replace(table, rows=alike.rows, versions=alike.versions)
+
+    def _rows(self, cell: Cell, source: PairSource, pairs: Pairs, crop: Crop) -> Table:
+        landmarks = partial(landmarks_of, source, pairs.image_ids, crop, self.pool.note)
+        making = Making(cell.seed, cell.parameters, landmarks)
+        return table_of(kinds()[cell.kind].ROWS, pairs, making)
 
     def explained(self, cell: Cell, wanted: Wanted) -> tuple[SaliencyMaps, Explaining]:
         """Return the maps of some comparisons, made once, and their cost at that time."""

@@ -1,17 +1,19 @@
 """The pool embeds every described image once, exactly, whatever the batch size."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fxeval.contracts import MaskBank, Perturbations, RowState
+from fxeval.contracts import MaskBank, RowState
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.maps import explain
 from fxeval.errors import ExplainerContractError, ModelContractError
 from fxeval.functional.fill_images import fill_images
 from fxeval.functional.masking import bank_of
+from fxeval.functional.perturbations import DONOR, Perturbations
 from fxeval.functional.ranking import ranks
 from fxeval.tests.evidence import comparison
 from fxeval.tests.rounding import assert_rounded, condition_of, terms_of
@@ -36,7 +38,10 @@ def one_by_one(model, pairs, wanted):
     module, results = deepcopy(model.module).double(), []
     for row in range(len(wanted)):
         image = pairs.images[wanted.image[row]].double() / 255
-        filler = fill_images(image[None], wanted.fill)[0]
+        if wanted.donor is None:
+            filler = fill_images(image[None], wanted.fill)[0]
+        else:
+            filler = pairs.images[wanted.donor[row]].double() / 255
         made = image.clone()
         for pixel in range(N):
             rank = int(wanted.ranks[wanted.ranking[row], pixel])
@@ -74,6 +79,28 @@ def test_embeddings_equal_those_of_images_made_pixel_by_pixel(model, pairs, fill
     found = ForwardPool(batch_size=7).embed(model, pairs, wanted)
     expected = one_by_one(model, pairs, wanted)
     assert_embedded(found, expected, model.module, pairs.images / 255)
+
+
+def test_a_donor_lends_its_pixels_at_the_same_places(model, pairs):
+    wanted = described(pairs, [(0, 0), (0, 7), (30, 200), (0, N)])
+    donors = (wanted.image + torch.arange(len(wanted)) % 2 + 1) % len(pairs.images)
+    wanted = replace(wanted, fill=DONOR, donor=donors)
+    pool = ForwardPool(batch_size=5)
+    found = pool.embed(model, pairs.faces(), wanted)
+    assert_embedded(found, one_by_one(model, pairs, wanted), model.module, pairs.images)
+    # Nothing and everything replaced are images that were loaded.
+    assert pool.forwards == len(pairs.images) + 2 * len(pairs)
+    clean = pool.clean(model, pairs.faces())
+    whole = wanted.last - wanted.first == N
+    assert torch.equal(found[whole], clean[donors[whole]])
+
+
+def test_donors_and_the_fill_of_their_name_come_together(pairs):
+    wanted = described(pairs, [(0, 7)])
+    with pytest.raises(ValueError, match="donors for the fill 'donor' alone"):
+        replace(wanted, fill=DONOR)
+    with pytest.raises(ValueError, match="donors for the fill 'donor' alone"):
+        replace(wanted, donor=wanted.image)
 
 
 def test_the_batch_size_changes_no_embedding_beyond_rounding(model, pairs):

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from fxeval.contracts import Perturbations
 from fxeval.engine.forward_pool import ForwardPool
 from fxeval.errors import FillContractError, FxevalError, ModelContractError
 from fxeval.functional.fill_images import fill_images
@@ -19,6 +18,7 @@ from fxeval.functional.fills import (
     prepared,
     removed_pixels,
 )
+from fxeval.functional.perturbations import Perturbations
 from fxeval.functional.ranking import ranks as rank_maps
 from fxeval.tests.run.test_workshop import tiny
 from fxeval.tests.subjects import make_pairs

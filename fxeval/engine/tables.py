@@ -1,0 +1,46 @@
+"""The rows of every kind, those among them that take more than loaded pairs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import Tensor
+
+from fxeval.contracts import Pairs
+from fxeval.engine.pattern_rows import map_pairs, people
+from fxeval.engine.row_kinds import TABLES, Table
+from fxeval.metrics.protocol import RowKind
+
+
+@dataclass(frozen=True, eq=False)
+class Making:
+    """What rows may need besides their pairs.
+
+    Attributes:
+        seed: The suite's seed.
+        parameters: Of the check.
+        landmarks: Returns the five landmarks of the pairs' images in pixels of their crop,
+            (M, 5, 2) float64.
+    """
+
+    seed: int
+    parameters: object
+    landmarks: Callable[[], Tensor]
+
+
+MADE: Mapping[RowKind, Callable[[Pairs, Making], Table]] = MappingProxyType(
+    {
+        "people": lambda pairs, making: people(pairs.faces()),
+        "map pairs": lambda pairs, making: map_pairs(pairs.faces(), making.seed),
+    }
+)
+"""The function that makes the rows of each kind that needs more than pairs."""
+
+
+def table_of(kind: RowKind, pairs: Pairs, making: Making) -> Table:
+    """Return the rows of a kind.
+
+    Raises:
+        DataContractError: If the pairs have too little for such rows.
+    """
+    return TABLES[kind](pairs) if kind in TABLES else MADE[kind](pairs, making)

@@ -1,0 +1,156 @@
+"""Rows, what is asked about them, and the subjects that answer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fxeval.contracts import Embeddings, Images, LabelMaps, Maps, SimilarityKind
+from fxeval.functional.perturbations import Perturbations
+from fxeval.records.schema import Network
+
+FloatArray: TypeAlias = NDArray[np.float64]
+RowKind = Literal[
+    "mated pairs",
+    "pairs",
+    "held-out pairs",
+    "held-out mated pairs",
+    "patched pairs",
+    "occluded pairs",
+    "false matches",
+    "triplets",
+    "identities",
+    "classes",
+    "people",
+    "map pairs",
+]
+Side: TypeAlias = str
+"""Which version of its image a row is of: ``probe``, ``reference``, or the name of a made image."""
+
+
+class Question(Protocol):
+    """A question to a subject about a row: a number that falls when evidence is removed.
+
+    ``rows`` are positions in the rows that the question is about; ``embeddings`` are those of the
+    rows' images, perturbed or not, one for each of ``rows``.
+    """
+
+    @property
+    def unit(self) -> str:
+        """Unit of the answers."""
+
+    def answer(self, subject: "Subject", rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return (R,) answers, the numbers that curves are made of."""
+
+    def score(self, subject: "Subject", rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return the (R,) answers in the model's native similarity, where there is one."""
+
+    def margin(self, subject: "Subject", rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return the (R,) margins of the decision: negative = it has flipped, NaN = no decision."""
+
+    def take(self, rows: Tensor) -> "Question":
+        """Return the question about some of the rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows that are measured, one value each.
+
+    Attributes:
+        kind: What a row is.
+        id: By content of the images; no name of a file or a person.
+        image: (N,) which image is perturbed.
+        source: (N, K) images that the map is made from: the image itself, or, for a map of the
+            identity, up to K others of the same person; -1 where a row has fewer.
+        against: (N, K) images that these are compared with when they are explained, or (N, K, R),
+            several images whose centroid each is compared with; -1 where there are fewer.
+        identities: (N, 1), or (N, 2) where a row is of two people; intervals resample these.
+        is_mated: (N,) bool.
+        question: The question about the perturbed image.
+        contrast: (N,) nonmates for discriminative explainers; None = the engine draws them.
+        side: Which version of its image a row is of: the probe or the reference of a pair, or an
+            image that was made of the probe.
+        donor: (N,) images whose pixels may replace those of the row's image (fill ``DONOR``).
+        altered: (N, H, W) bool, for made images: the pixels that are not those of the original.
+        slices: The word of each row in each column that the check has slices of; () = none.
+    """
+
+    kind: RowKind
+    id: tuple[str, ...]
+    image: Tensor
+    source: Tensor
+    against: Tensor
+    identities: Tensor
+    is_mated: Tensor
+    question: Question
+    contrast: Tensor | None = None
+    side: Side = "probe"
+    donor: Tensor | None = None
+    altered: Tensor | None = None
+    slices: tuple[Mapping[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def take(self, rows: Tensor) -> "Rows":
+        """Return some of the rows."""
+        return replace(
+            self,
+            id=tuple(self.id[row] for row in rows.tolist()),
+            image=self.image[rows],
+            source=self.source[rows],
+            against=self.against[rows],
+            identities=self.identities[rows],
+            is_mated=self.is_mated[rows],
+            question=self.question.take(rows),
+            contrast=None if self.contrast is None else self.contrast[rows],
+            donor=None if self.donor is None else self.donor[rows],
+            altered=None if self.altered is None else self.altered[rows],
+            slices=tuple(self.slices[row] for row in rows.tolist()) if self.slices else (),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model at work on the rows' images, in its own crop.
+
+    The cell's model, another evaluator and a re-drawn copy are all subjects: a protocol treats them
+    alike.
+
+    Attributes:
+        name: The model's name in the suite, or what a re-drawn copy is called.
+        size: (H, W) of its crop.
+        similarity: Its native similarity.
+        operating_threshold: In the native similarity; None if it has none.
+        clean: Embeddings of all images, unperturbed, (M, D).
+        embed: Embeds described perturbations.
+        pixels: Images by their numbers, (n, 3, H, W) in [0, 1].
+        fit: Carries maps made on another subject into this one's crop.
+        redraw: The network re-drawn with the given index.
+        labels: Label maps of images by their numbers.
+        no_decision: Why the model's own threshold is withheld, as it decides nothing; "" if it
+            is not.
+    """
+
+    name: str
+    size: tuple[int, int]
+    similarity: SimilarityKind
+    operating_threshold: float | None
+    clean: Callable[[], Embeddings]
+    embed: Callable[[Perturbations], Embeddings]
+    pixels: Callable[[Tensor], Images]
+    fit: Callable[["Subject", Maps], Maps]
+    redraw: Callable[[int], "Redrawn"]
+    labels: Callable[[Tensor], LabelMaps]
+    no_decision: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Redrawn:
+    """A re-drawn copy of a network, and its figures for the record."""
+
+    subject: Subject
+    network: Network
