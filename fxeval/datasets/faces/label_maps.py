@@ -17,13 +17,10 @@ from numpy.typing import NDArray
 from fxeval.contracts import Crop, LabelMaps
 from fxeval.datasets.faces.alignment import align
 from fxeval.datasets.faces.face_folder import FaceFolder
-from fxeval.datasets.faces.part_labels import Part
+from fxeval.datasets.faces.part_labels import PART_NAMES
 from fxeval.datasets.faces.stored_arrays import StoredArrays
 from fxeval.datasets.faults import of_image, of_list
 from fxeval.strict.text import brief
-
-PART_NAMES = tuple(part.name.lower() for part in Part)
-"""Names of the labels, by their values."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ import torch
 
 from fxeval.contracts import LabelSource
 from fxeval.datasets.faces.alignment import ARCFACE_112, FACENET_160, similarity_transform
-from fxeval.datasets.faces.label_maps import PART_NAMES
-from fxeval.datasets.faces.part_labels import Part
+from fxeval.datasets.faces.part_labels import PART_NAMES, Part
 from fxeval.datasets.lists.face_pack import FacePack
 from fxeval.errors import DataContractError
 
