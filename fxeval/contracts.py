@@ -196,11 +196,17 @@ class LabelMaps:
 
     Attributes:
         names: Names of the parts; a label is an index into them.
-        labels: (M, H, W) int64; -1 = none of the parts.
+        labels: (M, H, W) int64; -1 = none of the parts, in a whole image: its parts are not known.
+        source: How the parts were found, for remarks.
     """
 
     names: tuple[str, ...]
     labels: Tensor
+    source: str = ""
+
+    def is_known(self) -> Tensor:
+        """Return (M,) bool, True for images whose parts are known."""
+        return (self.labels >= 0).flatten(1).any(1)
 
 
 @runtime_checkable

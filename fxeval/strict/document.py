@@ -29,11 +29,13 @@ class Kind(NamedTuple):
         noun: Its name with the article: ``a suite``.
         first: The line it starts with: ``fxeval: 1``.
         error: The class of errors that is raised.
+        has_numbers: Whether a whole number may be a key; its text is then the key.
     """
 
     noun: str
     first: str
     error: type[FxevalError]
+    has_numbers: bool = False
 
 
 SUITE = Kind("a suite", "fxeval: 1", SuiteError)

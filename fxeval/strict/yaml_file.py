@@ -111,6 +111,8 @@ class _Builder:
             # Keys, and values of refused keys, get paths of their own, so that no real value is
             # reported at their place.
             key = self._value((*loc, "", "key"), event)
+            if type(key) is int and self._document.kind.has_numbers:
+                key = str(key)
             if key == "<<" and event.style is None:
                 fault(mark, "merge keys ('<<') are not allowed; write the keys out")
             elif not isinstance(key, str):

@@ -266,6 +266,25 @@ def similarity_transform(source: ArrayLike, target: ArrayLike) -> NDArray[np.flo
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
+def moved(points: ArrayLike, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (P, 2) points as a (2, 3) matrix moves them.
+
+    >>> moved([(1, 2)], np.array([[2.0, 0, 5], [0, 2, 5]]))
+    array([[7., 9.]])
+    """
+    return np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
+
+
+def landmarks_in(crop: Crop, landmarks: ArrayLike) -> NDArray[np.float64]:
+    """Return where the (5, 2) landmarks of an image lie after :func:`align`, in pixels of the crop.
+
+    They lie near the crop's template, and on it where the face has its proportions.
+    """
+    if np.array_equal(landmarks, crop.template):
+        return np.asarray(crop.template)
+    return moved(landmarks, similarity_transform(landmarks, crop.template))
+
+
 def align(
     image: NDArray[np.uint8],
     landmarks: ArrayLike,

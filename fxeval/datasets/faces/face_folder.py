@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard
-from fxeval.datasets.faces.alignment import ARCFACE_112, align, size_fault
+from fxeval.datasets.faces.alignment import ARCFACE_112, align, landmarks_in, size_fault
 from fxeval.datasets.faces.image_headers import read_header
-from fxeval.datasets.faces.images import decode_image, image_bytes
+from fxeval.datasets.faces.images import checked_header, decode_image, image_bytes
 from fxeval.datasets.faces.manifests import (
     Face,
     Manifest,
@@ -120,6 +120,17 @@ class FaceFolder:
         """Return ``Face.id`` of each file; names of other files stay, for ``images`` to refuse."""
         return [face.id if (face := self._named(file)) else file for file in files]
 
+    def face_of(self, image_id: str) -> Face:
+        """Return the image with this ``Face.id``.
+
+        Raises:
+            DataContractError: If there is none.
+        """
+        face = self._by_id.get(image_id)
+        if face is None:
+            raise of_image(self.described_in, f"has no image '{brief(image_id)}'")
+        return face
+
     def failure(self, key: ImageKey) -> str | None:
         """Return the reason why the manifest has no face of an image; None if it gives none."""
         return self._failed.get(key)
@@ -139,10 +150,7 @@ class FaceFolder:
         faults = []
         for row, image_id in enumerate(image_ids):
             try:
-                face = self._by_id.get(image_id)
-                if face is None:
-                    raise of_image(self.described_in, f"has no image '{brief(image_id)}'")
-                pixels[row] = self._face(face, crop)
+                pixels[row] = self._face(self.face_of(image_id), crop)
             except DataContractError as error:
                 faults.append(error)
         if faults:
@@ -153,6 +161,29 @@ class FaceFolder:
                 f"{self.root}: {counted}{shown}", public=f"{counted}; the first: {first}"
             )
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+    def landmarks(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
+        """Return (M, 5, 2) float64, where the landmarks of images lie in pixels of a crop.
+
+        Raises:
+            DataContractError: If an image is not in the folder.
+        """
+        faces = [self.face_of(image_id) for image_id in image_ids]
+        found = np.empty((len(faces), 5, 2))
+        for row, face in enumerate(faces):
+            found[row] = landmarks_in(crop, face.landmarks)
+        return torch.from_numpy(found)
+
+    def shown_size(self, face: Face) -> tuple[int, int]:
+        """Return (height, width) of an image's file, turned as its landmarks take it.
+
+        Raises:
+            DataContractError: If the file cannot be used.
+        """
+        data, path = self._bytes(face), self.root / face.file
+        header = checked_header(data, str(path))
+        is_turned = header.orientation >= 5 and self._upright(data, path)
+        return header.size[::-1] if is_turned else header.size
 
     def pictures(self, faces: Iterable[Face]) -> dict[str, str]:
         """Return the SHA-256 of the pixels of each image, by its id; all images are decoded.
@@ -176,9 +207,7 @@ class FaceFolder:
         """
         found = []
         for image_id in image_ids:
-            face = self._by_id.get(image_id)
-            if face is None:
-                raise of_image(self.described_in, f"has no image '{brief(image_id)}'")
+            face = self.face_of(image_id)
             points = " ".join(f"{x:.2f},{y:.2f}" for x, y in face.landmarks)
             content = f"{face.sha256 or _sha256(self._bytes(face))} {points}"
             found.append(_sha256(content.encode()))
@@ -192,10 +221,7 @@ class FaceFolder:
         """
         own = []
         for image_id in image_ids:
-            face = self._by_id.get(image_id)
-            if face is None:
-                raise of_image(self.described_in, f"has no image '{brief(image_id)}'")
-            own.append(face.attributes)
+            own.append(self.face_of(image_id).attributes)
         names = dict.fromkeys(name for one in own for name in one)
         return {name: tuple(one.get(name) for one in own) for name in names}
 

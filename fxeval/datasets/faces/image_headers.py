@@ -1,6 +1,7 @@
 """What a JPEG or PNG says about itself, read before anything of it is decoded."""
 
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -84,7 +85,8 @@ def _png(data: bytes) -> Header:
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
     bits, colours = data[24:26]
     header = Header(True, height, width, max(bits, 8), may_be_transparent=colours in (4, 6))
-    for kind, body in _chunks(data):
+    for kind, at, end in _chunks(data):
+        body = b"" if kind == b"IDAT" else data[at + 8 : end - 4]
         if kind == b"IEND":
             header.is_whole = True
         elif kind == b"acTL" and len(body) >= 4:
@@ -99,15 +101,33 @@ def _png(data: bytes) -> Header:
     return header
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the kind and the content of each chunk of a PNG that is there as a whole."""
+def palette_as_grey(data: bytes) -> bytes:
+    """Return a PNG whose grey values are the numbers of another one's colours in its palette.
+
+    Decoders give the colours alone, and two numbers may have one colour.
+
+    Args:
+        data: A PNG with a palette; in fewer than 8 bits, grey values are scaled to 255.
+    """
+    header = data[16:25] + b"\0" + data[26:29]
+    parts = [PNG, _chunk(b"IHDR", header)]
+    parts += [data[at:end] for kind, at, end in _chunks(data) if kind == b"IDAT"]
+    return b"".join([*parts, _chunk(b"IEND", b"")])
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    check = zlib.crc32(kind + body).to_bytes(4, "big")
+    return len(body).to_bytes(4, "big") + kind + body + check
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind of each chunk of a PNG that is there as a whole, where it starts and ends."""
     at = len(PNG)
     for _ in range(MAX_SEGMENTS):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         if at + 12 > len(data) or end > len(data):
             return
-        kind = data[at + 4 : at + 8]
-        yield kind, data[at + 8 : end - 4] if kind != b"IDAT" else b""
+        yield data[at + 4 : at + 8], at, end
         at = end
 
 

@@ -25,7 +25,7 @@ from fxeval.strict.text import brief
 
 @dataclass(frozen=True)
 class PartLabels:
-    """The label maps of a folder; they are read when first asked for.
+    """The label maps of a folder; they are read when first asked for. Implements ``PartSource``.
 
     Attributes:
         folder: Aligned images with a manifest.
@@ -54,7 +54,7 @@ class PartLabels:
                 raise of_image(self.folder.described_in, f"has no image '{brief(image_id)}'")
             face = self.folder.faces[number]
             found[row] = align(self._maps[number], face.landmarks, crop, cv2.INTER_NEAREST)
-        return LabelMaps(PART_NAMES, torch.from_numpy(found))
+        return LabelMaps(PART_NAMES, torch.from_numpy(found), "label maps of the manifest")
 
     @cached_property
     def _rows(self) -> dict[str, int]:

@@ -13,8 +13,10 @@ A manifest is a JSON object. All keys but ``images`` are optional; unknown keys 
   (optional): the photograph that the image was made from, by which lists can name it as well; and
   ``attributes`` (optional): whatever else is known about the image, a flat object of at most 20
   names with text, a finite number, true or false.
-* ``labels``, ``twins``: ``file`` and ``sha256`` of the label maps of all images
-  (``faces/label_maps.py``), and of the changes that make some images twins (``faces/twins.py``).
+* ``labels``: ``file`` and ``sha256`` of the label maps of all images (``faces/label_maps.py``), or
+  the ``folder`` of them (``faces/label_folder.py``).
+* ``twins``: ``file`` and ``sha256`` of the changes that make some images twins
+  (``faces/twins.py``).
 * ``failures``: objects with ``file`` and ``reason``: images without a usable face.
 """
 

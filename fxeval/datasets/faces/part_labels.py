@@ -73,9 +73,10 @@ _ALIASES = {
     # plain words
     "left_eyebrow": "left_brow", "right_eyebrow": "right_brow", "eyebrows": "brows",
     "eyebrow": "brows", "brow": "brows", "eye": "eyes", "ear": "ears", "lip": "lips",
-    "inner_mouth": "mouth", "teeth": "mouth", "eyeglasses": "glasses", "eyeglass": "glasses",
-    "sunglasses": "glasses", "headwear": "hat", "head_wearable": "hat", "wearable": "hat", "wearables": "hat",
-    "earrings": "earring", "clothes": "cloth", "clothing": "cloth", "facial_hair": "beard",
+    "inner_mouth": "mouth", "eyeglasses": "glasses", "eye_glasses": "glasses",
+    "eyeglass": "glasses", "sunglasses": "glasses", "headwear": "hat", "head_wearable": "hat",
+    "wearable": "hat", "wearables": "hat", "ear_ring": "earring", "earrings": "earring",
+    "clothes": "cloth", "clothing": "cloth", "facial_hair": "beard",
     "beard_mustache": "beard", "beard_moustache": "beard", "mouth_mask": "mask",
     "face_mask": "mask", "facial_skin": "skin", "bg": "background",
 }  # fmt: skip

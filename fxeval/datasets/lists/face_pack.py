@@ -10,11 +10,11 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from fxeval.contracts import Crop, DataCard, LabelMaps, PairListing
+from fxeval.contracts import Crop, DataCard, PairListing
 from fxeval.datasets.faces.alignment import ARCFACE_112
 from fxeval.datasets.faces.face_folder import FaceFolder
-from fxeval.datasets.faces.label_maps import PartLabels
 from fxeval.datasets.faces.manifests import Face
+from fxeval.datasets.faces.regions import FaceParts
 from fxeval.datasets.faults import of_all, of_list
 from fxeval.datasets.lists.drawing import some_between, some_nonmated
 from fxeval.seeding import generator_of
@@ -36,13 +36,13 @@ _FacePair: TypeAlias = tuple[Face, Face]
 
 
 @dataclass(frozen=True)
-class FacePack:
+class FacePack(FaceParts):
     """Pairs of rendered faces, which come with fxeval.
 
-    It implements ``PairSource`` and ``LabelSource``. The crop in ``manifest.json``
-    (``datasets/faces/manifests.py``) is ``arcface112``, and each image's ``identity`` and
-    ``number`` are whole numbers. If the images have an attribute ``nuisance``, there are three
-    lists; otherwise there is one list, of all images.
+    It implements ``PairSource``, ``LabelSource`` and ``LandmarkSource``. The crop in
+    ``manifest.json`` (``datasets/faces/manifests.py``) is ``arcface112``, and each image's
+    ``identity`` and ``number`` are whole numbers. If the images have an attribute ``nuisance``,
+    there are three lists; otherwise there is one list, of all images.
 
     Attributes:
         root: The folder.
@@ -106,14 +106,6 @@ class FacePack:
     def attributes(self, image_ids: Sequence[str]) -> Mapping[str, Sequence[AttributeValue]]:
         """Return what the manifest says about images (``FaceFolder.attributes``)."""
         return self._folder.attributes(self._folder.ids_of(image_ids))
-
-    def labels(self, image_ids: Sequence[str], crop: Crop) -> LabelMaps:
-        """Return which part each pixel shows, aligned to the crop: 19 labels of CelebAMask-HQ.
-
-        Raises:
-            DataContractError: If the pack has no labels or none of an image, or they are damaged.
-        """
-        return self._labels.of(image_ids, crop)
 
     def card(self) -> DataCard:
         """Describe the folder."""
@@ -193,10 +185,6 @@ class FacePack:
     @cached_property
     def _folder(self) -> FaceFolder:
         return FaceFolder(self.root)
-
-    @cached_property
-    def _labels(self) -> PartLabels:
-        return PartLabels(self._folder)
 
     @cached_property
     def _faces(self) -> list[Face]:

@@ -15,13 +15,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard, Exclusion, IdentityListing, PairListing
 from fxeval.datasets.faces.alignment import CropName, crop_from
 from fxeval.datasets.faces.face_folder import FaceFolder
 from fxeval.datasets.faces.images import UnreadableFormatError, decode_image, image_bytes
 from fxeval.datasets.faces.manifests import Face, Manifest, digest_of, path_fault
+from fxeval.datasets.faces.regions import FaceParts
 from fxeval.datasets.faults import each, of_all, of_folder, of_list
 from fxeval.datasets.lists.drawing import drawn_pairs
 from fxeval.datasets.lists.tables import IdentityRow, parse_identities
@@ -43,7 +43,7 @@ _MAGIC = (b"\xff\xd8", b"\x89PNG\r\n\x1a\n")
 
 
 @dataclass(frozen=True)
-class IdentityFolders:
+class IdentityFolders(FaceParts):
     """One folder per identity; implements ``IdentitySource`` and, by drawing, ``PairSource``.
 
     Attributes:
@@ -120,14 +120,6 @@ class IdentityFolders:
         return drawn_pairs(
             people, self.seed, mated=self.mated, nonmated=self.nonmated, folds=self.folds
         )
-
-    def images(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
-        """Return (M, 3, H, W) uint8 RGB faces aligned to the crop, in the order of the ids.
-
-        Raises:
-            DataContractError: If files are missing, unreadable or changed; the message names them.
-        """
-        return self._folder.images(image_ids, crop)
 
     def image_digests(self, image_ids: Sequence[str]) -> tuple[str, ...]:
         """Return a digest of each image's file and landmarks (``FaceFolder.image_digests``)."""

@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from torch import Tensor
-
-from fxeval.contracts import Crop, DataCard, PairListing
+from fxeval.contracts import DataCard, PairListing
 from fxeval.datasets.faces.alignment import CropName
 from fxeval.datasets.faces.face_folder import FaceFolder
+from fxeval.datasets.faces.regions import FaceParts
 from fxeval.datasets.faults import each, of_list
 from fxeval.datasets.lists.formats import read_as
 from fxeval.datasets.lists.pair_lines import PairLine
@@ -31,7 +30,7 @@ from fxeval.strict.text import brief
 
 
 @dataclass(frozen=True)
-class LfwPairs:
+class LfwPairs(FaceParts):
     """An LFW pair list over a folder of images; implements ``PairSource``.
 
     Attributes:
@@ -88,15 +87,6 @@ class LfwPairs:
                 for line in lines
             ]
         return listing_of(lines, self._folder, self.on_missing, self.on_contradiction)
-
-    def images(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
-        """Return (M, 3, H, W) uint8 RGB faces aligned to the crop, in the order of the ids.
-
-        Raises:
-            DataContractError: If files are missing, unreadable or not those that the manifest
-                describes; the message names them all.
-        """
-        return self._folder.images(image_ids, crop)
 
     def image_digests(self, image_ids: Sequence[str]) -> tuple[str, ...]:
         """Return a digest of each image's file and landmarks (``FaceFolder.image_digests``)."""

@@ -8,12 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
-from torch import Tensor
-
 from fxeval.contracts import Crop, DataCard, Exclusion, PairListing
 from fxeval.datasets.faces.alignment import CropName, crop_from
 from fxeval.datasets.faces.face_folder import FaceFolder, ImageKey
 from fxeval.datasets.faces.manifests import Face, digest_of
+from fxeval.datasets.faces.regions import FaceParts
 from fxeval.datasets.faults import bare, of_all, of_list
 from fxeval.datasets.lists.absent_images import absence, reason_of
 from fxeval.datasets.lists.contradictions import (
@@ -187,7 +186,7 @@ def by_turns(
 
 
 @dataclass(frozen=True)
-class ImageList:
+class ImageList(FaceParts):
     """A list of images over a folder.
 
     Attributes:
@@ -236,19 +235,15 @@ class ImageList:
             return name
         return f"{name}[{self.subset}{f', seed {self.seed}' if self.seed else ''}]"
 
-    def images(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
-        """Return (M, 3, H, W) uint8 RGB faces aligned to the crop, in the order of the ids.
-
-        Raises:
-            DataContractError: If files cannot be used; the message names them all.
-        """
-        return self.folder.images(image_ids, crop)
-
     @cached_property
     def folder(self) -> FaceFolder:
         """The folder of the images."""
         crop = aligned_crop(self.aligned_to)
         return FaceFolder(self.root, self.manifest_file or Path("manifest.json"), crop)
+
+    @property
+    def _folder(self) -> FaceFolder:
+        return self.folder
 
     @property
     def path(self) -> Path:

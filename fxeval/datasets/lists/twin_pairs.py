@@ -16,7 +16,9 @@ from torch import Tensor
 from fxeval.contracts import Crop, DataCard, LabelMaps, PairListing
 from fxeval.datasets.faces.alignment import ARCFACE_112, align
 from fxeval.datasets.faces.face_folder import FaceFolder
+from fxeval.datasets.faces.label_folder import LabelFolder
 from fxeval.datasets.faces.label_maps import PartLabels
+from fxeval.datasets.faces.regions import FaceParts
 from fxeval.datasets.faces.twins import Change, Triplet, Twins
 from fxeval.datasets.faults import of_list
 from fxeval.datasets.lists.face_pack import BANNER
@@ -31,13 +33,13 @@ TwinPart: TypeAlias = Literal["nose", "mouth", "eyes", "brows", "jaw"]
 
 
 @dataclass(frozen=True)
-class TwinPairs:
+class TwinPairs(FaceParts):
     """Triplets of rendered faces: the nonmate is the mate with one part of another person.
 
-    It implements ``PairSource`` and ``LabelSource``. A twin is an image whose pixels are another
-    image's but for one part: the images are those of ``FacePack``, and the id of a twin is its
-    image's and the part, such as ``90000_1.jpg+nose`` or ``90000_1.jpg+nose-pasted``. What tells
-    the nonmate from the mate is therefore known to the pixel.
+    It implements ``PairSource``, ``LabelSource`` and ``LandmarkSource``. A twin is an image whose
+    pixels are another image's but for one part: the images are those of ``FacePack``, and the id of
+    a twin is its image's and the part, such as ``90000_1.jpg+nose`` or ``90000_1.jpg+nose-pasted``.
+    What tells the nonmate from the mate is therefore known to the pixel.
 
     Attributes:
         root: The folder, with ``twins`` in its manifest (``datasets/faces/twins.py``).
@@ -134,15 +136,19 @@ class TwinPairs:
         """Return which part each pixel shows, as ``FacePack.labels``.
 
         Raises:
-            DataContractError: If an image is a twin, whose label map is not known, or the folder
-                has no labels or none of an image, or is damaged.
+            DataContractError: As there, and if an image is a twin, of which there is no label map.
         """
-        if twin := next((image_id for image_id in image_ids if image_id in self._changes), None):
+        twin = next((image_id for image_id in image_ids if image_id in self._changes), None)
+        if twin and isinstance(self.parts, PartLabels | LabelFolder):
             raise of_list(
                 self._folder.described_in, "has no label maps of twins", f", got '{brief(twin)}'",
                 "Ask for that of the image that was changed.",
             )  # fmt: skip
-        return self._labels.of(image_ids, crop)
+        return super().labels(image_ids, crop)
+
+    def landmarks(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
+        """Return landmarks as ``FacePack.landmarks``; a twin has those of its image."""
+        return super().landmarks([self._file_of(image_id) for image_id in image_ids], crop)
 
     def card(self) -> DataCard:
         """Describe the folder."""
@@ -159,10 +165,6 @@ class TwinPairs:
     @cached_property
     def _folder(self) -> FaceFolder:
         return FaceFolder(self.root)
-
-    @cached_property
-    def _labels(self) -> PartLabels:
-        return PartLabels(self._folder)
 
     @cached_property
     def _twins(self) -> Twins:

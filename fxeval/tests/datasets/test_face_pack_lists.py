@@ -231,7 +231,7 @@ def test_pixels_outside_the_image_are_background(root, maps):
 
 def test_a_pack_without_labels_says_so(root):
     with pytest.raises(DataContractError, match=r"manifest\.json: has no label maps"):
-        FacePack(root).labels(["0_0.png"], ARCFACE_112)
+        FacePack(root, regions="labels").labels(["0_0.png"], ARCFACE_112)
 
 
 def test_labels_of_an_image_that_is_not_there_are_an_error(root, maps):

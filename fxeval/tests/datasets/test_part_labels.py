@@ -5,47 +5,13 @@ import pytest
 from fxeval.datasets.faces.part_labels import GROUPS, PART_NAMES, group_of, groups_of, part_named
 
 CELEBAMASK = [
-    "background",
-    "skin",
-    "l_brow",
-    "r_brow",
-    "l_eye",
-    "r_eye",
-    "eye_g",
-    "l_ear",
-    "r_ear",
-    "ear_r",
-    "nose",
-    "mouth",
-    "u_lip",
-    "l_lip",
-    "neck",
-    "neck_l",
-    "cloth",
-    "hair",
-    "hat",
-]
+    "background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "l_ear", "r_ear", "ear_r",
+    "nose", "mouth", "u_lip", "l_lip", "neck", "neck_l", "cloth", "hair", "hat",
+]  # fmt: skip
 FARL = [
-    "background",
-    "neck",
-    "face",
-    "cloth",
-    "rr",
-    "lr",
-    "rb",
-    "lb",
-    "re",
-    "le",
-    "nose",
-    "imouth",
-    "llip",
-    "ulip",
-    "hair",
-    "eyeg",
-    "hat",
-    "earr",
-    "neck_l",
-]
+    "background", "neck", "face", "cloth", "rr", "lr", "rb", "lb", "re", "le", "nose", "imouth",
+    "llip", "ulip", "hair", "eyeg", "hat", "earr", "neck_l",
+]  # fmt: skip
 
 
 def test_the_names_of_celebamask_hq_are_the_parts_in_their_order():
