@@ -12,6 +12,7 @@ from fxeval.datasets.faces.alignment import ARCFACE_112
 from fxeval.datasets.lists.contradictions import refuse_contradictions
 from fxeval.errors import DataContractError
 from fxeval.hooks.processes import one_process
+from fxeval.hooks.returned import check_landmarks
 from fxeval.hooks.watch import modes_kept
 from fxeval.seeding import seed_of
 
@@ -141,14 +142,8 @@ def landmarks_of(source: PairSource, ids: Sequence[str], crop: Crop, note: Note)
     if not isinstance(source, LandmarkSource):
         return torch.tensor(crop.template, dtype=torch.float64).expand(len(ids), 5, 2)
     with modes_kept(note, f"pairs '{source.name}'"):
-        found = torch.as_tensor(source.landmarks(ids, crop), dtype=torch.float64)
-    if tuple(found.shape) != (len(ids), 5, 2) or not bool(torch.isfinite(found).all()):
-        text = (
-            f"pairs '{source.name}': expected finite landmarks ({len(ids)}, 5, 2), got "
-            f"{tuple(found.shape)}."
-        )
-        raise DataContractError(text, public=text)
-    return found
+        found = source.landmarks(ids, crop)
+    return check_landmarks(source.name, found, len(ids))
 
 
 def load_pairs(

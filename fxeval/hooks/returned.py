@@ -14,6 +14,7 @@ from fxeval.contracts import (
     Embeddings,
     Explainer,
     FaceModel,
+    LabelMaps,
     MapLayer,
     PairSource,
     RowState,
@@ -176,6 +177,74 @@ def check_source(name: str, source: object) -> PairSource:
     return cast(PairSource, source)
 
 
+def check_landmarks(name: str, landmarks: object, n: int) -> Tensor:
+    """Return landmarks from a pair source if they meet the contract: (n, 5, 2), finite, float64.
+
+    Raises:
+        DataContractError: If they do not.
+    """
+    found = _numbers(landmarks)
+    is_real = found is not None and found.dtype != torch.bool and not found.is_complex()
+    if found is None or not is_real or tuple(found.shape) != (n, 5, 2):
+        raise _of_source(name, f"expected landmarks ({n}, 5, 2), got {_kind_of(landmarks)}")
+    found = found.detach().to("cpu", torch.float64)
+    if not bool(torch.isfinite(found).all()):
+        raise _of_source(name, "expected finite landmarks, got NaN or infinity")
+    return found
+
+
+def check_label_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> LabelMaps:
+    """Return label maps from a pair source if they meet the contract.
+
+    Args:
+        name: The source's name, for the message.
+        maps: The value that it returned.
+        n: Number of images.
+        size: (height, width) of the crop.
+
+    Returns:
+        LabelMaps on the CPU, labels in int64.
+
+    Raises:
+        DataContractError: If names repeat or are no text, or labels are of another shape or kind or
+            outside the names.
+    """
+    if not isinstance(maps, LabelMaps):
+        said = f"expected fxeval.contracts.LabelMaps as label maps, got {_kind_of(maps)}"
+        raise _of_source(name, said)
+    names = tuple(maps.names) if isinstance(maps.names, tuple | list) else ()
+    if not names or not all(isinstance(one, str) and one.isprintable() and one for one in names):
+        raise _of_source(name, "expected the names of the parts as a tuple of printable text")
+    if len(set(names)) < len(names):
+        raise _of_source(name, f"expected {len(names)} different names of parts, got one twice")
+    labels, shape = _numbers(maps.labels), (n, *size)
+    if labels is None or tuple(labels.shape) != shape:
+        raise _of_source(name, f"expected label maps {shape}, got {_kind_of(maps.labels)}")
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise _of_source(name, f"expected labels that are whole numbers, got {labels.dtype}")
+    labels = labels.detach().to("cpu", torch.int64)
+    if labels.numel() and not -1 <= int(labels.min()) <= int(labels.max()) < len(names):
+        raise _of_source(
+            name,
+            f"expected labels from -1 to {len(names) - 1}, one for each name, got "
+            f"{int(labels.min())} to {int(labels.max())}",
+        )
+    return LabelMaps(names, labels, str(maps.source))
+
+
+def _numbers(value: object) -> Tensor | None:
+    """Return a tensor, or an array of numbers as one; None for anything else."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.dtype.itemsize <= 8:
+        native = value.astype(value.dtype.newbyteorder("="))
+        return torch.from_numpy(native.astype(np.int64) if value.dtype.kind == "u" else native)
+    return value if isinstance(value, Tensor) else None
+
+
+def _of_source(name: str, said: str) -> DataContractError:
+    text = f"pairs '{name}': {said}."
+    return DataContractError(text, public=text)
+
+
 def check_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> SaliencyMaps:
     """Check the form of maps from user code, and mark every NaN and constant map.
 
@@ -254,6 +323,8 @@ def _of_one_form(name: str, part: object, expected: tuple[int, ...]) -> Tensor:
 def _kind_of(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} {value.shape}"
+    if isinstance(value, Tensor):
+        return f"a tensor of {value.dtype} {tuple(value.shape)}"
     if isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {len(value)}"
     return type(value).__name__

@@ -25,9 +25,10 @@ from fxeval.engine.inputs import Comparison
 from fxeval.engine.made_images import originals
 from fxeval.engine.repetition import together
 from fxeval.engine.sources import sources_of
-from fxeval.errors import DataContractError, UnsupportedError
+from fxeval.errors import UnsupportedError
 from fxeval.explainers.map_levels import joined
 from fxeval.functional.map_similarity import same_maps
+from fxeval.hooks.returned import check_label_maps
 from fxeval.hooks.watch import modes_kept
 from fxeval.metrics.protocol import (
     Evidence,
@@ -270,12 +271,7 @@ class CellEngine:
         with modes_kept(self._shared.pool.note, f"pairs '{pairs.name}'"):
             ids = [pairs.image_ids[image] for image in images.tolist()]
             found = self._source.labels(ids, crop)
-        if tuple(found.labels.shape) != (len(images), *crop.size):
-            raise DataContractError(
-                f"pairs '{pairs.name}': expected label maps ({len(images)}, {crop.size[0]}, "
-                f"{crop.size[1]}), got {tuple(found.labels.shape)}."
-            )
-        return found
+        return check_label_maps(pairs.name, found, len(images), crop.size)
 
     def _redraw(self, network: NetworkHandle, pairs: Pairs, faces: Faces, index: int) -> Redrawn:
         model, cell = network.get(), self._cell

@@ -1,4 +1,4 @@
-"""Maps from user code: forms that are taken, forms that are refused, what counts as constant."""
+"""What user code returns: forms that are taken, forms that are refused, what is a constant map."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxeval.contracts import RowState, SaliencyMaps
-from fxeval.errors import ExplainerContractError
+from fxeval.contracts import LabelMaps, RowState, SaliencyMaps
+from fxeval.errors import DataContractError, ExplainerContractError
 from fxeval.functional.map_similarity import norm01
 from fxeval.functional.ranking import ranks
-from fxeval.hooks.returned import check_maps, is_constant
+from fxeval.hooks.returned import check_label_maps, check_landmarks, check_maps, is_constant
 
 N, H, W = 3, 5, 4
 MAPS = torch.rand((N, H, W), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -109,3 +109,67 @@ def test_a_wrong_form_is_told_with_the_way_to_the_right_one(maps, words):
 def test_a_map_of_one_pair_without_its_axis_is_told_so():
     with pytest.raises(ExplainerContractError, match=r"Add the axis of the pairs: maps\[None\]"):
         check_maps("cam", MAPS[0], 1, (H, W))
+
+
+# Landmarks and label maps
+
+POINTS = torch.arange(20, dtype=torch.float64).reshape(2, 5, 2)
+
+
+def test_landmarks_may_be_a_tensor_or_an_array_of_any_numbers():
+    swapped = POINTS.numpy().astype(">f4")
+    for value in (POINTS, POINTS.float(), POINTS.long(), POINTS.numpy(), swapped):
+        found = check_landmarks("faces", value, 2)
+        assert found.dtype == torch.float64
+        assert torch.equal(found, POINTS)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, r"expected landmarks \(2, 5, 2\), got NoneType"),
+        ([[1, 2]], "got a list of 1"),
+        (POINTS[:1], r"got a tensor of torch.float64 \(1, 5, 2\)"),
+        (POINTS.bool(), "torch.bool"),
+        (POINTS.to(torch.complex64), "torch.complex64"),
+        (POINTS.numpy().astype(object), "an array of object"),
+        (POINTS / 0, "expected finite landmarks"),
+    ],
+)
+def test_landmarks_of_another_form_are_refused(value, said):
+    with pytest.raises(DataContractError, match=said) as caught:
+        check_landmarks("faces", value, 2)
+    assert caught.value.public == str(caught.value)
+
+
+LABELS = torch.tensor([[[-1, 0], [1, 1]]])
+
+
+def test_label_maps_are_taken_as_whole_numbers_with_their_names():
+    for labels in (LABELS, LABELS.to(torch.int8), LABELS.numpy()):
+        found = check_label_maps("faces", LabelMaps(("skin", "nose"), labels, "mine"), 1, (2, 2))
+        assert torch.equal(found.labels, LABELS)
+        assert (found.names, found.source) == (("skin", "nose"), "mine")
+    assert found.is_known().tolist() == [True]
+    assert LabelMaps(("skin",), -torch.ones_like(LABELS)).is_known().tolist() == [False]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (LABELS, "expected fxeval.contracts.LabelMaps as label maps, got a tensor"),
+        (LabelMaps((), LABELS), "expected the names of the parts"),
+        (LabelMaps("skin", LABELS), "expected the names of the parts"),
+        (LabelMaps(("skin", ""), LABELS), "expected the names of the parts"),
+        (LabelMaps(("skin", "skin"), LABELS), "got one twice"),
+        (LabelMaps(("skin",), LABELS), "labels from -1 to 0, one for each name, got -1 to 1"),
+        (LabelMaps(("skin", "nose"), LABELS - 1), "got -2 to 0"),
+        (LabelMaps(("skin", "nose"), LABELS[0]), r"expected label maps \(1, 2, 2\), got a tensor"),
+        (LabelMaps(("skin", "nose"), LABELS.double()), "whole numbers, got torch.float64"),
+        (LabelMaps(("skin", "nose"), LABELS.bool()), "whole numbers, got torch.bool"),
+        (LabelMaps(("skin", "nose"), LABELS.tolist()), "got a list of 1"),
+    ],
+)
+def test_label_maps_of_another_form_are_refused(value, said):
+    with pytest.raises(DataContractError, match=said):
+        check_label_maps("faces", value, 1, (2, 2))
