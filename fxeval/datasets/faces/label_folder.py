@@ -78,7 +78,14 @@ def read_classes(path: Path) -> Classes:
     Raises:
         DataContractError: If it cannot be read; the message holds every fault with its line.
     """
-    document = read(path, CLASSES)
+    try:
+        return _classes_in(read(path, CLASSES))
+    except DataContractError as error:
+        public = f"{CLASSES_FILE}: expected the part that each value of a pixel stands for"
+        raise DataContractError(error.detail, public=public) from error
+
+
+def _classes_in(document: Document) -> Classes:
     crop, is_swapped = _options(document)
     found: dict[str, str] = {}
     names: dict[str, str] = {}
