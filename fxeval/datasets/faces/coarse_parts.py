@@ -4,7 +4,7 @@ All lengths are in eye distances. With u from the eye at the image's left to the
 right angles to it, towards the mouth:
 
 * an eye is an ellipse around its landmark, 0.25 along u and 0.10 along v;
-* a brow is an ellipse around the point 0.25 above its eye, 0.36 along u and 0.10 along v;
+* a brow is an ellipse around the point 0.27 above its eye, 0.38 along u and 0.13 along v;
 * the nose is the polygon from 0.10 left and right of the middle between the eyes to 0.33 left and
   right of the tip and 0.25 left and right of the point 0.15 below it;
 * the mouth, with its lips, is an ellipse around the point 0.08 below the middle of its corners, as
@@ -23,8 +23,8 @@ from fxeval.datasets.faces.face_mesh import inside
 NAMES = ("left_eye", "right_eye", "left_brow", "right_brow", "nose", "mouth_region")
 """Names of the labels; left is the head's own, at the image's right."""
 
-EYE, BROW = (0.25, 0.10), (0.36, 0.10)
-BROW_ABOVE = 0.25
+EYE, BROW = (0.25, 0.10), (0.38, 0.13)
+BROW_ABOVE = 0.27
 ROOT, WINGS, BASE = 0.10, 0.33, 0.25
 BELOW_TIP, BELOW_CORNERS = 0.15, 0.08
 MOUTH_LONGER, MOUTH_HIGH = 0.02, 0.18

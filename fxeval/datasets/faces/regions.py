@@ -143,6 +143,11 @@ class FaceParts:
         """The folder of the images."""
         raise NotImplementedError
 
+    @property
+    def _described_in(self) -> str:
+        """What lists the images, for messages."""
+        return self._folder.described_in
+
     def images(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
         """Return (M, 3, H, W) uint8 RGB faces aligned to the crop, in the order of the ids.
 
@@ -178,16 +183,14 @@ class FaceParts:
         Raises:
             DataContractError: If they cannot be had as ``regions`` says.
         """
-        if self.regions not in get_args(PartsFrom):
-            expected = "'regions': expected auto, labels, dense or coarse"
-            raise of_all(expected, f", got {brief(repr(self.regions))}")
+        self._check()
         if self.regions in ("auto", "labels"):
             found = self._labelled()
             if found is not None:
                 return found
             if self.regions == "labels":
                 raise of_list(
-                    self._folder.described_in, "has no label maps ('labels')",
+                    self._described_in, "has no label maps ('labels')",
                     then="Name a folder of them ('label_maps'), or choose 'regions: dense' or "
                     "'coarse'.",
                 )  # fmt: skip
@@ -195,7 +198,22 @@ class FaceParts:
             return self._by_mesh()
         return CoarseParts(self)
 
+    def _check(self) -> None:
+        """Refuse parameters that say nothing or contradict each other."""
+        if self.regions not in get_args(PartsFrom):
+            expected = "'regions': expected auto, labels, dense or coarse"
+            raise of_all(expected, f", got {brief(repr(self.regions))}")
+        for name, value, kind in (
+            ("label_maps", self.label_maps, "labels"), ("mesh", self.mesh, "dense"),
+        ):  # fmt: skip
+            if value is not None and self.regions not in ("auto", kind):
+                raise of_all(
+                    f"'{name}' is for 'regions: {kind}' or 'auto', got '{self.regions}'",
+                    then="Remove one of the two.",
+                )
+
     def _labelled(self) -> PartSource | None:
+        """Return the label maps, None if nothing names any."""
         folder = self._folder
         if self.label_maps is not None:
             return LabelFolder(folder.root / self.label_maps, folder)

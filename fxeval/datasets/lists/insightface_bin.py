@@ -21,8 +21,15 @@ import torch
 from torch import Tensor
 
 from fxeval.contracts import Crop, DataCard, PairListing
-from fxeval.datasets.faces.alignment import CropName, align, crop_from, size_fault
+from fxeval.datasets.faces.alignment import (
+    CropName,
+    align,
+    crop_from,
+    landmarks_in,
+    size_fault,
+)
 from fxeval.datasets.faces.images import decode_image
+from fxeval.datasets.faces.regions import FaceParts
 from fxeval.datasets.faults import bare, of_list
 from fxeval.datasets.lists.formats import refuse_for_another
 from fxeval.datasets.lists.pair_lines import joined
@@ -43,7 +50,7 @@ _SAME = PublicReason("both images are one")
 
 
 @dataclass(frozen=True)
-class InsightfaceBin:
+class InsightfaceBin(FaceParts):
     """A ``.bin`` of pairs; implements ``PairSource``. Its encoded images stay in memory.
 
     Attributes:
@@ -121,6 +128,11 @@ class InsightfaceBin:
             pixels[row] = align(face, stored.template, crop)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
+    def landmarks(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
+        """Return (M, 5, 2) float64: the landmarks of the images' own crop, in pixels of another."""
+        points = torch.from_numpy(landmarks_in(crop, crop_from(self.crop, "crop").template))
+        return points.repeat(len(image_ids), 1, 1)
+
     def image_digests(self, image_ids: Sequence[str]) -> tuple[str, ...]:
         """Return the ids, which are digests of the pixels."""
         return tuple(image_ids)
@@ -128,6 +140,17 @@ class InsightfaceBin:
     def card(self) -> DataCard:
         """Describe the file: its SHA-256 and the number of images, repeated ones included."""
         return DataCard(self._content.digest, len(self._content.ids))
+
+    @property
+    def _described_in(self) -> str:
+        return str(self.file)
+
+    def _labelled(self) -> None:
+        if self.label_maps is not None:
+            raise of_list(
+                self._described_in, "has no paths of images, by which label maps are found",
+                then="Remove 'label_maps', or unpack the images into a folder.",
+            )  # fmt: skip
 
     @cached_property
     def _content(self) -> "_Content":
