@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from fxeval.contracts import PairListing
 from fxeval.datasets import restricted_pickle
 from fxeval.datasets.faces.alignment import CROPS
-from fxeval.datasets.faces.images import MAX_PIXELS, decode_image, read_image
+from fxeval.datasets.faces.images import MAX_PIXELS, decode_image, image_bytes, read_image
+from fxeval.datasets.faces.label_folder import Classes, labels_in, read_classes
 from fxeval.datasets.faces.manifests import Manifest, path_fault, read_manifest
 from fxeval.datasets.lists import insightface_bin
 from fxeval.datasets.lists.file_pairs import parse_file_pairs
@@ -46,6 +47,7 @@ from fxeval.tests.fuzz_mutations import (
     reworded,
 )
 from fxeval.tests.fuzzing import Parser
+from fxeval.tests.label_pictures import palette_png, png
 
 SIZE = (112, 112)
 POINTS = [[38.0, 51.0], [73.0, 51.0], [56.0, 71.0], [41.0, 92.0], [70.0, 92.0]]
@@ -80,6 +82,12 @@ _LANDMARKS = (
     + "\na.jpg," + ",".join(str(v) for p in POINTS for v in p)
     + "\nb/c.jpg," + ",".join(str(v + 1) for p in POINTS for v in p) + "\n"
 )  # fmt: skip
+_CLASSES = [
+    "0: background\n1: skin\n2: scar\naligned_to: arcface112\nsides: image\n",
+    "'#000000': background\n'#00ff00': skin\n'#00ffff': l_eye\n",
+]
+_THREE = Classes((0, 1, 7), ("background", "skin", "nose"))
+_VALUES = np.array([0, 1, 7], np.uint8)[np.arange(60).reshape(6, 10) % 7 % 3]
 
 
 def _manifest(**more: Any) -> dict[str, Any]:
@@ -136,6 +144,12 @@ def parsers(data: Path | None) -> list[Parser]:
         pickle.dumps(([faces[i] for i in (0, 1, 2, 3, 4, 5)], [False, True, False]), protocol)
         for protocol in (0, 2, 4)
     ]
+    maps = [
+        png(_VALUES),
+        palette_png(_VALUES),
+        palette_png(_VALUES, bits=4),
+        encoded(_VALUES, ".jpg"),
+    ]
     arrays = [np.frombuffer(face, np.uint8) for face in faces[:4]]
     bins.append(pickle.dumps((arrays, [False, True]), 2))
     return [
@@ -165,6 +179,14 @@ def parsers(data: Path | None) -> list[Parser]:
             repainted(pictures) | damaged(pictures) | garbage(b"\xff\xd8", pictures[3][:16]),
             read_image,
             _check_image,
+        ),
+        Parser("classes of labels", _texts(_CLASSES), read_classes, _check_classes, ".yaml"),
+        Parser(
+            "label maps",
+            repainted(maps) | damaged(maps) | garbage(maps[0][:16]),
+            lambda path: labels_in(image_bytes(path), str(path), _THREE),
+            _check_labels,
+            ".png",
         ),
         Parser(
             "insightface bin",
@@ -299,6 +321,23 @@ def _check_image(pixels: Any) -> None:
     assert pixels.ndim == 3
     assert pixels.shape[2] == 3
     assert 0 < math.prod(pixels.shape[:2]) <= MAX_PIXELS
+
+
+def _check_classes(found: Classes) -> None:
+    assert 0 < len(found.values) == len(found.names) <= 255
+    assert len(set(found.values)) == len(found.values)
+    assert len(set(found.names)) == len(found.names)
+    most = (1 << 24 if found.are_colours else 256) - 1
+    assert all(0 <= value <= most for value in found.values)
+    assert all(name.strip() and name.isprintable() for name in found.names)
+    assert {*found.unknown} <= {*found.names}
+
+
+def _check_labels(found: Any) -> None:
+    assert found.dtype == np.uint8
+    assert found.ndim == 2
+    assert 0 < found.size <= MAX_PIXELS
+    assert found.max() < len(_THREE.names)
 
 
 def _code() -> Any:

@@ -21,6 +21,7 @@ from fxeval import datasets, explainers
 from fxeval.cli import main
 from fxeval.contracts import Colour, SimilarityKind
 from fxeval.datasets.faces.alignment import CROPS
+from fxeval.datasets.faces.label_folder import read_classes
 from fxeval.datasets.lists.tables import parse_csv_pairs
 from fxeval.functional.controls import CONTROLS
 from fxeval.metrics import CATALOGUE
@@ -205,6 +206,8 @@ def test_a_block_of_yaml_has_no_fault(block, tmp_path):
         card = read_card(file)
         assert card.crop.name in {"arcface112", "acme96"}
         assert card.architecture in ARCHITECTURES
+    elif block.text.startswith("0: background"):
+        assert not read_classes(file).unknown
     elif "jobs:" in block.text:
         jobs = yaml.safe_load(block.text)["jobs"]
         assert all(job["steps"] for job in jobs.values())

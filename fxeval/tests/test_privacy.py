@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fxeval import errors
@@ -38,6 +39,7 @@ from fxeval.datasets.text_files import read_text
 from fxeval.errors import DataContractError, ModelContractError, for_a_record
 from fxeval.redaction import OTHER_REASON, PublicReason, of_user_code, public_counts
 from fxeval.tests.face_folders import write_folder
+from fxeval.tests.label_pictures import png
 from fxeval.tests.photographs import Given
 from fxeval.tests.world import CONFTEST, cells, the_record
 
@@ -274,6 +276,19 @@ def refused(root: Path) -> dict[str, Callable[[], object]]:
     (root / "small.bin").write_bytes(pickle.dumps(([NAME.encode()] * 2, [True])))
     (root / "other.bin").write_bytes(pickle.dumps([NAME, Path(NAME)]))
     manifest = Path("manifest.json")
+    for folder, classes in (
+        ("maps", "1: skin\n"),
+        ("odd", f"1: skin\n{NAME}: 2\n"),
+        ("none", "1: skin\n"),
+    ):
+        (root / folder / NAME).mkdir(parents=True)
+        (root / folder / "classes.yaml").write_text(classes)
+    (root / "maps" / NAME / "0001.png").write_bytes(png(np.zeros((112, 112), np.uint8)))
+
+    def labelled(**how) -> Callable[[], object]:
+        source = IdentityFolders(root, manifest, **how)
+        return lambda: source.labels(source.identities().image, ARCFACE_112)
+
     return {
         "missing": CsvPairs(root, Path("missing.csv")).listing,
         "subset": CsvPairs(root, Path("missing.csv"), on_missing="exclude").listing,
@@ -291,6 +306,13 @@ def refused(root: Path) -> dict[str, Callable[[], object]]:
         "pickle": InsightfaceBin(root / "other.bin", "other").listing,
         "prepare": lambda: prepare(root, root / "out", Given(), Settings()),
         "prepare nothing": lambda: prepare(root / "none", root.parent, Given(), Settings()),
+        "label map": labelled(label_maps=Path("maps")),
+        "classes": labelled(label_maps=Path("odd")),
+        "no label maps": labelled(label_maps=Path("none")),
+        "no folder of label maps": labelled(label_maps=Path(NAME) / "x"),
+        "labels": labelled(regions="labels"),
+        "network": labelled(mesh=root / "other.bin"),
+        "regions": labelled(regions=NAME),
         "crop": lambda: CsvPairs(root, Path("x.csv"), aligned_to=NAME),
         "on_missing": lambda: CsvPairs(root, Path("x.csv"), on_missing=NAME),
     }

@@ -78,6 +78,10 @@ def test_the_faces_are_those_of_their_seeds_with_their_labels(cache):
     assert np.abs(found.astype(int) - expected.image).mean() < 6  # JPEG's own loss
     labels = source.labels(["300001_1.jpg"], ARCFACE_112).labels[0]
     assert np.array_equal(labels, expected.labels)
+    points = source.landmarks(["300001_1.jpg"], ARCFACE_112)[0]
+    assert np.abs(points.numpy() - ARCFACE_112.template).max() < 1
+    coarse = replace(source, regions="coarse").labels(["300001_1.jpg"], ARCFACE_112)
+    assert coarse.source == "five landmarks (coarse)"
     assert source.card().n_images == 4
     face = FaceFolder(folders(cache)[0]).faces[3]
     assert face.attributes.keys() == {
