@@ -286,8 +286,11 @@ def refused(root: Path) -> dict[str, Callable[[], object]]:
     (root / "maps" / NAME / "0001.png").write_bytes(png(np.zeros((112, 112), np.uint8)))
 
     def labelled(**how) -> Callable[[], object]:
-        source = IdentityFolders(root, manifest, **how)
-        return lambda: source.labels(source.identities().image, ARCFACE_112)
+        def call() -> object:
+            source = IdentityFolders(root, manifest, **how)
+            return source.labels(source.identities().image, ARCFACE_112)
+
+        return call
 
     return {
         "missing": CsvPairs(root, Path("missing.csv")).listing,

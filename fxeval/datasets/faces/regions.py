@@ -137,6 +137,9 @@ class FaceParts:
     label_maps: Path | None = None
     mesh: Path | None = None
 
+    def __post_init__(self) -> None:
+        self._check()
+
     @property
     def _folder(self) -> FaceFolder:
         """The folder of the images."""
@@ -187,7 +190,6 @@ class FaceParts:
         Raises:
             DataContractError: If they cannot be had as ``regions`` says.
         """
-        self._check()
         if self.regions in ("auto", "labels"):
             found = self._labelled()
             if found is not None:
@@ -203,7 +205,7 @@ class FaceParts:
         return CoarseParts(self)
 
     def _check(self) -> None:
-        """Refuse parameters that say nothing or contradict each other."""
+        """Refuse parameters that say nothing, contradict each other, or ask for what is absent."""
         if self.regions not in get_args(PartsFrom):
             expected = "'regions': expected auto, labels, dense or coarse"
             raise of_all(expected, f", got {brief(repr(self.regions))}")
@@ -215,6 +217,8 @@ class FaceParts:
                     f"'{name}' is for 'regions: {kind}' or 'auto', got '{self.regions}'",
                     then="Remove one of the two.",
                 )
+        if self.regions == "dense" and not (self.mesh or face_mesh.named_mesh(None)):
+            self._installed()
 
     def _labelled(self) -> PartSource | None:
         """Return the label maps, None if nothing names any."""
@@ -243,14 +247,18 @@ class FaceParts:
             except DataContractError:
                 said = "five landmarks (coarse, as the installed network is not the known one)"
                 return CoarseParts(self, said)
-        mesh = mesh or face_mesh.installed_mesh()
+        return MeshParts(self, (mesh or self._installed()).checked())
+
+    @staticmethod
+    def _installed() -> FaceMesh:
+        mesh = face_mesh.installed_mesh()
         if mesh is None:
             raise of_all(
                 f"'regions: dense' needs the network {face_mesh.FILE}, and there is none",
                 then=f"Install it by '{face_mesh.INSTALL}', or name the file by the parameter "
                 f"'mesh' or by {face_mesh.VARIABLE}.",
             )
-        return MeshParts(self, mesh.checked())
+        return mesh
 
     @cached_property
     def _remembered(self) -> "_Remembered":

@@ -58,6 +58,7 @@ class FacePack(FaceParts):
     banner: str | None = BANNER
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.nuisance not in NAMES:
             raise of_all(
                 "'nuisance': expected mild, aged or posed", f", got {str(self.nuisance)[:60]!r}"

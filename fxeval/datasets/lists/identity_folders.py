@@ -80,6 +80,7 @@ class IdentityFolders(FaceParts):
     banner: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         crop_from(self.crop, "crop")
         one = math.fsum(self.fractions) if all(map(math.isfinite, self.fractions)) else math.nan
         if self.fractions and not (

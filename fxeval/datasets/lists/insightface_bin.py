@@ -71,6 +71,7 @@ class InsightfaceBin(FaceParts):
     banner: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         crop_from(self.crop, "crop")
 
     def listing(self) -> PairListing:

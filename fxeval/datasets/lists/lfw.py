@@ -61,6 +61,7 @@ class LfwPairs(FaceParts):
     on_contradiction: OnMissing = "error"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         aligned_crop(self.aligned_to)
         check_on_missing(self.on_missing)
         check_on_missing(self.on_contradiction, "on_contradiction")

@@ -216,6 +216,7 @@ class ImageList(FaceParts):
     banner: ClassVar[None] = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.aligned_to is not None and self.manifest_file is not None:
             raise of_all(
                 "expected 'aligned_to' (a folder without manifest) or 'manifest_file', got both",

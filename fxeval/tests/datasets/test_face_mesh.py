@@ -1,6 +1,7 @@
 """Parts of the face by the dense landmark network; most tests need no copy of it."""
 
 import hashlib
+import importlib.util
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from fxeval.datasets.faces.alignment import ARCFACE_112, align
 from fxeval.datasets.faces.face_mesh import CONTOURS, MESH_CROP, N_POINTS, NAMES, FaceMesh, inside
 from fxeval.datasets.faces.part_labels import PART_NAMES, Part
 from fxeval.datasets.lists.face_pack import FacePack
+from fxeval.datasets.lists.lfw import LfwPairs
 from fxeval.errors import DataContractError
 from fxeval.fixtures.pairs import PACK
 
@@ -220,8 +222,25 @@ def test_left_is_the_heads_own_left(mesh):
         assert bool((left > right).all())
 
 
+def test_eyes_of_real_faces_lie_at_their_landmarks(mesh, data_root):
+    source = LfwPairs(data_root, regions="dense", mesh=mesh.file)
+    ids = [face.id for face in source._folder.faces[::200]]
+    found = source.labels(ids, ARCFACE_112)
+    assert float(found.is_known().float().mean()) > 0.9
+    points = source.landmarks(ids, ARCFACE_112)
+    y, x = torch.meshgrid(torch.arange(112.0), torch.arange(112.0), indexing="ij")
+    for name, at in (("right_eye", 0), ("left_eye", 1)):
+        part = (found.labels == NAMES.index(name)).double()
+        middle = torch.stack([(part * one).sum((1, 2)) / part.sum((1, 2)) for one in (x, y)], dim=1)
+        off = (middle - points[:, at]).norm(dim=1) / (points[:, 1] - points[:, 0]).norm(dim=1)
+        assert float(off.nanmedian()) < 0.12  # of the eye distance; the other eye is 1 away
+
+
+@pytest.mark.oracle
 def test_points_are_those_of_the_other_runtime(mesh):
-    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        pytest.skip("ai_edge_litert is absent: run .ci/oracles")
+    interpreter = importlib.import_module("ai_edge_litert.interpreter")
     own = interpreter.Interpreter(model_path=str(mesh.file))
     own.allocate_tensors()
     ids, pack = faces_of_the_pack(3)

