@@ -78,6 +78,26 @@ def random_blobs(row_seeds: Sequence[int], size: tuple[int, int]) -> Maps:
     return _stacked([rows @ torch.from_numpy(white) @ columns.T for white in noise], size)
 
 
+def random_rectangle(row_seeds: Sequence[int], size: tuple[int, int]) -> Maps:
+    """Return maps whose k most salient pixels are a rectangle, for every k: one whole area.
+
+    A rectangle of the image's own proportions grows, line of pixels by line, until it fills the
+    image. A point that is drawn decides on which side: it lies at the same share of the rectangle
+    as of the room that is left. So every place that a rectangle of any one size can have, wholly
+    inside the image, is equally likely. A line is filled from its left or upper end: the k most
+    salient pixels lack less than one line of being a whole rectangle. No two pixels tie.
+    """
+    maps = []
+    for seed in row_seeds:
+        points = generator_of("random_rectangle", seed).random(2).tolist()
+        y, x = (_joining(length, at) for length, at in zip(size, points, strict=True))
+        # A row before a column where both are due, as in square images.
+        order = torch.maximum(y[:, None], x + 1e-9).flatten().argsort(stable=True)
+        rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+        maps.append((1 - rank.double() / len(order)).view(size))
+    return _stacked(maps, size)
+
+
 def centre(n: int, size: tuple[int, int]) -> Maps:
     """Return n times a Gaussian around ((H - 1) / 2, (W - 1) / 2) with sigma = H / 4, peak <= 1.
 
@@ -192,6 +212,20 @@ def _blur_matrix(length: int, sigma: float) -> Tensor:
     return matrix.scatter_add_(1, source, (weights / weights.sum()).expand(length, -1))
 
 
+def _joining(length: int, at: float) -> Tensor:
+    """Return (length,) the share of an image's lines that are in a growing interval with each one.
+
+    Args:
+        length: Number of lines.
+        at: Where the interval of any length lies: 0 = at the start, nearly 1 = at the end.
+    """
+    sizes = torch.arange(1, length + 1)
+    first = torch.minimum((at * (length + 1 - sizes).double()).floor().long(), length - sizes)
+    is_before = first < torch.cat([first[:1] + 1, first[:-1]])
+    joins = torch.where(is_before, first, first + sizes - 1)
+    return torch.empty(length, dtype=torch.float64).scatter_(0, joins, sizes.double() / length)
+
+
 def _stacked(maps: list[Tensor], size: tuple[int, int]) -> Maps:
     return torch.stack(maps).float() if maps else torch.empty((0, *size))
 
@@ -213,6 +247,11 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
         ),
         "random_blobs": Control(
             "Random blobs", False, lambda given: random_blobs(given.row_seeds, _size(given))
+        ),
+        "random_rectangle": Control(
+            "Random rectangle",
+            False,
+            lambda given: random_rectangle(given.row_seeds, _size(given)),
         ),
         "centre": Control(
             "Centre of the crop", False, lambda given: centre(len(given.probes), _size(given))

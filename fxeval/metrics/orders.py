@@ -30,10 +30,11 @@ from fxeval.metrics.protocol import Evidence, FloatArray, Subject, usable
 from fxeval.results import EXPLAINER, RowState
 
 Control = Literal[
-    "random_pixels", "random_blobs", "centre", "edge", "mean_map", "inverse", "shuffled_identity"
+    "random_pixels", "random_blobs", "random_rectangle", "centre", "edge", "mean_map", "inverse",
+    "shuffled_identity",
 ]
 
-RANDOM: frozenset[str] = frozenset({"random_pixels", "random_blobs"})
+RANDOM: frozenset[str] = frozenset({"random_pixels", "random_blobs", "random_rectangle"})
 """Controls that are drawn: a row can have several draws of them."""
 
 

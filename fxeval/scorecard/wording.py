@@ -21,6 +21,7 @@ VERDICTS: Mapping[str, str] = {
 CONTROLS: Mapping[str, str] = {
     "random_pixels": "every pixel gets an independent random value",
     "random_blobs": "smoothed noise: random regions as coherent as those of real maps",
+    "random_rectangle": "a rectangle of the image's proportions at a random place, wholly inside it",
     "centre": "a Gaussian in the middle of the crop, the same for every pair",
     "edge": "strength of the edges of the probe, computed without a model",
     "mean_map": "mean of the explainer's own maps over the other identities",

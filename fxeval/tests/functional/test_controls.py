@@ -21,7 +21,9 @@ from fxeval.functional.controls import (
     mean_map,
     random_blobs,
     random_pixels,
+    random_rectangle,
 )
+from fxeval.functional.ranking import ranks
 from fxeval.hooks.returned import check_maps
 from fxeval.seeding import generator_of
 from fxeval.tests.rounding import assert_rounded
@@ -69,10 +71,10 @@ def test_controls_that_do_not_depend_on_the_explainer_need_no_maps(name):
         assert torch.equal(control_maps(name, no_maps), control_maps(name, given_maps))
 
 
-def test_the_catalogue_has_the_seven_controls():
+def test_the_catalogue_has_the_eight_controls():
     dependent = [name for name, control in CONTROLS.items() if control.depends_on_explainer]
     assert list(CONTROLS) == [
-        "random_pixels", "random_blobs", "centre", "edge",
+        "random_pixels", "random_blobs", "random_rectangle", "centre", "edge",
         "mean_map", "shuffled_identity", "inverse",
     ]  # fmt: skip
     assert dependent == ["mean_map", "shuffled_identity", "inverse"]
@@ -95,6 +97,43 @@ def test_random_pixels_are_uniform_and_repeat_with_their_seed():
 def test_random_pixels_and_blobs_of_one_seed_share_no_draw():
     noise = generator_of("random_blobs", 1).standard_normal((4, 4))
     assert not np.array_equal(noise, generator_of("random_pixels", 1).standard_normal((4, 4)))
+
+
+def lines_of(chosen: np.ndarray) -> tuple[int, int, int, int]:
+    """The first and last row and column of some pixels."""
+    rows, columns = (np.flatnonzero(chosen.any(axis=axis)) for axis in (1, 0))
+    return rows[0], rows[-1], columns[0], columns[-1]
+
+
+@pytest.mark.parametrize("size", [(20, 16), (9, 9), (7, 24), (1, 5)])
+@pytest.mark.parametrize("seed", [3, 8, 41])
+def test_any_number_of_pixels_of_a_rectangle_lacks_less_than_a_line_of_being_one(seed, size):
+    (order,) = ranks(random_rectangle([seed], size), None).view(-1, *size).numpy()
+    for k in range(1, order.size + 1):
+        chosen = order < k
+        top, bottom, left, right = lines_of(chosen)
+        box = chosen[top : bottom + 1, left : right + 1]
+        missing = np.argwhere(~box)
+        if len(missing):  # the end of one line at the border of the box
+            at = [(0, 0), (0, box.shape[0] - 1), (1, 0), (1, box.shape[1] - 1)]
+            assert any(
+                (missing[:, axis] == line).all()
+                and len(missing) < box.shape[1 - axis] == missing[:, 1 - axis].max() + 1
+                for axis, line in at
+            )
+        assert abs(box.shape[0] / size[0] - box.shape[1] / size[1]) < 1 / min(size) + 1e-9
+
+
+def test_a_rectangle_is_at_every_place_inside_the_image_equally_often():
+    size, k = (10, 15), 24  # of 4 x 6 pixels, for which there are 7 x 10 places
+    order = ranks(random_rectangle(range(3500), size), None).view(-1, *size).numpy()
+    found = np.array([lines_of(one < k) for one in order])
+    assert (found[:, 1] - found[:, 0] == 3).all()
+    assert (found[:, 3] - found[:, 2] == 5).all()
+    counts = np.zeros((7, 10))
+    np.add.at(counts, (found[:, 0], found[:, 2]), 1)
+    # Chi squared with 69 degrees of freedom: 115 or more once in 2,500 times.
+    assert ((counts - 50) ** 2 / 50).sum() < 115
 
 
 @pytest.mark.parametrize("size", [(112, 112), (50, 30), (20, 3), (9, 1)])
