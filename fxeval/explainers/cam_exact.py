@@ -15,6 +15,7 @@ from fxeval.contracts import (
 )
 from fxeval.errors import ExplainerContractError
 from fxeval.explainers.objectives import centroid_embeddings
+from fxeval.functional.class_heads import class_weights
 from fxeval.hooks.layers import (
     borrowed,
     check_spelling,
@@ -23,7 +24,7 @@ from fxeval.hooks.layers import (
 )
 from fxeval.hooks.readings import check_reading
 from fxeval.hooks.returned import check_embeddings
-from fxeval.hooks.tails import Tail, class_weights, cut_at, divided, tail_of, upsampled, why_no_tail
+from fxeval.hooks.tails import Tail, cut_at, divided, tail_of, upsampled, why_no_tail
 
 ROWS = 64  # pairs in one forward pass
 

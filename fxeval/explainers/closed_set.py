@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fxeval.contracts import FaceModel, Gallery, Images
+from fxeval.contracts import FaceModel, Images
 from fxeval.errors import (
     DataContractError,
     ModelContractError,
@@ -20,11 +20,10 @@ from fxeval.errors import (
 )
 from fxeval.explainers.cam_exact import ROWS
 from fxeval.explainers.objectives import centroid_embeddings
+from fxeval.functional.class_heads import gallery_head
 from fxeval.hooks.layers import black_box, borrowed, on_device_of
 from fxeval.hooks.tails import (
     Tail,
-    class_centroids,
-    class_weights,
     cut_at,
     divided,
     tail_of,
@@ -230,10 +229,8 @@ def gallery_softmax(
 ) -> EmbeddingClassifier:  # fmt: skip
     """Make a verification model a classifier of the identities of a gallery.
 
-    For ``cosine``, logits are scale · cos to the unit centroid of each identity's unit embeddings.
-    For ``neg_l2`` they are scale · (2 r · e - |r|²) with the centroid r of the raw embeddings; up
-    to |e|², common to all classes, that is minus scale times the squared distance, so that the
-    probabilities are those of the distances.
+    The logits are those of :func:`fxeval.functional.class_heads.gallery_head`: scaled cosines to
+    the identities' centroids or, for ``neg_l2``, what gives the probabilities of the distances.
 
     Args:
         model: Its module may be None; there are no maps then.
@@ -255,13 +252,8 @@ def gallery_softmax(
     names = classes_of(identity, classes)
     target = targets_of(images, identity, names)
     embeddings = centroid_embeddings(model, images).cpu()
-    _, centroids = class_centroids(
-        model.similarity, Gallery(embeddings, target, probe_identity=target[:0])
-    )
-    weight = scale * class_weights(model.similarity, centroids)
-    is_unit = model.similarity == "cosine"
-    bias = weight.new_zeros(len(weight)) if is_unit else -scale * centroids.square().sum(dim=1)
-    return EmbeddingClassifier(model, names, weight, bias, is_unit, layer)
+    head = gallery_head(model.similarity, embeddings, target, scale)
+    return EmbeddingClassifier(model, names, head.weight, head.bias, head.is_unit, layer)
 
 
 def _fault(text: str) -> DataContractError:

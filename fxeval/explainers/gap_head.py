@@ -1,16 +1,14 @@
 """Global average pooling and a linear layer, trained on a frozen network."""
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fxeval.contracts import FaceModel, Images
-from fxeval.errors import EvidenceError, ModelContractError, UnsupportedError
+from fxeval.errors import ModelContractError, UnsupportedError
 from fxeval.explainers.cam_exact import ROWS
 from fxeval.explainers.closed_set import (
     ClassMaps,
@@ -19,16 +17,10 @@ from fxeval.explainers.closed_set import (
     classes_of,
     targets_of,
 )
+from fxeval.functional.class_heads import trained_head
 from fxeval.hooks.layers import black_box, borrowed, layers_of, on_device_of, resolve
 from fxeval.hooks.readings import Reading
 from fxeval.hooks.tails import cut_at
-
-ITERATIONS = 1000
-"""Maximum number of solver steps; it converges in about a tenth of that."""
-
-_FLATTEST = 1e-7  # largest slope at which the solver's answer counts as found
-_MEMORY = 20  # moves that the solver remembers
-_SHORTEST = 1e-9  # shortest step, relative to the one that the solver proposes
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,68 +94,8 @@ def gap_head(
         raise UnsupportedError(f"gap head: {black_box(model)}")
     (where,) = resolve(layer, layers_of(model.module, images[:1]), "gap head")
     found = _pooled(model, where.name, where.reading, images)
-    centre, spread = found.mean(dim=0), found.std(dim=0, correction=0)
-    # The spread of a constant channel is rounding; dividing by it would only amplify noise.
-    spread = torch.where(spread > 1e-6 * found.abs().amax(dim=0), spread, 1.0)
-    weight, bias = _softmax_regression((found - centre) / spread, target, len(names), penalty)
-    weight = weight / spread
-    bias = bias - weight @ centre
-    return PooledClassifier(model, names, weight, bias, where.name, where.reading)
-
-
-def _softmax_regression(
-    features: Tensor, target: Tensor, n_classes: int, penalty: float
-) -> tuple[Tensor, Tensor]:
-    """Return the (C, D) weight and the (C,) bias that minimise the penalised cross-entropy.
-
-    L-BFGS from zero, with steps halved until the value falls enough (Nocedal and Wright, Numerical
-    Optimization, 2006, algorithms 3.1 and 7.5).
-    """
-    x = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
-    chosen = F.one_hot(target, n_classes).to(x)
-    shrink = torch.full_like(x[0], penalty)
-    shrink[-1] = 0.0  # the bias is free
-
-    def look(point: Tensor) -> tuple[float, Tensor]:
-        logits = x @ point.T
-        loss = (logits.logsumexp(dim=1) - (logits * chosen).sum(dim=1)).mean()
-        slope = (logits.softmax(dim=1) - chosen).T @ x / len(x) + shrink * point
-        return float(loss + (shrink * point.square()).sum() / 2), slope
-
-    point = x.new_zeros(n_classes, x.shape[1])
-    value, slope = look(point)
-    moves: deque[tuple[Tensor, Tensor]] = deque(maxlen=_MEMORY)
-    for _ in range(ITERATIONS):
-        if float(slope.abs().max()) <= _FLATTEST:
-            return point[:, :-1], point[:, -1]
-        step = -_newton_like(slope, moves)
-        fall = 1e-4 * float((slope * step).sum())  # the Armijo condition's sufficient decrease
-        size = 1.0
-        found, there = look(point + step)
-        while found > value + size * fall and size > _SHORTEST:
-            size /= 2
-            found, there = look(point + size * step)
-        moves.append((size * step, there - slope))
-        point, value, slope = point + size * step, found, there
-    raise EvidenceError(
-        f"gap head: no solution within {ITERATIONS} steps (slope {float(slope.abs().max()):.1e}). "
-        f"Raise the penalty, now {penalty:g}."
-    )
-
-
-def _newton_like(slope: Tensor, moves: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return the slope times the inverse curvature that past moves and slope changes imply."""
-    result, shares = slope.clone(), []
-    for move, change in reversed(moves):
-        share = (move * result).sum() / (move * change).sum()
-        result -= share * change
-        shares.append(share)
-    if moves:
-        move, change = moves[-1]
-        result *= (move * change).sum() / change.square().sum()
-    for (move, change), share in zip(moves, reversed(shares), strict=True):
-        result += (share - (change * result).sum() / (move * change).sum()) * move
-    return result
+    head = trained_head(found, target, len(names), penalty)
+    return PooledClassifier(model, names, head.weight, head.bias, where.name, where.reading)
 
 
 def _pooled(model: FaceModel, layer: str, reading: Reading, images: Images) -> Tensor:

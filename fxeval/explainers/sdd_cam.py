@@ -29,6 +29,7 @@ from fxeval.explainers.objectives import (
     centroid_embeddings,
     twins,
 )
+from fxeval.functional.class_heads import class_centroids, class_weights
 from fxeval.functional.map_similarity import norm01
 from fxeval.hooks.layers import (
     borrowed,
@@ -42,8 +43,6 @@ from fxeval.hooks.readings import check_reading
 from fxeval.hooks.returned import check_embeddings
 from fxeval.hooks.tails import (
     Cut,
-    class_centroids,
-    class_weights,
     cut_at,
     tail_of,
     upsampled,

@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxeval.contracts import (
-    Embeddings,
     FaceModel,
-    Gallery,
     Images,
     MapLayer,
     SimilarityKind,
@@ -261,23 +259,6 @@ def _note(vectors: dict[str, Tensor], name: str, n: int) -> Callable[..., None]:
             vectors[name] = output
 
     return note
-
-
-def class_centroids(kind: SimilarityKind, gallery: Gallery) -> tuple[Tensor, Tensor]:
-    """Return a gallery's I identities (int64), and their (I, D) float64 centroids.
-
-    Unit centroids of unit embeddings for ``cosine``, means of the raw ones for ``neg_l2``.
-    """
-    names, centroids = gallery.centroids()
-    if kind == "neg_l2":
-        raw = gallery.embeddings.double()
-        centroids = torch.stack([raw[gallery.identity == name].mean(dim=0) for name in names])
-    return names, centroids
-
-
-def class_weights(kind: SimilarityKind, embeddings: Embeddings) -> Tensor:
-    """Return the (n, D) float64 weights of identities as linear classes, from their centroids."""
-    return F.normalize(embeddings.double(), dim=1) if kind == "cosine" else 2 * embeddings.double()
 
 
 def divided(cut: Cut, tail: Tail, weights: Tensor, *, is_unit: bool) -> tuple[Tensor, Tensor]:

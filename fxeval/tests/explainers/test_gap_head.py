@@ -16,6 +16,7 @@ from fxeval.errors import (
 )
 from fxeval.explainers import gap_head as module
 from fxeval.explainers.gap_head import gap_head
+from fxeval.functional import class_heads
 from fxeval.tests.cam_subjects import exact_model
 from fxeval.tests.rounding import FLOAT64, assert_rounded, terms_of
 from fxeval.tests.subjects import CountingModel
@@ -195,6 +196,6 @@ def test_what_cannot_be_trained_is_refused(monkeypatch):
         broken.module.conv.bias[0] = torch.nan
     with pytest.raises(ModelContractError, match="the output of layer 'act' holds NaN"):
         gap_head(broken, "act", faces(), WHO)
-    monkeypatch.setattr(module, "ITERATIONS", 2)
+    monkeypatch.setattr(class_heads, "ITERATIONS", 2)
     with pytest.raises(EvidenceError, match="no solution within 2 steps"):
         gap_head(small(), "act", faces(), WHO)
