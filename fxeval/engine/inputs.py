@@ -27,6 +27,7 @@ class Comparison:
             them.
         seed: Index of the explainer's seed: what it draws depends on it, the rest does not.
         rows: Positions of those that are asked for, in this order; None = all.
+        enrolled: (G,) images of the gallery of a closed set; None = all images are the gallery.
     """
 
     faces: Faces
@@ -36,6 +37,7 @@ class Comparison:
     contrast: Tensor | None = None
     seed: int = 0
     rows: Tensor | None = None
+    enrolled: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.order)
@@ -58,7 +60,9 @@ class Inputs:
         self.address = (*self.size, *([asked.seed] if asked.seed else []))
         self._device = device_of(model)
         self._images, self._people = faces.images, faces.people()
-        self._enrolled = faces.identity >= 0  # no made image is in a gallery
+        self._is_closed = asked.enrolled is not None
+        # No made image is in a gallery.
+        self._enrolled = faces.identity >= 0 if asked.enrolled is None else asked.enrolled
         self._probes, self._references = asked.image, asked.against
         self._contrast: Tensor | None = None
         if "contrast" in needs:
@@ -77,12 +81,18 @@ class Inputs:
         if self._contrast is not None:
             given["contrast"] = self._inputs(self._contrast[rows])
         if self._gallery is not None:
-            given["gallery"] = Gallery(
-                self._gallery[self._enrolled].to(self._device, copy=True),
-                self._people[self._enrolled],
-                self._people[self._probes[rows]], self._people[self._first(rows)],
-            )  # fmt: skip
+            given["gallery"] = self._with(self._gallery, rows)
         return given
+
+    def _with(self, gallery: Tensor, rows: Tensor) -> Gallery:
+        """Return the gallery; of a closed set, a probe's person is the one that it is taken for."""
+        shown = self._people[self._first(rows)]
+        return Gallery(
+            gallery[self._enrolled].to(self._device, copy=True),
+            self._people[self._enrolled],
+            shown if self._is_closed else self._people[self._probes[rows]],
+            shown,
+        )
 
     def _first(self, rows: Tensor) -> Tensor:
         """Return an image of each reference; those of a centroid show one person."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from fxeval.contracts import Faces, Pairs
 from fxeval.errors import DataContractError
 from fxeval.metrics.protocol import RowKind, Rows
-from fxeval.metrics.questions import Confidence, Likeness, Margin, centroid_head
+from fxeval.metrics.questions import Likeness, Margin
 
 GENERATION_IMAGES = 2
 """Images of a person that the map of the identity is made from."""
@@ -110,7 +110,7 @@ def identities(pairs: Pairs) -> Table:
     next of the others. People with fewer images than both need are left out.
     """
     faces = pairs.faces()
-    generation, held_out = _parted(faces)
+    generation, held_out = parted(faces, GENERATION_IMAGES, HELD_OUT_IMAGES)
     image = torch.cat(held_out)
     source = torch.cat(
         [made.expand(len(kept), -1) for made, kept in zip(generation, held_out, strict=True)]
@@ -130,30 +130,6 @@ def identities(pairs: Pairs) -> Table:
     return Table(faces, rows)
 
 
-def classes(pairs: Pairs) -> Table:
-    """Return probes of a closed set whose classes are the people's generation images.
-
-    The classifier is the cosine with the centroid of each class; a map is made against the first
-    image of the probe's class.
-    """
-    faces = pairs.faces()
-    generation, held_out = _parted(faces)
-    image = torch.cat(held_out)
-    target = torch.cat([torch.full((len(kept),), name) for name, kept in enumerate(held_out)])
-    gallery = torch.stack(generation)  # (C, K)
-    rows = Rows(
-        kind="classes",
-        id=ids_of(faces, image, gallery[target, 0]),
-        image=image,
-        source=image[:, None],
-        against=gallery[target, :1],
-        identities=faces.identity[image][:, None],
-        is_mated=torch.ones(len(image), dtype=torch.bool),
-        question=Confidence(target, centroid_head(gallery)),
-    )
-    return Table(faces, rows)
-
-
 TABLES: Mapping[RowKind, Callable[[Pairs], Table]] = MappingProxyType(
     {
         "mated pairs": mated_pairs,
@@ -162,7 +138,6 @@ TABLES: Mapping[RowKind, Callable[[Pairs], Table]] = MappingProxyType(
         "held-out mated pairs": held_out_pairs,
         "triplets": triplets,
         "identities": identities,
-        "classes": classes,
     }
 )
 """The function that makes the rows of each kind."""
@@ -197,22 +172,31 @@ def _with_nonmates(pairs: Pairs, nonmates: Tensor) -> tuple[str, ...]:
     )
 
 
-def _parted(faces: Faces) -> tuple[list[Tensor], list[Tensor]]:
-    """Return, person by person, the images that make maps and those that are held out."""
+def parted(faces: Faces, n_generation: int, n_held_out: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Return, person by person, the images that make maps and those that are held out.
+
+    Args:
+        faces: The images; those of a person are ordered by their digests.
+        n_generation: Number of a person's first images, which make maps.
+        n_held_out: Least number of the others; people with fewer are left out.
+
+    Raises:
+        DataContractError: If nobody has so many images.
+    """
     generation, held_out, people = [], [], []
     for person in torch.unique(faces.identity[faces.identity >= 0]).tolist():
         images = (faces.identity == person).nonzero()[:, 0].tolist()
         people.append(sorted(images, key=lambda image: faces.image_digests[image]))
     # By content, so that nothing depends on the numbers that people have in this list.
     for images in sorted(people, key=lambda images: faces.image_digests[images[0]]):
-        if len(images) >= GENERATION_IMAGES + HELD_OUT_IMAGES:
-            generation.append(torch.tensor(images[:GENERATION_IMAGES]))
-            held_out.append(torch.tensor(images[GENERATION_IMAGES:]))
+        if len(images) >= n_generation + n_held_out:
+            generation.append(torch.tensor(images[:n_generation]))
+            held_out.append(torch.tensor(images[n_generation:]))
     if not generation:
         raise DataContractError(
-            f"pairs '{faces.name}': expected people with at least "
-            f"{GENERATION_IMAGES + HELD_OUT_IMAGES} images, which maps of identities need, got "
-            "none. Use a list with more images of each person."
+            f"pairs '{faces.name}': expected people with at least {n_generation + n_held_out} "
+            "images, which maps of identities need, got none. Use a list with more images of each "
+            "person."
         )
     return generation, held_out
 

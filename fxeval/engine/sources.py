@@ -60,5 +60,5 @@ def sources_of(rows: Rows, faces: Faces, seed: int, *, takes_centroids: bool) ->
             for source, references in some
         )
         single = several[:, 0] if count == 1 else several
-        asked.append(Comparison(faces, names, images, single, None, seed))
+        asked.append(Comparison(faces, names, images, single, None, seed, None, rows.enrolled))
     return Sources(tuple(asked), tuple(tuple(place[one] for one in own) for own in by_row))

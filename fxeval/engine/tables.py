@@ -7,6 +7,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from fxeval.contracts import Pairs
+from fxeval.engine.class_rows import classes
 from fxeval.engine.pattern_rows import map_pairs, people
 from fxeval.engine.row_kinds import TABLES, Table
 from fxeval.metrics.protocol import RowKind
@@ -30,6 +31,7 @@ class Making:
 
 MADE: Mapping[RowKind, Callable[[Pairs, Making], Table]] = MappingProxyType(
     {
+        "classes": lambda pairs, making: classes(pairs, making.parameters),
         "people": lambda pairs, making: people(pairs.faces()),
         "map pairs": lambda pairs, making: map_pairs(pairs.faces(), making.seed),
     }

@@ -30,12 +30,14 @@ def averaged(maps: SaliencyMaps, of: Sequence[Sequence[int]]) -> SaliencyMaps:
     """Return the mean of some of the maps for each row, each map scaled to 0..1.
 
     A row has the worst state of its maps: a constant map counts as zeros, a broken map breaks the
-    row.
+    row. If every row is of one map, the maps stay as they are.
 
     Args:
         maps: M maps.
         of: For each row, the places of one or more of them.
     """
+    if all(len(some) == 1 for some in of):
+        return taken(maps, torch.tensor([one for some in of for one in some]))
     scaled = norm01(torch.nan_to_num(maps.positive))[0]
     grave = [max(some, key=lambda one: gravity(maps.states[one])) for some in of]
     states = tuple(maps.states[one] for one in grave)

@@ -1,8 +1,7 @@
 """The questions to a subject: similarity to a reference, margin over a nonmate, confidence."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +9,8 @@ from torch import Tensor
 
 from fxeval.contracts import Embeddings
 from fxeval.functional.similarity import similarity
+from fxeval.metrics.closed_set import ClosedSet
 from fxeval.metrics.protocol import Subject
-
-Head: TypeAlias = Callable[[Subject, Embeddings], Tensor]
-"""From a subject and (R, D) embeddings to (R, C) logits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,18 +98,20 @@ class Confidence:
     """Confidence of a classifier on the embedding in a row's class.
 
     Attributes:
-        target: (N,) class of each row.
-        head: From a subject and embeddings to (R, C) logits.
+        target: (N,) class that each row is asked about.
+        truth: (N,) class of the person in the image.
+        people: The classifier.
     """
 
     unit: ClassVar[str] = "probability"
 
     target: Tensor
-    head: Head
+    truth: Tensor
+    people: ClosedSet
 
     def answer(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
         """Return the probability of the target."""
-        found = self.head(subject, embeddings).softmax(dim=1)
+        found = self.people.logits(subject, embeddings).softmax(dim=1)
         return found.gather(1, self.target[rows][:, None])[:, 0]
 
     def score(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
@@ -120,30 +119,12 @@ class Confidence:
         return self.answer(subject, rows, embeddings)
 
     def margin(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
-        """Return the target's probability less the largest other one."""
-        found = self.head(subject, embeddings).softmax(dim=1)
+        """Return the target's logit less the largest other one: negative = another is named."""
+        found = self.people.logits(subject, embeddings)
         own = self.target[rows][:, None]
         others = found.scatter(1, own, -torch.inf).amax(dim=1)
         return found.gather(1, own)[:, 0] - others
 
     def take(self, rows: Tensor) -> "Confidence":
         """Return the question about some of the rows."""
-        return replace(self, target=self.target[rows])
-
-
-def centroid_head(gallery: Tensor, scale: float = 16.0) -> Head:
-    """Return a classifier by the cosine with the centroid of each class's images, times a scale.
-
-    Args:
-        gallery: (C, K) images of each class; every subject embeds them itself.
-        scale: Of the cosine, as the softmax losses of face recognition scale it.
-    """
-
-    def head(subject: Subject, embeddings: Embeddings) -> Tensor:
-        units = F.normalize(subject.clean().double(), dim=1, eps=1e-12)
-        centroids = F.normalize(units[gallery].mean(dim=1), dim=1, eps=1e-12)
-        found = F.normalize(embeddings.double(), dim=1, eps=1e-12)
-        # Not a matrix product, whose rounding depends on the number of rows.
-        return scale * (found[:, None, :] * centroids).sum(dim=2)
-
-    return head
+        return replace(self, target=self.target[rows], truth=self.truth[rows])

@@ -71,6 +71,7 @@ class Rows:
         is_mated: (N,) bool.
         question: The question about the perturbed image.
         contrast: (N,) nonmates for discriminative explainers; None = the engine draws them.
+        enrolled: (G,) images of a closed set's gallery; None = all images are the gallery.
         side: Which version of its image a row is of: the probe or the reference of a pair, or an
             image that was made of the probe.
         donor: (N,) images whose pixels may replace those of the row's image (fill ``DONOR``).
@@ -87,6 +88,7 @@ class Rows:
     is_mated: Tensor
     question: Question
     contrast: Tensor | None = None
+    enrolled: Tensor | None = None
     side: Side = "probe"
     donor: Tensor | None = None
     altered: Tensor | None = None

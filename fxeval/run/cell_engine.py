@@ -174,10 +174,11 @@ class CellEngine:
         is_judged = is_judged and network.label == "trained" and seed == 0
         # The rows stay alive with the cell, so their ids name them.
         key = id(rows), id(subject), by.name, by.settings, id(by.explainer), seed
-        if rows.source.shape[1] == 1 and key not in self._averaged:
+        if rows.source.shape[1] == 1 and rows.against.ndim == 2 and key not in self._averaged:
             asked = Comparison(
-                faces, rows.id, rows.source[:, 0], rows.against[:, 0], rows.contrast, seed
-            )
+                faces, rows.id, rows.source[:, 0], rows.against[:, 0], rows.contrast, seed, None,
+                rows.enrolled,
+            )  # fmt: skip
             maps = self._asked(Wanted(by, network, asked, rows.side), is_judged=is_judged)
             if not by.settings:
                 return maps

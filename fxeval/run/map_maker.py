@@ -191,7 +191,9 @@ def _key(cell: Cell, wanted: Wanted, device: torch.device) -> tuple[Any, ...]:
     # names nonmates are drawn, and those differ where cells of several crops are compared.
     images = id(wanted.asked.faces.images)
     asked = wanted.name, wanted.asked.id, cell.seed, wanted.asked.seed
-    return what, by.settings, wanted.network.key, images, *asked, device
+    enrolled = wanted.asked.enrolled
+    gallery = None if enrolled is None else tuple(enrolled.tolist())
+    return what, by.settings, wanted.network.key, images, *asked, gallery, device
 
 
 class _Same:

@@ -19,6 +19,7 @@ from fxeval.contracts import (
 )
 from fxeval.datasets.prepared_source import PreparedSource
 from fxeval.engine.choosing import Asked, chosen, held_out_of
+from fxeval.engine.class_rows import as_predicted
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.metering import Cost
 from fxeval.engine.row_kinds import WHOLE_LISTS, Table
@@ -159,9 +160,11 @@ class Workshop:
             entry["operating_threshold"]["fault"],
         )
         others, absent, of_others = self._others(cell, engine, subjects)
+        objection = "; ".join(entry["objections"]) or None
+        rows = table.rows if objection else as_predicted(table.rows, own)
         evidence = Evidence(
-            rows=table.rows,
-            everyone=table.rows,
+            rows=rows,
+            everyone=rows,
             versions=table.versions,
             subject=own,
             engine=engine,
@@ -170,7 +173,6 @@ class Workshop:
             absent=absent,
             kept=self._orders,
         )
-        objection = "; ".join(entry["objections"]) or None
         remarks = [*remarks_of(entry), *of_others, *self._left_out[id(pairs)]]
         return Prepared(evidence, objection, explaining, engine, compared, remarks)
 

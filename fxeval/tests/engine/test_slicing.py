@@ -9,6 +9,7 @@ from fxeval.engine.choosing import Asked, HeldOut, chosen
 from fxeval.engine.row_kinds import TABLES
 from fxeval.engine.selection import load_pairs
 from fxeval.engine.slicing import Listed, sliced, with_words
+from fxeval.engine.tables import Making, table_of
 from fxeval.errors import DataContractError
 from fxeval.metrics import CATALOGUE
 from fxeval.models.black_box import EmbeddingFunction
@@ -46,7 +47,7 @@ def words_of(kind, slice_, *, source=None, side="probe"):
     source = source or Posed()
     listing = source.listing()
     pairs = load_pairs(source, listing, SMALL)
-    table = TABLES[kind](pairs)
+    table = table_of(kind, pairs, Making(0, None, lambda: torch.empty(0)))
     listed = Listed(source, listing, pairs, listing)
     found = sliced(table, listed, [slice_], side).rows
     images = [pairs.image_ids[image] for image in found.image.tolist()]
