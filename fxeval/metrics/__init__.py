@@ -13,6 +13,7 @@ from types import MappingProxyType, ModuleType
 
 from fxeval.errors import FxevalError
 from fxeval.metrics import (
+    classifier_deletion_retention,
     cross_model_transfer,
     deletion_insertion,
     guided_occlusion,
@@ -29,6 +30,7 @@ CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
         "faithfulness.guided_occlusion": guided_occlusion,
         "generalisability.occlusion": occlusion_generalisability,
         "search.layer_objective": layer_objective_search,
+        "classifier.deletion_retention": classifier_deletion_retention,
     }
 )
 """The kinds of check that come with fxeval."""

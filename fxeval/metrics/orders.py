@@ -30,7 +30,13 @@ from fxeval.metrics.protocol import Evidence, FloatArray, Subject, usable
 from fxeval.results import EXPLAINER, RowState
 
 Control = Literal[
-    "random_pixels", "random_blobs", "random_rectangle", "centre", "edge", "mean_map", "inverse",
+    "random_pixels",
+    "random_blobs",
+    "random_rectangle",
+    "centre",
+    "edge",
+    "mean_map",
+    "inverse",
     "shuffled_identity",
 ]
 

@@ -21,7 +21,7 @@ VERDICTS: Mapping[str, str] = {
 CONTROLS: Mapping[str, str] = {
     "random_pixels": "every pixel gets an independent random value",
     "random_blobs": "smoothed noise: random regions as coherent as those of real maps",
-    "random_rectangle": "a rectangle of the image's proportions at a random place, wholly inside it",
+    "random_rectangle": "a rectangle of the image's proportions at a random place inside it",
     "centre": "a Gaussian in the middle of the crop, the same for every pair",
     "edge": "strength of the edges of the probe, computed without a model",
     "mean_map": "mean of the explainer's own maps over the other identities",
@@ -53,6 +53,10 @@ KINDS: Mapping[str, str] = {
     "faithfulness.guided_occlusion": "The few pixels that the map ranks first are occluded, and "
     "for comparison equally many that were drawn at random, many times. How far does the "
     "similarity fall, to the other image or, where the check says so, to the image as it was?",
+    "classifier.deletion_retention": "The model is used as a classifier of the people of the list, "
+    "of whom some images are enrolled. In each of the others, the pixels that the map ranks first "
+    "are removed (deletion), or all others are (retention): how far does the confidence in the "
+    "person fall whom the clean image was taken for, and is another one named?",
 }
 
 FILLS: Mapping[str, str] = {

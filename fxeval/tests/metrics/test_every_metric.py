@@ -31,6 +31,10 @@ PARAMETERS = {
         "evaluators": ("b",), "fractions": (0.1,), "repeats": 2,
         "controls": ("random_blobs", "mean_map", "shuffled_identity"),
     },
+    "classifier.deletion_retention": {
+        "fractions": (0.2, 0.5), "repeats": 2, "relative": True,
+        "controls": ("random_pixels", "random_rectangle", "mean_map", "inverse"),
+    },
     "toy.occlusion": {"evaluators": ("b",)},
     "toy.agreement": {"others": ("ramp",)},
 }  # fmt: skip
