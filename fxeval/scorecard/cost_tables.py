@@ -19,6 +19,7 @@ DIAGNOSTICS: Mapping[str, str] = {
     "subtrees": "neurons whose excitation was summed",
     "excitation_passes": "passes of excitation through the network, beside those counted",
     "mass_lost": "part of the excitation that did not arrive at the image",
+    "clean_confidence": "probability of the predicted class before anything is removed",
     "tied_share": "pixels whose value another pixel has too, so that the map gives them no order",
     "orders_of_ties": "random orders of tied pixels that the values are means over",
     "rounds_used": "greedy rounds until no change helped any more",

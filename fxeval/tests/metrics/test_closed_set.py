@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from fxeval.contracts import Faces
+from fxeval.explainers.cam_exact import CAM
 from fxeval.explainers.closed_set import gallery_softmax
 from fxeval.functional.class_heads import trained_head
 from fxeval.metrics.closed_set import PENALTY, SCALE, ClosedSet
 from fxeval.metrics.questions import Confidence
+from fxeval.tests.cam_subjects import SIZE, FaceNet, Net
 from fxeval.tests.evidence import subject_of
 from fxeval.tests.roaming_people import Roaming, knows_people
 from fxeval.tests.rounding import FLOAT64, assert_rounded
@@ -46,6 +48,21 @@ def test_the_question_has_the_probabilities_of_the_gallery_softmax(kind, scale):
     named = classifier.predicted(images[PROBES])[0]
     margin = question.margin(subject, every, clean)
     assert ((margin > 0) == (named == question.target)).all()
+
+
+@pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
+def test_class_activation_maps_of_a_gallery_divide_the_logit_of_its_class(kind):
+    model = FaceNet(Net(), similarity=kind)
+    images = torch.rand((9, 3, *SIZE), generator=torch.Generator().manual_seed(3))
+    gallery, probes = images[:6].unflatten(0, (3, 2)), images[6:]
+    names = [f"{name}" for name in (0, 0, 1, 1, 2, 2)]
+    classifier = gallery_softmax(model, images[:6], names, scale=10.0)
+    generator = np.random.default_rng(0)
+    for name in range(3):
+        references = gallery[[name] * 3]
+        found = CAM().explain(model, probes, references, generator=generator).positive
+        expected = classifier.cam(probes, torch.full((3, 1), name))[:, 0] / 10.0
+        assert_rounded(found, expected, terms=100, condition=4)
 
 
 def test_a_row_has_the_same_answer_alone_and_in_company():
