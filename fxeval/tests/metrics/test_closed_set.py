@@ -1,4 +1,4 @@
-"""One definition of a closed set's classifier for questions and explainers; its trained head."""
+"""One definition of a closed set's classifier for questions and explainers; heads of subjects."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,7 @@ import torch
 from fxeval.contracts import Faces
 from fxeval.explainers.cam_exact import CAM
 from fxeval.explainers.closed_set import gallery_softmax
-from fxeval.functional.class_heads import trained_head
-from fxeval.metrics.closed_set import PENALTY, SCALE, ClosedSet
+from fxeval.metrics.closed_set import SCALE, ClosedSet
 from fxeval.metrics.questions import Confidence
 from fxeval.tests.cam_subjects import SIZE, FaceNet, Net
 from fxeval.tests.evidence import subject_of
@@ -72,24 +71,6 @@ def test_a_row_has_the_same_answer_alone_and_in_company():
     for row, probe in enumerate(PROBES):
         assert torch.equal(people.logits(subject, subject.clean()[probe[None]])[0], together[row])
     assert people.logits(subject, subject.clean()[:0]).shape == (0, 3)
-
-
-def test_the_trained_head_is_where_the_penalised_cross_entropy_has_no_slope():
-    rng = np.random.default_rng(0)
-    target = np.repeat(np.arange(4), 3)
-    x = rng.normal(size=(12, 5)) + 2 * rng.normal(size=(4, 5))[target]
-    unit = x / np.sqrt((x**2).sum(axis=1, keepdims=True))
-    head = trained_head(torch.from_numpy(x), torch.from_numpy(target), 4, PENALTY, is_unit=True)
-    mean, deviation = unit.mean(axis=0), unit.std(axis=0)
-    weight = head.weight.numpy() * deviation  # on the standardised features
-    bias = head.bias.numpy() + head.weight.numpy() @ mean
-    scaled = (unit - mean) / deviation
-    logits = scaled @ weight.T + bias
-    assert np.allclose(head.logits(torch.from_numpy(x)).numpy(), logits, rtol=0, atol=1e-9)
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    error = raised / raised.sum(axis=1, keepdims=True) - np.eye(4)[target]
-    assert np.abs(error.T @ scaled / 12 + PENALTY * weight).max() < 1e-6
-    assert np.abs(error.mean(axis=0)).max() < 1e-6
 
 
 def test_every_subject_trains_a_head_of_its_own_once():
