@@ -122,7 +122,8 @@ METRICS = (
         range=(-inf, 100.0),
         statistic="mean",
         source=_SOURCE,
-        meaning="The drop under deletion, divided by the confidence in the clean image.",
+        meaning="The drop under deletion, divided by the confidence in the clean image; measured "
+        "with relative: true.",
     ),
     Metric(
         name="retention_relative_drop",
@@ -132,7 +133,8 @@ METRICS = (
         range=(-inf, 100.0),
         statistic="mean",
         source=_SOURCE,
-        meaning="The drop under retention, divided by the confidence in the clean image.",
+        meaning="The drop under retention, divided by the confidence in the clean image; measured "
+        "with relative: true.",
     ),
 )  # fmt: skip
 
