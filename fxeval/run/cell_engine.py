@@ -203,8 +203,9 @@ class CellEngine:
         network, faces, _ = self._behind[id(subject)]
         takes_centroids = traits_of(by.explainer).takes_centroids
         parts, of = [], sources_of(rows, faces, seed, takes_centroids=takes_centroids)
+        what = "sources" if rows.source.shape[1] > 1 else rows.side
         for number, asked in enumerate(of.asked):
-            name = f"sources {number + 1}" if len(of.asked) > 1 else "sources"
+            name = f"{what} {number + 1}" if len(of.asked) > 1 else what
             wanted = Wanted(by, network, asked, name)
             parts.append(self._asked(wanted, is_judged=is_judged and not number))
         size = (int(parts[0].positive.shape[1]), int(parts[0].positive.shape[2]))
