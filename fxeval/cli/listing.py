@@ -185,7 +185,7 @@ def card_of(id: str, kind: type | None = None) -> Card:
 
 def _ordered(kind: type | None, known: Iterable["Field[Any]"]) -> "list[Field[Any]]":
     """Return the fields of an explainer as they are; of a pair list, those that all have last."""
-    return sorted(known, key=lambda field: kind is not None and field.kw_only)
+    return sorted(known, key=lambda field: kind is not None and field.kw_only is True)
 
 
 def _default(field: "Field[Any]") -> Any:  # noqa: ANN401
