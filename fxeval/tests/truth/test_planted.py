@@ -273,7 +273,7 @@ def test_the_table_separates_who_knows_the_truth_from_who_does_not():
     assert rows["oracle"].correlation.low > 0.8
     assert rows["triplets"].correlation.low > 0.8
     assert rows["oracle"].correlation == rows["contribution to the inner product"].correlation
-    for name in ("random_pixels", "random_blobs", "centre", "edge"):
+    for name in ("random_pixels", "random_blobs", "random_rectangle", "centre", "edge"):
         assert abs(rows[f"control.{name}"].correlation.value) < 0.15
     assert rows["a constant"].correlation.value == 0.0
     assert rows["a constant"].degenerate == 24
