@@ -254,7 +254,7 @@ def _judge_classifier(evidence: Evidence, ledger: Ledger, parameters: Parameters
         )
     every = torch.arange(n)
     clean = question.answer(subject, every, subject.clean()[rows.image])
-    wrong = f"; the other {n - right} are judged by the class that they are given" * (right < n)
+    wrong = "; the others are judged by the class that they are given" * (right < n)
     ledger.remark(f"{said}{wrong}.")
     unsure, left_out = (
         int((clean < bound).sum()) for bound in (UNSURE, parameters.least_confidence)
