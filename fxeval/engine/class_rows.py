@@ -35,7 +35,10 @@ def classes(pairs: Pairs, parameters: object) -> Table:
     image = torch.cat(probes)
     truth = torch.arange(len(gallery)).repeat_interleave(torch.tensor([len(own) for own in probes]))
     people = ClosedSet(
-        gallery, getattr(parameters, "head", "gallery"), getattr(parameters, "scale", SCALE)
+        gallery,
+        getattr(parameters, "head", "gallery"),
+        getattr(parameters, "scale", SCALE),
+        len(torch.unique(faces.identity[faces.identity >= 0])) - len(gallery),
     )
     rows = Rows(
         kind="classes",

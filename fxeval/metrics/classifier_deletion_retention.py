@@ -256,6 +256,11 @@ def _judge_classifier(evidence: Evidence, ledger: Ledger, parameters: Parameters
     clean = question.answer(subject, every, subject.clean()[rows.image])
     wrong = "; the others are judged by the class that they are given" * (right < n)
     ledger.remark(f"{said}{wrong}.")
+    if question.people.left_out:
+        ledger.remark(
+            f"{question.people.left_out} people are left out: they have fewer than "
+            f"{parameters.gallery_images + 1} images."
+        )
     unsure, left_out = (
         int((clean < bound).sum()) for bound in (UNSURE, parameters.least_confidence)
     )

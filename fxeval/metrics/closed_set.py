@@ -30,11 +30,13 @@ class ClosedSet:
             the embeddings of the gallery, divided by their length for cosine models
             (:func:`fxeval.functional.class_heads.trained_head`).
         scale: Of the similarity; the trained head has none.
+        left_out: Number of people who were asked for and have too few images.
     """
 
     gallery: Tensor
     head: HeadKind = "gallery"
     scale: float = SCALE
+    left_out: int = 0
     _made: dict[Subject, ClassHead] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:

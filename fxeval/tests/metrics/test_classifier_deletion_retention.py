@@ -317,6 +317,25 @@ def test_a_closed_set_of_one_person_is_a_fault_of_the_list():
         run("truth", source=Roaming(1))
 
 
+@dataclass(frozen=True)
+class FewImages(Roaming):
+    """Of every fourth person there is one pair of images."""
+
+    def listing(self):
+        listing = super().listing()
+        kept = [row for row, who in enumerate(listing.probe_identity) if row % 2 or int(who) % 4]
+        return listing.take(kept)
+
+
+def test_people_without_an_image_to_ask_about_are_left_out_and_counted():
+    result, rows = run("truth", source=FewImages(32))
+    assert len(rows) == 48
+    assert "8 people are left out: they have fewer than 3 images." in result.remarks
+    assert any("names 48 of 48 clean images rightly (100%), among 24 people" in one
+               for one in result.remarks)  # fmt: skip
+    assert not any("left out" in one for one in run("truth")[0].remarks)
+
+
 def test_a_trained_head_is_judged_too():
     parameters = PARAMETERS.model_copy(update={"head": "trained"})
     result, rows = run("truth", parameters)
