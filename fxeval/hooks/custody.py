@@ -83,6 +83,8 @@ class _Part:
         for attribute, before in self._attributes.items():
             value = now.get(attribute)
             known, contents = self._contents.get(attribute, []), _contents(value)
+            if value is before and not known and not contents:
+                continue  # as most are: numbers, hooks of a module that has none
             if attribute in _SLOTS:
                 words = "" if _equal(known, contents, tensors) else _WEIGHTS
             elif attribute == "_modules" or attribute.endswith("_hooks"):
@@ -193,11 +195,11 @@ def _attributes(part: nn.Module) -> dict[str, Any]:
 
 def _contents(value: object) -> list[tuple[Any, Any]]:
     """Return a container's items with their keys; a set's items are their own keys."""
+    if not isinstance(value, dict | set | list) or not len(value):
+        return []
     if isinstance(value, dict):
         return list(value.items())
-    if isinstance(value, set):
-        return [(item, item) for item in value]
-    return list(enumerate(value)) if isinstance(value, list) else []
+    return [(item, item) for item in value] if isinstance(value, set) else list(enumerate(value))
 
 
 def _refill(container: object, contents: list[tuple[Any, Any]]) -> None:
@@ -215,6 +217,8 @@ def _refill(container: object, contents: list[tuple[Any, Any]]) -> None:
 
 def _identical(before: list[tuple[Any, Any]], now: list[tuple[Any, Any]]) -> bool:
     """Say whether two containers hold the same objects under the same keys in the same order."""
+    if not before:  # as most are
+        return not now
     return len(before) == len(now) and all(
         # Only plain keys are compared: of other objects, such as tensors, == may be anything.
         (key is other_key or (_is_plain(key) and _is_plain(other_key) and key == other_key))
