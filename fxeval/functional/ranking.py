@@ -8,7 +8,7 @@ A constant map is one big tie, so it ranks like a random map; it never selects e
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -62,14 +62,38 @@ def ranks(maps: Maps, seeds: Sequence[int] | None) -> Tensor:
         2014.
     """
     levels = _levels(maps)
-    n = levels.shape[1]
     if seeds is not None and len(seeds) != len(levels):
         raise ValueError(f"ranks: expected one seed per map, got {len(seeds)} for {len(levels)}.")
     result = np.empty(levels.shape, dtype=np.int32)
     for row, level in enumerate(levels):
-        order = _order(level, None if seeds is None else seeds[row])
-        result[row, order] = np.arange(n, dtype=np.int32)
+        order = _by_value(level)
+        _number(result[row], order if seeds is None else _untied(level, order, seeds[row]))
     return torch.from_numpy(result)
+
+
+def several_ranks(
+    maps: Maps, seed_of: Callable[[int, int], int]
+) -> tuple[NDArray[np.int64], Tensor]:
+    """Rank each map as often as its ties need (:func:`orders_needed`), sorting it once.
+
+    Args:
+        maps: (N, H, W), as for :func:`ranks`.
+        seed_of: From a map and the number of its order, both from 0, to a seed.
+
+    Returns:
+        (N,) numbers of orders, and (B, H * W) what :func:`ranks` gives for all of them, those of a
+        map one after the other.
+    """
+    levels = _levels(maps)
+    times = np.ones(len(levels), dtype=np.int64)
+    found: list[NDArray[np.int32]] = []
+    for row, level in enumerate(levels):
+        order = _by_value(level)
+        times[row] = _orders_needed(_sizes(level[order]))
+        for turn in range(int(times[row])):
+            found.append(np.empty(len(level), dtype=np.int32))
+            _number(found[-1], _untied(level, order, seed_of(row, turn)))
+    return times, torch.from_numpy(np.stack(found) if found else levels.astype(np.int32))
 
 
 def flat(low: FloatArray, high: FloatArray) -> NDArray[np.bool_]:
@@ -99,7 +123,7 @@ def tied_shares(maps: Maps) -> FloatArray:
     Returns:
         (N,) shares from 0 to 1; 1 for a constant map.
     """
-    sizes = [_sizes(level) for level in _levels(maps)]
+    sizes = [_sizes(np.sort(level)) for level in _levels(maps)]
     return np.array([one[one > 1].sum() / one.sum() for one in sizes], dtype=np.float64)
 
 
@@ -118,14 +142,8 @@ def orders_needed(maps: Maps) -> NDArray[np.int64]:
     Returns:
         (N,) numbers from 1 to ``MOST_ORDERS``; 1 wherever fewer than a third of the pixels tie.
     """
-    found = np.ones(len(maps), dtype=np.int64)
-    for row, level in enumerate(_levels(maps)):
-        sizes, n = _sizes(level), len(level)
-        if len(sizes) > 1:
-            # In whole numbers, so that the quotient is rounded up alike on every machine.
-            tied, all_ = int((sizes * (sizes - 1)).sum()), n * (n - 1)
-            found[row] = max(1, -(-MOST_ORDERS * tied // all_))
-    return found
+    needed = [_orders_needed(_sizes(np.sort(level))) for level in _levels(maps)]
+    return np.array(needed, dtype=np.int64)
 
 
 def count(fraction: float, n: int) -> int:
@@ -217,22 +235,31 @@ def _levels(maps: Maps) -> NDArray[np.int64]:
     return magnitude
 
 
-def _order(level: NDArray[np.int64], seed: int | None) -> NDArray[np.int64]:
-    """Return the pixels of one map in order of removal, from their (n,) levels."""
+def _by_value(level: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the pixels of one map in order of removal, ties by index, from their (n,) levels."""
     lowest = level == level.max()  # often a plateau, of zeros: it needs no sorting by value
     pixels = np.flatnonzero(~lowest)
     keys = (level[pixels] << np.int64(_INDEX_BITS)) | pixels
     keys.sort()
     keys &= np.int64((1 << _INDEX_BITS) - 1)
-    order = np.concatenate([keys, np.flatnonzero(lowest)])
-    if seed is None:
-        return order
+    return np.concatenate([keys, np.flatnonzero(lowest)])
+
+
+def _untied(level: NDArray[np.int64], order: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return the pixels of one map in order of removal, ties by hash."""
     ordered = level[order]
     same = ordered[1:] == ordered[:-1]
     place = np.flatnonzero(np.r_[False, same] | np.r_[same, False])
-    if len(place):
-        order[place] = _shuffled(order[place].astype(np.uint64), ordered[place], seed, len(level))
+    if not len(place):
+        return order
+    order = order.copy()
+    order[place] = _shuffled(order[place].astype(np.uint64), ordered[place], seed, len(level))
     return order
+
+
+def _number(ranks_: NDArray[np.int32], order: NDArray[np.int64]) -> None:
+    """Write the rank of each pixel of one map."""
+    ranks_[order] = np.arange(len(order), dtype=np.int32)
 
 
 def _shuffled(
@@ -251,11 +278,20 @@ def _shuffled(
     return (keys & np.uint64((1 << bits) - 1)).view(np.int64)
 
 
-def _sizes(level: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the number of pixels of each distinct value, from (n,) levels."""
-    ordered = np.sort(level)
+def _sizes(ordered: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the number of pixels of each distinct value, from (n,) sorted levels."""
     last = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True])
     return np.diff(last, prepend=-1)
+
+
+def _orders_needed(sizes: NDArray[np.int64]) -> int:
+    """Return the number of orders of a map, from those of the pixels of each distinct value."""
+    if len(sizes) <= 1:
+        return 1
+    # In whole numbers, so that the quotient is rounded up alike on every machine.
+    n = int(sizes.sum())
+    tied, all_ = int((sizes * (sizes - 1)).sum()), n * (n - 1)
+    return max(1, -(-MOST_ORDERS * tied // all_))
 
 
 def _splitmix64(seed: int, place: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -25,7 +25,7 @@ from fxeval.functional.controls import (
     shuffled_identity,
 )
 from fxeval.functional.perturbations import DONOR, Perturbations
-from fxeval.functional.ranking import count, orders_needed, ranks
+from fxeval.functional.ranking import count, ranks, several_ranks
 from fxeval.metrics.protocol import Evidence, FloatArray, Subject, usable
 from fxeval.results import EXPLAINER, RowState
 
@@ -82,7 +82,11 @@ class Order:
             (n, ...), NaN where a row has no order.
         """
         found: FloatArray = np.full((len(self.states), *values.shape[1:]), np.nan)
-        for row in np.flatnonzero(self.per_row).tolist():
+        per_row = self.per_row
+        if len(per_row) and per_row.max() == 1:
+            found[self.kept] = values
+            return found
+        for row in np.flatnonzero(per_row).tolist():
             found[row] = values[self.kept == row].mean(axis=0)
         return found
 
@@ -190,14 +194,14 @@ def _ranked(name: str, evidence: Evidence, on: Subject, maps: SaliencyMaps) -> O
     """Return the order of a map, several times where many of its pixels tie."""
     found, states = _maps(name, evidence, on, maps)
     kept = np.flatnonzero(usable(states))
-    times = orders_needed(found[kept])
-    seeds = [
-        evidence.seed("ties", row, f"{evidence.rows.side} {turn}" if turn else "")
-        for row, several in zip(kept.tolist(), times.tolist(), strict=True)
-        for turn in range(several)
-    ]
-    kept = kept.repeat(times)
-    return Order(name, kept, ranks(found[kept], seeds), tuple(states), found[kept])
+    found, side = found[kept], evidence.rows.side
+
+    def seed_of(place: int, turn: int) -> int:
+        return evidence.seed("ties", int(kept[place]), f"{side} {turn}" if turn else "")
+
+    times, ranked = several_ranks(found, seed_of)
+    every = np.arange(len(kept)).repeat(times)
+    return Order(name, kept[every], ranked, tuple(states), found[every])
 
 
 def answers(
