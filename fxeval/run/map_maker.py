@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fxeval.contracts import FaceModel, SaliencyMaps
+from fxeval.contracts import FaceModel, SaliencyMaps, model_traits
 from fxeval.engine.forward_pool import ForwardPool, precise
 from fxeval.engine.inputs import Comparison
 from fxeval.engine.maps import explain, why_unsupported
@@ -14,12 +14,13 @@ from fxeval.engine.metering import Cost, metered
 from fxeval.engine.repetition import repeated
 from fxeval.errors import UnsupportedError
 from fxeval.metrics.protocol import OtherExplainer
+from fxeval.models.loading import device_of
 from fxeval.records.schema import Explaining, LayerEntry
 from fxeval.run.admissions import Admissions
 from fxeval.run.cell_engine import Repetition, Wanted
 from fxeval.run.guard import Guard
-from fxeval.run.keys import fixture_key
-from fxeval.suite.cells import Cell
+from fxeval.run.keys import fixture_key, model_key
+from fxeval.suite.cells import Cell, Use
 
 KEPT_MAPS = 16
 """Sets of maps that are kept for later cells at least."""
@@ -45,6 +46,7 @@ class MapMaker:
     Attributes:
         kept: Sets of maps, their costs and what their explainers said.
         repetitions: What was found when a few maps of a set were made again.
+        reasons: Why explainers cannot explain models; None if they can.
         unpooled_forwards: Images that passed a network, but not through the pool.
     """
 
@@ -55,6 +57,7 @@ class MapMaker:
         self._progress = progress
         self.kept: dict[tuple[Any, ...], tuple[SaliencyMaps, Cost, list[str]]] = {}
         self.repetitions: dict[tuple[Any, ...], Repetition] = {}
+        self.reasons: dict[tuple[Any, ...], str | None] = {}
         self.unpooled_forwards = 0
         self._told: dict[str, None] = {}
         self._in_use: set[tuple[Any, ...]] = set()
@@ -71,7 +74,9 @@ class MapMaker:
         is_new = key not in self.kept
         if is_new:
             if wanted.network.of != cell.model.name:
-                self.check_support(wanted.network.of, wanted.by, wanted.network.get().model)
+                self.check_support(
+                    cell, wanted.network.of, wanted.by, wanted.network.get().model
+                )
             for old in [one for one in self.kept if one not in self._in_use]:
                 if len(self.kept) >= KEPT_MAPS and self._bytes() > KEPT_BYTES:
                     del self.kept[old]
@@ -90,10 +95,11 @@ class MapMaker:
             **asdict(cost),
         )
 
-    def check_support(self, of: str, by: OtherExplainer, model: FaceModel) -> None:
-        """Refuse an explainer that cannot explain a model of the current cell.
+    def check_support(self, cell: Cell, of: str, by: OtherExplainer, model: FaceModel) -> None:
+        """Refuse an explainer that cannot explain a model of a cell; it is asked once.
 
         Args:
+            cell: The cell.
             of: The model's name in the suite.
             by: The explainer.
             model: The model.
@@ -102,7 +108,12 @@ class MapMaker:
             UnsupportedError: With the reason.
         """
         self._admissions.check_gradient(of, by.name, by.explainer)
-        reason = why_unsupported(by.explainer, model)
+        use = next((one for one in cell.models if one.name == of), Use(of))
+        inside = model.module is None, model_traits(model).has_layers, device_of(model)
+        key = _what(cell, by), by.settings, model_key(cell, use, model), *inside
+        if key not in self.reasons:
+            self.reasons[key] = why_unsupported(by.explainer, model)
+        reason = self.reasons[key]
         if reason is not None:
             raise UnsupportedError(f"{by.name} cannot explain {of}: {reason}")
 
@@ -184,16 +195,20 @@ class MapMaker:
 
 def _key(cell: Cell, wanted: Wanted, device: torch.device) -> tuple[Any, ...]:
     """Name what decides a set of maps."""
-    by = wanted.by
-    use = next((one for one in (cell.explainer, *cell.others) if one.name == by.name), None)
-    what: object = (by.name, _Same(by.explainer)) if use is None else fixture_key(cell, use)
     # The images' identity stands for the rows: a cell's pairs are loaded once and kept. By their
     # names nonmates are drawn, and those differ where cells of several crops are compared.
     images = id(wanted.asked.faces.images)
     asked = wanted.name, wanted.asked.id, cell.seed, wanted.asked.seed
     enrolled = wanted.asked.enrolled
     gallery = None if enrolled is None else tuple(enrolled.tolist())
-    return what, by.settings, wanted.network.key, images, *asked, gallery, device
+    what = _what(cell, wanted.by)
+    return what, wanted.by.settings, wanted.network.key, images, *asked, gallery, device
+
+
+def _what(cell: Cell, by: OtherExplainer) -> object:
+    """Name an explainer."""
+    use = next((one for one in (cell.explainer, *cell.others) if one.name == by.name), None)
+    return (by.name, _Same(by.explainer)) if use is None else fixture_key(cell, use)
 
 
 class _Same:

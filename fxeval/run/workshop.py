@@ -144,7 +144,7 @@ class Workshop:
         table = with_words(table, self._listed[id(pairs)], cell.slices, cell.parameters)
         self._ready.admit(cell, cell.model, model, pairs)
         own_explainer = OtherExplainer(cell.explainer.name, subjects.explainer)
-        self._maps.check_support(cell.model.name, own_explainer, model)
+        self._maps.check_support(cell, cell.model.name, own_explainer, model)
         compared = {
             use.name: self._compared(cell, use.name, subjects.compared.get(use.name), model)
             for use in cell.others
@@ -184,7 +184,7 @@ class Workshop:
             if isinstance(given, FxevalError):
                 raise given
             found = OtherExplainer(name, check_explainer(name, given))
-            self._maps.check_support(cell.model.name, found, model)
+            self._maps.check_support(cell, cell.model.name, found, model)
         except FxevalError as error:
             self._told[f"explainer '{name}': {error}"] = None
             return for_a_record(error)
@@ -259,7 +259,7 @@ class Workshop:
         self._redraws.release()
 
     def _caches(self) -> Sequence[dict[Any, Any]]:
-        made = self._maps.kept, self._maps.repetitions
+        made = self._maps.kept, self._maps.repetitions, self._maps.reasons
         redrawn = self._redraws.known, self._redraws.kept
         kept = self._pairs, self._listings, self._contents, self._orders.entries
         return *made, self._ready.measured, *redrawn, *kept

@@ -11,7 +11,7 @@ from fxeval.contracts import Crop, ExplainerTraits, RowState
 from fxeval.datasets.faces.alignment import ARCFACE_112
 from fxeval.datasets.faces.crops import move_maps
 from fxeval.engine.selection import digests_of
-from fxeval.errors import ModelContractError
+from fxeval.errors import ModelContractError, UnsupportedError
 from fxeval.metrics import CATALOGUE
 from fxeval.models.loading import TorchFaceModel
 from fxeval.results import Outcome
@@ -298,6 +298,26 @@ def test_what_cannot_be_explained_can_still_be_asked():
     assert result.states == {RowState.OK: 62}  # the explainer is not to blame
     assert not by_condition(rows, "occlusion_cosine_drop", "control.own_map", evaluator="b")
     assert None not in by_condition(rows, "occlusion_cosine_drop", evaluator="b").values()
+
+
+def test_an_explainer_is_asked_once_whether_it_can_explain_a_model():
+    asked = []
+
+    class Asking(Drawn):
+        def unsupported(self, model):
+            asked.append(model.name)
+            return super().unsupported(model)
+
+    models = {"a": network("a", 1), "b": network("b", 2), "c": network("c", 3)}
+    matrix = Matrix(models, Asking(cannot=("c",)), people=People(n=4))
+    for name in "ab":
+        _, rows = matrix.cell(name)
+        assert None not in by_condition(rows, "own_cosine_drop", evaluator="a").values()
+        assert {*by_condition(rows, "own_cosine_drop", evaluator="c").values()} == {None}
+    for _ in range(2):
+        with pytest.raises(UnsupportedError, match="occlusion cannot explain c: it has no layers"):
+            matrix.cell("c")
+    assert sorted(asked) == ["a", "b", "c"]
 
 
 def test_given_maps_are_no_maps_of_another_network():

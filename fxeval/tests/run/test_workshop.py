@@ -392,8 +392,9 @@ def test_a_black_box_is_refused_gradients_and_re_drawing(workshop):
     class NeedsGradients(Mean):
         traits = ExplainerTraits(needs={"gradients"})
 
+    other = replace(CELL, explainer=Use("other"))
     with pytest.raises(UnsupportedError, match="needs gradients, and the model is a black box"):
-        ready(workshop, CELL, Subjects(Api(), NeedsGradients(), Memory()))
+        ready(workshop, other, Subjects(Api(), NeedsGradients(), Memory()))
     evidence = ready(workshop, CELL, Subjects(Api(), Mean(), Memory()))
     with pytest.raises(UnsupportedError, match="can't be re-drawn"):
         evidence.redraw(0)
