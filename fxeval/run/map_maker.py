@@ -74,9 +74,7 @@ class MapMaker:
         is_new = key not in self.kept
         if is_new:
             if wanted.network.of != cell.model.name:
-                self.check_support(
-                    cell, wanted.network.of, wanted.by, wanted.network.get().model
-                )
+                self.check_support(cell, wanted.network.of, wanted.by, wanted.network.get().model)
             for old in [one for one in self.kept if one not in self._in_use]:
                 if len(self.kept) >= KEPT_MAPS and self._bytes() > KEPT_BYTES:
                     del self.kept[old]

@@ -20,6 +20,7 @@ from fxeval.functional.ranking import (
     count,
     orders_needed,
     ranks,
+    several_ranks,
     step_counts,
     tied_shares,
 )
@@ -277,6 +278,18 @@ def test_the_number_of_orders_follows_the_chance_that_two_pixels_tie():
     assert orders_needed(torch.full((2, 8, 8), 0.3)).tolist() == [1, 1]
     assert orders_needed(torch.zeros(0, 8, 8)).tolist() == []
     assert MOST_ORDERS == 8
+
+
+def test_several_orders_of_a_map_are_the_ranks_of_each_of_its_seeds():
+    maps = torch.rand(5, 9, 9, generator=torch.Generator().manual_seed(0))
+    maps[1:] = (maps[1:] - torch.tensor([0.3, 0.6, 0.9, 2.0]).view(4, 1, 1)).relu()
+    times, found = several_ranks(maps, lambda row, turn: 100 * row + turn)
+    assert times.tolist() == orders_needed(maps).tolist()
+    assert {1, MOST_ORDERS} < {*times.tolist()}
+    assert times[-1] == 1  # constant
+    seeds = [100 * row + turn for row in range(5) for turn in range(times[row])]
+    assert torch.equal(found, ranks(maps[np.arange(5).repeat(times)], seeds))
+    assert several_ranks(maps[:0], lambda row, turn: 0)[1].shape == (0, 81)
 
 
 def test_counts_are_those_of_the_specification():
