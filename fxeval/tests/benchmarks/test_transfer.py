@@ -1,64 +1,96 @@
-"""How much longer a whole transfer matrix takes than the forward passes it is made of.
+"""How much longer a whole transfer matrix takes than the passes it is made of.
 
-    python -m pytest fxeval/tests/benchmarks/test_transfer.py -m slow --benchmark-enable \\
-        --benchmark-json=FILE
+    OMP_NUM_THREADS=1 python -m pytest fxeval/tests/benchmarks/test_transfer.py -m slow \\
+        --benchmark-enable --benchmark-json=FILE
 
-Work: every cell of the matrix of three bundled networks on 64 mated pairs of rendered faces, with
-random, blob and mean-map controls, from admission to verdict. The maps are made of the images
-alone, so what is timed is the measuring. Each round follows a bare run: every network alone, at the
-batch size that was fastest for it at the start, on as many images as it embedded. The figure to
-read is ``processor_to_bare`` in ``extra_info`` of FILE, the median over the rounds, of processor
-time: a busy machine does not change it much. Nothing is asserted about time but that it is no
-disaster.
+Work: every cell of a shipped suite on its first list, with its explainer, fractions, fills, draws
+and controls, as a run measures them: images are read, maps made and a few made again, carried,
+ranked, occluded, embedded, rows judged. Left out is what a run does once for every network whatever
+it measures: admission, and verification on the list.
+
+Each round is compared with what it is made of: every network alone, at the batch size that was
+fastest for it at the start, on as many images as the pool embedded (without those that fill up a
+batch), and the explainer alone, on the very inputs that it got, with the same networks. The figure
+to read is ``overhead`` in ``extra_info`` of FILE: processor time over that, median of the rounds.
+Nothing is asserted about time but that it is no disaster.
 """
 
 import statistics
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from fxeval.metrics import CATALOGUE
-from fxeval.models.from_card import load_card
+from fxeval import datasets, explainers
+from fxeval.engine.forward_pool import ForwardPool, fastest_batch_size
 from fxeval.run.evaluation import shipped
 from fxeval.run.measure import measure_cell
+from fxeval.run.readying import Readying
 from fxeval.run.workshop import Subjects, Workshop
-from fxeval.suite.cells import Use
-from fxeval.suite.preflight import shipped_card
-from fxeval.tests.toy_world import cell_of
+from fxeval.suite import preflight
+from fxeval.suite.load import KnownIds, load
+from fxeval.suite.plan import cells
+from fxeval.suite.recognition import shipped_suites
 
-KIND = "transfer.cross_model"
-NAMES = ("mini_resnet", "mini_mobile", "mini_inception")
-CONTROLS = ("random_pixels", "random_blobs", "mean_map", "unoccluded")
-N_PAIRS, ROUNDS, BATCH_SIZES = 64, 3, (8, 16, 32)
-DISASTER = 3.0  # processor time / bare that nothing excuses
-
-
-class Luma:
-    """A map of the image and of the network's digest, without a forward pass."""
-
-    def explain(self, model, probes, references, *, contrast=None, generator):
-        return probes.mean(1) + int(model.digest[:2], 16) / 256 * probes[:, 0]
+pytestmark = pytest.mark.slow
+KNOWN = KnownIds(
+    models=frozenset(preflight.SHIPPED_CARDS),
+    explainers=frozenset(explainers.SHIPPED),
+    pairs=frozenset(datasets.SHIPPED),
+)
+ROUNDS, BATCH_SIZES = 3, (8, 16, 32)
+DISASTER = 3.0
 
 
 @dataclass
-class Work:
-    """The networks, and what they took in each round."""
+class Recorded:
+    """An explainer that remembers what it was asked."""
 
-    images: Counter = field(default_factory=Counter)  # that each network embedded in one run
-    seconds: list[float] = field(default_factory=list)
-    bare: list[float] = field(default_factory=list)
+    of: Any
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    is_busy: bool = False
 
-    def __post_init__(self) -> None:
-        self.models = {name: load_card(shipped_card(name)) for name in NAMES}
-        self.pairs = shipped("pairs", "rendered")
+    def __getattr__(self, name: str):
+        return getattr(self.of, name)
+
+    def explain(self, model, probes, references, *, contrast=None, generator):
+        self.calls.append((model.model, probes, references, contrast, generator))
+        self.is_busy = True
+        try:
+            return self._explained(model, *self.calls[-1][1:])
+        finally:
+            self.is_busy = False
+
+    def _explained(self, model, probes, references, contrast, generator):
+        return self.of.explain(model, probes, references, contrast=contrast, generator=generator)
+
+    def again(self) -> None:
+        """Answer once more, with plain networks."""
+        for call in self.calls:
+            with torch.inference_mode(False), torch.enable_grad():
+                self._explained(*call)
+
+
+class Matrix:
+    """The cells of a suite on its first list, and the processor time of each round."""
+
+    def __init__(self, path: Path) -> None:
+        first, *others = cells(load(path, KNOWN))
+        self.cells = [first, *(cell for cell in others if cell.pairs == first.pairs)]
+        assert all(cell.explainer == first.explainer for cell in self.cells)
+        self.pairs = shipped("pairs", first.pairs.id)
+        self.explainer = Recorded(shipped("explainer", first.explainer.id))
+        self.models = {cell.model.name: _model(cell.model.id) for cell in self.cells}
+        self.images: Counter[str] = Counter()  # that each network embedded in one round
+        self.seconds, self.bare, self.left_out = list[float](), list[float](), 0.0
         self.best = {
-            name: min(BATCH_SIZES, key=lambda size: min(self.alone(name, 128, size)
-                                                         for _ in range(3)))
-            for name in NAMES
+            name: min(BATCH_SIZES, key=lambda size: min(self.alone(name, 64, size)
+                                                        for _ in range(3)))
+            for name in self.models
         }  # fmt: skip
 
     def alone(self, name: str, images: int, batch_size: int) -> float:
@@ -71,56 +103,76 @@ class Work:
                 model.module(batch[: images - done])
         return time.process_time() - start
 
-    def before(self) -> None:
-        self.bare.append(
-            sum(self.alone(name, self.images[name], self.best[name]) for name in NAMES)
+    def measure(self) -> None:
+        """Measure every cell, as a new run does, then do again what it is made of."""
+        self.images.clear()
+        self.explainer.calls.clear()
+        self.left_out = 0.0
+        workshop = Workshop(
+            batch_size=fastest_batch_size(), emit=lambda _: None, progress=lambda *_: None
         )
-
-    def matrix(self) -> None:
-        """Measure every cell."""
-        parameters = CATALOGUE[KIND].Parameters(controls=CONTROLS)
-        workshop = Workshop(batch_size=16, emit=lambda _: None, progress=lambda *_: None)
         start = time.process_time()
-        for generator in NAMES:
-            others = [name for name in NAMES if name != generator]
-            cell = replace(
-                cell_of(KIND, parameters), model=Use(generator), pairs=Use("rendered"), n=N_PAIRS,
-                further={"evaluators": tuple(map(Use, others))},
-            )  # fmt: skip
-            evaluators = {"evaluators": {name: self.models[name] for name in others}}
-            own = self.models[generator]
-            result = measure_cell(cell, Subjects(own, Luma(), self.pairs, evaluators), workshop)
-            assert result.n_pairs == N_PAIRS
-        self.seconds.append(time.process_time() - start)
+        for cell in self.cells:
+            evaluators = {
+                parameter: {use.name: self.models[use.name] for use in named}
+                for parameter, named in cell.further.items()
+            }
+            own = self.models[cell.model.name]
+            result = measure_cell(
+                cell, Subjects(own, self.explainer, self.pairs, evaluators), workshop
+            )
+            assert result.n_pairs == cell.n
+        self.seconds.append(time.process_time() - start - self.left_out)
+        start = time.process_time()
+        self.explainer.again()
+        explaining = time.process_time() - start
+        alone = sum(self.alone(name, self.images[name], self.best[name]) for name in self.models)
+        self.bare.append(alone + explaining)
 
-    def warm_up(self) -> None:
-        """Run the matrix once and count the images that pass each network."""
+    def count(self, patch: pytest.MonkeyPatch) -> None:
+        """Count images, without those of admission, of verification and of the explainer."""
+        is_left_out, batches = [False], ForwardPool._batches
 
-        def counting(name: str):
-            def count(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
-                self.images[name] += len(inputs[0])
+        def counting(pool, model, count, make):
+            if not is_left_out[0] and not self.explainer.is_busy:
+                self.images[model.name] += count
+            return batches(pool, model, count, make)
 
-            return count
+        def leaving_out(do):
+            def done(*given, **named):
+                start, is_left_out[0] = time.process_time(), True
+                try:
+                    return do(*given, **named)
+                finally:
+                    is_left_out[0] = False
+                    self.left_out += time.process_time() - start
 
-        handles = [
-            self.models[name].module.register_forward_pre_hook(counting(name)) for name in NAMES
-        ]
-        self.matrix()
-        for handle in handles:
-            handle.remove()
-        self.seconds.clear()
+            return done
+
+        patch.setattr(ForwardPool, "_batches", counting)
+        for name in ("admit", "verified"):
+            patch.setattr(Readying, name, leaving_out(getattr(Readying, name)))
 
 
-@pytest.mark.slow
-def test_a_matrix_of_three_networks(benchmark):
-    work = Work()
-    work.warm_up()
-    benchmark.pedantic(work.matrix, setup=work.before, rounds=ROUNDS)
-    ratios = [one / bare for one, bare in zip(work.seconds, work.bare, strict=True)]
+def _model(name: str):
+    found = shipped("model", name)
+    return found.load() if hasattr(found, "load") else found
+
+
+@pytest.mark.parametrize("suite", ["transfer", "papers/transfer"])
+def test_a_matrix(benchmark, suite, monkeypatch, request):
+    if suite.startswith("papers"):
+        monkeypatch.setenv("FXEVAL_DATA", str(request.getfixturevalue("data_root")))
+    matrix = Matrix(shipped_suites()["transfer"].parent / f"{suite}.yaml")
+    matrix.count(monkeypatch)
+    benchmark.pedantic(matrix.measure, rounds=ROUNDS)
+    assert all(matrix.images.values())
+    ratios = [one / bare for one, bare in zip(matrix.seconds, matrix.bare, strict=True)]
     benchmark.extra_info.update(
-        processor_to_bare=round(statistics.median(ratios), 3),
-        images=dict(work.images),
-        batch_sizes=work.best,
+        overhead=round(statistics.median(ratios), 3),
+        rounds=[round(one, 3) for one in ratios],
+        images=dict(matrix.images),
+        batch_sizes=matrix.best,
         torch_threads=torch.get_num_threads(),
     )
     assert statistics.median(ratios) < DISASTER
