@@ -193,14 +193,15 @@ class MapMaker:
 
 def _key(cell: Cell, wanted: Wanted, device: torch.device) -> tuple[Any, ...]:
     """Name what decides a set of maps."""
-    # The images' identity stands for the rows: a cell's pairs are loaded once and kept. By their
-    # names nonmates are drawn, and those differ where cells of several crops are compared.
-    images = id(wanted.asked.faces.images)
+    # By content, never by their place in memory: images that a cell makes are gone after it. By
+    # their names nonmates are drawn, and those differ where cells of several crops are compared.
+    faces = wanted.asked.faces
+    images = faces.image_digests, faces.identity.numpy().tobytes(), tuple(faces.images.shape)
     asked = wanted.name, wanted.asked.id, cell.seed, wanted.asked.seed
     enrolled = wanted.asked.enrolled
     gallery = None if enrolled is None else tuple(enrolled.tolist())
     what = _what(cell, wanted.by)
-    return what, wanted.by.settings, wanted.network.key, images, *asked, gallery, device
+    return what, wanted.by.settings, wanted.network.key, *images, *asked, gallery, device
 
 
 def _what(cell: Cell, by: OtherExplainer) -> object:
