@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fxeval.contracts import Pairs
 from fxeval.engine.class_rows import classes
+from fxeval.engine.occluded_rows import occluded_pairs
 from fxeval.engine.pattern_rows import map_pairs, people
 from fxeval.engine.row_kinds import TABLES, Table
 from fxeval.metrics.protocol import RowKind
@@ -34,6 +35,11 @@ MADE: Mapping[RowKind, Callable[[Pairs, Making], Table]] = MappingProxyType(
         "classes": lambda pairs, making: classes(pairs, making.parameters),
         "people": lambda pairs, making: people(pairs.faces()),
         "map pairs": lambda pairs, making: map_pairs(pairs.faces(), making.seed),
+        "occluded pairs": lambda pairs, making: occluded_pairs(
+            pairs,
+            making.parameters.occluders,  # type: ignore[attr-defined]
+            making.landmarks(),
+        ),
     }
 )
 """The function that makes the rows of each kind that needs more than pairs."""

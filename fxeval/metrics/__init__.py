@@ -20,6 +20,7 @@ from fxeval.metrics import (
     layer_objective_search,
     model_randomisation,
     occlusion_generalisability,
+    self_occlusion,
 )
 
 CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
@@ -31,6 +32,7 @@ CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
         "generalisability.occlusion": occlusion_generalisability,
         "search.layer_objective": layer_objective_search,
         "classifier.deletion_retention": classifier_deletion_retention,
+        "occluders.self_occlusion": self_occlusion,
     }
 )
 """The kinds of check that come with fxeval."""

@@ -57,6 +57,9 @@ KINDS: Mapping[str, str] = {
     "of whom some images are enrolled. In each of the others, the pixels that the map ranks first "
     "are removed (deletion), or all others are (retention): how far does the confidence in the "
     "person fall whom the clean image was taken for, and is another one named?",
+    "occluders.self_occlusion": "An object, such as a mask, is drawn over the face of one image of "
+    "a pair, which is explained without it and with it. The object shows nothing of the person: "
+    "does the saliency avoid it, and has it left the place that it covers?",
 }
 
 FILLS: Mapping[str, str] = {
