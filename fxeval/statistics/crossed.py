@@ -90,7 +90,10 @@ def crossed_rate_tails(
             return 1.0
         for _ in range(_HALVINGS):  # the effective number depends on the level
             middle = (low + high) / 2.0
-            if getattr(worth, tail_of)(line, 1.0 - 2.0 * middle) <= middle:
+            confidence = 1.0 - 2.0 * middle
+            if confidence == 1.0:  # a smaller p-value cannot be told from 0
+                break
+            if getattr(worth, tail_of)(line, confidence) <= middle:
                 high = middle
             else:
                 low = middle
