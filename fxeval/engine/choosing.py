@@ -69,6 +69,7 @@ def chosen(
     if held_out is not None:
         return held_out_pairs(listing, held_out, asked)
     if kind == "patched pairs":
+        listing = _with_nonmated(listing)
         mated = chosen_rows(listing, asked.n, asked.seed, asked.name, asked.n_where)
         return listing.take([*mated, *_nonmated(listing, asked.seed)[: len(mated)]]), []
     choose = whole_rows if kind in WHOLE_LISTS else chosen_rows
@@ -106,6 +107,18 @@ def held_out_pairs(
         raise DataContractError(text, public=text)
     mated = chosen_rows(usable, asked.n, asked.seed, asked.name, asked.n_where)
     return usable.take([*mated, *_nonmated(usable, asked.seed)[: len(mated)]]), remarks
+
+
+def _with_nonmated(listing: PairListing) -> PairListing:
+    """Return a list with its nonmated pairs; those of triplets are probes with their nonmates."""
+    if not listing.contrast or not all(listing.is_mated):
+        return listing
+    aside = listing.set_aside or ("",) * len(listing)
+    pairs = listing.take([row for row in range(len(listing)) if not aside[row]]).with_nonmates()
+    first: dict[tuple[str, str], int] = {}  # a pair may come again, with another nonmate
+    for row, pair in enumerate(zip(pairs.probe, pairs.reference, strict=True)):
+        first.setdefault(pair, row)
+    return pairs.take([*first.values()])
 
 
 def _nonmated(listing: PairListing, seed: int) -> list[int]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from fxeval.contracts import Pairs
 from fxeval.engine.class_rows import classes
 from fxeval.engine.occluded_rows import occluded_pairs
+from fxeval.engine.patched_rows import patched_pairs
 from fxeval.engine.pattern_rows import map_pairs, people
 from fxeval.engine.row_kinds import TABLES, Table
 from fxeval.metrics.protocol import RowKind
@@ -39,6 +40,10 @@ MADE: Mapping[RowKind, Callable[[Pairs, Making], Table]] = MappingProxyType(
             pairs,
             making.parameters.occluders,  # type: ignore[attr-defined]
             making.landmarks(),
+        "patched pairs": lambda pairs, making: patched_pairs(
+            pairs,
+            making.seed,
+            making.parameters,  # type: ignore[arg-type]  # of such a check
         ),
     }
 )

@@ -20,6 +20,7 @@ from fxeval.metrics import (
     layer_objective_search,
     model_randomisation,
     occlusion_generalisability,
+    patch_replacement,
     self_occlusion,
 )
 
@@ -33,6 +34,7 @@ CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
         "search.layer_objective": layer_objective_search,
         "classifier.deletion_retention": classifier_deletion_retention,
         "occluders.self_occlusion": self_occlusion,
+        "occluders.patch_replacement": patch_replacement,
     }
 )
 """The kinds of check that come with fxeval."""

@@ -26,6 +26,16 @@ def taken(maps: SaliencyMaps, rows: Tensor) -> SaliencyMaps:
     )
 
 
+def signed(maps: SaliencyMaps) -> SaliencyMaps:
+    """Return maps of the evidence for a similarity less that against it.
+
+    Maps of a method that knows no evidence against are returned as they are.
+    """
+    if maps.negative is None:
+        return maps
+    return replace(maps, positive=maps.positive - maps.negative, negative=None)
+
+
 def averaged(maps: SaliencyMaps, of: Sequence[Sequence[int]]) -> SaliencyMaps:
     """Return the mean of some of the maps for each row, each map scaled to 0..1.
 

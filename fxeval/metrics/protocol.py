@@ -23,6 +23,7 @@ from fxeval.functional.ranking import tied_shares
 from fxeval.metrics.kept import Kept
 from fxeval.metrics.map_sets import averaged as averaged
 from fxeval.metrics.map_sets import one_by_one as one_by_one
+from fxeval.metrics.map_sets import signed as signed
 from fxeval.metrics.map_sets import taken as taken
 from fxeval.metrics.map_sets import thumbnail as thumbnail
 from fxeval.metrics.map_sets import usable as usable

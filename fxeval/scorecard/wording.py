@@ -31,6 +31,10 @@ CONTROLS: Mapping[str, str] = {
     "somebody must do better",
     "unoccluded": "nothing is removed: the value with clean images",
     "own_map": "the evaluating network's own map by the same explainer, made in its own crop",
+    "oracle": "knows which pixels patches of another face have replaced, and not which of them "
+    "matter",
+    "unrestored": "no pixel is restored: the value with all patches",
+    "unpatched": "no pixel was replaced: the value of the clean images",
     "as_given": "the explainer with the settings of the suite, beside every other configuration",
 }
 
@@ -50,6 +54,10 @@ KINDS: Mapping[str, str] = {
     "the pixels that its mean map of other images of a person ranks first are occluded. The people "
     "are split in two halves: one chooses the best configuration, and the other one, which "
     "had no part in the choice, decides.",
+    "occluders.patch_replacement": "Patches of another face are laid over the probe: of the "
+    "reference, if the two show different people, and of somebody else if they show one. The "
+    "patched probe is explained. If the model rejects it, the pixels that the map ranks last are "
+    "restored, if it accepts it, those that the map ranks first. How soon is the decision right?",
     "faithfulness.guided_occlusion": "The few pixels that the map ranks first are occluded, and "
     "for comparison equally many that were drawn at random, many times. How far does the "
     "similarity fall, to the other image or, where the check says so, to the image as it was?",
