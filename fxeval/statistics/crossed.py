@@ -1,6 +1,7 @@
 """C: comparisons that belong to two identities, counted as one pseudo-value per identity."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _HALVINGS = 60
+_SMALLEST = 2.0**-52  # a smaller p-value cannot be told from 0, nor its level from 1
 _NO_EVIDENCE = 0.49  # a p-value from which on its size does not matter
 
 
@@ -83,23 +85,71 @@ def crossed_rate_tails(
         above: at most alpha / 2 exactly where the interval lies at or above the line; and below.
     """
     worth = Worth.of(values, first, second)
+    # The effective number depends on the level.
+    return (
+        _least(lambda tail: worth.above(line, 1.0 - 2.0 * tail) <= tail),
+        _least(lambda tail: worth.below(line, 1.0 - 2.0 * tail) <= tail),
+    )
 
-    def least(tail_of: str) -> float:
-        low, high = 0.0, _NO_EVIDENCE
-        if getattr(worth, tail_of)(line, 1.0 - 2.0 * high) > high:
-            return 1.0
-        for _ in range(_HALVINGS):  # the effective number depends on the level
-            middle = (low + high) / 2.0
-            confidence = 1.0 - 2.0 * middle
-            if confidence == 1.0:  # a smaller p-value cannot be told from 0
-                break
-            if getattr(worth, tail_of)(line, confidence) <= middle:
-                high = middle
-            else:
-                low = middle
-        return high
 
-    return least("above"), least("below")
+def crossed_difference(
+    values: FloatArray, first: IntArray, second: IntArray, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Return the bounds of the difference of two rates of the same comparisons.
+
+    It is the rate of comparisons that only the first hits, less that of those that only the second
+    hits: each has its bounds at half of the error (Bonferroni).
+
+    Args:
+        values: (n,) 1, 0 or -1: the first hits alone, both or neither, the second alone.
+        first: (n,) one identity of each comparison.
+        second: (n,) the other one.
+        confidence: Two-sided.
+
+    Returns:
+        low, high and the lesser effective number, 1 to n.
+    """
+    return _difference(_gained_and_lost(values, first, second), confidence)
+
+
+def crossed_difference_tails(
+    values: FloatArray, first: IntArray, second: IntArray, line: float
+) -> tuple[float, float]:
+    """Return the p-values that belong to :func:`crossed_difference`."""
+    both = _gained_and_lost(values, first, second)
+    return (
+        _least(lambda tail: _difference(both, 1.0 - 2.0 * tail)[0] >= line),
+        _least(lambda tail: _difference(both, 1.0 - 2.0 * tail)[1] <= line),
+    )
+
+
+def _gained_and_lost(
+    values: FloatArray, first: IntArray, second: IntArray
+) -> tuple["Worth", "Worth"]:
+    gained, lost = ((values == sign).astype(np.float64) for sign in (1.0, -1.0))
+    return Worth.of(gained, first, second), Worth.of(lost, first, second)
+
+
+def _difference(both: tuple["Worth", "Worth"], confidence: float) -> tuple[float, float, float]:
+    each = 1.0 - (1.0 - confidence) / 2.0
+    (low, high), (least, most) = (one.bounds(each) for one in both)
+    return low - most, high - least, min(one.number(each) for one in both)
+
+
+def _least(holds: Callable[[float], bool]) -> float:
+    """Return the least p-value at which a one-sided statement holds; 1 if there is none."""
+    low, high = 0.0, _NO_EVIDENCE
+    if not holds(high):
+        return 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2.0
+        if middle <= _SMALLEST:
+            break
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 class Worth:

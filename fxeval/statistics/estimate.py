@@ -15,7 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fxeval.results import Estimate, Statistic, ValueKind
-from fxeval.statistics.crossed import crossed_rate, crossed_rate_tails
+from fxeval.statistics.crossed import (
+    crossed_difference,
+    crossed_difference_tails,
+    crossed_rate,
+    crossed_rate_tails,
+)
 from fxeval.statistics.intervals import interval, interval_tails, spread_of
 from fxeval.statistics.list_intervals import (
     ListEvidence,
@@ -153,6 +158,8 @@ def tails(sample: Sample, law: Law, line: float) -> tuple[float, float]:
         evidence = _evidence(sample, law)
         return (1.0, 1.0) if isinstance(evidence, str) else evidence.tails(line)
     if unit.is_crossed and law.kind == "rate":
+        if unit.is_paired:
+            return crossed_difference_tails(unit.values, *unit.two(), line)
         return crossed_rate_tails(unit.values, *unit.two(), line) if unit.is_binary else (1.0, 1.0)
     low, high = unit.edges
     above, below = interval_tails(unit.means(), law.kind, low, high, line)
@@ -275,7 +282,14 @@ def _ratio(found: Ratio, unit: Units, confidence: float) -> Estimate:
 def _crossed_rate(unit: Units, confidence: float) -> Estimate:
     low, high = math.nan, math.nan
     method = f"{unit.about}no interval: the values are shares, neither 0 nor 1"
-    if unit.is_binary:
+    if unit.is_paired:
+        low, high, number = crossed_difference(unit.values, *unit.two(), confidence)
+        method = (
+            f"{unit.about}Clopper and Pearson's bounds for gains and for losses, each at half of "
+            f"the error, for at least {number:.1f} independent rows, which {len(unit.values)} rows "
+            f"of {unit.n_identities} identities are worth"
+        )
+    elif unit.is_binary:
         low, high, number = crossed_rate(unit.values, *unit.two(), confidence)
         method = (
             f"{unit.about}Clopper and Pearson's bounds for {number:.1f} independent rows, which "

@@ -45,6 +45,11 @@ class Units:
         return bool(np.isin(self.values, (0.0, 1.0)).all())
 
     @property
+    def is_paired(self) -> bool:
+        """Whether every value is the difference of two that are 0 or 1."""
+        return self.bounds == (-1.0, 1.0) and bool(np.isin(self.values, (-1.0, 0.0, 1.0)).all())
+
+    @property
     def edges(self) -> tuple[float, float]:
         """Least and largest possible value of an identity; a pseudo-value has no edges."""
         return (-math.inf, math.inf) if self.is_crossed else self.bounds
