@@ -168,6 +168,7 @@ class PairListing:
             probe_identity=self.probe_identity * 2,
             reference_identity=self.reference_identity + self.contrast_identity,
             excluded=self.excluded,
+            set_aside=self.set_aside * 2,
             fold=self.fold * 2,
             place=self.place * 2,
             attributes={name: column * 2 for name, column in self.attributes.items()},

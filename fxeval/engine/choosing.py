@@ -58,6 +58,13 @@ def held_out_of(kind: RowKind, parameters: object) -> HeldOut | None:
     )
 
 
+def way_of(kind: RowKind) -> str:
+    """Name how pairs are chosen for a kind of row: kinds that are chosen alike are loaded once."""
+    if kind in ("patched pairs", "false matches"):
+        return kind
+    return "whole lists" if kind in WHOLE_LISTS else "mated pairs"
+
+
 def chosen(
     listing: PairListing, kind: RowKind, held_out: HeldOut | None, asked: Asked
 ) -> tuple[PairListing, list[str]]:
@@ -113,8 +120,7 @@ def _with_nonmated(listing: PairListing) -> PairListing:
     """Return a list with its nonmated pairs; those of triplets are probes with their nonmates."""
     if not listing.contrast or not all(listing.is_mated):
         return listing
-    aside = listing.set_aside or ("",) * len(listing)
-    pairs = listing.take([row for row in range(len(listing)) if not aside[row]]).with_nonmates()
+    pairs = listing.with_nonmates()
     first: dict[tuple[str, str], int] = {}  # a pair may come again, with another nonmate
     for row, pair in enumerate(zip(pairs.probe, pairs.reference, strict=True)):
         first.setdefault(pair, row)

@@ -131,8 +131,9 @@ def _words(table: Table, listed: Listed, slice_: Slice, side: Perturbed) -> list
     listed.check(slice_)
     column = slice_.column
     if column in listed.listing.attributes:
+        places = _pairs_of(table.rows, listed, column)
         values = listed.chosen.attributes[column]
-        return [slice_.word_of(values[pair]) for pair in _pairs_of(table.rows, listed, column)]
+        return [slice_.word_of(values[pair]) for pair in places]
     rows = [table.rows]
     other = table.versions.get("reference")
     if other is not None and side != table.rows.side:
@@ -164,7 +165,8 @@ def _pairs_of(rows: Rows, listed: Listed, column: str) -> list[int]:
     if isinstance(rows.question, Likeness):
         others = rows.question.reference[:, 0].tolist()
         asked = [frozenset(pair) for pair in zip(rows.image.tolist(), others, strict=True)]
-    if len(asked) != len(rows) or any(pair not in place for pair in asked):
+    is_made = column not in listed.chosen.attributes
+    if is_made or len(asked) != len(rows) or any(pair not in place for pair in asked):
         said = (
             f"pairs '{listed.source.name}': the column '{column}' of 'slices' is one of pairs, and "
             f"rows of this kind ({rows.kind}) are no pairs of the list; use an attribute of the "

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fxeval.contracts import Pairs
 from fxeval.engine.class_rows import classes
+from fxeval.engine.false_match_rows import false_matches
 from fxeval.engine.occluded_rows import occluded_pairs
 from fxeval.engine.patched_rows import patched_pairs
 from fxeval.engine.pattern_rows import map_pairs, people
@@ -40,6 +41,8 @@ MADE: Mapping[RowKind, Callable[[Pairs, Making], Table]] = MappingProxyType(
             pairs,
             making.parameters.occluders,  # type: ignore[attr-defined]
             making.landmarks(),
+        ),
+        "false matches": lambda pairs, making: false_matches(pairs),
         "patched pairs": lambda pairs, making: patched_pairs(
             pairs,
             making.seed,

@@ -18,6 +18,7 @@ from fxeval.run.map_maker import Progress
 from fxeval.suite.cells import Cell, Use
 from fxeval.verification.claims import entry_of
 from fxeval.verification.demands import Verification
+from fxeval.verification.look_alikes import Matching
 from fxeval.verification.measured import Measured, ThresholdModel, measure_list
 
 
@@ -75,6 +76,36 @@ class Readying:
         Raises:
             ContractError: If the model or the list cannot be used; again for every cell.
         """
+        asked, found = self._measured(cell, use, model, source)
+        if found.fault:
+            self.told[found.fault] = None
+        names = (source.name, cell.pairs.id)
+        entry = entry_of(found, model, names, asked)
+        about = {"model": use.name, "pairs": cell.pairs.name}
+        if asked.operating_threshold != "vendor":
+            model = ThresholdModel(model, entry["operating_threshold"]["value"])
+        return PooledModel(model, self._pool, model_key(cell, use, model)), {**about, **entry}
+
+    def matching(self, cell: Cell, model: FaceModel, source: PairSource) -> Matching:
+        """Return whom a cell's own model takes for whom, before any row is chosen.
+
+        Raises:
+            ContractError: If the model or the list cannot be used, or the model is not to be judged
+                on it.
+        """
+        pooled, entry = self.verified(cell, cell.model, model, source)
+        if entry["objections"]:
+            raise ModelContractError("; ".join(entry["objections"]))
+        _, found = self._measured(cell, cell.model, model, source)
+        reason = found.reason or "the suite's verification fuses embeddings; remove 'flip_fusion'"
+        fault = entry["operating_threshold"]["fault"]
+        threshold = None if fault else pooled.operating_threshold
+        return Matching(pooled.key, cell.model.name, found.alike, reason, threshold, fault)
+
+    def _measured(
+        self, cell: Cell, use: Use, model: FaceModel, source: PairSource
+    ) -> tuple[Verification, Measured]:
+        """Return what the suite demands of a model, and its figures on a list, measured once."""
         asked = cell.verification if use.name == cell.model.name else cell.demands.get(use.name)
         asked = asked or Verification()
         pairs = fixture_key(cell, cell.pairs)
@@ -98,11 +129,4 @@ class Readying:
         found = self.measured[key]
         if isinstance(found, Exception):
             raise found
-        if found.fault:
-            self.told[found.fault] = None
-        names = (source.name, cell.pairs.id)
-        entry = entry_of(found, model, names, asked)
-        about = {"model": use.name, "pairs": cell.pairs.name}
-        if asked.operating_threshold != "vendor":
-            model = ThresholdModel(model, entry["operating_threshold"]["value"])
-        return PooledModel(model, self._pool, model_key(cell, use, model)), {**about, **entry}
+        return asked, found

@@ -2,39 +2,29 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from fxeval.contracts import (
-    Crop,
     Explainer,
     FaceModel,
-    PairListing,
     Pairs,
     PairSource,
     SaliencyMaps,
 )
-from fxeval.datasets.prepared_source import PreparedSource
-from fxeval.engine.choosing import Asked, chosen, held_out_of
 from fxeval.engine.class_rows import as_predicted
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.metering import Cost
-from fxeval.engine.row_kinds import WHOLE_LISTS, Table
-from fxeval.engine.selection import COMMON_CROP, common_digests, landmarks_of, load_pairs
-from fxeval.engine.slicing import Listed, with_words
-from fxeval.engine.tables import Making, table_of
+from fxeval.engine.slicing import with_words
 from fxeval.errors import (
-    DataContractError,
     EvidenceError,
     FxevalError,
     ModelContractError,
     for_a_record,
 )
 from fxeval.hooks.returned import check_explainer, check_model, check_source
-from fxeval.hooks.watch import modes_kept
 from fxeval.metrics import kinds
 from fxeval.metrics.kept import Kept
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Subject
@@ -43,16 +33,18 @@ from fxeval.records.schema import Explaining, Row
 from fxeval.redaction import PublicReason, public_counts
 from fxeval.run.admissions import Admissions
 from fxeval.run.cell_engine import CellEngine, Prepared
-from fxeval.run.descriptions import explainer_entry, left_out, model_entry, pairs_entry
+from fxeval.run.descriptions import explainer_entry, model_entry, pairs_entry
 from fxeval.run.guard import Guard
 from fxeval.run.keys import fixture_key
-from fxeval.run.map_maker import PREPARING, MapMaker, Progress
+from fxeval.run.lists import Lists
+from fxeval.run.map_maker import MapMaker, Progress
 from fxeval.run.readying import Readying
 from fxeval.run.redrawing import Redraws
 from fxeval.run.wanted import NetworkHandle, Redrawing, Repetition, Wanted
 from fxeval.seeding import seed_of
 from fxeval.suite.cells import Cell, Use
 from fxeval.verification.claims import remarks_of
+from fxeval.verification.look_alikes import Matching
 
 Emit = Callable[[Sequence[Row]], None]
 
@@ -107,15 +99,11 @@ class Workshop:
         self._progress = progress
         self._admissions = Admissions(worker, batch_size)
         self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}
-        self._pairs: dict[tuple[Any, ...], Pairs] = {}
-        self._listings: dict[tuple[str, str, str], PairListing] = {}
-        self._left_out: dict[int, Sequence[str]] = {}
-        self._listed: dict[int, Listed] = {}
         self._told: dict[str, None] = {}
-        self._contents: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self._redraws = Redraws(self.pool)
         self._orders = Kept()
         self.guard = Guard(self.pool, self._caches)
+        self._lists = Lists(self.pool, self.guard, progress)
         self._ready = Readying(self.pool, self._admissions, self.guard, progress)
         self._maps = MapMaker(self.pool, self._admissions, self.guard, progress)
 
@@ -138,10 +126,12 @@ class Workshop:
         check_source(cell.pairs.name, subjects.source)
         model = subjects.model
         self._ready.place(cell, model)
-        pairs = self._load(cell, subjects.source, model.crop)
+        pairs = self._lists.loaded(
+            cell, subjects.source, model.crop, self._matching(cell, subjects)
+        )
         self._describe(cell, subjects, pairs)
-        table = self._table(cell, pairs, subjects.source, model.crop)
-        table = with_words(table, self._listed[id(pairs)], cell.slices, cell.parameters)
+        table = self._lists.table(cell, pairs, subjects.source, model.crop)
+        table = with_words(table, self._lists.listed(pairs), cell.slices, cell.parameters)
         self._ready.admit(cell, cell.model, model, pairs)
         own_explainer = OtherExplainer(cell.explainer.name, subjects.explainer)
         self._maps.check_support(cell, cell.model.name, own_explainer, model)
@@ -173,8 +163,14 @@ class Workshop:
             absent=absent,
             kept=self._orders,
         )
-        remarks = [*remarks_of(entry), *of_others, *self._left_out[id(pairs)]]
+        remarks = [*remarks_of(entry), *of_others, *self._lists.remarks(pairs)]
         return Prepared(evidence, objection, explaining, engine, compared, remarks)
+
+    def _matching(self, cell: Cell, subjects: Subjects) -> Matching | None:
+        """Return whom the model takes for whom, where rows are chosen by that."""
+        if kinds()[cell.kind].ROWS != "false matches":
+            return None
+        return self._ready.matching(cell, subjects.model, subjects.source)
 
     def _compared(
         self, cell: Cell, name: str, given: Explainer | FxevalError | None, model: FaceModel
@@ -231,7 +227,7 @@ class Workshop:
         use = next((one for one in cell.models if one.name == name), Use(name))
         check_model(name, other)
         self._ready.place(cell, other)
-        pairs = self._load(cell, source, other.crop)
+        pairs = self._lists.loaded(cell, source, other.crop)
         self.subjects["models"][name] = model_entry(other)
         self._ready.admit(cell, use, other, pairs)
         pooled, entry = self._verified(cell, use, other, source)
@@ -241,7 +237,7 @@ class Workshop:
             name,
             NetworkHandle(f"evaluator {name}", pooled.key, lambda: pooled, name),
             pairs,
-            self._rows(cell, source, pairs, other.crop).faces,
+            self._lists.rows(cell, source, pairs, other.crop).faces,
             entry["operating_threshold"]["fault"],
         )
         return subject, [f"evaluator {name}: {one}" for one in remarks_of(entry)]
@@ -261,7 +257,7 @@ class Workshop:
     def _caches(self) -> Sequence[dict[Any, Any]]:
         made = self._maps.kept, self._maps.repetitions, self._maps.reasons
         redrawn = self._redraws.known, self._redraws.kept
-        kept = self._pairs, self._listings, self._contents, self._orders.entries
+        kept = *self._lists.kept, self._orders.entries
         return *made, self._ready.measured, *redrawn, *kept
 
     @property
@@ -291,63 +287,12 @@ class Workshop:
 
     def take_told(self) -> list[str]:
         """Return messages of user code since the last call; printed, and in no record."""
-        told = [*dict.fromkeys([*self._told, *self._ready.told, *self._maps.take_told()])]
-        self._told, self._ready.told = {}, {}
+        several = self._told, self._lists.told, self._ready.told
+        told = [
+            *dict.fromkeys([*(text for one in several for text in one), *self._maps.take_told()])
+        ]
+        self._told, self._lists.told, self._ready.told = {}, {}, {}
         return told
-
-    def _load(self, cell: Cell, source: PairSource, crop: Crop) -> Pairs:
-        kind = kinds()[cell.kind].ROWS
-        held_out = held_out_of(kind, cell.parameters)
-        key = fixture_key(cell, cell.pairs), cell.n, cell.seed, crop, kind in WHOLE_LISTS, held_out
-        if key not in self._pairs:
-            listing = self._listing(cell, source)
-            asked = Asked(cell.n, cell.seed, cell.pairs.id, cell.n_where)
-            rows, remarks = chosen(listing, kind, held_out, asked)
-            self._pairs[key] = load_pairs(source, rows, crop, self.pool.note)
-            if listing.excluded:
-                self._told[left_out(cell.pairs.name, listing)] = None
-            # By identity: the cache keeps the pairs alive, and Pairs cannot be hashed.
-            self._left_out[id(self._pairs[key])] = remarks
-            self._listed[id(self._pairs[key])] = Listed(source, listing, self._pairs[key], rows)
-        self.guard.keep(self._pairs[key].images)
-        return self._pairs[key]
-
-    def _listing(self, cell: Cell, source: PairSource) -> PairListing:
-        """Return a list, read once for all kinds of rows and crops."""
-        key = fixture_key(cell, cell.pairs)
-        if key not in self._listings:
-            with modes_kept(self.pool.note, f"pairs '{source.name}'"):
-                if isinstance(source, PreparedSource):
-                    source.prepare(partial(self._progress, cell.id, PREPARING))
-                self._listings[key] = source.listing()
-        return self._listings[key]
-
-    def _table(self, cell: Cell, pairs: Pairs, source: PairSource, crop: Crop) -> Table:
-        """Return the rows of a cell.
-
-        Where cells of models with different crops are compared, a row has the same name in all of
-        them, and with it the same draws: that of its images in ``COMMON_CROP``.
-        """
-        protocol = kinds()[cell.kind]
-        table = self._rows(cell, source, pairs, crop)
-        if not hasattr(protocol, "OTHERS"):
-            return table
-        key = fixture_key(cell, cell.pairs), pairs.image_ids
-        if key not in self._contents and crop == COMMON_CROP:
-            self._contents[key] = pairs.image_digests
-        if key not in self._contents:
-            try:
-                self._contents[key] = common_digests(source, pairs.image_ids, self.pool.note)
-            except DataContractError:  # it has these images in one crop alone
-                self._contents[key] = pairs.image_digests
-        named = replace(pairs, image_digests=self._contents[key])
-        alike = self._rows(cell, source, named, crop)
-        return replace(table, rows=alike.rows, versions=alike.versions)
-
-    def _rows(self, cell: Cell, source: PairSource, pairs: Pairs, crop: Crop) -> Table:
-        landmarks = partial(landmarks_of, source, pairs.image_ids, crop, self.pool.note)
-        making = Making(cell.seed, cell.parameters, landmarks)
-        return table_of(kinds()[cell.kind].ROWS, pairs, making)
 
     def explained(self, cell: Cell, wanted: Wanted) -> tuple[SaliencyMaps, Explaining]:
         """Return the maps of some comparisons, made once, and their cost at that time."""
@@ -375,7 +320,7 @@ class Workshop:
                 f"pairs '{pairs.name}', excluded", Counter(one.reason for one in pairs.excluded)
             ),
             "set_aside": self._quoted(
-                f"pairs '{pairs.name}', never explained", self._listed[id(pairs)].set_aside
+                f"pairs '{pairs.name}', never explained", self._lists.listed(pairs).set_aside
             ),
             "card": self._card(cell, subjects.source),
         }

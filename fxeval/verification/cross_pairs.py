@@ -39,6 +39,7 @@ class CrossPairs:
         n_images: Number of images.
         similarities: (K,) float64, descending.
         first, second: (K,) numbers of the two identities.
+        images: (K, 2) numbers of the two images, among those that were given.
         comparisons: (G,) number of comparisons of each identity; each comparison counts for both.
     """
 
@@ -46,6 +47,7 @@ class CrossPairs:
     similarities: FloatArray
     first: IntArray
     second: IntArray
+    images: IntArray
     comparisons: IntArray
 
     @property
@@ -118,6 +120,7 @@ def cross_pairs(kind: SimilarityKind, embeddings: FloatArray, identity: IntArray
         embeddings: (N, D) float64.
         identity: (N,) who is in each image.
     """
+    chosen = np.arange(len(embeddings))
     if len(embeddings) > MAX_IMAGES:
         chosen = np.linspace(0, len(embeddings) - 1, MAX_IMAGES).round().astype(np.int64)
         embeddings, identity = embeddings[chosen], identity[chosen]
@@ -138,8 +141,10 @@ def cross_pairs(kind: SimilarityKind, embeddings: FloatArray, identity: IntArray
             & (np.arange(len(values))[:, None] < np.arange(values.shape[1])[None, :])
             & (values > kept.least)
         )
-        kept.add(values[one, two], people[rows][one], people[start:][two])
-    return CrossPairs(len(people), *kept.sorted(), comparisons)
+        kept.add(values[one, two], one + start, two + start)
+    values, one, two = kept.sorted()
+    images = chosen[np.stack([one, two], axis=1)]
+    return CrossPairs(len(people), values, people[one], people[two], images, comparisons)
 
 
 def _similarities(kind: SimilarityKind, some: FloatArray, others: FloatArray) -> FloatArray:

@@ -32,6 +32,7 @@ from fxeval.verification.figures import (
     why_unmeasurable,
 )
 from fxeval.verification.list_digest import image_digests, list_digest
+from fxeval.verification.look_alikes import LookAlikes, doubtful_images, look_alikes
 
 IMAGES_AT_ONCE = 128
 """Images whose pixels are in memory at the same time."""
@@ -61,6 +62,8 @@ class Measured:
         n_crossed: Number of comparisons of images of different identities.
         crossed: Operating thresholds at false match rates of these comparisons, by the names of
             ``figures.THRESHOLDS``; only those that may set one.
+        alike: Whom the model takes for whom; None if it is not known, or if embeddings are fused,
+            which those of the cells are not.
     """
 
     verified: Verified | None
@@ -75,6 +78,7 @@ class Measured:
     stand_in: Verified | None = None
     n_crossed: int = 0
     crossed: Mapping[str, Threshold] = field(default_factory=dict)
+    alike: LookAlikes | None = field(default=None, compare=False, repr=False)
 
     @property
     def evidence(self) -> Verified | None:
@@ -186,6 +190,9 @@ def _measured(
         list_digest=_digest(source, listing, embedded.pixels),
         stand_in=verified if reason else None,
         n_crossed=crossed.n,
+        alike=None
+        if flip_fusion
+        else look_alikes(crossed, tuple(embedded.place), embedded.pixels, doubtful_images(listing)),
         crossed={
             name: Threshold(similarity, rate, false_nonmatches(compared, similarity.value))
             for name, (similarity, rate) in crossed.thresholds().items()
