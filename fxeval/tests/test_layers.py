@@ -38,7 +38,7 @@ HOMES = {
     "yaml": {"strict"},
     "jinja2": {"scorecard"},
     "pytest": {"plugin", "hookspec", "run"},
-    "cv2": {"datasets"},
+    "cv2": {"datasets", "functional"},
     "scipy": set[str](),
 }
 WITHOUT_TORCH = ("records", "statistics", "scorecard")
