@@ -1,7 +1,7 @@
 """Controls: maps whose right answer is known, which an explainer has to beat (or be unlike)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -112,24 +112,30 @@ def centre(n: int, size: tuple[int, int]) -> Maps:
     return torch.outer(rows, columns).float().expand(n, *size).clone()
 
 
+def luma(images: Images) -> Maps:
+    """Return the luma of images by BT.601 (0.299 R + 0.587 G + 0.114 B), (N, H, W) float64."""
+    weights = torch.tensor(LUMA, dtype=torch.float64, device=images.device)
+    return torch.einsum("c,nchw->nhw", weights, images.double())
+
+
 def edge(probes: Images) -> Maps:
     """Return the Sobel magnitude of the luma: an edge detector knows no model.
 
-    Luma by BT.601 (0.299 R + 0.587 G + 0.114 B); the border is reflected without repeating the
-    edge, so H and W must be at least 2.
+    The border is reflected without repeating the edge, so H and W must be at least 2.
 
     Source:
         The control of Adebayo et al. 2018, sec. 5.
     """
-    weights = torch.tensor(LUMA, dtype=torch.float64, device=probes.device)
-    luma = torch.einsum("c,nchw->nhw", weights, probes.double())
-    luma = torch.nn.functional.pad(luma[:, None], (1, 1, 1, 1), mode="reflect")[:, 0]
-    across = luma[:, :-2] + 2 * luma[:, 1:-1] + luma[:, 2:]
-    down = luma[:, :, :-2] + 2 * luma[:, :, 1:-1] + luma[:, :, 2:]
+    grey = luma(probes)
+    grey = torch.nn.functional.pad(grey[:, None], (1, 1, 1, 1), mode="reflect")[:, 0]
+    across = grey[:, :-2] + 2 * grey[:, 1:-1] + grey[:, 2:]
+    down = grey[:, :, :-2] + 2 * grey[:, :, 1:-1] + grey[:, :, 2:]
     return torch.hypot(across[:, :, 2:] - across[:, :, :-2], down[:, 2:] - down[:, :-2]).float()
 
 
-def mean_map(maps: Maps, identities: Sequence[int]) -> Maps:
+def mean_map(
+    maps: Maps, identities: Sequence[int], without: Sequence[Collection[int]] | None = None
+) -> Maps:
     """Return, for each row, the mean of the explainer's maps over all other identities.
 
     An explainer that does not beat it explains faces in general, not this pair. Maps are scaled to
@@ -138,22 +144,33 @@ def mean_map(maps: Maps, identities: Sequence[int]) -> Maps:
     Args:
         maps: (N, H, W) over the whole list.
         identities: One per row.
+        without: For each of n rows, the identities that are not among the others; None = its own,
+            for each row of the list.
+
+    Returns:
+        (n, H, W).
 
     Raises:
         EvidenceError: If some row has no usable map of another identity.
     """
+    if without is None:
+        without = [(identity,) for identity in identities]
     scaled, usable = norm01(maps)
     names, group = torch.unique(torch.tensor(identities, device=maps.device), return_inverse=True)
     sums = scaled.new_zeros((len(names), *maps.shape[1:])).index_add_(0, group, scaled)
     counts = scaled.new_zeros(len(names)).index_add_(0, group, usable.double())
-    others = counts.sum() - counts
+    places = {name: place for place, name in enumerate(names.tolist())}
+    apart = [sorted(places[name] for name in {*some} if name in places) for some in without]
+    others = counts.sum() - scaled.new_tensor([float(counts[some].sum()) for some in apart])
     if not bool((others > 0).all()):
         raise EvidenceError(
-            f"control mean_map: {int((others[group] == 0).sum())} of {len(maps)} rows have no "
+            f"control mean_map: {int((others == 0).sum())} of {len(apart)} rows have no "
             "usable map of another identity. It needs maps that are not constant from at least two "
             "identities."
         )
-    return ((sums.sum(dim=0) - sums) / others[:, None, None])[group].float()
+    total = sums.sum(dim=0)
+    means = [(total - sums[some].sum(0)) / n for some, n in zip(apart, others, strict=True)]
+    return _stacked(means, (maps.shape[1], maps.shape[2]))
 
 
 def shuffled_identity(
@@ -176,21 +193,44 @@ def shuffled_identity(
     Raises:
         EvidenceError: If some row has no usable map of another identity.
     """
-    is_usable = norm01(maps)[1].tolist()
+    own = [(identities[row],) for row in of]
+    drawn = drawn_from_others(norm01(maps)[1].tolist(), identities, own, row_seeds)
+    return maps[drawn].float()
+
+
+def drawn_from_others(
+    is_usable: Sequence[bool], identities: Sequence[int], without: Sequence[Collection[int]],
+    row_seeds: Sequence[int],
+) -> Tensor:  # fmt: skip
+    """Return, for each of n rows, the place of a map of another person, drawn by the row's seed.
+
+    Args:
+        is_usable: Whether each of N maps has an order; no other is drawn.
+        identities: One per map.
+        without: For each row, the identities that are not drawn from.
+        row_seeds: One per row.
+
+    Returns:
+        (n,) int64.
+
+    Raises:
+        EvidenceError: If some row has no usable map of another identity.
+    """
     chosen = []
-    for row, seed in zip(of, row_seeds, strict=True):
+    for row, (some, seed) in enumerate(zip(without, row_seeds, strict=True)):
         others = [
             other
             for other, identity in enumerate(identities)
-            if identity != identities[row] and is_usable[other]
+            if identity not in some and is_usable[other]
         ]
         if not others:
             raise EvidenceError(
-                f"control shuffled_identity: row {row} of {len(maps)} has no usable map of another "
-                "identity. It needs maps that are not constant from at least two identities."
+                f"control shuffled_identity: row {row} of {len(without)} has no usable map of "
+                "another identity. It needs maps that are not constant from at least two "
+                "identities."
             )
         chosen.append(others[seed % len(others)])
-    return maps[torch.tensor(chosen, dtype=torch.int64)].float()
+    return torch.tensor(chosen, dtype=torch.int64)
 
 
 def inverse(maps: Maps) -> Maps:

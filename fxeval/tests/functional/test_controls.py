@@ -16,13 +16,16 @@ from fxeval.functional.controls import (
     ControlInputs,
     centre,
     control_maps,
+    drawn_from_others,
     edge,
     inverse,
+    luma,
     mean_map,
     random_blobs,
     random_pixels,
     random_rectangle,
 )
+from fxeval.functional.map_similarity import norm01
 from fxeval.functional.ranking import ranks
 from fxeval.hooks.returned import check_maps
 from fxeval.seeding import generator_of
@@ -237,6 +240,31 @@ def test_a_map_does_not_enter_the_mean_map_of_its_own_identity():
     before, after = mean_map(maps, [5, 5, 6, 7]), mean_map(changed, [5, 5, 6, 7])
     assert torch.equal(before[:2], after[:2])
     assert not torch.equal(before[2:], after[2:])
+
+
+def test_a_pair_gets_the_mean_map_of_people_that_neither_of_its_images_shows():
+    maps, identities = probes(5)[:, 0], [5, 6, 7, 7, 8]
+    found = mean_map(maps, identities, [(5, 6), (6, 5), (7, 7), (9,)])
+    scaled, _ = norm01(maps)
+    expected = [scaled[2:].mean(0), scaled[2:].mean(0), scaled[[0, 1, 4]].mean(0), scaled.mean(0)]
+    assert_rounded(found, torch.stack(expected), terms=1)  # all else is in float64
+    assert torch.equal(found[0], found[1])
+    with pytest.raises(EvidenceError, match="1 of 2 rows"):
+        mean_map(maps, identities, [(5,), (5, 6, 7, 8)])
+
+
+def test_another_persons_map_is_of_nobody_in_the_row():
+    identities, is_usable = [5, 6, 7, 7, 8], [True, True, True, True, False]
+    drawn = drawn_from_others(is_usable, identities, [(5, 6)] * 40, range(40)).tolist()
+    assert {*drawn} == {2, 3}
+    assert drawn == drawn_from_others(is_usable, identities, [(6, 5)] * 40, range(40)).tolist()
+    with pytest.raises(EvidenceError, match="row 1 of 2"):
+        drawn_from_others(is_usable, identities, [(5,), (5, 6, 7)], [1, 2])
+
+
+def test_luma_is_the_weighted_sum_of_the_channels():
+    image = torch.tensor([1.0, 0.5, 0.25]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    assert_rounded(luma(image), torch.full((1, 2, 2), 0.299 + 0.2935 + 0.0285), terms=3)
 
 
 def test_the_inverse_removes_last_what_the_map_removes_first():
