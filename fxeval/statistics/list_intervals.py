@@ -149,7 +149,9 @@ class Trials(ListEvidence):
         return f"Clopper and Pearson, {self.trials} pairs or comparisons that share nobody"
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Return the two-sided interval."""
+        """Return the two-sided interval; all that is possible where there is no trial."""
+        if not self.trials:
+            return 0.0, 1.0
         tail, hits = (1 - confidence) / 2 / self.parts, self.value * self.trials
         low = beta_quantile(tail, hits, self.trials - hits + 1) if hits > 0 else 0.0
         return low, (
@@ -158,6 +160,8 @@ class Trials(ListEvidence):
 
     def tails(self, line: float) -> tuple[float, float]:
         """Return the one-sided p-values."""
+        if not self.trials:
+            return float(line >= 0), float(line <= 1)
         hits, n = self.value * self.trials, self.trials
         not_above = beta_cdf(line, hits, n - hits + 1) if hits > 0 else float(line >= 0)
         not_below = 1 - beta_cdf(line, hits + 1, n - hits) if self.value < 1 else float(line <= 1)

@@ -192,6 +192,15 @@ def test_a_list_without_an_error_is_as_certain_as_its_people_are_many(a_list):
     assert nearly.interval(0.95)[0] < nearly.value < nearly.interval(0.95)[1] < 1
 
 
+def test_where_every_comparison_shares_somebody_nothing_is_known():
+    people = np.array([[0, 0], [1, 1], [0, 1]])
+    is_mated = np.array([True, True, False])
+    for values in ([0.5, 0.5, 0.5], [1.0, 0.0, 0.5], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]):
+        evidence = list_evidence("auc", np.array(values), is_mated, people)
+        assert evidence.interval(0.95) == (0.0, 1.0)
+        assert evidence.tails(0.6) == (1.0, 1.0)
+
+
 def test_equal_scores_are_a_coin_that_nobody_has_tossed(a_list):
     values, is_mated, people = a_list
     constant = np.zeros(len(values))
