@@ -21,6 +21,8 @@ from fxeval.metrics import (
     model_randomisation,
     occlusion_generalisability,
     patch_replacement,
+    pattern_regions,
+    pattern_similarity,
     self_occlusion,
 )
 
@@ -35,6 +37,8 @@ CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
         "classifier.deletion_retention": classifier_deletion_retention,
         "occluders.self_occlusion": self_occlusion,
         "occluders.patch_replacement": patch_replacement,
+        "patterns.similarity": pattern_similarity,
+        "patterns.regions": pattern_regions,
     }
 )
 """The kinds of check that come with fxeval."""

@@ -36,6 +36,7 @@ CONTROLS: Mapping[str, str] = {
     "unrestored": "no pixel is restored: the value with all patches",
     "unpatched": "no pixel was replaced: the value of the clean images",
     "as_given": "the explainer with the settings of the suite, beside every other configuration",
+    "image": "the brightness of the image itself: photographs of one person are alike, too",
 }
 
 KINDS: Mapping[str, str] = {
@@ -68,6 +69,12 @@ KINDS: Mapping[str, str] = {
     "occluders.self_occlusion": "An object, such as a mask, is drawn over the face of one image of "
     "a pair, which is explained without it and with it. The object shows nothing of the person: "
     "does the saliency avoid it, and has it left the place that it covers?",
+    "patterns.similarity": "The maps of two images are compared as patterns, for pairs of images "
+    "of one person and of two. Each image is explained against another image of its own person, "
+    "which no other map of the pair has used. The photographs are compared in the same way.",
+    "patterns.regions": "Several images of each person are explained one by one, and their maps "
+    "are summed over the parts of the face: which parts do they rest on, how densely, and how "
+    "much does that vary from image to image?",
 }
 
 FILLS: Mapping[str, str] = {

@@ -43,12 +43,25 @@ PARAMETERS = {
         "occluders": ("mask",),
         "controls": ("random_pixels", "edge", "mean_map", "shuffled_identity"),
     },
+    "patterns.similarity": {
+        "fractions": (0.1, 1.0),
+        "controls": ("random_pixels", "mean_map", "shuffled_identity", "image"),
+    },
+    # Shares that are not zero: those of a region that no map has do not vary.
+    "patterns.regions": {"regions": ("brow", "nose", "mouth"), "fractions": (0.8, 1.0)},
     "toy.occlusion": {"evaluators": ("b",)},
     "toy.agreement": {"others": ("ramp",)},
 }  # fmt: skip
 N_ROWS = {"patched pairs": 40}  # 20, and for some kinds as many nonmated pairs, or fewer
 ABOUT_SOME = {"patch_fnmr", "patch_fmr", "patch_wrong_auc"}  # metrics that not all rows have
 each = pytest.mark.parametrize("kind", KINDS)
+
+
+def n_rows(kind):
+    """Each of the ten people has two pairs, or is a row."""
+    return 10 if KINDS[kind].ROWS == "people" else 20
+
+
 # Faults of a configuration are its own, not the cell's: its tests plant them one by one.
 each_of_one_map = pytest.mark.parametrize(
     "kind", [kind for kind in KINDS if not hasattr(KINDS[kind], "SELECTS")]
@@ -113,6 +126,13 @@ def test_every_row_has_every_metric_within_its_range(kind):
     for row in rows.values():
         found = {metric for one in row.measured for metric in one.values}
         assert found | ABOUT_SOME >= set(ranges) >= found
+    about = {True: set(ranges), False: set(ranges)}
+    if KINDS[kind].ROWS == "map pairs":  # some metrics are of one person, some of two
+        about[True] = {name for name in ranges if not name.endswith("_different")}
+        about[False] = {name for name in ranges if not name.endswith("_same")}
+    for row in rows.values():
+        found = {metric for one in row.measured for metric in one.values}
+        assert found == about[row.is_mated]
         for one in row.measured:
             assert set(one.values) == set(one.states)
             for metric, value in one.values.items():
@@ -168,7 +188,8 @@ ASKS_OTHERS = {"control.mean_map", "control.shuffled_identity"}
 
 @each
 def test_rows_do_not_depend_on_their_company(kind):
-    if KINDS[kind].ROWS in {"identities", "classes"} or "held-out" in KINDS[kind].ROWS:
+    made = {"identities", "classes", "map pairs"}
+    if KINDS[kind].ROWS in made or "held-out" in KINDS[kind].ROWS:
         pytest.skip("its rows are made of all images of a person, and its classes of all people")
     if KINDS[kind].ROWS == "patched pairs":
         pytest.skip("its patches show other people of the list")

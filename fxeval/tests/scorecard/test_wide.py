@@ -525,7 +525,7 @@ def test_a_record_without_these_parts_has_no_section_for_them():
 @pytest.mark.parametrize(
     "kind",
     ["generalisability.occlusion", "transfer.cross_model", "search.layer_objective",
-     "faithfulness.guided_occlusion"],
+     "faithfulness.guided_occlusion", "patterns.similarity", "patterns.regions"],
 )  # fmt: skip
 def test_the_page_says_what_each_of_these_checks_does(kind):
     text = Reader(render(record_of(cell_with(many_conditions()[:1], kind=kind)))).section("cell-1")
