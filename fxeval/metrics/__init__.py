@@ -16,6 +16,7 @@ from fxeval.metrics import (
     classifier_deletion_retention,
     cross_model_transfer,
     deletion_insertion,
+    false_match,
     guided_occlusion,
     layer_objective_search,
     model_randomisation,
@@ -37,6 +38,7 @@ CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
         "classifier.deletion_retention": classifier_deletion_retention,
         "occluders.self_occlusion": self_occlusion,
         "occluders.patch_replacement": patch_replacement,
+        "occluders.false_match": false_match,
         "patterns.similarity": pattern_similarity,
         "patterns.regions": pattern_regions,
     }
