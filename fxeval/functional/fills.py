@@ -212,3 +212,15 @@ def _known(name: str) -> str:
 _SCHEMA: dict[str, Any] = {"enum": list(SHIPPED_FILLS), "type": "string"}
 FillName = Annotated[str, AfterValidator(_known), WithJsonSchema(_SCHEMA)]
 """The name of a fill, as a field of a check's parameters."""
+
+
+def _known_or_donor(name: str) -> str:
+    return one_of(name, [*fills(), DONOR])
+
+
+FillOrDonorName = Annotated[
+    str,
+    AfterValidator(_known_or_donor),
+    WithJsonSchema({"enum": [*SHIPPED_FILLS, DONOR], "type": "string"}),
+]
+"""The same, or ``DONOR``, where rows have donors."""

@@ -1,13 +1,13 @@
 """Does a false match fall once the pixels that carry it, by the map, are replaced?"""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from fxeval.functional.fills import FillName
+from fxeval.functional.fills import FillOrDonorName
 from fxeval.functional.perturbations import DONOR
 from fxeval.metrics.occlusion import (
     NO_THRESHOLD,
@@ -25,9 +25,7 @@ from fxeval.strict.forms import once
 ROWS = "false matches"
 CONDITIONS = {"fill": "fills", "fraction": "fractions"}
 
-Fills = Annotated[
-    tuple[FillName | Literal["donor"], ...], Field(min_length=1), AfterValidator(once)
-]
+Fills = Annotated[tuple[FillOrDonorName, ...], Field(min_length=1), AfterValidator(once)]
 Controls = Annotated[tuple[OcclusionControl, ...], AfterValidator(once)]
 
 

@@ -85,6 +85,7 @@ FILLS: Mapping[str, str] = {
     "mean": "removed pixels are replaced by the mean colour of the image",
     "black": "removed pixels are set to black",
     "white": "removed pixels are set to white",
+    "donor": "removed pixels are replaced by those of another image at the same places",
     "random": "every channel of a removed pixel gets a random value, the same for every map",
 }
 
