@@ -167,7 +167,8 @@ def _measured(
     """
     flip_fusion, reason, progress = how
     pairs = with_drawn_nonmates(listing) if all(listing.is_mated) else listing
-    embedded = _embedded(model, source, pairs, pool, (flip_fusion and not reason, progress))
+    is_fused = flip_fusion and not reason
+    embedded = _embedded(model, source, pairs, pool, (is_fused, progress))
     compared = _compared(model, pairs, embedded)
     verified, broken = None, ""
     try:
@@ -191,7 +192,7 @@ def _measured(
         stand_in=verified if reason else None,
         n_crossed=crossed.n,
         alike=None
-        if flip_fusion
+        if is_fused
         else look_alikes(crossed, tuple(embedded.place), embedded.pixels, doubtful_images(listing)),
         crossed={
             name: Threshold(similarity, rate, false_nonmatches(compared, similarity.value))

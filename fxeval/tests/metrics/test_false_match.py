@@ -1,21 +1,24 @@
 """False matches by a picture that two people have in common: what each map of it is worth."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
 from fxeval.contracts import PairListing
-from fxeval.errors import EvidenceError
+from fxeval.engine.forward_pool import ForwardPool
+from fxeval.errors import DataContractError, EvidenceError
 from fxeval.functional.fill_images import fill_images
 from fxeval.metrics import CATALOGUE
 from fxeval.metrics.false_match import DROP, REJECTED, Parameters
 from fxeval.run.workshop import Workshop
+from fxeval.slices import Slice
 from fxeval.statistics.limits import AtLeast, BetterThan
 from fxeval.tests.planted_people import SIDE, Constant, Planted, cosine, digest, pixels
 from fxeval.tests.rounding import assert_rounded
 from fxeval.tests.toy_world import SMALL, measured
+from fxeval.verification.measured import measure_list
 
 KIND = "occluders.false_match"
 N = 40
@@ -313,3 +316,36 @@ def test_two_thresholds_of_a_model_have_their_own_false_matches(truth):
     few = run(Truth(), network=pixels(threshold=0.72))[1]
     assert 0 < len(few) < len(truth[1])
     assert {row.row for row in few} < {row.row for row in truth[1]}
+
+
+@dataclass(frozen=True)
+class Posed(Stickers):
+    """A list with a column of its pairs, and images with a pose."""
+
+    def listing(self):
+        listing = super().listing()
+        scenes = tuple("indoors" if row % 2 else "outdoors" for row in range(len(listing)))
+        return replace(listing, attributes={"scene": scenes})
+
+    def attributes(self, image_ids):
+        return {"pose": [f"pose {int(one[-1]) % 2}" for one in image_ids]}
+
+
+def test_a_false_match_has_the_word_of_its_probe_and_none_of_a_pair_of_the_list(truth):
+    _, rows = run(Truth(), source=Posed(), slices=[Slice("pose")])
+    poses = {
+        f"{digest_of(probe)[:12]}-{digest_of(reference)[:12]}": f"pose {int(probe[-1]) % 2}"
+        for probe, reference in false_matches()
+    }
+    assert {row.row: row.slices["pose"] for row in rows} == poses
+    with pytest.raises(DataContractError, match="rows of this kind"):
+        run(Truth(), source=Posed(), slices=[Slice("scene")])
+
+
+def test_false_matches_of_fused_embeddings_are_not_those_of_the_cell():
+    fused = measure_list(pixels(), Planted(), ForwardPool(), flip_fusion=True)
+    assert fused.verified is not None
+    assert fused.alike is None
+    plain = measure_list(pixels(), Stickers(), ForwardPool(), flip_fusion=True)
+    assert plain.verified is None  # a list of mated pairs: its stand-in is not fused
+    assert plain.alike is not None
