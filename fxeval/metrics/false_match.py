@@ -49,7 +49,7 @@ class Parameters(OcclusionParameters):
     )  # fmt: skip
 
 
-_SOURCE = "Lu and Ebrahimi 2023 (S-RISE), sec. 4, on the explanation of false matches"
+_SOURCE = "Lu and Ebrahimi 2023 (S-RISE), sec. 4.3, which shows maps of one false match"
 
 REJECTED = Metric(
     name="false_match_rejected",
