@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from fxeval.contracts import Faces, LabelMaps, SaliencyMaps
 from fxeval.engine.pattern_rows import MOST_EXPLAINED
+from fxeval.metrics.kept import Kept
 from fxeval.metrics.pattern_regions import DENSITY, METRICS, SHARE, VARIATION, Parameters, measure
 from fxeval.metrics.protocol import Evidence, Rows, averaged
 from fxeval.metrics.questions import Likeness
@@ -199,6 +200,15 @@ def test_a_region_that_the_label_maps_do_not_know_has_no_value_and_is_named():
         assert np.isnan(ours.values).all()
         assert {*ours.states} == {"excluded"}
     assert {*found[SHARE.name, "explainer", "nose", 1.0].states} == {"ok"}
+
+
+def test_label_maps_of_other_rows_are_never_taken_for_these():
+    kept, values = Kept(), noise(2, 3)
+    for seed in (1, 2, 3):
+        evidence = replace(evidence_of(values, labels(6, seed)), kept=kept)
+        alone = evidence_of(values, labels(6, seed))
+        for key, found in found_in(evidence).items():
+            assert found.values.tolist() == found_in(alone)[key].values.tolist()
 
 
 def test_a_broken_map_breaks_its_person_and_nobody_else():

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from scipy.optimize import linprog
 from torch import nn
 
 from fxeval.contracts import Faces, SaliencyMaps
+from fxeval.metrics.kept import Kept
 from fxeval.metrics.pattern_similarity import (
     DIFFERENT,
     EMD_DIFFERENT,
@@ -252,6 +253,23 @@ def test_a_broken_map_breaks_its_row_and_no_other():
         of = found[SEPARATION.name, control, 1.0]
         assert of.values.tolist() == whole[SEPARATION.name, control, 1.0].values.tolist()
         assert {*of.states} == {"ok"}
+
+
+def test_controls_that_know_no_explainer_are_compared_once_for_all_explainers():
+    kept = Kept()
+    one, other, apart = (
+        found_in(replace(evidence_of(noise(seed=seed), noise(seed=seed + 1)), kept=kept))
+        for seed, kept in ((1, kept), (3, kept), (3, Kept()))
+    )
+    assert other.keys() == apart.keys()
+    for key, found in other.items():
+        assert found.values.tolist() == apart[key].values.tolist()
+    key = (SEPARATION.name, "control.random_blobs", 0.05)
+    assert one[key].values.tolist() == other[key].values.tolist()
+    assert one[SEPARATION.name, "explainer", 1.0].values[0] != other[
+        SEPARATION.name, "explainer", 1.0
+    ].values[0]  # fmt: skip
+    assert len(kept.entries) == 8  # four controls under two fractions
 
 
 def test_without_another_person_there_is_no_mean_map_and_no_map_of_another():
