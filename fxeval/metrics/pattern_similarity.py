@@ -27,11 +27,13 @@ ROWS = "map pairs"
 CONDITIONS = {"fraction": "fractions"}
 
 Control = Literal[
-    "random_pixels", "random_blobs", "centre", "mean_map", "shuffled_identity", "image"
+    "random_pixels", "random_blobs", "centre", "edge", "mean_map", "shuffled_identity", "image"
 ]
 
 
-KNOWS_NO_EXPLAINER: frozenset[str] = frozenset({"random_pixels", "random_blobs", "centre", "image"})
+KNOWS_NO_EXPLAINER: frozenset[str] = frozenset(
+    {"random_pixels", "random_blobs", "centre", "edge", "image"}
+)
 """Controls whose values are the same for every explainer."""
 
 
@@ -51,6 +53,7 @@ class Parameters(BaseModel):
         "random_pixels",
         "random_blobs",
         "centre",
+        "edge",
         "mean_map",
         "shuffled_identity",
         "image",
@@ -94,7 +97,8 @@ SEPARATION = Metric(
     source=_SOURCE,
     meaning="How often two maps of one person are more alike than two of different people: 0.5 = "
     "patterns say nothing of the person. Cliff's delta is twice this less 1. The photographs of "
-    "one person are alike themselves: only what is better than control.image is the map's own.",
+    "one person are alike themselves: only what is better than control.image and control.edge is "
+    "the map's own.",
 )
 EMD_SAME = Metric(
     name="pattern_emd_same",

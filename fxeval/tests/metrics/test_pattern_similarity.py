@@ -13,6 +13,7 @@ from scipy.optimize import linprog
 from torch import nn
 
 from fxeval.contracts import Faces, SaliencyMaps
+from fxeval.functional.controls import edge
 from fxeval.metrics.kept import Kept
 from fxeval.metrics.pattern_similarity import (
     DIFFERENT,
@@ -161,6 +162,20 @@ def test_the_image_is_compared_by_its_brightness_and_a_map_that_is_the_image_gai
                 assert ours == pytest.approx(image, abs=2e-4)
 
 
+def test_an_edge_detector_gains_nothing_over_the_edges_of_the_images():
+    images = torch.randint(0, 256, (16, 3, *SIZE), generator=torch.Generator().manual_seed(6))
+    edges = edge(images.to(torch.uint8).float() / 255)
+    found = found_in(evidence_of(edges[:8], edges[8:], images=images), controls=("edge", "image"))
+    for metric in METRICS:
+        for fraction in FRACTIONS:
+            ours, theirs, bright = (
+                found[metric.name, map_, fraction].values.tolist()
+                for map_ in ("explainer", "control.edge", "control.image")
+            )
+            assert ours == theirs
+            assert ours != bright
+
+
 def separation(found, map_, fraction, metric=SEPARATION, people=PEOPLE):
     is_mated = np.array([a == b for a, b in people])
     return value_of("auc", found[metric.name, map_, fraction].values, is_mated)
@@ -269,7 +284,7 @@ def test_controls_that_know_no_explainer_are_compared_once_for_all_explainers():
     assert one[SEPARATION.name, "explainer", 1.0].values[0] != other[
         SEPARATION.name, "explainer", 1.0
     ].values[0]  # fmt: skip
-    assert len(kept.entries) == 8  # four controls under two fractions
+    assert len(kept.entries) == 10  # five controls under two fractions
 
 
 def test_without_another_person_there_is_no_mean_map_and_no_map_of_another():
@@ -296,13 +311,13 @@ def test_rows_of_one_person_and_of_two_have_the_metrics_that_they_are_about():
 def test_the_defaults_are_those_of_the_specification():
     assert Parameters().fractions == (0.01, 0.05, 1.0)
     assert CONTROLS == (
-        "random_pixels", "random_blobs", "centre", "mean_map", "shuffled_identity", "image",
+        "random_pixels", "random_blobs", "centre", "edge", "mean_map", "shuffled_identity", "image",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "given",
-    [{"fractions": (0.0,)}, {"fractions": ()}, {"controls": ("edge",)}, {"fills": ("blur",)},
+    [{"fractions": (0.0,)}, {"fractions": ()}, {"controls": ("inverse",)}, {"fills": ("blur",)},
      {"fractions": (0.1, 0.1)}, {"controls": ("image", "image")}],
 )  # fmt: skip
 def test_parameters_out_of_range_are_refused(given):
