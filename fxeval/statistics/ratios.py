@@ -13,6 +13,7 @@ Source:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,8 +148,9 @@ class Ratio:
     def _nothing(self, confidence: float) -> str:
         """Return why there is nothing to compare with; "" if there is."""
         means, ends = self._own()
-        found = interval(means, _kind(self._denominators, self._of.kind), *ends, confidence)
-        low, high = float(found.low), float(found.high)
+        low, high = _ends(
+            means.tobytes(), _kind(self._denominators, self._of.kind), ends, confidence
+        )
         if not self._is_weak and low > 0.0:
             return ""
         shown = f"{self._below:.3g} without an interval"
@@ -217,6 +219,15 @@ class Ratio:
 
         angle = _root(at, (angles[0], angles[1]), (found[last], found[last + 1]))
         return self.value + side * self._step * math.tan(angle)
+
+
+@lru_cache(maxsize=1024)
+def _ends(
+    means: bytes, kind: ValueKind, edges: tuple[float, float], confidence: float
+) -> tuple[float, float]:
+    """Return the interval of a denominator, which all maps of a condition are divided by."""
+    found = interval(np.frombuffer(means), kind, *edges, confidence)
+    return float(found.low), float(found.high)
 
 
 def _root(
