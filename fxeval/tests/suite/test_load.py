@@ -215,7 +215,15 @@ def test_a_mistake_is_shown_at_its_place_with_a_suggestion(
 def test_no_message_speaks_the_language_of_a_library(tmp_path):
     for old, new, *_ in MISTAKES:
         message = message_of(tmp_path, GOOD.replace(old, new, 1))
-        for jargon in ("Input", "pydantic", "valid ", "regex", "match pattern", "[type", "Traceback"):
+        for jargon in (
+            "Input",
+            "pydantic",
+            "valid ",
+            "regex",
+            "match pattern",
+            "[type",
+            "Traceback",
+        ):
             assert jargon not in message
 
 
