@@ -109,7 +109,8 @@ EMD_SAME = Metric(
     statistic="mean",
     source=_SOURCE,
     meaning="Earth mover's distance of the maps of two images of one person, on 14 x 14 cells: how "
-    "far the mean share of one would have to be moved. Even maps, as noise, have the smallest.",
+    "far the mean share of one would have to be moved. Maps that are almost even have the "
+    "smallest, and whole maps of noise are.",
 )
 EMD_DIFFERENT = Metric(
     name="pattern_emd_different",

@@ -4,7 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fxeval.scorecard.wording import condition, counted, interval, map_name, plain
+from fxeval.scorecard.wording import (
+    condition,
+    counted,
+    interval,
+    map_name,
+    plain,
+    row_names,
+    rows_of,
+)
 
 Json = Mapping[str, Any]
 Key = tuple[tuple[str, Any], ...]  # a condition, hashable
@@ -229,13 +237,14 @@ def _table(cell: Json, name: str, lines: Sequence[_Line], most: int, column: str
     controls = list(dict.fromkeys(control for line in lines for control in line.against))
     sizes = {(_count(line, "n_pairs"), _count(line, "n_identities")) for line in lines}
     is_one = len(sizes) == 1 and not column
-    heads = [] if is_one else ["identities", "pairs"]
+    heads = [] if is_one else ["identities", row_names(cell["kind"])[1]]
     heads += ["explainer", *(f"over {map_name(one)}" for one in controls)]
     rows = [_row(line, axes, controls, not is_one) for line in ordered]
+    each = [rows_of(cell["kind"], *size) for size in sizes] if is_one else []
     return Table(
         metric=metric,
         under=condition(fixed),
-        said=_said(lines, controls, sizes if is_one else (), "slice" if column else "condition"),
+        said=_said(lines, controls, each, "slice" if column else "condition"),
         axes=tuple(map(_named, axes)),
         heads=tuple(heads),
         rows=tuple(rows[: min(SHOWN, most)]),
@@ -314,14 +323,8 @@ def _mark(improvement: Json) -> str:
     return WORSE if high is not None and high < 0 else ""
 
 
-def _said(
-    lines: Sequence[_Line], controls: Sequence[str], sizes: Iterable[tuple[int, int]], of: str
-) -> str:
-    parts = [
-        f"each on {counted(pairs, 'pair')} of {counted(identities, 'identity', 'identities')}"
-        for pairs, identities in sizes
-    ]
-    head = ", ".join([counted(len(lines), of), *parts])
+def _said(lines: Sequence[_Line], controls: Sequence[str], sizes: Iterable[str], of: str) -> str:
+    head = ", ".join([counted(len(lines), of), *(f"each on {size}" for size in sizes)])
     if not controls:
         return f"{head}; the worst first."
     above = [all(_mark(row) == BETTER for row in line.against.values()) for line in lines]

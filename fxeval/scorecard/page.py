@@ -63,6 +63,8 @@ _ENVIRONMENT.filters |= {
     "interval": wording.interval,
     "plain": wording.plain,
     "map_name": wording.map_name,
+    "row_names": wording.row_names,
+    "statistic_text": wording.statistic_text,
     "states_text": wording.states_text,
     "limit_text": limit_rows.limit_text,
     "estimated": limit_rows.estimated,

@@ -8,7 +8,7 @@ from fxeval.scorecard.conditions import worst_slices
 from fxeval.scorecard.evidence import leaning, settles
 from fxeval.scorecard.refusals import refused
 from fxeval.scorecard.search import chosen
-from fxeval.scorecard.wording import clipped, visible
+from fxeval.scorecard.wording import clipped, row_names, visible
 from fxeval.scorecard.worst_first import SHOWN, rest, worst_first
 
 _COLOURS: Mapping[str, str] = {
@@ -80,7 +80,9 @@ def _rest(cells: Sequence[Mapping[str, Any]], most: int | None) -> list[str]:
 def _about(cells: list[Mapping[str, Any]]) -> str:
     """Name the check, explainer, model or pairs that all cells share; those need no column."""
     shared = [f"{key} {cells[0][key]}" for key in _NAMES if len({c[key] for c in cells}) == 1]
-    return " · ".join([*shared, f"{max(cell['n_pairs'] for cell in cells)} pairs a cell"])
+    names = {row_names(cell["kind"])[1] for cell in cells}
+    what = names.pop() if len(names) == 1 else "rows"
+    return " · ".join([*shared, f"{max(cell['n_pairs'] for cell in cells)} {what} a cell"])
 
 
 def _table(cells: list[Mapping[str, Any]], width: int, colour: bool, most: int | None) -> list[str]:

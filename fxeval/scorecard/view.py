@@ -49,6 +49,8 @@ from fxeval.scorecard.wording import (
     map_name,
     number,
     of_maps,
+    row_names,
+    rows_of,
     states_text,
 )
 from fxeval.scorecard.worst_first import OUTCOMES, effect
@@ -344,8 +346,7 @@ def _point(curve: Json, at: int) -> str:
 
 
 def measured_on(cell: Json) -> str:
-    """Say how many pairs and identities a cell is based on."""
+    """Say how many rows and identities a cell is based on."""
     if not cell.get("n_pairs"):
-        return "no pair measured"
-    pairs = counted(cell["n_pairs"], "pair")
-    return f"{pairs} of {counted(cell.get('n_identities', 0), 'identity', 'identities')}"
+        return f"no {row_names(cell['kind'])[0]} measured"
+    return rows_of(cell["kind"], cell["n_pairs"], cell.get("n_identities", 0))

@@ -67,8 +67,8 @@ KINDS: Mapping[str, str] = {
     "similarity fall, to the other image or, where the check says so, to the image as it was?",
     "classifier.deletion_retention": "The model is used as a classifier of the people of the list, "
     "of whom some images are enrolled. In each of the others, the pixels that the map ranks first "
-    "are removed (deletion), or all others are (retention): how far does the confidence in the "
-    "person fall whom the clean image was taken for, and is another one named?",
+    "are removed (deletion), or all others are (retention). How far does the confidence fall in "
+    "the person that the model named for the clean image, and does it now name another one?",
     "occluders.self_occlusion": "An object, such as a mask, is drawn over the face of one image of "
     "a pair, which is explained without it and with it. The object shows nothing of the person: "
     "does the saliency avoid it, and has it left the place that it covers?",
@@ -78,6 +78,12 @@ KINDS: Mapping[str, str] = {
     "patterns.regions": "Several images of each person are explained one by one, and their maps "
     "are summed over the parts of the face: which parts do they rest on, how densely, and how "
     "much does that vary from image to image?",
+}
+
+# Kinds whose rows are no pairs -> what one row is, and several.
+_ROWS: Mapping[str, tuple[str, str]] = {
+    "classifier.deletion_retention": ("image", "images"),
+    "patterns.regions": ("person", "people"),
 }
 
 FILLS: Mapping[str, str] = {
@@ -221,6 +227,37 @@ def counted(count: int, one: str, many: str = "") -> str:
     ('1 cell', '1,200 pairs', '2 identities')
     """
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def row_names(kind: str) -> tuple[str, str]:
+    """Return what the rows of a kind of check are, for one and for several.
+
+    >>> row_names("patterns.regions"), row_names("user:kind")
+    (('person', 'people'), ('pair', 'pairs'))
+    """
+    return _ROWS.get(kind, ("pair", "pairs"))
+
+
+def rows_of(kind: str, rows: int, identities: int) -> str:
+    """Write how many rows of a kind of check were measured, and of how many identities.
+
+    >>> rows_of("patterns.regions", 80, 80), rows_of("faithfulness.deletion_insertion", 40, 1)
+    ('80 people', '40 pairs of 1 identity')
+    """
+    one, many = row_names(kind)
+    said = counted(rows, one, many)
+    if one == "person":
+        return said
+    return f"{said} of {counted(identities, 'identity', 'identities')}"
+
+
+def statistic_text(statistic: str) -> str:
+    """Write the statistic of a metric.
+
+    >>> statistic_text("auc"), statistic_text("mean")
+    ('AUC', 'mean')
+    """
+    return "AUC" if statistic == "auc" else statistic
 
 
 def of_maps(state: str, count: int, total: int) -> str:

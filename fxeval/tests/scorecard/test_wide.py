@@ -543,3 +543,36 @@ def test_the_examples_of_the_docstrings_hold():
     result = doctest.testmod(conditions)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "seen"),
+    [
+        ("patterns.regions", "people"),
+        ("classifier.deletion_retention", "images"),
+        ("generalisability.occlusion", "pairs"),
+    ],
+)
+def test_page_and_terminal_say_what_the_rows_of_a_check_are(kind, seen):
+    few = [({"fraction": 0.1}, {"own": 0.5})]
+    record = record_of(cell_with(few, kind=kind), cell_with(many_conditions(1), kind=kind))
+    shown = Reader(render(record)).text
+    others = {"people", "images", "pairs"} - {seen}
+    assert f"all on the same {seen}." in shown
+    assert f"25 conditions, each on 120 {seen}" in shown
+    assert f"explainer's maps over all {seen}," in shown
+    assert not any(f"25 conditions, each on 120 {other}" in shown for other in others)
+    assert terminal_summary(record)[2].endswith(f" {seen} a cell")
+
+
+def test_a_run_of_several_kinds_counts_rows_in_the_terminal():
+    kinds = ("patterns.regions", "patterns.similarity")
+    record = record_of(*(cell_with([({}, {})], kind=kind) for kind in kinds))
+    assert terminal_summary(record)[2].endswith(" rows a cell")
+
+
+def test_units_and_statistics_keep_their_capitals():
+    cell = cell_with(many_conditions(1))
+    cell["metrics"] = [{**cell["metrics"][0], "unit": "area under the ROC curve"}]
+    assert "Area under the ROC curve; mean and" in render(record_of(cell))
+    assert wording.statistic_text("auc") == "AUC"
