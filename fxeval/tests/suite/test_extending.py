@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fxeval import datasets, explainers
 from fxeval.errors import SuiteError
 from fxeval.explainers.precomputed import PrecomputedMaps
 from fxeval.run.keys import fixture_key
@@ -17,7 +18,7 @@ from fxeval.strict.yaml_file import MAX_BYTES, parsed
 from fxeval.suite.configure import configured
 from fxeval.suite.load import load, planned
 from fxeval.suite.plan import cells
-from fxeval.suite.preflight import check_cards_of
+from fxeval.suite.preflight import SHIPPED_CARDS, check_cards_of
 from fxeval.suite.recognition import shipped_suites
 from fxeval.tests.suite.test_load import GOOD, KNOWN
 
@@ -101,6 +102,30 @@ def test_five_lines_bring_a_shipped_suite_to_other_models_and_pairs(tmp_path):
         assert [one.name for one in mine.pairs] == ["lfw"]
         assert mine.where.startswith("fxeval:quickstart:")
         assert mine.line == 3
+
+
+EXAMPLES = {
+    name: "".join(line[4:] for line in path.read_text().splitlines(True) if line[:4] == "#   ")
+    for name, path in shipped_suites().items()
+    if "#   extends: " in path.read_text()
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_at_the_head_of_a_shipped_suite_takes_all_checks_to_other_faces(tmp_path, name):
+    everything = replace(
+        KNOWN,
+        models=frozenset(SHIPPED_CARDS),
+        explainers=frozenset(explainers.SHIPPED),
+        pairs=frozenset(datasets.SHIPPED),
+    )
+    found = load(write(tmp_path, EXAMPLES[name]), everything)
+    shipped = load(shipped_suites()[name], everything)
+    assert [check.id for check in found.checks] == [check.id for check in shipped.checks]
+    assert {one.use.id for check in found.checks for one in check.pairs} <= {
+        "lfw",
+        "identity_folders",
+    }
 
 
 def test_every_place_is_in_the_file_that_holds_it(tmp_path, monkeypatch):
