@@ -58,7 +58,7 @@ KINDS: Mapping[str, str] = {
     "occluders.patch_replacement": "Patches of another face are laid over the probe: of the "
     "reference, if the two show different people, and of somebody else if they show one. The "
     "patched probe is explained. If the model rejects it, the pixels that the map ranks last are "
-    "restored, if it accepts it, those that the map ranks first. How soon is the decision right?",
+    "restored; if it accepts it, those that the map ranks first. How soon is the decision right?",
     "occluders.false_match": "Pairs of different people that the model takes for one are "
     "explained. The pixels of the probe that the map ranks first are filled, or replaced by those "
     "of another image of the same person. Does the model then reject the pair?",
