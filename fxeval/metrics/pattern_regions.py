@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fxeval.contracts import LabelMaps, Maps
-from fxeval.datasets.faces.part_labels import groups_of
 from fxeval.errors import EvidenceError
 from fxeval.functional.controls import (
     ControlInputs,
@@ -188,6 +187,8 @@ def _faces(evidence: Evidence, regions: Sequence[str], ledger: Ledger) -> _Faces
     found = evidence.kept.get(
         ("labels", id(evidence.everyone), evidence.subject.name), lambda: _all_labels(evidence)
     )
+    from fxeval.datasets.faces.part_labels import groups_of  # a suite is read without data sets
+
     known = found.known
     groups = {name: (label,) for label, name in enumerate(known.names)} | groups_of(known.names)
     of = [groups.get(name, ()) for name in regions]
