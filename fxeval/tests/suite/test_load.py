@@ -6,11 +6,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fxeval.datasets.faces.regions import FaceParts
 from fxeval.errors import SuiteError
 from fxeval.fixtures.explainers import SHIPPED
 from fxeval.metrics import CATALOGUE
@@ -588,7 +590,10 @@ def shipped_ids():
 @pytest.mark.parametrize(
     "path", sorted(SUITES.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.name}"
 )
-def test_every_shipped_suite_loads_and_gates_something(path):
+def test_every_shipped_suite_loads_and_gates_something(path, monkeypatch):
+    # The network that `regions: dense` needs is not part of fxeval; all else is checked.
+    mesh = SimpleNamespace(checked=lambda: None)
+    monkeypatch.setattr(FaceParts, "_installed", staticmethod(lambda: mesh))
     suite = load(path, shipped_ids(), check_params=check_params)
     assert suite.checks
     for check in suite.checks:
