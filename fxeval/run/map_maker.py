@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fxeval.contracts import FaceModel, SaliencyMaps, model_traits
 from fxeval.engine.forward_pool import ForwardPool, precise
@@ -198,10 +199,15 @@ def _key(cell: Cell, wanted: Wanted, device: torch.device) -> tuple[Any, ...]:
     faces = wanted.asked.faces
     images = faces.image_digests, faces.identity.numpy().tobytes(), tuple(faces.images.shape)
     asked = wanted.name, wanted.asked.id, cell.seed, wanted.asked.seed
-    enrolled = wanted.asked.enrolled
-    gallery = None if enrolled is None else tuple(enrolled.tolist())
+    # Names of rows leave out nonmates that a list names, and need not name every reference.
+    compared = (wanted.asked.image, wanted.asked.against, wanted.asked.contrast)
+    numbers = tuple(map(_numbers, (*compared, wanted.asked.enrolled)))
     what = _what(cell, wanted.by)
-    return what, wanted.by.settings, wanted.network.key, *images, *asked, gallery, device
+    return what, wanted.by.settings, wanted.network.key, *images, *asked, numbers, device
+
+
+def _numbers(images: Tensor | None) -> tuple[object, ...] | None:
+    return None if images is None else (tuple(images.shape), images.numpy().tobytes())
 
 
 def _what(cell: Cell, by: OtherExplainer) -> object:

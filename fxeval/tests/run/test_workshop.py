@@ -174,6 +174,41 @@ def test_maps_and_pairs_are_made_once_for_equal_explainers(workshop):
     assert asked == [1.0, 2.0]
 
 
+@dataclass(frozen=True)
+class Named(Memory):
+    """Names a nonmate of each pair: the reference of the pair that is so many places further."""
+
+    turn: int = 1
+
+    def listing(self):
+        found = super().listing()
+        others = [(row + self.turn) % self.n for row in range(self.n)]
+        return replace(
+            found,
+            contrast=tuple(found.reference[row] for row in others),
+            contrast_identity=tuple(found.reference_identity[row] for row in others),
+        )
+
+
+def test_maps_against_other_nonmates_are_other_maps(workshop):
+    """Two lists of the same pairs that name other nonmates, on the same images."""
+    model, told = tiny(), []
+
+    @dataclass(frozen=True)
+    class Against(Mean):
+        traits = ExplainerTraits(needs={"contrast"})
+
+        def explain(self, model, probes, references, *, contrast, generator):
+            told.append(contrast.numpy().tobytes())
+            return contrast.mean(1)
+
+    for turn in (1, 3, 1):
+        cell = replace(CELL, pairs=Use("memory", {"turn": turn}))
+        ready(workshop, cell, Subjects(model, Against(), Named(turn=turn))).explain("probe")
+    assert len(told) == 2
+    assert told[0] != told[1]
+
+
 @pytest.mark.parametrize(
     "change",
     [
