@@ -187,7 +187,11 @@ def _with_the_same_draws(evidence: Evidence, name: str) -> Evidence:
     """
     side, seed_of = evidence.rows.side, evidence.seed_of
     worn = evidence.on(name)
-    return replace(worn, seed_of=lambda purpose, row, label: seed_of(purpose, row, side))
+
+    def as_before(purpose: str, row: str, label: str) -> int:
+        return seed_of(purpose, row, side + label.removeprefix(name))  # draws of a row stay apart
+
+    return replace(worn, seed_of=as_before)
 
 
 def _enter(

@@ -14,8 +14,16 @@ from fxeval.engine.row_kinds import mated_pairs
 from fxeval.errors import DataContractError
 from fxeval.functional.controls import edge
 from fxeval.functional.occluders import OCCLUDERS
+from fxeval.metrics.orders import orders
 from fxeval.metrics.protocol import Evidence
-from fxeval.metrics.self_occlusion import METRICS, NOT_THERE, WITHOUT_MASS, Parameters, measure
+from fxeval.metrics.self_occlusion import (
+    METRICS,
+    NOT_THERE,
+    WITHOUT_MASS,
+    Parameters,
+    _with_the_same_draws,
+    measure,
+)
 from fxeval.results import Outcome, RowState
 from fxeval.run import map_maker
 from fxeval.run.workshop import Workshop
@@ -469,6 +477,21 @@ def test_the_most_salient_tenth_is_the_same_on_a_pedestal():
     assert one.tolist() == other.tolist()
     assert (np.abs(one - 1) > 0.01).all()
     assert np.abs(raised[DENSITY, "explainer", "mask"].values - 1).max() < 0.01
+
+
+def test_ties_are_ordered_several_times_with_the_object_as_without():
+    """On two levels, the top tenth is drawn from half of the image, several times."""
+    pairs = make_pairs(3)
+    halves = torch.ones(3, 16, 16)
+    halves[:, :, 8:] = 0.0
+    evidence = given(pairs, {"probe": halves, "mask": halves})
+    before, after = (
+        next(iter(orders(one, one.subject, SaliencyMaps(halves))))
+        for one in (evidence, _with_the_same_draws(evidence, "mask"))
+    )
+    assert len(before.kept) > 3
+    assert torch.equal(before.ranks, after.ranks)
+    assert len(torch.unique(after.ranks, dim=0)) == len(after.ranks)
 
 
 def test_an_object_that_is_nowhere_has_no_values_and_the_cell_says_so():
