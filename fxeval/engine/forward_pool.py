@@ -27,7 +27,7 @@ from fxeval.contracts import (
 from fxeval.errors import FillContractError, ModelContractError
 from fxeval.functional.fills import applied, fills, prepared, removed_pixels, replaced
 from fxeval.functional.masking import masker
-from fxeval.functional.perturbations import Perturbations
+from fxeval.functional.perturbations import DONOR, Perturbations
 from fxeval.hooks.processes import is_a_stop, one_process
 from fxeval.hooks.returned import check_embeddings
 from fxeval.hooks.watch import modes_kept
@@ -210,7 +210,7 @@ class ForwardPool:
         def compute() -> Embeddings:
             device = device_of(model)
             images = _float(faces.images[used], model)
-            function = fills().get(wanted.fill)
+            function = None if wanted.fill == DONOR else fills()[wanted.fill]
             if function is None:  # a donor's pixels
                 once, of = _float(faces.images[donors], model), donor.to(device)
             else:

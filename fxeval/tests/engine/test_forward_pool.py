@@ -103,6 +103,12 @@ def test_donors_and_the_fill_of_their_name_come_together(pairs):
         replace(wanted, donor=wanted.image)
 
 
+def test_a_fill_that_nobody_knows_is_an_error_and_never_the_image_as_it_is(model, pairs):
+    wanted = replace(described(pairs, [(0, 7)]), fill="blurr")
+    with pytest.raises(KeyError, match="blurr"):
+        ForwardPool().embed(model, pairs.faces(), wanted)
+
+
 def test_the_batch_size_changes_no_embedding_beyond_rounding(model, pairs):
     wanted = described(pairs, [(0, k) for k in range(0, N + 1, 16)])
     one = ForwardPool(batch_size=1).embed(model, pairs, wanted)
