@@ -57,7 +57,7 @@ def look_alikes(
     """Choose the most similar comparisons, each person at most once as the probe.
 
     They come by similarity, then by content: a matrix product rounds differently on another number
-    of threads, which multiples of 2^-40 hide. Where both people are free, the image with the lesser
+    of threads, which the nearest multiple of 2^-40 hides. Where both people are free, the image with the lesser
     digest is the probe.
 
     Args:
@@ -73,7 +73,7 @@ def look_alikes(
     people = np.stack([crossed.first, crossed.second], axis=1)[kept]
     swapped = rank[images[:, 0]] > rank[images[:, 1]]
     images[swapped], people[swapped] = images[swapped, ::-1], people[swapped, ::-1]
-    level = -np.floor(values * 2.0**40)
+    level = -np.round(values * 2.0**40)  # of equal embeddings, 1 and a little less are one level
     order = np.lexsort((rank[images[:, 1]], rank[images[:, 0]], level))
     is_free = np.ones(len(crossed.comparisons), dtype=np.bool_)
     chosen: list[tuple[int, int, float]] = []

@@ -1,6 +1,7 @@
 """Who is taken for whom, against all comparisons written out; what is refused, what is said."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,6 +101,18 @@ def test_of_equal_similarities_the_content_decides():
         if who[one] != who[two] and (embeddings[one] == embeddings[two]).all()
     )
     assert [CONTENT[found.probe[0]], CONTENT[found.reference[0]]] == best
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_last_digits_of_a_similarity_decide_nothing(seed):
+    """Three people look the same: similarities of 1, as several threads would round them."""
+    crossed = cross_pairs("cosine", np.ones((6, 4)), np.array([0, 0, 1, 1, 2, 2]))
+    first = look_alikes(crossed, IDS[:6], CONTENT)
+    noise = np.random.default_rng(seed).normal(0.0, 1e-15, len(crossed.similarities))
+    found = look_alikes(
+        replace(crossed, similarities=crossed.similarities + noise), IDS[:6], CONTENT
+    )
+    assert (found.probe, found.reference) == (first.probe, first.reference)
 
 
 def test_a_long_list_keeps_the_people_who_are_most_alike(monkeypatch):
