@@ -95,6 +95,19 @@ def test_a_donor_lends_its_pixels_at_the_same_places(model, pairs):
     assert torch.equal(found[whole], clean[donors[whole]])
 
 
+def test_another_donor_is_another_answer(model, pairs):
+    pool, faces = ForwardPool(), pairs.faces()
+    wanted = described(pairs, [(0, 99)])
+    found = [
+        pool.embed(
+            model, faces, replace(wanted, fill=DONOR, donor=torch.full_like(wanted.image, donor))
+        )
+        for donor in (0, 1, 0)
+    ]
+    assert not torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 def test_donors_and_the_fill_of_their_name_come_together(pairs):
     wanted = described(pairs, [(0, 7)])
     with pytest.raises(ValueError, match="donors for the fill 'donor' alone"):
