@@ -281,7 +281,8 @@ def _ratio(found: Ratio, unit: Units, confidence: float) -> Estimate:
 
 def _crossed_rate(unit: Units, confidence: float) -> Estimate:
     low, high = math.nan, math.nan
-    method = f"{unit.about}no interval: the values are shares, neither 0 nor 1"
+    said = "no interval: the values are shares, neither 0 nor 1, or differences beyond a margin"
+    method = f"{unit.about}{said}"
     if unit.is_paired:
         low, high, number = crossed_difference(unit.values, *unit.two(), confidence)
         method = (

@@ -41,8 +41,8 @@ class Units:
 
     @property
     def is_binary(self) -> bool:
-        """Whether every value is 0 or 1."""
-        return bool(np.isin(self.values, (0.0, 1.0)).all())
+        """Whether every value is 0 or 1, and none could be less: no difference is taken for one."""
+        return self.bounds[0] >= 0.0 and bool(np.isin(self.values, (0.0, 1.0)).all())
 
     @property
     def is_paired(self) -> bool:

@@ -60,6 +60,18 @@ def test_three_gains_without_a_loss_are_no_evidence():
     assert tails(Sample(values, pairs), DIFFERENCE, 0.0)[0] > 0.1
 
 
+def test_three_gains_beyond_a_relative_margin_are_no_rate_of_their_own():
+    """The other map has no hit, so its margin is 0 here; it could have had some."""
+    pairs = np.arange(60).reshape(30, 2)
+    values = np.zeros(30)
+    values[:3] = 1.0
+    beyond = Law("mean", "rate", -1.5, 1.0)
+    found = estimate(Sample(values, pairs), beyond, 0.95)
+    assert np.isnan([found.low, found.high]).all()
+    assert "no interval" in found.method
+    assert tails(Sample(values, pairs), beyond, 0.0) == (1.0, 1.0)
+
+
 def test_two_equal_maps_pass_as_seldom_as_promised():
     """400 lists of 40 people, each compared with two others; people lose or gain together."""
     passed = 0
