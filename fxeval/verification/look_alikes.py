@@ -57,8 +57,8 @@ def look_alikes(
     """Choose the most similar comparisons, each person at most once as the probe.
 
     They come by similarity, then by content: a matrix product rounds differently on another number
-    of threads, which the nearest multiple of 2^-40 hides. Where both people are free, the image with the lesser
-    digest is the probe.
+    of threads, which the nearest multiple of 2^-40 hides. Where both people are free, the image
+    with the lesser digest is the probe.
 
     Args:
         crossed: The comparisons, the most similar of which are kept.
