@@ -6,17 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from fxeval.contracts import PairListing
+from fxeval.contracts import PairListing, SaliencyMaps
+from fxeval.engine.false_match_rows import false_matches as of_rows
 from fxeval.engine.forward_pool import ForwardPool
 from fxeval.errors import DataContractError, EvidenceError
 from fxeval.functional.fill_images import fill_images
 from fxeval.metrics import CATALOGUE
-from fxeval.metrics.false_match import DROP, REJECTED, Parameters
+from fxeval.metrics.false_match import DROP, REJECTED, Parameters, measure
+from fxeval.metrics.protocol import Evidence
+from fxeval.results import RowState
 from fxeval.run.workshop import Workshop
+from fxeval.seeding import seed_of
 from fxeval.slices import Slice
 from fxeval.statistics.limits import AtLeast, BetterThan
-from fxeval.tests.planted_people import SIDE, Constant, Planted, cosine, digest, pixels
+from fxeval.tests.evidence import GivenMaps, series_of, subject_of
+from fxeval.tests.planted_people import SIDE, Constant, Pixels, Planted, cosine, digest, pixels
 from fxeval.tests.rounding import assert_rounded
+from fxeval.tests.subjects import CountingModel, make_pairs
 from fxeval.tests.toy_world import SMALL, measured
 from fxeval.verification.measured import measure_list
 
@@ -349,3 +355,27 @@ def test_false_matches_of_fused_embeddings_are_not_those_of_the_cell():
     plain = measure_list(pixels(), Stickers(), ForwardPool(), flip_fusion=True)
     assert plain.verified is None  # a list of mated pairs: its stand-in is not fused
     assert plain.alike is not None
+
+
+def test_a_pair_that_rounding_leaves_just_rejected_has_a_drop_and_no_decision():
+    table, model = of_rows(make_pairs(4)), CountingModel(Pixels())
+    subject = subject_of(model, table.faces)
+    clean = subject.clean()[table.rows.image]
+    cosines = table.rows.question.answer(subject, torch.arange(4), clean).double()
+    lowest = int(cosines.argmin())
+    threshold = float(cosines.sort().values[:2].mean())
+    evidence = Evidence(
+        rows=table.rows,
+        everyone=table.rows,
+        subject=subject_of(model, table.faces, threshold=threshold),
+        engine=GivenMaps({("own", "probe"): SaliencyMaps(torch.rand(4, 16, 16))}),
+        seed_of=lambda purpose, row, label: seed_of(5, purpose, row, label),
+    ).take(torch.arange(4))
+    asked = Parameters(fractions=(0.1,), fills=("black",), controls=("unoccluded",))
+    found = series_of(measure(evidence, asked))
+    for map_ in ("explainer", "control.unoccluded"):
+        rejected, drop = (found[one.name, map_, "black", 0.1] for one in (REJECTED, DROP))
+        excluded = [state is RowState.EXCLUDED for state in rejected.states]
+        assert np.isnan(rejected.values).tolist() == excluded
+        assert [*np.flatnonzero(excluded)] == [lowest]
+        assert np.isfinite(drop.values).all()
