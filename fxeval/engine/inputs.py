@@ -28,6 +28,7 @@ class Comparison:
         seed: Index of the explainer's seed: what it draws depends on it, the rest does not.
         rows: Positions of those that are asked for, in this order; None = all.
         enrolled: (G,) images of the gallery of a closed set; None = all images are the gallery.
+        draws: Names draws of their own (``Rows.draws``); "" = those of all.
     """
 
     faces: Faces
@@ -38,6 +39,7 @@ class Comparison:
     seed: int = 0
     rows: Tensor | None = None
     enrolled: Tensor | None = None
+    draws: str = ""
 
     def __len__(self) -> int:
         return len(self.order)
@@ -56,8 +58,8 @@ class Inputs:
     ) -> None:
         faces, needs = asked.faces, traits_of(explainer).needs
         self.size = (int(faces.images.shape[-2]), int(faces.images.shape[-1]))
-        # The mask bank depends on the suite's seed and on these alone; 0 changes nothing.
-        self.address = (*self.size, *([asked.seed] if asked.seed else []))
+        # The mask bank depends on the suite's seed and on these alone; 0 and "" change nothing.
+        self.address = (*self.size, *(one for one in (asked.seed, asked.draws) if one))
         self._device = device_of(model)
         self._images, self._people = faces.images, faces.people()
         self._is_closed = asked.enrolled is not None

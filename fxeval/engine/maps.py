@@ -62,8 +62,8 @@ def explain(
         explainer: User code.
         model: The model, its ``embed`` through the pool.
         asked: N comparisons.
-        seed: The suite's seed; the mask bank depends on it, on the index of the explainer's seed
-            and on the image size alone.
+        seed: The suite's seed; the mask bank depends on it, on the index of the explainer's seed,
+            on the name of draws of their own and on the image size alone.
         progress: Called with (pairs done, pairs in all).
         tell: Called with the full text of the explainer's errors. ``reasons`` leave it out: records
             are passed on, and errors of user code may hold anything.

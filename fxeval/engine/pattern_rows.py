@@ -103,7 +103,7 @@ def map_pairs(faces: Faces, seed: int) -> Table:
     identities = faces.identity[torch.stack([first[:, 0], second[:, 0]], dim=1)]
     is_mated = torch.arange(len(ids)) < len(same)
     rows = _one_of(ids, first, identities, is_mated)
-    other = replace(_one_of(ids, second, identities, is_mated), side="reference")
+    other = replace(_one_of(ids, second, identities, is_mated), side="reference", draws="reference")
     return Table(faces, rows, {other.side: other})
 
 

@@ -76,6 +76,9 @@ class Rows:
             image that was made of the probe.
         donor: (N,) images whose pixels may replace those of the row's image (fill ``DONOR``).
         altered: (N, H, W) bool, for made images: the pixels that are not those of the original.
+        draws: Names draws of the explainer that are not those of other versions, as their maps are
+            compared; "" = the same draws. They depend on the place of a row: noise would have the
+            same map of both.
         slices: The word of each row in each column that the check has slices of; () = none.
     """
 
@@ -92,6 +95,7 @@ class Rows:
     side: Side = "probe"
     donor: Tensor | None = None
     altered: Tensor | None = None
+    draws: str = ""
     slices: tuple[Mapping[str, str], ...] = ()
 
     def __len__(self) -> int:

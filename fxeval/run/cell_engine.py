@@ -177,7 +177,7 @@ class CellEngine:
         if rows.source.shape[1] == 1 and rows.against.ndim == 2 and key not in self._averaged:
             asked = Comparison(
                 faces, rows.id, rows.source[:, 0], rows.against[:, 0], rows.contrast, seed, None,
-                rows.enrolled,
+                rows.enrolled, rows.draws,
             )  # fmt: skip
             maps = self._asked(Wanted(by, network, asked, rows.side), is_judged=is_judged)
             if not by.settings:

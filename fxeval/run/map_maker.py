@@ -198,7 +198,7 @@ def _key(cell: Cell, wanted: Wanted, device: torch.device) -> tuple[Any, ...]:
     # their names nonmates are drawn, and those differ where cells of several crops are compared.
     faces = wanted.asked.faces
     images = faces.image_digests, faces.identity.numpy().tobytes(), tuple(faces.images.shape)
-    asked = wanted.name, wanted.asked.id, cell.seed, wanted.asked.seed
+    asked = wanted.name, wanted.asked.id, cell.seed, wanted.asked.seed, wanted.asked.draws
     # Names of rows leave out nonmates that a list names, and need not name every reference.
     compared = (wanted.asked.image, wanted.asked.against, wanted.asked.contrast)
     numbers = tuple(map(_numbers, (*compared, wanted.asked.enrolled)))

@@ -435,6 +435,13 @@ def test_noise_and_a_pattern_of_everybody_pass_nothing(game, source):
     assert 0.35 < values[SEPARATION.name, "explainer", 0.1] < 0.65
 
 
+def test_noise_is_as_unlike_in_two_images_of_one_person_as_of_two_people():
+    """It is drawn by the place of a row, which both of its images have."""
+    _, values, _ = verdicts(noisy, Coloured())
+    for metric in (SAME, DIFFERENT):
+        assert values[metric.name, "explainer", 0.1] == pytest.approx(0.1, abs=0.03)
+
+
 def test_whole_maps_of_one_pattern_tie_although_they_are_sums():
     outcomes, values, _ = verdicts(central, Planted(), fractions=(1.0,))
     assert values[SAME.name, "explainer", 1.0] == values[DIFFERENT.name, "explainer", 1.0] == 1.0
