@@ -379,3 +379,12 @@ def test_a_pair_that_rounding_leaves_just_rejected_has_a_drop_and_no_decision():
         assert np.isnan(rejected.values).tolist() == excluded
         assert [*np.flatnonzero(excluded)] == [lowest]
         assert np.isfinite(drop.values).all()
+
+
+def test_the_same_picture_under_another_name_gives_no_pixels():
+    pairs = make_pairs(3)
+    others = pairs.reference[[1, 2, 0]]
+    digests = list(pairs.image_digests)
+    digests[int(others[0])] = digests[int(pairs.probe[0])]
+    pairs = replace(pairs, sources=others[:, None], image_digests=tuple(digests))
+    assert of_rows(pairs).rows.donor.tolist() == [int(pairs.probe[0]), *others[1:].tolist()]
