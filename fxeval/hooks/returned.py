@@ -25,8 +25,11 @@ from fxeval.errors import DataContractError, ExplainerContractError, ModelContra
 from fxeval.functional.ranking import flat
 from fxeval.functional.similarity import threshold_fault
 from fxeval.hooks.outputs import kind_of
-from fxeval.strict.text import describe, either
+from fxeval.strict.text import describe, either, printable
 from fxeval.traits import check_explainer_traits
+
+LONGEST_NAME, LONGEST_SOURCE = 64, 500
+"""Most characters of the name of a part, and of what says how parts were found."""
 
 
 def check_embeddings(name: str, embeddings: object, n: int) -> Embeddings:
@@ -213,8 +216,9 @@ def check_label_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> 
         said = f"expected fxeval.contracts.LabelMaps as label maps, got {_kind_of(maps)}"
         raise _of_source(name, said)
     names = tuple(maps.names) if isinstance(maps.names, tuple | list) else ()
-    if not names or not all(isinstance(one, str) and one.isprintable() and one for one in names):
-        raise _of_source(name, "expected the names of the parts as a tuple of printable text")
+    if not names or not all(map(_is_name, names)):
+        said = f"a tuple of printable text, at most {LONGEST_NAME} characters each"
+        raise _of_source(name, f"expected the names of the parts as {said}")
     if len(set(names)) < len(names):
         raise _of_source(name, f"expected {len(names)} different names of parts, got one twice")
     labels, shape = _numbers(maps.labels), (n, *size)
@@ -229,7 +233,12 @@ def check_label_maps(name: str, maps: object, n: int, size: tuple[int, int]) -> 
             f"expected labels from -1 to {len(names) - 1}, one for each name, got "
             f"{int(labels.min())} to {int(labels.max())}",
         )
-    return LabelMaps(names, labels, str(maps.source))
+    source = printable(" ".join(str(maps.source).split()))[:LONGEST_SOURCE]
+    return LabelMaps(names, labels, source)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= LONGEST_NAME
 
 
 def _numbers(value: object) -> Tensor | None:

@@ -154,11 +154,19 @@ def test_label_maps_are_taken_as_whole_numbers_with_their_names():
     assert LabelMaps(("skin",), -torch.ones_like(LABELS)).is_known().tolist() == [False]
 
 
+def test_what_says_how_parts_were_found_is_one_short_line_of_text():
+    told = LabelMaps(("skin", "nose"), LABELS, "by\n\x1b[2J" + "a" * 9999)
+    found = check_label_maps("faces", told, 1, (2, 2)).source
+    assert found.startswith("by ?[2Jaaa")
+    assert len(found) == 500
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [
         (LABELS, "expected fxeval.contracts.LabelMaps as label maps, got a tensor"),
         (LabelMaps((), LABELS), "expected the names of the parts"),
+        (LabelMaps(("skin", "nose" * 20), LABELS), "at most 64 characters each"),
         (LabelMaps("skin", LABELS), "expected the names of the parts"),
         (LabelMaps(("skin", ""), LABELS), "expected the names of the parts"),
         (LabelMaps(("skin", "skin"), LABELS), "got one twice"),
