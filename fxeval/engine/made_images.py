@@ -20,9 +20,8 @@ def with_made(
 ) -> tuple[Faces, Tensor]:
     """Add images that differ from loaded ones in some pixels.
 
-    A made image is named by its recipe and by the image that it was made of, not by its pixels: it
-    has the same name in every crop. It belongs to no identity: no gallery enrols it, nobody is
-    compared with it unless a row says so.
+    A made image is named by its recipe and by the image that it was made of, not by its pixels. It
+    belongs to no identity: no gallery enrols it, nobody is compared with it unless a row says so.
 
     Args:
         faces: M images.
