@@ -101,7 +101,9 @@ def with_words(table: Table, listed: Listed, slices: Sequence[Slice], parameters
     """
     if not slices:
         return table
-    return sliced(table, listed, slices, getattr(parameters, "side", "probe"))
+    # A pair of maps is of both of its images.
+    other: Perturbed = "both" if table.rows.kind == "map pairs" else "probe"
+    return sliced(table, listed, slices, getattr(parameters, "side", other))
 
 
 def sliced(table: Table, listed: Listed, slices: Sequence[Slice], side: Perturbed) -> Table:

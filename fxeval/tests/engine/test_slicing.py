@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fxeval.engine.choosing import Asked, HeldOut, chosen
+from fxeval.engine.pattern_rows import map_pairs
 from fxeval.engine.row_kinds import TABLES
 from fxeval.engine.selection import load_pairs
 from fxeval.engine.slicing import Listed, sliced, with_words
@@ -114,6 +115,23 @@ def test_a_held_out_pair_has_the_word_of_its_perturbed_image_or_of_the_pair(side
             "pose": f"pose {image[-1]}",
             "gap": "below 10" if image[0] in "01234" else "10 or more",
         }
+
+
+def test_a_pair_of_maps_has_the_word_of_both_of_its_images():
+    source = Posed()
+    listing = source.listing()
+    pairs = load_pairs(source, listing, SMALL)
+    listed = Listed(source, listing, pairs, listing)
+    table = with_words(map_pairs(pairs.faces(), 5), listed, [Slice("pose")], None)
+    other = table.versions["reference"]
+    both = [
+        {f"pose {pairs.image_ids[image][-1]}" for image in images}
+        for images in zip(table.rows.image.tolist(), other.image.tolist(), strict=True)
+    ]
+    words = [found["pose"] for found in table.rows.slices]
+    assert words == [one.pop() if len(one) == 1 else "mixed" for one in both]
+    assert {"mixed"} < {*words}
+    assert other.slices == table.rows.slices
 
 
 # --- what is refused
