@@ -321,7 +321,7 @@ def test_shipped_explainers_know_more_of_the_pair_than_controls(id):
     assert found.with_magnitude.low > size
     if signed > 0:
         controls = [row for row in others if row.name.startswith("control.")]
-        assert len(controls) == 4
+        assert len(controls) == 5
         assert all(row.correlation.high < found.correlation.low for row in controls)
 
 
