@@ -8,6 +8,7 @@ layers of equal shape equal weights.
 
 import copy
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,14 @@ _SMALLEST_EPS = 1e-5  # torch's own default
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
-def randomise(module: nn.Module, calibration: Images, suite_seed: int, index: int) -> nn.Module:
-    """Return a copy of a network with every weight re-drawn.
+def randomise(
+    module: nn.Module,
+    calibration: Images,
+    suite_seed: int,
+    index: int,
+    layers: Collection[str] | None = None,
+) -> nn.Module:
+    """Return a copy of a network with its weights re-drawn, all of them or those of some layers.
 
     Convolutions and linear layers get torch's own initialisation (Kaiming-uniform with a = sqrt(5),
     bias uniform in +-1 / sqrt(fan_in)), normalisation layers weight 1 and bias 0, PReLU its initial
@@ -41,6 +48,9 @@ def randomise(module: nn.Module, calibration: Images, suite_seed: int, index: in
         calibration: (N, 3, H, W) float32 in [0, 1] on the module's device, N >= 2.
         suite_seed: The suite's seed.
         index: Number of the re-drawn network, from 0.
+        layers: Dotted names of the modules whose own weights are re-drawn; None = all. A layer gets
+            the same weights whichever others are re-drawn with it. The statistics of all batch
+            norms are estimated again, as what comes before them may have changed.
 
     Returns:
         The copy in eval mode, on the same device. The same seed gives the same weights on every
@@ -58,8 +68,48 @@ def randomise(module: nn.Module, calibration: Images, suite_seed: int, index: in
             "model randomisation: expected at least 2 calibration images, got "
             f"{len(calibration)}. Use a longer pair list."
         )
+    redrawn = _copy_of(module)
+    with torch.no_grad():
+        for name, layer in redrawn.named_modules():
+            if layers is None or name in layers:
+                _redraw(layer, _generator(suite_seed, "randomise", index, name))
+        with sealed(seed_of(suite_seed, "randomise", index, "statistics")):
+            _estimate_statistics(redrawn, calibration)
+    return redrawn
+
+
+def nudged(module: nn.Module, suite_seed: int, index: int, amount: float) -> nn.Module:
+    """Return a copy of a network whose weights differ from the original's by next to nothing.
+
+    Each parameter is multiplied by 1 + ``amount`` * z, with z from the standard normal
+    distribution. An explanation of the network hardly changes; one that recognises the network by
+    its digest does.
+
+    Args:
+        module: ``Images -> Embeddings``; stays as it is.
+        suite_seed: The suite's seed.
+        index: Number of the nudged network, from 0.
+        amount: Standard deviation of the relative change, above 0.
+
+    Returns:
+        The copy in eval mode, on the same device; buffers stay as they are.
+
+    Raises:
+        ModelContractError: If the module cannot be copied.
+    """
+    copied = _copy_of(module).eval()
+    with torch.no_grad():
+        for name, layer in copied.named_modules():
+            generator = _generator(suite_seed, "nudge", index, name)
+            for parameter in layer.parameters(recurse=False):
+                z = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.mul_((1.0 + amount * z).to(parameter.device, parameter.dtype))
+    return copied
+
+
+def _copy_of(module: nn.Module) -> nn.Module:
     try:
-        redrawn = copy.deepcopy(module, _copies_of_results(module))
+        return copy.deepcopy(module, _copies_of_results(module))
     except Exception as error:
         said = f"model randomisation: {type(module).__name__} can't be copied"
         raise ModelContractError(
@@ -67,14 +117,12 @@ def randomise(module: nn.Module, calibration: Images, suite_seed: int, index: in
             "copy.",
             public=f"{said}: {of_user_code(error)}",
         ) from error
-    with torch.no_grad():
-        for name, layer in redrawn.named_modules():
-            generator = torch.Generator()
-            generator.manual_seed(seed_of(suite_seed, "randomise", index, name))
-            _redraw(layer, generator)
-        with sealed(seed_of(suite_seed, "randomise", index, "statistics")):
-            _estimate_statistics(redrawn, calibration)
-    return redrawn
+
+
+def _generator(suite_seed: int, purpose: str, index: int, layer: str) -> torch.Generator:
+    generator = torch.Generator()
+    generator.manual_seed(seed_of(suite_seed, purpose, index, layer))
+    return generator
 
 
 def _copies_of_results(module: nn.Module) -> dict[int, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from fxeval.contracts import SaliencyMaps
 from fxeval.functional.map_similarity import spearman
 from fxeval.functional.ranking import ranks
-from fxeval.metrics.protocol import Evidence, Ledger, usable, worst
+from fxeval.metrics.protocol import Evidence, Ledger, Redraw, usable, worst
 from fxeval.results import BROKEN_STATES, EXPLAINER, Metric, RowState
 
 ROWS = "mated pairs"
@@ -77,7 +77,7 @@ def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
     trained = _ordered(before, evidence, "trained")
     correlations, states = [], [before.states]
     for index in range(parameters.redraws):
-        redrawn = subject.redraw(index)
+        redrawn = subject.redraw(Redraw(index))
         after = ledger.watch_redrawn(redrawn, evidence.explain(redrawn.subject))
         correlations.append(spearman(trained, _ordered(after, evidence, f"redrawn{index}")))
         states.append(_forgiven(after))

@@ -30,6 +30,7 @@ from fxeval.metrics.map_sets import usable as usable
 from fxeval.metrics.map_sets import worst as worst
 from fxeval.metrics.rows import FloatArray as FloatArray
 from fxeval.metrics.rows import Question as Question
+from fxeval.metrics.rows import Redraw as Redraw
 from fxeval.metrics.rows import Redrawn as Redrawn
 from fxeval.metrics.rows import RowKind as RowKind
 from fxeval.metrics.rows import Rows as Rows
@@ -52,7 +53,9 @@ class OtherExplainer:
 class Engine(Protocol):
     """The engine behind the evidence: makes the maps of all rows once per cell."""
 
-    def maps(self, rows: Rows, subject: Subject, explainer: OtherExplainer | None) -> SaliencyMaps:
+    def maps(
+        self, rows: Rows, subject: Subject, explainer: OtherExplainer | None, draw: int = 0
+    ) -> SaliencyMaps:
         """Return the maps of all rows on a subject, by the cell's explainer (None) or another."""
 
     def maps_each(self, rows: Rows, subject: Subject) -> tuple[SaliencyMaps, ...]:
@@ -94,9 +97,18 @@ class Evidence:
     kept: Kept = field(default_factory=Kept)
     _places: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
-    def explain(self, subject: Subject, explainer: OtherExplainer | None = None) -> SaliencyMaps:
-        """Return the maps of the group on a subject, by the cell's own explainer or another."""
-        return taken(self.engine.maps(self.everyone, subject, explainer), self._places)
+    def explain(
+        self, subject: Subject, explainer: OtherExplainer | None = None, *, draw: int = 0
+    ) -> SaliencyMaps:
+        """Return the maps of the group on a subject, by the cell's own explainer or another.
+
+        Args:
+            subject: The network that is explained.
+            explainer: None = the cell's own.
+            draw: Which draws of the explainer: 0 are those that every check has, and each other
+                number is another seed, of which the values of no other check know.
+        """
+        return taken(self.engine.maps(self.everyone, subject, explainer, draw), self._places)
 
     def explain_each(self, subject: Subject) -> tuple[SaliencyMaps, ...]:
         """Return the maps of the group's sources one by one, and not their means.
@@ -124,9 +136,9 @@ class Evidence:
         """Say whether two explainers give every row of the cell the same map, but for its scale."""
         return self.engine.alike(self.everyone, subject, one, other)
 
-    def reference_maps(self, subject: Subject) -> tuple[SaliencyMaps, list[int]]:
+    def reference_maps(self, subject: Subject, *, draw: int = 0) -> tuple[SaliencyMaps, list[int]]:
         """Return the explainer's maps of all rows of the cell, and the identity of each."""
-        maps = self.engine.maps(self.everyone, subject, None)
+        maps = self.engine.maps(self.everyone, subject, None, draw)
         return maps, self.everyone.identities[:, 0].tolist()
 
     def places(self) -> Tensor:

@@ -31,6 +31,34 @@ Side: TypeAlias = str
 """Which version of its image a row is of: ``probe``, ``reference``, or the name of a made image."""
 
 
+@dataclass(frozen=True)
+class Redraw:
+    """Which weights of a network are replaced, and by what.
+
+    Attributes:
+        index: Number of the draw, from 0; each has weights of its own.
+        layers: Dotted names of the modules whose own weights are replaced; None = all modules.
+        of: What these layers are called in reports, such as ``stage4 to fc``; "" with all modules.
+        nudge: 0: weights are drawn anew. Else each is multiplied by 1 + ``nudge`` * z, z drawn from
+            the standard normal distribution, and statistics of normalisation layers stay.
+    """
+
+    index: int = 0
+    layers: tuple[str, ...] | None = None
+    of: str = ""
+    nudge: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """Name of the network in reports.
+
+        >>> Redraw(0).label, Redraw(2, ("fc",), "fc").label, Redraw(nudge=0.001).label
+        ('re-drawn network 1', 're-drawn network 3 (fc)', 'nudged network 1')
+        """
+        what = "nudged" if self.nudge else "re-drawn"
+        return f"{what} network {self.index + 1}" + f" ({self.of})" * bool(self.of)
+
+
 class Question(Protocol):
     """A question to a subject about a row: a number that falls when evidence is removed.
 
@@ -135,7 +163,7 @@ class Subject:
         embed: Embeds described perturbations.
         pixels: Images by their numbers, (n, 3, H, W) in [0, 1].
         fit: Carries maps made on another subject into this one's crop.
-        redraw: The network re-drawn with the given index.
+        redraw: The network with weights replaced.
         labels: Label maps of images by their numbers.
         no_decision: Why the model's own threshold is withheld, as it decides nothing; "" if it
             is not.
@@ -149,7 +177,7 @@ class Subject:
     embed: Callable[[Perturbations], Embeddings]
     pixels: Callable[[Tensor], Images]
     fit: Callable[["Subject", Maps], Maps]
-    redraw: Callable[[int], "Redrawn"]
+    redraw: Callable[[Redraw], "Redrawn"]
     labels: Callable[[Tensor], LabelMaps]
     no_decision: str = ""
 

@@ -33,6 +33,7 @@ from fxeval.hooks.watch import modes_kept
 from fxeval.metrics.protocol import (
     Evidence,
     OtherExplainer,
+    Redraw,
     Redrawn,
     Rows,
     Subject,
@@ -48,6 +49,9 @@ from fxeval.run.wanted import Wanted as Wanted
 from fxeval.statistics.limit import in_words
 from fxeval.suite.cells import Cell
 
+FURTHER_SEEDS = 1000
+"""Distance of the seeds of further draws; suites allow fewer seeds."""
+
 
 class Shared(Protocol):
     """The parts that cells share: the pool, maps that were made before, re-drawn networks."""
@@ -62,8 +66,10 @@ class Shared(Protocol):
     ) -> tuple[Repetition, Explaining]:
         """Return what was found when a few of these maps were made again, and what it cost."""
 
-    def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> Redrawing:
-        """Return a re-drawn copy of a network."""
+    def redrawn(
+        self, cell: Cell, network: NetworkHandle, pairs: Pairs, wanted: Redraw
+    ) -> Redrawing:
+        """Return a copy of a network with weights replaced."""
 
 
 class CellEngine:
@@ -110,16 +116,18 @@ class CellEngine:
             embed=lambda wanted: pool.embed(network.get(), faces, wanted),
             pixels=lambda images: faces.images[images].float() / 255.0,
             fit=fit,
-            redraw=lambda index: self._redraw(network, pairs, faces, index),
+            redraw=lambda wanted: self._redraw(network, pairs, faces, wanted),
             labels=lambda images: self._labels(pairs, originals(faces, images), crop),
         )
         # By id: subjects consist of functions and are never equal by value.
         self._behind[id(made)] = network, faces, crop
         return made
 
-    def maps(self, rows: Rows, subject: Subject, explainer: OtherExplainer | None) -> SaliencyMaps:
+    def maps(
+        self, rows: Rows, subject: Subject, explainer: OtherExplainer | None, draw: int = 0
+    ) -> SaliencyMaps:
         """Return one map per row on a subject: the mean if a row has several sources."""
-        return Measuring(self, self.own).maps(rows, subject, explainer)
+        return Measuring(self, self.own).maps(rows, subject, explainer, draw)
 
     def maps_each(self, rows: Rows, subject: Subject) -> tuple[SaliencyMaps, ...]:
         """Return the maps of every source of the rows."""
@@ -244,6 +252,11 @@ class CellEngine:
         is_seeded = found is not None and found.repeats and found.depends_on_seed
         return self._cell.seeds if is_seeded else 1
 
+    def is_seeded(self, explainer: str) -> bool:
+        """Say whether another seed may give an explainer other maps, as far as is known."""
+        found = self.repeatability(explainer)
+        return found is None or found.depends_on_seed
+
     def remarks(self) -> list[str]:
         """Return why it was not found out whether an explainer repeats."""
         several = [one for named in self._repetitions.values() for one in named.values()]
@@ -275,7 +288,9 @@ class CellEngine:
             found = self._source.labels(ids, crop)
         return check_label_maps(pairs.name, found, len(images), crop.size)
 
-    def _redraw(self, network: NetworkHandle, pairs: Pairs, faces: Faces, index: int) -> Redrawn:
+    def _redraw(
+        self, network: NetworkHandle, pairs: Pairs, faces: Faces, wanted: Redraw
+    ) -> Redrawn:
         model, cell = network.get(), self._cell
         if model.module is None:
             raise UnsupportedError(
@@ -288,7 +303,7 @@ class CellEngine:
                 f"re-drawn layer by layer. Leave {cell.kind} out for it."
             )
         self._refuse_given(self.own, network)
-        found = self._shared.redrawn(cell, network, pairs, index)
+        found = self._shared.redrawn(cell, network, pairs, wanted)
         return Redrawn(self.subject(found.known.name, found.network, pairs, faces), found.known)
 
 
@@ -306,11 +321,16 @@ class Measuring:
     by: OtherExplainer
     seed: int = 0
 
-    def maps(self, rows: Rows, subject: Subject, explainer: OtherExplainer | None) -> SaliencyMaps:
+    def maps(
+        self, rows: Rows, subject: Subject, explainer: OtherExplainer | None, draw: int = 0
+    ) -> SaliencyMaps:
         """Return one map per row on a subject."""
         if explainer is not None:
-            return self.engine.made(rows, subject, explainer, 0, is_judged=False)
-        return self.engine.made(rows, subject, self.by, self.seed)
+            further = FURTHER_SEEDS * draw
+            return self.engine.made(rows, subject, explainer, further, is_judged=False)
+        if draw and not self.engine.is_seeded(self.by.name):
+            draw = 0  # another seed gives the same maps
+        return self.engine.made(rows, subject, self.by, self.seed + FURTHER_SEEDS * draw)
 
     def maps_each(self, rows: Rows, subject: Subject) -> tuple[SaliencyMaps, ...]:
         """Return the maps of every source of the rows."""

@@ -4,8 +4,14 @@ from torch import Tensor
 
 from fxeval.contracts import FaceModel, Pairs
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
-from fxeval.functional.randomisation import embedding_spread, randomise, redrawn_share
+from fxeval.functional.randomisation import (
+    embedding_spread,
+    nudged,
+    randomise,
+    redrawn_share,
+)
 from fxeval.hooks.watch import modes_kept
+from fxeval.metrics.protocol import Redraw
 from fxeval.models.loading import device_of, with_module
 from fxeval.records.schema import Network
 from fxeval.run.cell_engine import NetworkHandle, Redrawing
@@ -33,19 +39,20 @@ class Redraws:
         self.known: dict[str, Network] = {}
 
     def redrawn(
-        self, network: NetworkHandle, pairs: Pairs, draw: tuple[int, int], guard: Guard
+        self, network: NetworkHandle, pairs: Pairs, draw: tuple[int, Redraw], guard: Guard
     ) -> Redrawing:
         """Return a re-drawn network and its facts; it is built again if it was freed.
 
         Args:
             network: The network.
             pairs: With whose images it is calibrated.
-            draw: The suite's seed and the index of the draw.
+            draw: The suite's seed, and which weights are replaced by what.
             guard: Compares it with what it was.
         """
-        seed, index = draw
-        key = digest_of(network.key, seed, index, *pairs.image_digests)
-        label = f"re-drawn network {index + 1}"
+        seed, wanted = draw
+        named = (wanted.index, wanted.nudge, *(wanted.layers or ("all modules",)))
+        key = digest_of(network.key, seed, *named, *pairs.image_digests)
+        label = wanted.label
 
         def calibration(model: FaceModel) -> Tensor:
             return pairs.images[:CALIBRATION_IMAGES].to(device_of(model)).float() / 255.0
@@ -55,7 +62,13 @@ class Redraws:
                 model = network.get()
                 assert model.module is not None
                 with modes_kept(self._pool.note, f"model '{model.name}'"):
-                    copy = randomise(model.module, calibration(model), seed, index)
+                    copy = (
+                        nudged(model.module, seed, wanted.index, wanted.nudge)
+                        if wanted.nudge
+                        else randomise(
+                            model.module, calibration(model), seed, wanted.index, wanted.layers
+                        )
+                    )
                 changed = with_module(model.model, copy, digest=key)
                 self.release()
                 self.kept[key] = PooledModel(changed, self._pool, key)

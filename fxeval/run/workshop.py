@@ -27,7 +27,7 @@ from fxeval.errors import (
 from fxeval.hooks.returned import check_explainer, check_model, check_source
 from fxeval.metrics import kinds
 from fxeval.metrics.kept import Kept
-from fxeval.metrics.protocol import Evidence, OtherExplainer, Subject
+from fxeval.metrics.protocol import Evidence, OtherExplainer, Redraw, Subject
 from fxeval.records.earlier import EarlierRun
 from fxeval.records.schema import Explaining, Row
 from fxeval.redaction import PublicReason, public_counts
@@ -304,9 +304,11 @@ class Workshop:
         """Return what was found when a few of these maps were made again, and what it cost."""
         return self._maps.again(cell, wanted, maps, self.device)
 
-    def redrawn(self, cell: Cell, network: NetworkHandle, pairs: Pairs, index: int) -> Redrawing:
-        """Return the re-drawn network and its facts; built again if it was freed."""
-        return self._redraws.redrawn(network, pairs, (cell.seed, index), self.guard)
+    def redrawn(
+        self, cell: Cell, network: NetworkHandle, pairs: Pairs, wanted: Redraw
+    ) -> Redrawing:
+        """Return the network with weights replaced, and its facts; built again if it was freed."""
+        return self._redraws.redrawn(network, pairs, (cell.seed, wanted), self.guard)
 
     def _describe(self, cell: Cell, subjects: Subjects, pairs: Pairs) -> None:
         self.subjects["models"][cell.model.name] = model_entry(subjects.model)

@@ -13,7 +13,7 @@ from fxeval.engine.forward_pool import ForwardPool
 from fxeval.engine.inputs import Comparison
 from fxeval.engine.row_kinds import mated_pairs
 from fxeval.metrics.orders import Order
-from fxeval.metrics.protocol import Evidence, Ledger, Redrawn, Rows, Subject
+from fxeval.metrics.protocol import Evidence, Ledger, Redraw, Redrawn, Rows, Subject
 from fxeval.metrics.removal_curves import Removal
 from fxeval.records.schema import Network
 from fxeval.seeding import seed_of
@@ -25,7 +25,7 @@ class GivenMaps:
 
     maps_of: Mapping[tuple[str, str], SaliencyMaps] = field(default_factory=dict)
 
-    def maps(self, rows: Rows, subject: Subject, explainer: object) -> SaliencyMaps:
+    def maps(self, rows: Rows, subject: Subject, explainer: object, draw: int = 0) -> SaliencyMaps:
         return self.maps_of[subject.name, rows.side]
 
 
@@ -67,8 +67,8 @@ def evidence_of(
     table = mated_pairs(pairs)
     given = {("own", side): found for side, found in (maps or {}).items()}
 
-    def redraw(index: int) -> Redrawn:
-        name = f"re-drawn network {index + 1}"
+    def redraw(wanted: Redraw) -> Redrawn:
+        name = wanted.label
         network = Network(name=name, spread=spread, redrawn_share=share)
         return Redrawn(subject_of(model, table.faces, name=name), network)
 

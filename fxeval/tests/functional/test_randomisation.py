@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fxeval.errors import EvidenceError, ModelContractError
-from fxeval.functional.randomisation import embedding_spread, randomise, redrawn_share
+from fxeval.functional.randomisation import embedding_spread, nudged, randomise, redrawn_share
 from fxeval.models.networks.dlib_resnet import DlibResNet
 from fxeval.statistics.redrawn import COLLAPSED_BELOW
 from fxeval.tests.rounding import assert_rounded
@@ -227,3 +227,26 @@ def test_a_network_that_keeps_results_of_a_computation_can_be_copied(net):
     assert not redrawn.last.requires_grad
     assert torch.equal(redrawn.last, net.last)
     assert net.last is kept
+
+
+def test_only_the_named_layers_are_redrawn_and_get_the_weights_of_a_whole_redraw(net):
+    whole = dict(randomise(net, _faces(8), 3, 0).named_parameters())
+    some = dict(randomise(net, _faces(8), 3, 0, ("conv2", "")).named_parameters())
+    for name, before in net.named_parameters():
+        drawn = name.startswith("conv2.") or name == "scale"
+        assert torch.equal(some[name], whole[name] if drawn else before), name
+
+
+def test_a_nudge_changes_every_weight_by_about_its_share(net):
+    before, copied = _bytes(net), nudged(net, 3, 0, 0.001)
+    assert _bytes(net) == before
+    after = dict(copied.named_parameters())
+    changes = torch.cat(
+        [(after[name] / one - 1.0).detach().flatten() for name, one in net.named_parameters()]
+    )
+    assert 0.0009 < float(changes.std()) < 0.0011
+    assert float((changes == 0).float().mean()) < 0.01
+    for name, buffer in net.named_buffers():
+        assert torch.equal(dict(copied.named_buffers())[name], buffer)
+    again, other = nudged(net, 3, 0, 0.001), nudged(net, 3, 1, 0.001)
+    assert _bytes(again) == _bytes(copied) != _bytes(other)

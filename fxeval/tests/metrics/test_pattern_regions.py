@@ -44,7 +44,7 @@ class Each:
     def maps_each(self, rows, subject):
         return self.sets
 
-    def maps(self, rows, subject, explainer):
+    def maps(self, rows, subject, explainer, draw=0):
         there = [
             [place for place, one in enumerate(self.sets) if one.states[row] != "excluded"]
             for row in range(len(rows))

@@ -19,6 +19,7 @@ from fxeval.errors import (
 )
 from fxeval.explainers.grad_cam import GradCAM
 from fxeval.metrics import CATALOGUE
+from fxeval.metrics.protocol import Redraw
 from fxeval.models.loading import TorchFaceModel
 from fxeval.redaction import PublicReason
 from fxeval.run.descriptions import settings_of
@@ -356,7 +357,7 @@ def test_given_maps_are_not_asked_to_follow_a_redrawn_network(workshop):
     evidence = ready(workshop, CELL, Subjects(tiny(), Given(), Memory()))
     assert evidence.explain("probe")
     with pytest.raises(UnsupportedError, match="do not change with a re-drawn one"):
-        evidence.redraw(0)
+        evidence.redraw(Redraw(0))
 
 
 @pytest.mark.parametrize(
@@ -400,7 +401,11 @@ def test_a_redrawn_network_is_another_network_and_the_model_stays(workshop):
     model = tiny()
     before = {name: value.clone() for name, value in model.module.state_dict().items()}
     evidence = ready(workshop, CELL, Subjects(model, Mean(), Memory()))
-    one, again, two = evidence.redraw(0), evidence.redraw(0), evidence.redraw(1)
+    one, again, two = (
+        evidence.redraw(Redraw(0)),
+        evidence.redraw(Redraw(0)),
+        evidence.redraw(Redraw(1)),
+    )
     maps = [evidence.explain("probe", copy.subject).positive for copy in (one, again, two)]
     assert torch.equal(maps[0], maps[1])
     assert not torch.allclose(maps[0], maps[2])
@@ -432,7 +437,7 @@ def test_a_black_box_is_refused_gradients_and_re_drawing(workshop):
         ready(workshop, other, Subjects(Api(), NeedsGradients(), Memory()))
     evidence = ready(workshop, CELL, Subjects(Api(), Mean(), Memory()))
     with pytest.raises(UnsupportedError, match="can't be re-drawn"):
-        evidence.redraw(0)
+        evidence.redraw(Redraw(0))
 
 
 class Wrong(torch.nn.Module):
@@ -505,7 +510,7 @@ def test_a_network_whose_layers_are_out_of_reach_is_not_redrawn(workshop):
     scripted = replace(tiny(), traits=ModelTraits(has_layers=False))
     evidence = ready(workshop, CELL, Subjects(scripted, Mean(), Memory()))
     with pytest.raises(UnsupportedError, match="layers can't be reached"):
-        evidence.redraw(0)
+        evidence.redraw(Redraw(0))
 
 
 def test_a_file_is_recorded_by_its_name_and_not_by_where_it_lies():
