@@ -164,12 +164,17 @@ class Estimate:
 
 
 class Outcome(StrEnum):
-    """The four verdicts, and ``unsupported``: the suite says to skip such models."""
+    """The four verdicts, and two for cells without one.
+
+    ``information``: the suite asks for information alone, so nothing is decided. ``unsupported``:
+    the suite says to skip such models.
+    """
 
     PASS = "pass"
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     INVALID = "invalid"
+    INFORMATION = "information"
     UNSUPPORTED = "unsupported"
 
 

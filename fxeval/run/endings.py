@@ -89,6 +89,8 @@ def conclude(cell: Cell, verdict: VerdictEntry, told: str, session: "Session") -
         return
     if outcome is Outcome.UNSUPPORTED:
         pytest.skip(told or f"unsupported: {reason}")
+    if outcome is Outcome.INFORMATION:
+        pytest.skip(f"information: {reason}")
     if outcome is Outcome.INCONCLUSIVE and cell.on_inconclusive == "warn":
         # One text for all that follow: pytest shows a warning once, with the places it is from.
         more = "more cells are inconclusive: the table of fxeval counts them, the record names them"

@@ -15,7 +15,7 @@ from fxeval.scorecard.evidence import leaning, settles
 from fxeval.scorecard.refusals import refused
 from fxeval.scorecard.search import chosen
 from fxeval.scorecard.wording import begun, clipped, interval, visible
-from fxeval.scorecard.worst_first import SHOWN, counts, rest, worst_first
+from fxeval.scorecard.worst_first import NEUTRAL, SHOWN, counts, rest, worst_first
 
 Json = Mapping[str, Any]
 
@@ -118,7 +118,7 @@ def _cells(record: Json, most: int) -> list[str]:
         for cell in cells[:most]
     ]
     heads = ("verdict", "check", "explainer", "model", "pairs", "decided by")
-    missed = [cell for cell in cells if cell["verdict"]["outcome"] not in ("pass", "unsupported")]
+    missed = [cell for cell in cells if cell["verdict"]["outcome"] not in NEUTRAL]
     limits = [row for cell in missed[:most] for row in _limits(cell)]
     left, hidden = rest(cells, most), rest(missed, most)
     return [

@@ -16,6 +16,7 @@ _COLOURS: Mapping[str, str] = {
     "fail": "31",
     "inconclusive": "33",
     "invalid": "35",
+    "information": "36",
     "unsupported": "2",
 }
 _NAMES = ("check", "explainer", "model", "pairs")
@@ -54,7 +55,7 @@ def terminal_summary(
     lines += first([line for cell in cells for line in _found(cell)], most)
     if shown.get("regressions"):
         lines.append(f"compared{_GAP}{shown['regressions']['text']}")
-    missed = [cell for cell in cells if cell["verdict"]["outcome"] != "pass"]
+    missed = [c for c in cells if c["verdict"]["outcome"] not in ("pass", "information")]
     if missed:
         lines += ["", *(_why(cell, colour) for cell in missed[:most])]
         lines += _rest(missed, most)

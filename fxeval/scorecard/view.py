@@ -53,7 +53,7 @@ from fxeval.scorecard.wording import (
     rows_of,
     states_text,
 )
-from fxeval.scorecard.worst_first import OUTCOMES, effect
+from fxeval.scorecard.worst_first import NEUTRAL, OUTCOMES, effect
 
 Json = Mapping[str, Any]
 
@@ -176,8 +176,7 @@ def cell_views(record: Json) -> tuple[CellView, ...]:
 
 def not_passed(views: Sequence[CellView]) -> list[CellView]:
     """Return the cells that decided the run: all that were measured and not passed, worst first."""
-    neutral = ("pass", "unsupported")
-    found = [view for view in views if view.cell["verdict"]["outcome"] not in neutral]
+    found = [view for view in views if view.cell["verdict"]["outcome"] not in NEUTRAL]
     return sorted(found, key=lambda view: OUTCOMES.index(view.cell["verdict"]["outcome"]))
 
 

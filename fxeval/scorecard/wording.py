@@ -14,6 +14,8 @@ VERDICTS: Mapping[str, str] = {
     "invalid": "there is no valid measurement: a subject could not be loaded, the model verifies "
     "worse than its card claims or the suite demands, a control is missing, or the metric cannot "
     "tell a true map from a random one here.",
+    "information": "every limit of this check is for information (severity: info): it was "
+    "measured, and decides nothing.",
     "unsupported": "the explainer cannot explain this kind of model, and the suite says to skip "
     "such models (on_unsupported: skip). Nothing was measured.",
 }

@@ -11,11 +11,18 @@ Json = Mapping[str, Any]
 SHOWN = 30
 """Most cells that the terminal and a summary show one by one."""
 
-OUTCOMES = ("fail", "invalid", "inconclusive", "pass", "unsupported")
+NEUTRAL = ("pass", "information", "unsupported")
+"""Outcomes that keep no suite from passing."""
+
+OUTCOMES = ("fail", "invalid", "inconclusive", "pass", "information", "unsupported")
 """In the order in which cells are shown. ``invalid`` outranks ``fail`` as a verdict, but one unfit
 model makes thirty cells invalid, and shown first they would hide every failure."""
 
-_COUNTED: Mapping[str, str] = {"fail": "failed", "pass": "passed"}
+_COUNTED: Mapping[str, str] = {
+    "fail": "failed",
+    "pass": "passed",
+    "information": "for information",
+}
 
 
 def worst_first(cells: Iterable[Json]) -> list[Json]:
@@ -64,6 +71,8 @@ def effect(record: Json) -> str:
     why = []
     if any(cell["verdict"]["outcome"] == "inconclusive" for cell in cells):
         why.append("the suite lets an inconclusive cell only warn (on_inconclusive: warn)")
+    if all(cell["verdict"]["outcome"] == "information" for cell in cells):
+        why.append("every limit is for information (severity: info)")
     if record["run"]["missing"]:
         why.append("a cell that was not run fails nothing")
     return f"No test failed, and this is no pass all the same: {'; '.join(why)}." if why else ""

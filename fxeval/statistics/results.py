@@ -179,11 +179,15 @@ def _verdict(
         failed = [judged for judged in verdicts if judged[0].outcome is Outcome.FAIL]
         verdicts = [(no_maps, "critical"), *failed]
     elif objection is not None:
-        verdicts.insert(0, (objection, "critical"))
+        asks = any(limit.severity != "info" for limit in limits)
+        verdicts.insert(0, (objection, "critical" if asks else "info"))
     verdict = combine(verdicts)
     left_out = [one for one in plan.asked if not limit_of(one).applies_to(plan.explainer)]
     if left_out and not any(limit.severity == "critical" for limit in limits):
         why = f"limits that compare with explainer {plan.explainer!r} do not apply to it"
+        asked = any(one.severity == "critical" for one in left_out)
+        if asked and verdict.outcome is Outcome.INFORMATION:
+            verdict = Verdict(Outcome.INCONCLUSIVE, "no critical limit")
         verdict = Verdict(verdict.outcome, f"{verdict.reason}; {why}")
     return verdict
 

@@ -44,6 +44,7 @@ _WORDS = {
     Outcome.FAIL: "failed",
     Outcome.INCONCLUSIVE: "inconclusive",
     Outcome.PASS: "passed",
+    Outcome.INFORMATION: "for information",
     Outcome.UNSUPPORTED: "unsupported",
 }
 _WORST_FIRST = tuple(_WORDS)
@@ -189,24 +190,34 @@ def _is_of(remark: str, metric: str) -> bool:
 def combine(verdicts: Iterable[tuple[Verdict, Severity]]) -> Verdict:
     """Return a cell's verdict: the severest of its critical ones, with each of its reasons once.
 
-    invalid > fail > inconclusive > pass. Without a critical verdict there is nothing to pass: the
-    cell is inconclusive, and the reason says so.
+    invalid > fail > inconclusive > pass. Without a critical verdict there is nothing to pass: a
+    cell that was asked for information alone decides nothing, any other is inconclusive, and the
+    reason says so.
     """
+    verdicts = list(verdicts)
     critical = [verdict for verdict, severity in verdicts if severity == "critical"]
     for outcome in _SEVEREST_FIRST:
         reasons = [verdict.reason for verdict in critical if verdict.outcome is outcome]
         if reasons:
             return Verdict(outcome, "; ".join(dict.fromkeys(reasons)))
-    return Verdict(Outcome.INCONCLUSIVE, "no critical limit: information only")
+    if verdicts and all(severity == "info" for _, severity in verdicts):
+        return Verdict(Outcome.INFORMATION, "no limit decides: information only")
+    return Verdict(Outcome.INCONCLUSIVE, "no critical limit")
 
 
 def overall(cells: Sequence[CellResult], missing: Sequence[str]) -> Verdict:
-    """Return the verdict of a suite, the worst of its cells; it never passes without evidence."""
+    """Return the verdict of a suite, the worst of its cells; it never passes without evidence.
+
+    Cells that were asked for information alone take no part, but a suite of nothing else is
+    inconclusive.
+    """
     counts = Counter(cell.verdict.outcome for cell in cells)
     worst = next((one for one in _WORST_FIRST if counts[one]), Outcome.INCONCLUSIVE)
     measured = {cell.check for cell in cells if cell.verdict.outcome is not Outcome.UNSUPPORTED}
     unmeasured = list(dict.fromkeys(cell.check for cell in cells if cell.check not in measured))
-    if unmeasured and worst in (Outcome.PASS, Outcome.UNSUPPORTED):
+    if worst is Outcome.INFORMATION or (
+        unmeasured and worst in (Outcome.PASS, Outcome.UNSUPPORTED)
+    ):
         worst = Outcome.INCONCLUSIVE
     parts = [f"{counts[one]} {_WORDS[one]}" for one in _WORST_FIRST if counts[one]]
     if missing:
@@ -215,6 +226,8 @@ def overall(cells: Sequence[CellResult], missing: Sequence[str]) -> Verdict:
     reason = f"of {len(cells) + len(missing)} cells {', '.join(parts) or 'none was run'}"
     if unmeasured:
         reason += f"; nothing was measured for {', '.join(unmeasured)}"
+    if counts[Outcome.INFORMATION] == len(cells):
+        reason += "; no limit decides" if cells else ""
     return Verdict(worst, reason)
 
 

@@ -95,6 +95,7 @@ ENDS = {
         ("undecided", "tiny"): ("inconclusive", None),
         ("chosen", "tiny"): ("pass", None),
         ("chosen", "sigmoid"): ("unsupported", "skipped"),
+        ("for-information", "tiny"): ("information", "skipped"),
     },
     "stopped": {
         ("passes", "tiny"): ("pass", None),
@@ -119,6 +120,7 @@ SUITES = {
         check("passes"),
         check("undecided", n=20),
         check("chosen", models="tiny, sigmoid", explainer="chooses"),
+        check("for-information", limit=f"{BAD}, severity: info"),
     ),
     "stopped": suite(
         "stopped", STRICT, check("passes"), check("interrupted", explainer="stops"),
@@ -127,7 +129,7 @@ SUITES = {
 }  # fmt: skip
 RUNS = {  # suite -> arguments, verdict of the suite, exit status, counts of pytest
     "strict": (("-n", "1"), "invalid", 1, {"passed": 2, "failed": 7, "errors": 1}),
-    "lenient": ((), "inconclusive", 0, {"passed": 3, "skipped": 1}),
+    "lenient": ((), "inconclusive", 0, {"passed": 3, "skipped": 2}),
     "stopped": ((), "invalid", 2, {"passed": 1, "failed": 1}),
 }
 
@@ -138,7 +140,14 @@ def table_of(lines):
     heads, found = lines[start].split(), {}
     for line in lines[start + 1 :]:
         cells = re.split(r"  +", line)
-        if cells[0] not in {"PASS", "FAIL", "INCONCLUSIVE", "INVALID", "UNSUPPORTED"}:
+        if cells[0] not in {
+            "PASS",
+            "FAIL",
+            "INCONCLUSIVE",
+            "INVALID",
+            "INFORMATION",
+            "UNSUPPORTED",
+        }:
             return found
         of = dict(zip(heads, cells, strict=False))
         found[of["check"], of.get("model", "tiny")] = cells[0].lower()
@@ -158,7 +167,7 @@ def page_of(text):
 
 def markdown_of(text):
     """Return the suite's verdict and those by check and model, as the summary shows them."""
-    words = "pass|fail|inconclusive|invalid|unsupported"
+    words = "pass|fail|inconclusive|invalid|information|unsupported"
     rows = re.findall(rf"^\| \*{{0,2}}({words})\*{{0,2}} \| (\S+) \| \S+ \| (\S+) \|", text, re.M)
     head = re.search(r"^## (\w+): ", text, re.M)[1]
     return head.lower(), {(check, model): word for word, check, model in rows}
@@ -249,6 +258,7 @@ def test_a_run_that_passes_no_verdict_and_fails_no_test_says_why():
     assert "not run" in effect(record(("pass", "fail"), missing=["b[m-e-p]"]))
     assert effect(record(("inconclusive", "fail"))) == ""
     assert effect(record(("inconclusive", "warn"), ("fail", "warn"))) == ""
+    assert "for information" in effect(record(("information", "fail"), ("information", "warn")))
     assert effect(record(("unsupported", "fail"))) == ""  # a check that measured nothing fails
 
 

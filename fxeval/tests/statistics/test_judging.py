@@ -379,8 +379,7 @@ def test_no_explainer_is_compared_with_itself():
     assert result.limits == []
     assert result.verdict.outcome is Outcome.INCONCLUSIVE
     assert result.verdict.reason == (
-        "no critical limit: information only; limits that compare with explainer 'own' do not "
-        "apply to it"
+        "no critical limit; limits that compare with explainer 'own' do not apply to it"
     )
     shown = cell([asked, {"at_most": 0.9, "severity": "info"}], {"explainer": OWN})
     assert shown.verdict == result.verdict

@@ -228,11 +228,27 @@ def test_a_measured_cell_can_be_refused_afterwards():
 
 
 def test_without_a_critical_limit_nothing_is_passed():
-    info = {"metric": "auc", "at_most": 1.0, "severity": "info"}
-    for asked in ([], [info]):
+    limit = {"metric": "auc", "at_most": 1.0}
+    for severities, outcome in (
+        ([], Outcome.INCONCLUSIVE),
+        (["info"], Outcome.INFORMATION),
+        (["info", "warning"], Outcome.INCONCLUSIVE),
+    ):
+        asked = [{**limit, "severity": severity} for severity in severities]
         result = results_of(plan(*asked), CellFacts(), many())
-        assert result.verdict.outcome is Outcome.INCONCLUSIVE
-        assert result.verdict.reason == "no critical limit: information only"
+        assert result.verdict.outcome is outcome
+        said = (
+            "no limit decides: information only" if severities == ["info"] else "no critical limit"
+        )
+        assert result.verdict.reason == said
+
+
+def test_what_is_for_information_still_needs_maps_and_no_fit_networks():
+    asked = {"metric": "auc", "at_most": 1.0, "severity": "info"}
+    collapsed = CellFacts(networks=[Network(name="one", spread=0.0, redrawn_share=1.0)])
+    assert results_of(plan(asked), collapsed, many()).verdict.outcome is Outcome.INFORMATION
+    broken = [row.model_copy(update={"state": RowState.NAN_MAP}) for row in many()]
+    assert results_of(plan(asked), CellFacts(), broken).verdict.outcome is Outcome.FAIL
 
 
 @pytest.mark.parametrize(
@@ -507,6 +523,9 @@ def cell(outcome, check="a"):
         (["pass", "unsupported"], [], "pass", "of 2 cells 1 passed, 1 unsupported"),
         (["unsupported"], [], "inconclusive",
          "of 1 cells 1 unsupported; nothing was measured for a"),
+        (["pass", "information"], [], "pass", "of 2 cells 1 passed, 1 for information"),
+        (["fail", "information"], [], "fail", "of 2 cells 1 failed, 1 for information"),
+        (["information"], [], "inconclusive", "of 1 cells 1 for information; no limit decides"),
         ([], ["x", "y"], "inconclusive", "of 2 cells 2 not run"),
         ([], [], "inconclusive", "of 0 cells none was run"),
     ],

@@ -301,7 +301,13 @@ def test_the_severest_critical_verdict_decides_the_cell():
 @pytest.mark.parametrize("severities", [[], ["warning"], ["info", "warning"]])
 def test_without_a_critical_limit_nothing_is_passed(severities):
     verdict = combine([(Verdict(PASS, "fine"), severity) for severity in severities])
-    assert verdict == Verdict(INCONCLUSIVE, "no critical limit: information only")
+    assert verdict == Verdict(INCONCLUSIVE, "no critical limit")
+
+
+def test_what_was_asked_for_information_alone_decides_nothing():
+    for verdict in (PASS, FAIL, INVALID):
+        found = combine([(Verdict(PASS, "fine"), "info"), (Verdict(verdict, "x"), "info")])
+        assert found == Verdict(Outcome.INFORMATION, "no limit decides: information only")
 
 
 def test_a_sentence_keeps_the_name_that_a_suite_gave_and_writes_that_of_a_control_for_readers():
