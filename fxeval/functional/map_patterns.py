@@ -10,7 +10,6 @@ N maps, H x W pixels.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TypeAlias
 
 import cv2
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from fxeval.contracts import Maps
 from fxeval.errors import ExplainerContractError
-from fxeval.functional.map_similarity import norm01
+from fxeval.functional.map_similarity import cell_areas, norm01
 from fxeval.functional.ranking import count, ranks
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -138,7 +137,7 @@ def emd_2d(one: Tensor, other: Tensor) -> FloatArray:
     """
     p, q = _pair(one, other)
     height, width = p.shape[1:]
-    down, across = _cell_areas(height), _cell_areas(width)
+    down, across = cell_areas(height, CELLS), cell_areas(width, CELLS)
     difference = down @ (p - q) @ across.T
     found = [_moved(one, width / height) for one in difference]
     return np.array(found, dtype=np.float64).round(4)
@@ -262,16 +261,6 @@ def _along(p: FloatArray, q: FloatArray) -> FloatArray:
     """Return the distances of distributions along a line, (N,), from two (N, n)."""
     distances: FloatArray = np.abs((p - q).cumsum(axis=1)).sum(axis=1)
     return distances
-
-
-@lru_cache(maxsize=8)
-def _cell_areas(length: int) -> FloatArray:
-    """Return (14, length) the share of each pixel's length that lies in each of 14 cells."""
-    ends = np.arange(CELLS + 1) * (length / CELLS)
-    pixels = np.arange(length)
-    overlap = np.minimum(ends[1:, None], pixels + 1) - np.maximum(ends[:-1, None], pixels)
-    areas: FloatArray = np.maximum(overlap, 0.0)
-    return areas
 
 
 def _moved(difference: FloatArray, aspect: float) -> float:

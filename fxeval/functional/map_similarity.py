@@ -1,4 +1,12 @@
-"""Similarity of two saliency maps, and the scale on which maps may be averaged."""
+"""Similarity of two saliency maps, and the scale on which maps may be averaged.
+
+Two faces' maps are alike before any weight is read: all faces of a list are aligned to the same
+crop. What a map says of *its* face is what is left of it when the mean map of other people is
+subtracted (:func:`residuals`).
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,6 +21,9 @@ FloatArray = NDArray[np.float64]
 
 SAME = 1e-6
 """Difference of a pixel from which maps, scaled to 0..1, are two."""
+
+POOLED = 28
+"""Rows and columns of the maps that are compared as residuals."""
 
 ROWS = 16  # maps that are compared together: most pairs of sets differ in the first
 
@@ -73,6 +84,95 @@ def norm01(maps: Maps) -> tuple[Tensor, Tensor]:
     spread = torch.where(usable, high - low, 1.0)
     scaled = (wide - low[:, None, None]) / spread[:, None, None]
     return torch.where(usable[:, None, None], scaled, 0.0), usable
+
+
+def pooled(maps: Maps) -> tuple[Tensor, Tensor]:
+    """Pool each map to 28 x 28 by area and scale it to [0, 1].
+
+    A pixel on the border of two cells counts to each by its area, so maps of every size are pooled,
+    also those with fewer rows than cells. Values are rounded to 9 decimals: cells of a plateau,
+    which differ by the rounding of their sums alone, must tie.
+
+    Args:
+        maps: (N, H, W) real.
+
+    Returns:
+        (N, 28, 28) float64 in [0, 1] on the CPU, zero where unusable, and (N,) bool, True for
+        usable maps: finite, and not constant once pooled.
+
+    Source:
+        OpenCV's ``INTER_AREA``, with exact weights.
+    """
+    wide = maps.detach().to("cpu", torch.float64)
+    finite = torch.isfinite(wide).flatten(1).all(dim=1)
+    wide = torch.where(finite[:, None, None], wide, 0.0)
+    height, width = maps.shape[1:]
+    down, across = (
+        torch.from_numpy(cell_areas(length, POOLED) * (POOLED / length))
+        for length in (height, width)
+    )
+    scaled, has_order = norm01(down @ wide @ across.T)
+    return torch.round(scaled, decimals=9), finite & has_order
+
+
+def residuals(pooled_maps: Tensor, identities: Sequence[int], usable: Tensor) -> Tensor:
+    """Return each map minus the mean of the maps of other identities.
+
+    The mean is over all usable maps of other identities in the same list, so the list must be the
+    whole cell under one condition. Unusable maps stay out of it. Values are rounded to 1e-7: what
+    is left of equal maps is rounding, and must be a constant map, which has no order.
+
+    >>> maps = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]], [[1.0, 0.5]]], dtype=torch.float64)
+    >>> residuals(maps, [0, 1, 1], torch.tensor([True, True, True]))
+    tensor([[[-1.0000,  0.7500]],
+    <BLANKLINE>
+            [[ 1.0000, -1.0000]],
+    <BLANKLINE>
+            [[ 1.0000, -0.5000]]], dtype=torch.float64)
+
+    Args:
+        pooled_maps: (N, h, w) float64 in [0, 1], as :func:`pooled` returns them.
+        identities: N numbers; maps with the same number are of the same person.
+        usable: (N,) bool.
+
+    Returns:
+        (N, h, w) float64 in [-1, 1]; zero for unusable maps, and where no other identity has a
+        usable map: a residual of zeros has no order, and counts as a similarity of 0.
+
+    Raises:
+        ValueError: If the lengths differ.
+    """
+    if not len(pooled_maps) == len(identities) == len(usable):
+        raise ValueError(
+            "residuals: expected one identity and one flag for each map, got "
+            f"{len(pooled_maps)} maps, {len(identities)} identities and {len(usable)} flags."
+        )
+    kept = torch.where(usable[:, None, None], pooled_maps.double(), 0.0)
+    _, of = np.unique(np.asarray(identities, dtype=np.int64), return_inverse=True)
+    group = torch.from_numpy(of.reshape(-1))
+    people = int(group.max()) + 1 if len(group) else 0
+    sums = torch.zeros(people, *kept.shape[1:], dtype=torch.float64).index_add_(0, group, kept)
+    counts = torch.zeros(people, dtype=torch.float64).index_add_(0, group, usable.double())
+    others = counts.sum() - counts
+    means = (sums.sum(0) - sums) / others.clamp_min(1.0)[:, None, None]
+    present = usable & (others > 0)[group]
+    found = torch.where(present[:, None, None], kept - means[group], 0.0)
+    return torch.round(found, decimals=7) + 0.0  # no -0
+
+
+@lru_cache(maxsize=16)
+def cell_areas(length: int, cells: int) -> FloatArray:
+    """Return (cells, length): how much of each pixel's length, 0 to 1, lies in each cell.
+
+    >>> cell_areas(3, 2)
+    array([[1. , 0.5, 0. ],
+           [0. , 0.5, 1. ]])
+    """
+    ends = np.arange(cells + 1) * (length / cells)
+    pixels = np.arange(length)
+    overlap = np.minimum(ends[1:, None], pixels + 1) - np.maximum(ends[:-1, None], pixels)
+    areas: FloatArray = np.maximum(overlap, 0.0)
+    return areas
 
 
 def same_maps(one: Maps, other: Maps) -> bool:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fxeval.errors import ExplainerContractError
-from fxeval.functional.map_similarity import norm01, spearman
+from fxeval.functional.map_similarity import norm01, pooled, residuals, spearman
 from fxeval.tests.rounding import FLOAT64, assert_rounded
 
 
@@ -97,3 +97,100 @@ def test_a_tiny_map_is_scaled_and_a_constant_or_broken_one_is_not():
     assert usable.tolist() == [True, False, False, False, False, False]
     assert scaled[:, 0].tolist() == [[0.0, 1.0]] + [[0.0, 0.0]] * 5
     assert len(norm01(maps[:0, None])[0]) == 0
+
+
+def test_the_residuals_of_three_small_maps_are_those_made_by_hand():
+    maps = torch.tensor(
+        [[[0.0, 1.0], [0.5, 0.25]], [[1.0, 0.0], [0.5, 0.75]], [[0.0, 0.5], [1.0, 0.0]]],
+        dtype=torch.float64,
+    )
+    everyone = torch.ones(3, dtype=torch.bool)
+    three = residuals(maps, [7, 8, 9], everyone)
+    assert three.tolist() == [
+        [[-0.5, 0.75], [-0.25, -0.125]],
+        [[1.0, -0.75], [-0.25, 0.625]],
+        [[-0.5, 0.0], [0.5, -0.5]],
+    ]
+    # The first and the last are of one person: only the map between them is of somebody else.
+    two = residuals(maps, [7, 8, 7], everyone)
+    assert two.tolist() == [
+        [[-1.0, 1.0], [0.0, -0.5]],
+        [[1.0, -0.75], [-0.25, 0.625]],
+        [[-1.0, 0.5], [0.5, -0.75]],
+    ]
+    # A map that is left out is in nobody's mean.
+    without = residuals(maps, [7, 8, 9], torch.tensor([True, True, False]))
+    assert without[0].tolist() == [[-1.0, 1.0], [0.0, -0.5]]
+    assert not without[2].any()
+
+
+def test_equal_maps_and_maps_of_one_person_leave_nothing_that_has_an_order():
+    generator = torch.Generator().manual_seed(3)
+    one = torch.rand(1, 112, 112, generator=generator)
+    small, usable = pooled(one.expand(7, -1, -1))
+    left = residuals(small, list(range(7)), usable)
+    assert not left.any()
+    assert np.isnan(spearman(left.flatten(1), left.flatten(1))).all()
+    several, usable = pooled(torch.rand(3, 112, 112, generator=generator))
+    assert not residuals(several, [4, 4, 4], usable).any()
+    assert residuals(several, [4, 4, 5], usable).flatten(1).any(1).all()
+    assert residuals(several[:0], [], usable[:0]).shape == (0, 28, 28)
+    with pytest.raises(ValueError, match="2 identities"):
+        residuals(several, [4, 5], usable)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=8),
+    st.integers(0, 2**31),
+)
+def test_a_plain_loop_gives_the_same_residuals(identities, seed):
+    generator = torch.Generator().manual_seed(seed)
+    n = len(identities)
+    small, usable = (
+        torch.rand(n, 5, 6, generator=generator).double(),
+        torch.rand(n, generator=generator) > 0.2,
+    )
+    found = residuals(small, identities, usable).numpy()
+    for i in range(n):
+        others = [
+            small[j].numpy() for j in range(n) if identities[j] != identities[i] and usable[j]
+        ]
+        expected = np.zeros((5, 6))
+        if usable[i] and others:
+            expected = small[i].numpy() - sum(others) / len(others)
+        assert np.abs(found[i] - expected).max() <= 0.5e-7 + 1e-12
+
+
+@pytest.mark.parametrize("size", [(112, 112), (56, 84), (100, 150), (160, 160), (5, 28)])
+def test_pooling_gives_the_mean_of_each_cell_by_area(size):
+    height, width = size
+    maps = torch.rand(2, height, width, generator=torch.Generator().manual_seed(1)).double()
+    small, usable = pooled(maps)
+    assert usable.all()
+    assert small.flatten(1).amin(1).tolist() == [0.0, 0.0]
+    assert small.flatten(1).amax(1).tolist() == [1.0, 1.0]
+    # Each pixel as 28 x 28 equal parts, so that every cell has whole ones.
+    fine = maps.repeat_interleave(28, 1).repeat_interleave(28, 2)
+    plain = fine.reshape(2, 28, height, 28, width).mean((2, 4))
+    expected, _ = norm01(plain)
+    assert (small - expected).abs().max() <= 1e-9
+
+
+def test_a_map_without_an_order_or_with_broken_pixels_is_unusable_once_pooled():
+    maps = torch.rand(5, 112, 112, generator=torch.Generator().manual_seed(2))
+    maps[1], maps[2, 3, 4], maps[3, 0, 0] = 0.3, float("nan"), float("inf")
+    checks = torch.arange(112)[:, None] + torch.arange(112)
+    maps[4] = (checks % 2).float()  # equal in every cell of four by four
+    small, usable = pooled(maps)
+    assert usable.tolist() == [True, False, False, False, False]
+    assert not small[1:].any()
+
+
+def test_a_plateau_stays_a_plateau_whatever_the_size():
+    for size in (112, 150):
+        maps = torch.full((1, size, size), 0.1)
+        maps[:, :10, :10] = 0.7
+        small, _ = pooled(maps)
+        assert len(small.unique()) <= 4
+        assert (small == 0.0).sum() >= 700
