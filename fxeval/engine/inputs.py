@@ -68,7 +68,7 @@ class Inputs:
         self._probes, self._references = asked.image, asked.against
         self._contrast: Tensor | None = None
         if "contrast" in needs:
-            self._contrast = _nonmates(asked, seed) if asked.contrast is None else asked.contrast
+            self._contrast = nonmates(asked, seed) if asked.contrast is None else asked.contrast
         self._gallery: Tensor | None = None
         if "gallery" in needs:
             self._gallery = model.pool.clean(model, faces)
@@ -105,8 +105,12 @@ class Inputs:
         return self._images[images].to(self._device).to(torch.float32).div_(255.0)
 
 
-def _nonmates(asked: Comparison, seed: int) -> Tensor:
-    """Choose for each comparison a reference that shows another identity; (N,) int64."""
+def nonmates(asked: Comparison, seed: int) -> Tensor:
+    """Choose for each comparison a reference that shows another identity; (N,) int64.
+
+    Raises:
+        EvidenceError: If the list has no other identity.
+    """
     faces, chosen = asked.faces, []
     against = asked.against if asked.against.ndim == 1 else asked.against[:, 0]
     people = faces.people()
@@ -116,8 +120,8 @@ def _nonmates(asked: Comparison, seed: int) -> Tensor:
         images = torch.unique(against[others])
         if not len(images):
             raise EvidenceError(
-                f"pairs '{faces.name}': the explainer needs a nonmate, but the list has no other "
-                "identity. Use pairs of at least two identities."
+                f"pairs '{faces.name}': a nonmate is needed, but the list has no other identity. "
+                "Use pairs of at least two identities."
             )
         # By content, so that a row keeps its nonmate when the list's order changes.
         digests = sorted(images.tolist(), key=lambda image: faces.image_digests[image])

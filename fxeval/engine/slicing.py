@@ -18,6 +18,7 @@ from fxeval.strict.text import suggestion
 Perturbed = Literal["probe", "reference", "both"]
 _OF_PAIRS = (
     "mated pairs",
+    "compared pairs",
     "pairs",
     "held-out pairs",
     "held-out mated pairs",

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fxeval.contracts import Pairs
 from fxeval.engine.class_rows import classes
+from fxeval.engine.compared_rows import compared_pairs
 from fxeval.engine.false_match_rows import false_matches
 from fxeval.engine.occluded_rows import occluded_pairs
 from fxeval.engine.patched_rows import patched_pairs
@@ -42,6 +43,7 @@ MADE: Mapping[RowKind, Callable[[Pairs, Making], Table]] = MappingProxyType(
             making.parameters.occluders,  # type: ignore[attr-defined]
             making.landmarks(),
         ),
+        "compared pairs": lambda pairs, making: compared_pairs(pairs, making.seed),
         "false matches": lambda pairs, making: false_matches(pairs),
         "patched pairs": lambda pairs, making: patched_pairs(
             pairs,

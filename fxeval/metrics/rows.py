@@ -15,6 +15,7 @@ from fxeval.records.schema import Network
 FloatArray: TypeAlias = NDArray[np.float64]
 RowKind = Literal[
     "mated pairs",
+    "compared pairs",
     "pairs",
     "held-out pairs",
     "held-out mated pairs",
@@ -57,6 +58,15 @@ class Redraw:
         """
         what = "nudged" if self.nudge else "re-drawn"
         return f"{what} network {self.index + 1}" + f" ({self.of})" * bool(self.of)
+
+    @property
+    def foreign_label(self) -> str:
+        """Name of the random network that stands in for a black box with such weights.
+
+        >>> Redraw(0).foreign_label
+        'foreign random network 1'
+        """
+        return f"foreign random network {self.index + 1}"
 
 
 class Question(Protocol):
@@ -167,6 +177,9 @@ class Subject:
         labels: Label maps of images by their numbers.
         no_decision: Why the model's own threshold is withheld, as it decides nothing; "" if it
             is not.
+        has_weights: Whether its weights can be reached. Those of a black box can't: a re-draw is a
+            random network of ours with the same crop and size of embedding, and no weight can be
+            nudged.
     """
 
     name: str
@@ -180,6 +193,7 @@ class Subject:
     redraw: Callable[[Redraw], "Redrawn"]
     labels: Callable[[Tensor], LabelMaps]
     no_decision: str = ""
+    has_weights: bool = True
 
 
 @dataclass(frozen=True, eq=False)
