@@ -70,7 +70,8 @@ class Row(Form):
         state: The worst state of the explainer's maps of the row.
         reason: The reason for that state.
         diagnostics: Numbers about the explainer's maps, by the set of maps.
-        constant_under: The re-drawn networks under which the map is constant.
+        constant_under: The conditions under which the map is constant and that is no fault of the
+            explainer: re-drawn networks, other pictures, a nonmate.
         thumbnail: The map in 28 x 28 cells, scaled to 0..1; null if it cannot be ranked.
         measured: The measurements by map and condition.
         attempt: Which measurement of the cell it belongs to: above 1 if pytest ran the cell again.
@@ -144,11 +145,15 @@ class Network(Form):
         name: For example ``re-drawn network 1``.
         spread: Mean pairwise (1 - cosine) of its embeddings.
         redrawn_share: Share of the parameters that changed, 0 to 1.
+        made: ``redrawn``: weights of the network were drawn anew; ``nudged``: each was changed by
+            next to nothing; ``foreign``: the network is a black box, and a random one with the
+            same crop and size of embedding stands in for it.
     """
 
     name: str
     spread: Number
     redrawn_share: float
+    made: Literal["redrawn", "nudged", "foreign"] = "redrawn"
 
 
 class Repeatability(Form):
@@ -177,6 +182,8 @@ class CellPlan(Form):
         further: Names of further models that a parameter of the kind names, by parameter.
         slices: The columns by whose words the results are told apart.
         selects: What is chosen on one half of the people and reported on the other; null = nothing.
+        draws_itself: Whether the check itself compares the maps with those of another seed: then
+            one seed decides.
     """
 
     id: str
@@ -196,6 +203,7 @@ class CellPlan(Form):
     further: dict[str, list[str]] = {}
     slices: list[SliceEntry] = []
     selects: Selects | None = None
+    draws_itself: bool = False
 
     @model_validator(mode="after")
     def _knows_its_metrics(self) -> Self:
@@ -221,6 +229,8 @@ class CellFacts(Form):
             they have.
         repeatability: Whether the explainer repeats its maps; null if it was not found out.
         configurations: All that were tried, in the order of the suite, if the cell chooses.
+        inapplicable: Why metrics can have no value of such a model, by their names: limits on them
+            decide nothing.
     """
 
     nodeid: str | None = None
@@ -235,6 +245,7 @@ class CellFacts(Form):
     no_decision: str = ""
     repeatability: Repeatability | None = None
     configurations: list[Configuration] = []
+    inapplicable: dict[str, str] = {}
 
 
 class CellResult(CellPlan, CellFacts):

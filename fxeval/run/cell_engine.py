@@ -16,7 +16,6 @@ from fxeval.contracts import (
     Pairs,
     PairSource,
     SaliencyMaps,
-    model_traits,
     traits_of,
 )
 from fxeval.datasets.faces.crops import move_maps
@@ -41,6 +40,7 @@ from fxeval.metrics.protocol import (
     one_by_one,
 )
 from fxeval.records.schema import Explaining, Repeatability
+from fxeval.run.foreign_network import has_weights
 from fxeval.run.variants import Variants
 from fxeval.run.wanted import NetworkHandle as NetworkHandle
 from fxeval.run.wanted import Redrawing as Redrawing
@@ -118,6 +118,7 @@ class CellEngine:
             fit=fit,
             redraw=lambda wanted: self._redraw(network, pairs, faces, wanted),
             labels=lambda images: self._labels(pairs, originals(faces, images), crop),
+            has_weights=has_weights(model),
         )
         # By id: subjects consist of functions and are never equal by value.
         self._behind[id(made)] = network, faces, crop
@@ -163,7 +164,7 @@ class CellEngine:
                 made again.
         """
         network = self._behind[id(subject)][0]
-        if network.label != "trained":
+        if network.label != "trained" or rows.kind == "compared pairs":
             self._refuse_given(by, network)
         refusal = self._refused.get((id(by.explainer), network.key))
         if refusal is not None:
@@ -268,8 +269,9 @@ class CellEngine:
         said = f"the maps of {by.name} are given: they were made with one network and "
         if network.of != self._cell.model.name:
             raise UnsupportedError(f"{said}say nothing of {network.of}.")
+        what = "other pictures and nonmates" if network.label == "trained" else "a re-drawn one"
         raise UnsupportedError(
-            f"{said}do not change with a re-drawn one. Leave {self._cell.kind} out for them."
+            f"{said}do not change with {what}. Leave {self._cell.kind} out for them."
         )
 
     def _note(self, cost: Explaining) -> None:
@@ -292,15 +294,12 @@ class CellEngine:
         self, network: NetworkHandle, pairs: Pairs, faces: Faces, wanted: Redraw
     ) -> Redrawn:
         model, cell = network.get(), self._cell
-        if model.module is None:
+        if not has_weights(model) and (wanted.nudge or wanted.layers is not None):
+            what = "it is a black box" if model.module is None else "its layers can't be reached"
+            how = "nudged" if wanted.nudge else "re-drawn layer by layer"
             raise UnsupportedError(
-                f"model '{model.name}' is a black box: its weights can't be re-drawn. Leave "
-                f"{cell.kind} out for it."
-            )
-        if not model_traits(model).has_layers:
-            raise UnsupportedError(
-                f"model '{model.name}': its layers can't be reached, so its weights can't be "
-                f"re-drawn layer by layer. Leave {cell.kind} out for it."
+                f"model '{model.name}': {what}, so its weights can't be {how}. Leave {cell.kind} "
+                "out for it."
             )
         self._refuse_given(self.own, network)
         found = self._shared.redrawn(cell, network, pairs, wanted)

@@ -1,6 +1,6 @@
 """Networks with weights that are drawn anew, and the facts about them."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fxeval.contracts import FaceModel, Pairs
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
@@ -14,9 +14,10 @@ from fxeval.hooks.watch import modes_kept
 from fxeval.metrics.protocol import Redraw
 from fxeval.models.loading import device_of, with_module
 from fxeval.records.schema import Network
-from fxeval.run.cell_engine import NetworkHandle, Redrawing
+from fxeval.run.foreign_network import foreign, has_weights
 from fxeval.run.guard import Guard
 from fxeval.run.keys import digest_of
+from fxeval.run.wanted import NetworkHandle, Redrawing
 
 CALIBRATION_IMAGES = 64
 """Crops that re-estimate the batch-norm statistics of a re-drawn network."""
@@ -52,7 +53,8 @@ class Redraws:
         seed, wanted = draw
         named = (wanted.index, wanted.nudge, *(wanted.layers or ("all modules",)))
         key = digest_of(network.key, seed, *named, *pairs.image_digests)
-        label = wanted.label
+        is_foreign = not has_weights(network.get())
+        label = wanted.foreign_label if is_foreign else wanted.label
 
         def calibration(model: FaceModel) -> Tensor:
             return pairs.images[:CALIBRATION_IMAGES].to(device_of(model)).float() / 255.0
@@ -60,15 +62,8 @@ class Redraws:
         def get() -> PooledModel:
             if key not in self.kept:
                 model = network.get()
-                assert model.module is not None
                 with modes_kept(self._pool.note, f"model '{model.name}'"):
-                    copy = (
-                        nudged(model.module, seed, wanted.index, wanted.nudge)
-                        if wanted.nudge
-                        else randomise(
-                            model.module, calibration(model), seed, wanted.index, wanted.layers
-                        )
-                    )
+                    copy = _copy(model, calibration(model), seed, wanted)
                 changed = with_module(model.model, copy, digest=key)
                 self.release()
                 self.kept[key] = PooledModel(changed, self._pool, key)
@@ -77,15 +72,31 @@ class Redraws:
 
         if key not in self.known:
             before, after = network.get(), get()
-            assert before.module is not None
-            assert after.module is not None
             self.known[key] = Network(
                 name=label,
                 spread=embedding_spread(after.embed(calibration(before))),
-                redrawn_share=redrawn_share(before.module, after.module),
+                redrawn_share=1.0 if is_foreign else _share(before, after),
+                made="foreign" if is_foreign else "nudged" if wanted.nudge else "redrawn",
             )
         return Redrawing(NetworkHandle(label, key, get, network.of), self.known[key])
 
     def release(self) -> None:
         """Free the network that is kept; the facts about it are kept."""
         self.kept.clear()
+
+
+def _copy(model: PooledModel, calibration: Tensor, seed: int, wanted: Redraw) -> nn.Module:
+    """Return a network with the weights that are wanted."""
+    if not has_weights(model):
+        dimensions = int(model.embed(calibration[:2]).shape[1])
+        return foreign(calibration, dimensions, seed, wanted.index)
+    assert model.module is not None
+    if wanted.nudge:
+        return nudged(model.module, seed, wanted.index, wanted.nudge)
+    return randomise(model.module, calibration, seed, wanted.index, wanted.layers)
+
+
+def _share(before: PooledModel, after: PooledModel) -> float:
+    assert before.module is not None
+    assert after.module is not None
+    return redrawn_share(before.module, after.module)

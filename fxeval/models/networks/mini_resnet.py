@@ -18,9 +18,12 @@ class MiniResNet(nn.Module):
 
     Maps: ``stem`` 16 x 56 x 56, ``stage1`` 24 x 56 x 56, ``stage2`` 48 x 28 x 28, ``stage3``
     96 x 14 x 14, ``stage4`` 128 x 7 x 7.
+
+    Args:
+        dimensions: D, the size of an embedding.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dimensions: int = 128) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, _STEM_WIDTH, 3, stride=2, padding=1, bias=False),
@@ -35,8 +38,8 @@ class MiniResNet(nn.Module):
             nn.BatchNorm2d(widths[-1]),
             nn.Conv2d(widths[-1], _NECK_WIDTH, 1, bias=False),
             nn.Flatten(),
-            nn.Linear(_NECK_WIDTH * 7 * 7, 128),
-            nn.BatchNorm1d(128),
+            nn.Linear(_NECK_WIDTH * 7 * 7, dimensions),
+            nn.BatchNorm1d(dimensions),
         )
 
     def forward(self, images: Images) -> Embeddings:
