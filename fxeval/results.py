@@ -116,6 +116,9 @@ class Metric:
             beside those of this metric in each row.
         least_denominator: Of a ratio, the mean of the denominator below which there is nothing to
             compare with.
+        constant_allowed: Largest share of the rows, 0 to 1, that may have a constant map under a
+            condition that the value needs: with more of them, its limits are not passed. None =
+            the rule of most checks holds, where a cell fails with more than 1 % constant maps.
     """
 
     name: str
@@ -130,6 +133,7 @@ class Metric:
     kind: ValueKind = "heavy"
     denominator: str = ""
     least_denominator: float = 0.0
+    constant_allowed: float | None = None
 
 
 @dataclass(frozen=True)

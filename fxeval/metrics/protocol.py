@@ -84,6 +84,7 @@ class Evidence:
         seed_of: (purpose, row id, label) -> seed.
         versions: The same rows with other versions of their images perturbed, by ``Rows.side``.
         kept: Orders of controls, which are the same for every explainer.
+        of_cell: What was computed of all rows of this cell, for its next groups.
     """
 
     rows: Rows
@@ -95,6 +96,7 @@ class Evidence:
     absent: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     versions: Mapping[Side, Rows] = field(default_factory=dict)
     kept: Kept = field(default_factory=Kept)
+    of_cell: Kept = field(default_factory=Kept)
     _places: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def explain(
@@ -174,6 +176,7 @@ class Ledger:
         networks: Re-drawn networks that were compared with.
         configurations: All that were tried, if the protocol chooses among some.
         remarks: Facts that a reader of the figures must know.
+        inapplicable: Why metrics can have no value of such a model, by their names.
     """
 
     evidence: Evidence
@@ -186,6 +189,7 @@ class Ledger:
     networks: list[Network] = field(default_factory=list)
     configurations: list[Configuration] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    inapplicable: dict[str, str] = field(default_factory=dict)
 
     def watch(self, name: str, maps: SaliencyMaps) -> SaliencyMaps:
         """Note maps of the cell's explainer: their states and diagnostics belong to the rows.
@@ -202,7 +206,11 @@ class Ledger:
     def watch_redrawn(self, redrawn: Redrawn, maps: SaliencyMaps) -> SaliencyMaps:
         """Note maps under a re-drawn network; a constant one is not the explainer's fault."""
         self.networks.append(redrawn.network)
-        self._maps.append((redrawn.network.name, maps, True))
+        return self.watch_under(redrawn.network.name, maps)
+
+    def watch_under(self, name: str, maps: SaliencyMaps) -> SaliencyMaps:
+        """Note maps under a condition in which a constant one is not the explainer's fault."""
+        self._maps.append((name, maps, True))
         return maps
 
     def note(self, name: str, fact: str, values: NDArray[np.generic]) -> None:
@@ -213,6 +221,10 @@ class Ledger:
         """Note a fact that a reader of the cell's figures must know; repeats are dropped."""
         if text not in self.remarks:
             self.remarks.append(text)
+
+    def leave_out(self, metric: str, reason: str) -> None:
+        """Say why a metric does not apply to such a model: its limits decide nothing."""
+        self.inapplicable[metric] = reason
 
     def enter(
         self, metric: str, map_: str, values: FloatArray, states: Sequence[RowState],

@@ -15,6 +15,8 @@ class MetricEntry(Form):
         denominator: Of a ratio, the metric whose mean divides; else empty.
         least_denominator: Of a ratio, the mean of the denominator below which there is nothing to
             compare with.
+        constant_allowed: Largest share of the rows that may have a constant map under a condition
+            that the value needs; null = a cell fails with more than 1 % constant maps.
     """
 
     name: str
@@ -29,6 +31,7 @@ class MetricEntry(Form):
     kind: ValueKind = "heavy"
     denominator: str = ""
     least_denominator: float = 0.0
+    constant_allowed: Number = None
 
 
 class LimitEntry(Form):

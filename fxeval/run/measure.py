@@ -12,7 +12,7 @@ from dataclasses import asdict
 import torch
 
 from fxeval.engine.maps import ROWS_AT_ONCE
-from fxeval.metrics import kinds
+from fxeval.metrics import draws_itself, kinds
 from fxeval.records.earlier import Paired, Question
 from fxeval.records.form import VerdictEntry
 from fxeval.records.judged import LimitEntry, MetricEntry, SliceEntry
@@ -98,6 +98,7 @@ def _measured(
         earlier=[*earlier],
         repeatability=prepared.engine.repeatability(cell.explainer.name),
         configurations=measuring.configurations,
+        inapplicable=measuring.inapplicable,
     )
     return results_of(plan_of(cell), facts, rows)
 
@@ -174,4 +175,5 @@ def plan_of(cell: Cell) -> CellPlan:
         },
         slices=[SliceEntry(column=one.column, edges=[*one.edges]) for one in cell.slices],
         selects=None if choice is None else choice.of(cell.parameters),
+        draws_itself=draws_itself(cell.kind),
     )

@@ -37,6 +37,7 @@ class RowMeasuring:
         networks: Re-drawn networks that were compared with.
         configurations: Of the explainer that were tried.
         remarks: Facts that a reader of the figures must know.
+        inapplicable: Why metrics can have no value of such a model, by their names.
     """
 
     def __init__(self, cell: Cell, prepared: Prepared) -> None:
@@ -45,6 +46,7 @@ class RowMeasuring:
         self.networks: list[Network] = []
         self.configurations: list[Configuration] = []
         self.remarks: list[str] = []
+        self.inapplicable: dict[str, str] = {}
         self._compared: dict[str, OtherExplainer] = {}
         for name, found in prepared.compared.items():
             if isinstance(found, str):
@@ -98,6 +100,7 @@ class RowMeasuring:
         )
         self.networks += [one for one in ledger.networks if one not in self.networks]
         self._remark(ledger.remarks)
+        self.inapplicable |= ledger.inapplicable
         if by is self._engine.own and seed == 0:
             self.configurations = ledger.configurations
         return ledger.rows(self._cell.id)

@@ -17,6 +17,8 @@ Json = Mapping[str, Any]
 
 _REASONS = 2 * FEW  # of limits, that are read one after the other
 
+_NO_MATTER = ("pass", "unsupported")  # a limit that does not apply is missed by nobody
+
 TOWARDS = {"lower": ("← better", ""), "higher": ("", "better →")}
 """What the ends of a scale mean, by the better direction."""
 
@@ -127,7 +129,7 @@ def _meant(limit: Json) -> Limit:
 def missed(cell: Json) -> Iterator[Missed]:
     """Yield the critical limits of a cell that were not passed; of one with many results a few."""
     limits = [one for one in cell.get("limits", ()) if one["severity"] == "critical"]
-    for one in judged([limit for limit in limits if limit["verdict"]["outcome"] != "pass"]):
+    for one in judged([limit for limit in limits if limit["verdict"]["outcome"] not in _NO_MATTER]):
         for limit in one.shown:
             verdict = limit["verdict"]
             chart = _limit_chart(cell, limit)

@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fxeval.statistics.redrawn import BLACK_BOX as BLACK_BOX
+
 VERDICTS: Mapping[str, str] = {
     "pass": "every critical limit holds: the whole interval is on the good side of each.",
     "fail": "the whole interval of a critical limit is on the wrong side, or more than 1 % of the "
@@ -17,7 +19,8 @@ VERDICTS: Mapping[str, str] = {
     "information": "every limit of this check is for information (severity: info): it was "
     "measured, and decides nothing.",
     "unsupported": "the explainer cannot explain this kind of model, and the suite says to skip "
-    "such models (on_unsupported: skip). Nothing was measured.",
+    "such models (on_unsupported: skip). Nothing was measured. Of a limit: it does not apply to "
+    "such a model, and decides nothing.",
 }
 
 CONTROLS: Mapping[str, str] = {
@@ -47,6 +50,14 @@ KINDS: Mapping[str, str] = {
     "similarity to the other image, which stays unchanged, is measured.",
     "sanity.model_randomisation": "The network is re-drawn with random weights, the pair is "
     "explained again, and the two saliency maps are compared.",
+    "sanity.two_sided": "The map of a pair is compared with the maps of the same pair again "
+    "(another seed, slightly noisy pictures, half a pixel moved), with random or nudged weights, "
+    "and with another person in the mate's place. What is compared is the part of the map that "
+    "other people's maps lack. A map must repeat, and must change with the weights, the person and "
+    "the picture.",
+    "sanity.impostor_swap": "The map of a pair is compared with the map for another person in the "
+    "mate's place, and with the maps of the same pair again (another seed, slightly noisy "
+    "pictures, half a pixel moved). A map must repeat, and must change with the person.",
     "generalisability.occlusion": "The maps of other images of a person are averaged. The pixels "
     "that this mean ranks first are occluded in an image it was not made from, and the model "
     "compares that image with another one: does it still recognise the person?",

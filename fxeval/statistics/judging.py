@@ -17,7 +17,16 @@ import numpy as np
 
 from fxeval.records.judged import Figures, LimitResult, SeedSpread
 from fxeval.records.schema import Repeatability
-from fxeval.results import EXPLAINER, FIGURES, Condition, Estimate, Metric, Outcome, Verdict
+from fxeval.results import (
+    EXPLAINER,
+    FIGURES,
+    Condition,
+    Estimate,
+    Metric,
+    Outcome,
+    RowState,
+    Verdict,
+)
 from fxeval.statistics.decisions import RANDOM_ORDERS, against_random_orders
 from fxeval.statistics.distributions import t_quantile
 from fxeval.statistics.entries import figures, plain
@@ -62,8 +71,9 @@ _Found: TypeAlias = tuple[LimitResult, tuple[int, float]]
 
 
 def judged(
-    asked: Sequence[Limit], table: Table, explainer: str, repeatability: Repeatability | None
-) -> list[LimitResult]:
+    asked: Sequence[Limit], table: Table, explainer: str, repeatability: Repeatability | None,
+    *, one_seed_decides: bool = False,
+) -> list[LimitResult]:  # fmt: skip
     """Judge the limits of a cell.
 
     Args:
@@ -71,14 +81,20 @@ def judged(
         table: The cell's values.
         explainer: Its explainer; limits that compare it with itself do not apply and are left out.
         repeatability: Whether its maps depend on a seed; None = not known.
+        one_seed_decides: Whether one seed may decide for a population, since the values themselves
+            compare the maps of two.
     """
     depends = None if repeatability is None else repeatability.depends_on_seed
+    least = 1 if one_seed_decides else MIN_SEEDS
     cases = [_cases(limit, table, depends) for limit in asked if limit.applies_to(explainer)]
     flat = [(sample, case.law) for of in cases for case in of for sample in case.samples]
     found = iter(table.estimated(flat))
     results: list[LimitResult] = []
     for of in cases:
-        some = [_judged(case, [next(found) for _ in case.samples], table, depends) for case in of]
+        some = [
+            _judged(case, [next(found) for _ in case.samples], table, (depends, least))
+            for case in of
+        ]
         if of[0].limit.judge == "worst":
             some = [_worst_of(of, some)]
         results += [result for result, _ in some]
@@ -150,9 +166,12 @@ def _is_equal(limit: Limit, table: Table, conditions: Sequence[Key], seed: int) 
 
 
 def _judged(
-    case: _Case, estimates: Sequence[Estimate], table: Table, depends: bool | None
+    case: _Case, estimates: Sequence[Estimate], table: Table, seeded: tuple[bool | None, int]
 ) -> _Found:
-    """Return the result of a case, and a key by which the worst result comes first."""
+    """Return the result of a case, and a key by which the worst result comes first.
+
+    ``seeded``: whether the maps depend on a seed, and with how many seeds they can then pass.
+    """
     limit = case.limit
     estimates = [
         _of_equal_rows(limit, one) if equal else one
@@ -160,7 +179,7 @@ def _judged(
     ]
     if limit.over == "list":
         place = min(range(len(estimates)), key=lambda at: _reserve_of_value(limit, estimates[at]))
-        verdict, estimate = _of_list(case, estimates, depends, table.confidence)
+        verdict, estimate = _of_list(case, estimates, seeded[0], table.confidence)
         is_open = False
     else:
         found = [
@@ -170,21 +189,11 @@ def _judged(
         place = min(
             range(len(found)), key=lambda at: _severity(found[at].outcome, limit, estimates[at])
         )
-        verdict, estimate = _of_seeds(found[place], len(found), depends), estimates[place]
+        verdict, estimate = _of_seeds(found[place], len(found), seeded), estimates[place]
         is_open = found[place].outcome is Outcome.INCONCLUSIVE
     verdict = _of_slice(_with_random_orders(verdict, case, table), limit, estimate)
-    objections = [table.objection(case.metric, one) for one in case.conditions]
-    if case.metric.statistic in FIGURES and limit.relative:
-        objections.append(
-            f"{case.metric.name} is a figure of the whole list, and a relative margin is one of a "
-            "row; expected 'absolute'"
-        )
-    if case.metric.statistic == "ratio" and limit.compares():
-        objections.append(
-            f"{case.metric.name} is a ratio of two means, and no row has one of its own that could "
-            "be compared; expected at_most or at_least"
-        )
-    objection = next((one for one in objections if one is not None), None)
+    verdict = _of_constant_maps(verdict, case, table)
+    objection = _objection(case, table)
     if objection is not None:
         verdict = Verdict(Outcome.INVALID, objection)
     values = [one.value for one in estimates]
@@ -209,6 +218,22 @@ def _judged(
     rank = _severity(result.verdict.outcome, limit, estimate)
     is_open = is_open and objection is None
     return _explained(result, case, place, estimate, is_open), rank
+
+
+def _objection(case: _Case, table: Table) -> str | None:
+    """Return why the metric can decide no such limit; None if it can."""
+    objections = [table.objection(case.metric, one) for one in case.conditions]
+    if case.metric.statistic in FIGURES and case.limit.relative:
+        objections.append(
+            f"{case.metric.name} is a figure of the whole list, and a relative margin is one of a "
+            "row; expected 'absolute'"
+        )
+    if case.metric.statistic == "ratio" and case.limit.compares():
+        objections.append(
+            f"{case.metric.name} is a ratio of two means, and no row has one of its own that could "
+            "be compared; expected at_most or at_least"
+        )
+    return next((one for one in objections if one is not None), None)
 
 
 def _of_equal_rows(limit: Limit, estimate: Estimate) -> Estimate:
@@ -252,12 +277,13 @@ def _without_denominator(case: _Case, estimate: Estimate) -> Verdict | None:
     return Verdict(Outcome.INCONCLUSIVE, f"{subject}no value: {estimate.method}")
 
 
-def _of_seeds(verdict: Verdict, n_seeds: int, depends: bool | None) -> Verdict:
-    """Say how many seeds were judged; fewer than ``MIN_SEEDS`` pass nothing."""
+def _of_seeds(verdict: Verdict, n_seeds: int, seeded: tuple[bool | None, int]) -> Verdict:
+    """Say how many seeds were judged; too few pass nothing."""
+    depends, least = seeded
     if depends is not True and n_seeds == 1:
         return verdict
     of = f"{n_seeds} seed{'s' * (n_seeds > 1)}"
-    if n_seeds >= MIN_SEEDS or verdict.outcome in (Outcome.FAIL, Outcome.INVALID):
+    if n_seeds >= least or verdict.outcome in (Outcome.FAIL, Outcome.INVALID):
         worst = f"the worst of {of}" if n_seeds > 1 else of
         return Verdict(verdict.outcome, f"{verdict.reason} ({worst})")
     return Verdict(
@@ -265,6 +291,23 @@ def _of_seeds(verdict: Verdict, n_seeds: int, depends: bool | None) -> Verdict:
         f"{verdict.reason}; the maps depend on their seed, and {of} cannot decide for a "
         f"population: give 'seeds: {MIN_SEEDS}'",
     )
+
+
+def _of_constant_maps(verdict: Verdict, case: _Case, table: Table) -> Verdict:
+    """Let nothing pass on the random orders of constant maps, if the metric says how many."""
+    allowed = case.metric.constant_allowed
+    if allowed is None or verdict.outcome is not Outcome.PASS:
+        return verdict
+    for under in case.conditions:
+        states = table.states(case.metric.name, EXPLAINER, under)
+        n, constant = states.total(), states[RowState.DEGENERATE_MAP]
+        if constant > allowed * n:
+            reason = (
+                f"{verdict.reason}: {constant} of {n} maps that it needs are constant (at most "
+                f"{allowed:.0%} allowed)"
+            )
+            return Verdict(Outcome.INCONCLUSIVE, reason)
+    return verdict
 
 
 def _of_slice(verdict: Verdict, limit: Limit, estimate: Estimate) -> Verdict:

@@ -43,12 +43,19 @@ from fxeval.statistics.map_figures import (
     same_map_of,
     ties_of,
 )
-from fxeval.statistics.redrawn import network_notes, network_objection
+from fxeval.statistics.redrawn import black_box_note, network_notes, network_objection
 from fxeval.statistics.selected import judged_under, with_refusals
 from fxeval.statistics.selection import chosen
 from fxeval.statistics.table import Table
 from fxeval.statistics.transfer import transfers_of
-from fxeval.statistics.verdict import combine, overall, state_verdict, with_absences, with_reason
+from fxeval.statistics.verdict import (
+    combine,
+    overall,
+    state_verdict,
+    with_absences,
+    with_inapplicable,
+    with_reason,
+)
 
 SHOWN_PROBLEMS = 20
 
@@ -79,10 +86,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
         return _result(plan, facts, n_pairs=n_pairs, n_identities=0, verdict=plain(nothing))
     rows = choice.rows
     table = Table(plan, rows)
-    asked = [limit_of(judged_under(plan, limit)) for limit in plan.asked]
-    limits = judged(asked, table, plan.explainer, facts.repeatability)
-    limits = with_refusals(limits, facts.configurations)
-    limits = with_absences(with_reason(limits, facts.no_decision), facts.remarks)
+    limits = _limits(plan, facts, table)
     states = Counter(row.state for row in rows)
     differences, columns = table.differences(), [one.column for one in plan.slices]
     return _result(
@@ -105,6 +109,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
         diagnostics=diagnostics_of(rows),
         notes=[
             *network_notes(facts.networks, rows),
+            *filter(None, [black_box_note(facts.networks), _of_one_bank(plan, facts)]),
             *facts.remarks,
             *table.unfit(),
             *_unseen(limits),
@@ -113,6 +118,17 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
         same_map=same_map_of(rows),
         selection=choice.selection,
     )
+
+
+def _limits(plan: CellPlan, facts: CellFacts, table: Table) -> list[LimitResult]:
+    """Return the limits of a cell, judged."""
+    asked = [limit_of(judged_under(plan, limit)) for limit in plan.asked]
+    limits = judged(
+        asked, table, plan.explainer, facts.repeatability, one_seed_decides=plan.draws_itself
+    )
+    limits = with_refusals(limits, facts.configurations)
+    limits = with_absences(with_reason(limits, facts.no_decision), facts.remarks)
+    return with_inapplicable(limits, facts.inapplicable)
 
 
 def rederived(record: Record, rows: Sequence[Row]) -> Record:
@@ -173,8 +189,10 @@ def _verdict(
     verdicts: list[tuple[Verdict, Severity]] = [
         (Verdict(limit.verdict.outcome, limit.verdict.reason), limit.severity) for limit in limits
     ]
-    no_maps = _unsteady(plan, facts) or _bad_maps(rows, Counter(row.state for row in rows))
-    objection = network_objection(facts.networks, rows)
+    allowed = [one.constant_allowed for one in plan.metrics if one.constant_allowed is not None]
+    states = Counter(row.state for row in rows)
+    no_maps = _unsteady(plan, facts) or _bad_maps(rows, states, min(allowed, default=None))
+    objection = network_objection(facts.networks, rows, with_constant=not allowed)
     if no_maps is not None:  # other limits that are not passed only follow from the lack of maps
         failed = [judged for judged in verdicts if judged[0].outcome is Outcome.FAIL]
         verdicts = [(no_maps, "critical"), *failed]
@@ -182,6 +200,8 @@ def _verdict(
         asks = any(limit.severity != "info" for limit in limits)
         verdicts.insert(0, (objection, "critical" if asks else "info"))
     verdict = combine(verdicts)
+    if verdict.outcome is Outcome.PASS and (note := black_box_note(facts.networks)):
+        verdict = Verdict(verdict.outcome, f"{verdict.reason}; {note}")
     left_out = [one for one in plan.asked if not limit_of(one).applies_to(plan.explainer)]
     if left_out and not any(limit.severity == "critical" for limit in limits):
         why = f"limits that compare with explainer {plan.explainer!r} do not apply to it"
@@ -221,9 +241,23 @@ def _unseen(limits: Sequence[LimitResult]) -> list[str]:
     )
 
 
-def _bad_maps(rows: Sequence[Row], states: Mapping[RowState, int]) -> Verdict | None:
-    """Return a fail if too many maps are bad, with the reason of the first; otherwise None."""
-    verdict = state_verdict(states, len(rows))
+def _of_one_bank(plan: CellPlan, facts: CellFacts) -> str:
+    """Say on which draws of the explainer the figures depend, if it draws."""
+    found = facts.repeatability
+    if not plan.draws_itself or found is None or not found.depends_on_seed:
+        return ""
+    return (
+        f"{plan.explainer} draws: all figures are conditional on its draws at "
+        f"{plan.seeds} seed{'s' * (plan.seeds > 1)}, and on as many second draws that they are "
+        "compared with"
+    )
+
+
+def _bad_maps(
+    rows: Sequence[Row], states: Mapping[RowState, int], constant_allowed: float | None
+) -> Verdict | None:
+    """Return what follows if too many maps are bad, with the reason of the first; else None."""
+    verdict = state_verdict(states, len(rows), constant_allowed)
     if verdict is None:
         return None
     first = next((row.reason for row in rows if row.reason), "no reason given")

@@ -111,31 +111,39 @@ def judge_list(limit: Limit, estimate: Estimate, under: Condition, n_seeds: int)
     return Verdict(outcome, f"{subject}{shown} on this list{of}, {limit.demand()}{remark}")
 
 
-def state_verdict(states: Mapping[RowState, int], n: int) -> Verdict | None:
-    """Fail an explainer that gave too many maps without an order, or none at all.
+def state_verdict(
+    states: Mapping[RowState, int], n: int, constant_allowed: float | None = None
+) -> Verdict | None:
+    """Judge an explainer that gave too many maps without an order, or none at all.
 
     Args:
         states: Number of rows in each state.
         n: Number of rows.
+        constant_allowed: Largest share of degenerate rows; more of them are no fail, but nothing
+            can be passed. None = 1 %, and more are a fail.
 
     Returns:
-        A fail if more than 1 % of the rows are degenerate, or more than 1 % broken; otherwise None.
+        A fail if more than 1 % of the rows are degenerate, or more than 1 % broken; inconclusive if
+        only more are degenerate than the metrics allow; otherwise None.
     """
     constant = states.get(RowState.DEGENERATE_MAP, 0)
     broken = {state: states[state] for state in sorted(BROKEN_STATES) if states.get(state, 0)}
-    reasons = []
-    if constant > MAX_BAD_SHARE * n:
+    reasons, outcome = [], Outcome.FAIL
+    allowed = MAX_BAD_SHARE if constant_allowed is None else constant_allowed
+    if constant > allowed * n:
         reasons.append(
-            f"{constant} of {n} saliency maps are degenerate (constant); at most "
-            f"{MAX_BAD_SHARE:.0%} are allowed"
+            f"{constant} of {n} saliency maps are degenerate (constant); at most {allowed:.0%} are "
+            "allowed"
         )
+        outcome = Outcome.FAIL if constant_allowed is None else Outcome.INCONCLUSIVE
     if sum(broken.values()) > MAX_BAD_SHARE * n:
         listed = ", ".join(f"{state.value} {rows}" for state, rows in broken.items())
         reasons.append(
             f"{sum(broken.values())} of {n} rows have no usable saliency map ({listed}); at "
             f"most {MAX_BAD_SHARE:.0%} are allowed"
         )
-    return Verdict(Outcome.FAIL, "; ".join(reasons)) if reasons else None
+        outcome = Outcome.FAIL
+    return Verdict(outcome, "; ".join(reasons)) if reasons else None
 
 
 def with_reason(limits: Sequence[LimitResult], reason: str) -> list[LimitResult]:
@@ -152,6 +160,29 @@ def with_reason(limits: Sequence[LimitResult], reason: str) -> list[LimitResult]
             limit = limit.model_copy(update={"verdict": limit.verdict.model_copy(update=verdict)})
         found.append(limit)
     return found
+
+
+def with_inapplicable(
+    limits: Sequence[LimitResult], reasons: Mapping[str, str]
+) -> list[LimitResult]:
+    """Return limits of which those on metrics that do not apply say so, and decide nothing.
+
+    Args:
+        limits: The limits, judged.
+        reasons: Why metrics can have no value of such a model, by their names.
+    """
+    return [
+        limit.model_copy(
+            update={
+                "verdict": VerdictEntry(
+                    outcome=Outcome.UNSUPPORTED, reason=f"{limit.metric}: {reasons[limit.metric]}"
+                )
+            }
+        )
+        if limit.metric in reasons and limit.estimate is None
+        else limit
+        for limit in limits
+    ]
 
 
 def with_absences(limits: Sequence[LimitResult], remarks: Sequence[str]) -> list[LimitResult]:
@@ -192,7 +223,7 @@ def combine(verdicts: Iterable[tuple[Verdict, Severity]]) -> Verdict:
 
     invalid > fail > inconclusive > pass. Without a critical verdict there is nothing to pass: a
     cell that was asked for information alone decides nothing, any other is inconclusive, and the
-    reason says so.
+    reason says so. Limits that do not apply decide nothing.
     """
     verdicts = list(verdicts)
     critical = [verdict for verdict, severity in verdicts if severity == "critical"]
@@ -200,6 +231,9 @@ def combine(verdicts: Iterable[tuple[Verdict, Severity]]) -> Verdict:
         reasons = [verdict.reason for verdict in critical if verdict.outcome is outcome]
         if reasons:
             return Verdict(outcome, "; ".join(dict.fromkeys(reasons)))
+    if critical:
+        why = "; ".join(dict.fromkeys(verdict.reason for verdict in critical))
+        return Verdict(Outcome.INCONCLUSIVE, f"no critical limit applies: {why}")
     if verdicts and all(severity == "info" for _, severity in verdicts):
         return Verdict(Outcome.INFORMATION, "no limit decides: information only")
     return Verdict(Outcome.INCONCLUSIVE, "no critical limit")

@@ -180,7 +180,7 @@ class Check(Strict):
         explainers: The explainers it runs on; the suite's unless given.
         pairs: The pair lists it runs on; the suite's unless given.
         seeds: Number of differently seeded maps of explainers that depend on a seed; that of
-            defaults unless given.
+            defaults unless given, and 1 if the check itself compares the maps of two seeds.
         marks: Names of pytest marks.
         slices: Columns of the pair list, or attributes of its images, by whose words every metric
             has values of its own.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from fxeval.metrics import kinds
+from fxeval.metrics import draws_itself, kinds
 from fxeval.results import Metric
 from fxeval.statistics.decisions import RANDOM_ORDERS
 from fxeval.statistics.limits import FORMS, Limit
@@ -152,7 +152,7 @@ class _Planned:
             marks=tuple(form.marks),
             where=self.document.where(loc),
             line=self._line(loc),
-            seeds=seeds if form.seeds is None else form.seeds,
+            seeds=form.seeds or (1 if draws_itself(form.kind) else seeds),
             others=tuple(
                 self.explained[number].named[other.removeprefix("explainer:")]
                 for other in compared
