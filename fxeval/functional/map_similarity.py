@@ -59,6 +59,26 @@ def spearman(a: Tensor, b: Tensor) -> FloatArray:
     return result
 
 
+def rank_vectors(values: Tensor) -> FloatArray:
+    """Return the centred average ranks of each row, scaled to length 1; zeros for a constant row.
+
+    The product of two such vectors is Spearman's rank correlation, 0 where a row has no order.
+
+    >>> rank_vectors(torch.tensor([[3.0, 1.0, 2.0], [5.0, 5.0, 5.0]])).round(3).tolist()
+    [[0.707, -0.707, 0.0], [0.0, 0.0, 0.0]]
+
+    Args:
+        values: (N, n) real, finite.
+
+    Raises:
+        ExplainerContractError: If a value is NaN or infinite.
+    """
+    centred = np.stack([_centred_ranks(one) for one in _finite(values)])
+    lengths = np.sqrt((centred * centred).sum(axis=1, keepdims=True))
+    vectors: FloatArray = centred / np.where(lengths > 0.0, lengths, 1.0)
+    return vectors
+
+
 def norm01(maps: Maps) -> tuple[Tensor, Tensor]:
     """Scale each map to [0, 1]: (m - min) / (max - min), with nothing added to the denominator.
 
@@ -147,7 +167,26 @@ def residuals(pooled_maps: Tensor, identities: Sequence[int], usable: Tensor) ->
             "residuals: expected one identity and one flag for each map, got "
             f"{len(pooled_maps)} maps, {len(identities)} identities and {len(usable)} flags."
         )
-    kept = torch.where(usable[:, None, None], pooled_maps.double(), 0.0)
+    means, others = means_of_others(pooled_maps, identities, usable)
+    present = usable & (others > 0)
+    found = torch.where(present[:, None, None], pooled_maps.double() - means, 0.0)
+    return torch.round(found, decimals=7) + 0.0  # no -0
+
+
+def means_of_others(
+    maps: Tensor, identities: Sequence[int], usable: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return for each map the mean of the usable maps of other identities, and their number.
+
+    Args:
+        maps: (N, h, w) real.
+        identities: N numbers; maps with the same number are of the same person.
+        usable: (N,) bool.
+
+    Returns:
+        (N, h, w) float64, zeros where no other identity has a usable map, and (N,) float64.
+    """
+    kept = torch.where(usable[:, None, None], maps.double(), 0.0)
     _, of = np.unique(np.asarray(identities, dtype=np.int64), return_inverse=True)
     group = torch.from_numpy(of.reshape(-1))
     people = int(group.max()) + 1 if len(group) else 0
@@ -155,9 +194,7 @@ def residuals(pooled_maps: Tensor, identities: Sequence[int], usable: Tensor) ->
     counts = torch.zeros(people, dtype=torch.float64).index_add_(0, group, usable.double())
     others = counts.sum() - counts
     means = (sums.sum(0) - sums) / others.clamp_min(1.0)[:, None, None]
-    present = usable & (others > 0)[group]
-    found = torch.where(present[:, None, None], kept - means[group], 0.0)
-    return torch.round(found, decimals=7) + 0.0  # no -0
+    return means[group], others[group]
 
 
 @lru_cache(maxsize=16)

@@ -4,7 +4,9 @@ A protocol whose values come under conditions says so with ``CONDITIONS``: for e
 parameter that lists its values, or the values themselves. A limit may name these (``under``). A
 parameter that makes a check show how a method goes wrong is in ``DEMONSTRATIONS``, with the reason:
 no limit of such a check decides. One that chooses among configurations says how with ``SELECTS``
-(:class:`fxeval.statistics.selected.Choice`). Plug-ins add kinds of their own (:func:`add_metrics`).
+(:class:`fxeval.statistics.selected.Choice`). One that compares maps with those of another seed of
+the explainer says ``DRAWS_ITSELF = True``: it is measured at one seed, and that decides. Plug-ins
+add kinds of their own (:func:`add_metrics`).
 """
 
 import re
@@ -18,6 +20,7 @@ from fxeval.metrics import (
     deletion_insertion,
     false_match,
     guided_occlusion,
+    impostor_swap,
     layer_objective_search,
     model_randomisation,
     occlusion_generalisability,
@@ -25,11 +28,14 @@ from fxeval.metrics import (
     pattern_regions,
     pattern_similarity,
     self_occlusion,
+    two_sided,
 )
 
 CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
     {
         "sanity.model_randomisation": model_randomisation,
+        "sanity.two_sided": two_sided,
+        "sanity.impostor_swap": impostor_swap,
         "faithfulness.deletion_insertion": deletion_insertion,
         "transfer.cross_model": cross_model_transfer,
         "faithfulness.guided_occlusion": guided_occlusion,
@@ -52,6 +58,11 @@ _PARTS = ("ROWS", "METRICS", "Parameters", "measure")
 def kinds() -> Mapping[str, ModuleType]:
     """Return all kinds of check by name, those of plug-ins last."""
     return {**CATALOGUE, **_added}
+
+
+def draws_itself(kind: str) -> bool:
+    """Say whether a kind of check compares maps with those of another seed of the explainer."""
+    return bool(getattr(kinds().get(kind), "DRAWS_ITSELF", False))
 
 
 def add_metrics(more: Mapping[str, ModuleType]) -> None:
