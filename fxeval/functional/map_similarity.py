@@ -51,11 +51,7 @@ def spearman(a: Tensor, b: Tensor) -> FloatArray:
         )
     result = np.full(len(a), np.nan)
     for row, (one, other) in enumerate(zip(_finite(a), _finite(b), strict=True)):
-        x, y = _centred_ranks(one), _centred_ranks(other)
-        spread = np.sqrt((x @ x) * (y @ y))
-        if spread > 0.0:
-            # Rounding of the root may push the quotient just beyond 1.
-            result[row] = min(1.0, max(-1.0, (x @ y) / spread))
+        result[row] = correlated(centred_ranks(one), centred_ranks(other))
     return result
 
 
@@ -73,10 +69,34 @@ def rank_vectors(values: Tensor) -> FloatArray:
     Raises:
         ExplainerContractError: If a value is NaN or infinite.
     """
-    centred = np.stack([_centred_ranks(one) for one in _finite(values)])
+    centred = np.stack([centred_ranks(one) for one in _finite(values)])
     lengths = np.sqrt((centred * centred).sum(axis=1, keepdims=True))
     vectors: FloatArray = centred / np.where(lengths > 0.0, lengths, 1.0)
     return vectors
+
+
+def centred_ranks(values: FloatArray) -> FloatArray:
+    """Return 2 * (average rank - mean rank) of each of (n,) finite values, whole numbers.
+
+    >>> centred_ranks(np.array([5.0, 1.0, 5.0]))
+    array([ 1., -2.,  1.])
+    """
+    order = np.argsort(values)
+    ordered = values[order]
+    # Values that tie share ranks start + 1 to start + size, on average start + (size + 1) / 2;
+    # doubled, and less the doubled mean rank n + 1, that is 2 start + size - n.
+    start = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(values)])
+    size = np.diff(start, append=len(values))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat(2 * start + size - len(values), size)
+    return ranks
+
+
+def correlated(x: FloatArray, y: FloatArray) -> float:
+    """Return the correlation of two (n,) vectors of centred ranks; NaN if one is of equal ranks."""
+    spread = np.sqrt((x @ x) * (y @ y))
+    # Rounding of the root may push the quotient just beyond 1.
+    return min(1.0, max(-1.0, float((x @ y) / spread))) if spread > 0.0 else float("nan")
 
 
 def norm01(maps: Maps) -> tuple[Tensor, Tensor]:
@@ -239,16 +259,3 @@ def _finite(maps: Tensor) -> FloatArray:
         )
     values: FloatArray = maps.detach().to("cpu", torch.float64).numpy()
     return values
-
-
-def _centred_ranks(values: FloatArray) -> FloatArray:
-    """Return 2 * (average rank - mean rank) of each of (n,) values, whole numbers."""
-    order = np.argsort(values)
-    ordered = values[order]
-    # Values that tie share ranks start + 1 to start + size, on average start + (size + 1) / 2;
-    # doubled, and less the doubled mean rank n + 1, that is 2 start + size - n.
-    start = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(values)])
-    size = np.diff(start, append=len(values))
-    ranks = np.empty(len(values))
-    ranks[order] = np.repeat(2 * start + size - len(values), size)
-    return ranks
