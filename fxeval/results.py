@@ -119,6 +119,8 @@ class Metric:
         constant_allowed: Largest share of the rows, 0 to 1, that may have a constant map under a
             condition that the value needs: with more of them, its limits are not passed. None =
             the rule of most checks holds, where a cell fails with more than 1 % constant maps.
+        void_if: Why a row can be without a value (``excluded``) though its map is sound, as a
+            clause; more than ``MAX_DECIDED_SHARE`` of such rows make the metric unfit.
     """
 
     name: str
@@ -134,6 +136,7 @@ class Metric:
     denominator: str = ""
     least_denominator: float = 0.0
     constant_allowed: float | None = None
+    void_if: str = ""
 
 
 @dataclass(frozen=True)

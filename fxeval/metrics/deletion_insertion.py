@@ -8,9 +8,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fxeval.errors import EvidenceError
 from fxeval.functional.fills import FillName
+from fxeval.metrics.clean_cloud import Cloud, clean_cloud
+from fxeval.metrics.curve_figures import AREAS, FIGURES, figures
 from fxeval.metrics.orders import Control, Order, orders
-from fxeval.metrics.protocol import Evidence, FloatArray, Ledger, Side, worst
-from fxeval.metrics.removal_curves import Removal, area, crossings, trace
+from fxeval.metrics.protocol import Evidence, FloatArray, Ledger, Side, usable, worst
+from fxeval.metrics.removal_curves import Removal, area, trace
+from fxeval.metrics.threshold_crossings import CrossingStep, crossings, flips
 from fxeval.results import EXPLAINER, ORDERS_OF_TIES, Metric, RowState, gravity
 from fxeval.strict.forms import once
 
@@ -26,8 +29,9 @@ class Parameters(BaseModel):
         fills: How removed pixels are replaced; every fill gives its own values.
         side: Which image of the pair is perturbed; ``both`` is the mean of the two.
         controls: Maps whose right answer is known, measured on the same pairs.
-        crossing_step: Resolution in pixels of the fraction at which the decision flips;
-            None = the curve's own steps.
+        crossing_step: Resolution in pixels of the fraction at which the decision flips, inside the
+            step of the curve in which it does; None = the curve's own steps. ``exact`` = the first
+            of all pixels, at the cost of one forward pass for each until the decision flips.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,32 +40,11 @@ class Parameters(BaseModel):
     fills: Annotated[tuple[FillName, ...], Field(min_length=1), AfterValidator(once)] = ("blur",)
     side: Literal["probe", "reference", "both"] = "probe"
     controls: Annotated[tuple[Control, ...], AfterValidator(once)] = ()
-    crossing_step: Annotated[int, Field(ge=1, strict=True)] | None = None
+    crossing_step: CrossingStep = None
 
 
 METRICS = (
-    Metric(
-        name="deletion_auc",
-        title="Deletion area under the curve",
-        unit="cosine similarity",
-        better="lower",
-        range=(-1.0, 1.0),
-        statistic="mean",
-        kind="light",
-        source="Petsiuk et al. 2018 (RISE), sec. 4.2, on the cosine of a pair",
-        meaning="Mean similarity to the other image while the most salient pixels are removed.",
-    ),
-    Metric(
-        name="insertion_auc",
-        title="Insertion area under the curve",
-        unit="cosine similarity",
-        better="higher",
-        range=(-1.0, 1.0),
-        statistic="mean",
-        kind="light",
-        source="Petsiuk et al. 2018 (RISE), sec. 4.2, on the cosine of a pair",
-        meaning="Mean similarity to the other image while the most salient pixels are restored.",
-    ),
+    *AREAS,
     Metric(
         name="deletion_fraction_to_nonmatch",
         title="Fraction removed until the model says nonmatch",
@@ -87,10 +70,14 @@ METRICS = (
         "where the fill alone is no match.",
         is_decision=True,
     ),
+    *FIGURES,
 )
 _NO_THRESHOLD = (
     "The model declares no operating threshold: fractions to nonmatch and to match have no value."
 )
+DECISION_FLIPS = "decision_flips"
+"""Diagnostic: how often the decision flips along a curve, the most of all curves of a map."""
+CURVES = ("deletion", "insertion", "outside")
 
 
 def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
@@ -101,7 +88,7 @@ def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
         parameters: Of the check.
 
     Returns:
-        Four metrics and two curves per map and fill. On a pair whose map has no order (NaN, wrong
+        The metrics and three curves per map and fill. On a pair whose map has no order (NaN, wrong
         shape, ...) the explainer has no value, but the controls do.
     """
     height, width = evidence.subject.size
@@ -114,13 +101,15 @@ def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
     if evidence.subject.operating_threshold is None:
         ledger.remark(evidence.subject.no_decision or _NO_THRESHOLD)
     sides = [evidence.on(side) for side in sides_of(parameters.side)]
+    cloud, turns = clean_cloud(evidence, evidence.subject), _Turns(ledger)
     for by_side in zip(*(_orders(side, ledger, parameters) for side in sides), strict=True):
         for fill in parameters.fills:
             found = [
-                _followed(Removal(side, side.subject, order, fill), parameters)
+                _followed(Removal(side, side.subject, order, fill), parameters, cloud)
                 for side, order in zip(sides, by_side, strict=True)
             ]
             _enter(ledger, by_side[0].map, fill, found)
+            turns.add(sides, by_side, found)
     return ledger
 
 
@@ -134,11 +123,38 @@ def sides_of(side: Literal["probe", "reference", "both"]) -> tuple[Side, ...]:
 
 
 class _Followed(NamedTuple):
-    """Results of one side's rows: (n, 4) values with their states, and (n, 2, K + 1) curves."""
+    """Results of one side's rows: (n, M) values with their states, and (n, 3, K + 1) curves.
+
+    ``flips`` are (n,) how often the decision flips along the curves.
+    """
 
     values: FloatArray
     states: list[list[RowState]]
     curves: FloatArray
+    flips: FloatArray
+
+
+class _Turns:
+    """Notes how often decisions flip along the curves of the explainer, at most over the fills.
+
+    Args:
+        ledger: Takes the numbers.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._most: dict[Side, FloatArray] = {}
+
+    def add(
+        self, sides: Sequence[Evidence], by_side: Sequence[Order], found: Sequence[_Followed]
+    ) -> None:
+        """Note the flips of one map under one fill."""
+        if by_side[0].map != EXPLAINER:
+            return
+        for evidence, one in zip(sides, found, strict=True):
+            side = evidence.rows.side
+            self._most[side] = np.fmax(self._most.get(side, one.flips), one.flips)
+            self._ledger.note(side, DECISION_FLIPS, self._most[side])
 
 
 def _orders(evidence: Evidence, ledger: Ledger, parameters: Parameters) -> Iterator[Order]:
@@ -150,18 +166,23 @@ def _orders(evidence: Evidence, ledger: Ledger, parameters: Parameters) -> Itera
         yield order
 
 
-def _followed(removal: Removal, parameters: Parameters) -> _Followed:
+def _followed(removal: Removal, parameters: Parameters, cloud: Cloud) -> _Followed:
     """Follow every order; a row's values and curves are means over its orders."""
-    order, found = removal.order, trace(removal, parameters.steps)
-    flips = crossings(removal, found, parameters.crossing_step)
-    fractions = np.array([[value for value, _ in pair] for pair in flips]).reshape(-1, 2)
+    order, found = removal.order, trace(removal, parameters.steps, cloud)
+    assert found.outside is not None, "a cloud was handed in"
+    crossed = crossings(removal, found, parameters.crossing_step)
+    fractions = np.array([[value for value, _ in pair] for pair in crossed]).reshape(-1, 2)
     areas = area(found.fraction, found.answer)
+    values = order.means(np.concatenate([areas, fractions, figures(found)], axis=1))
     states = [[state] * len(METRICS) for state in order.states]
-    for row, pair in zip(order.kept.tolist(), flips, strict=True):
+    for row, pair in zip(order.kept.tolist(), crossed, strict=True):
         for metric, (_, state) in enumerate(pair, start=2):
             states[row][metric] = max(states[row][metric], state, key=gravity)
-    values = order.means(np.concatenate([areas, fractions], axis=1))
-    return _Followed(values, states, order.means(found.answer))
+    for row in np.flatnonzero(usable(order.states)).tolist():
+        for metric in np.flatnonzero(np.isnan(values[row])).tolist():
+            states[row][metric] = RowState.EXCLUDED
+    curves = np.concatenate([found.answer, found.outside[:, None]], axis=1)
+    return _Followed(values, states, order.means(curves), order.means(flips(found)))
 
 
 def _enter(ledger: Ledger, map_: str, fill: str, sides: Sequence[_Followed]) -> None:
@@ -172,5 +193,5 @@ def _enter(ledger: Ledger, map_: str, fill: str, sides: Sequence[_Followed]) -> 
     for index, metric in enumerate(METRICS):
         states = worst([[row[index] for row in side.states] for side in sides])
         ledger.enter(metric.name, map_, values[:, index], states, under)
-    for way, kind in enumerate(("deletion", "insertion")):
-        ledger.curve(kind, map_, curves[:, way], under)
+    for index, kind in enumerate(CURVES):
+        ledger.curve(kind, map_, curves[:, index], under)

@@ -17,6 +17,8 @@ class MetricEntry(Form):
             compare with.
         constant_allowed: Largest share of the rows that may have a constant map under a condition
             that the value needs; null = a cell fails with more than 1 % constant maps.
+        void_if: Why rows can be without a value though their maps are sound; too many of them make
+            the metric unfit.
     """
 
     name: str
@@ -32,6 +34,7 @@ class MetricEntry(Form):
     denominator: str = ""
     least_denominator: float = 0.0
     constant_allowed: Number = None
+    void_if: str = ""
 
 
 class LimitEntry(Form):

@@ -22,6 +22,8 @@ DIAGNOSTICS: Mapping[str, str] = {
     "clean_confidence": "probability of the predicted class before anything is removed",
     "tied_share": "pixels whose value another pixel has too, so that the map gives them no order",
     "orders_of_ties": "random orders of tied pixels that the values are means over",
+    "decision_flips": "flips of the decision along a curve, the most of all fills and ways; more "
+    "than 1: the curve returns, and a coarse one can miss the first flip",
     "rounds_used": "greedy rounds until no change helped any more",
 }
 

@@ -64,6 +64,7 @@ _ENVIRONMENT.filters |= {
     "plain": wording.plain,
     "map_name": wording.map_name,
     "row_names": wording.row_names,
+    "curve_words": wording.curve_words,
     "statistic_text": wording.statistic_text,
     "states_text": wording.states_text,
     "limit_text": limit_rows.limit_text,

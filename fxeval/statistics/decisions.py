@@ -40,6 +40,13 @@ def unfit(
         model: Name of the model.
     """
     filled, rejected = (states.get(one, 0) for one in (RowState.START_BEYOND, RowState.EXCLUDED))
+    if metric.void_if:
+        if rejected <= MAX_DECIDED_SHARE * n:
+            return None
+        return (
+            f"{metric.name}{in_words(under)}: {rejected} of {n} rows have no value on {model}, as "
+            f"{metric.void_if}; at most {MAX_DECIDED_SHARE:.0%} may be of this kind"
+        )
     if not (metric.is_decision or filled) or filled + rejected <= MAX_DECIDED_SHARE * n:
         return None
     subject = f"{metric.name}{in_words(under)}"

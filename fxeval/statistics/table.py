@@ -221,7 +221,8 @@ class Table:
         found = [
             self.objection(metric, under)
             for metric, under in own  # a model without threshold has a remark of its own
-            if (states := self.states(metric.name, EXPLAINER, under))[RowState.EXCLUDED]
+            if metric.void_if
+            or (states := self.states(metric.name, EXPLAINER, under))[RowState.EXCLUDED]
             < states.total()
         ]
         return [reason for reason in found if reason is not None]

@@ -27,7 +27,8 @@ from fxeval.contracts import FaceModel, Pairs
 from fxeval.engine.forward_pool import ForwardPool
 from fxeval.functional.fill_images import fill_images
 from fxeval.functional.ranking import ranks
-from fxeval.metrics.removal_curves import area, crossings, trace
+from fxeval.metrics.removal_curves import area, trace
+from fxeval.metrics.threshold_crossings import crossings
 from fxeval.models.networks.dlib_resnet import load_dlib_resnet
 from fxeval.tests.evidence import evidence_of, removal
 from fxeval.tests.peers import MaskedPairs, quantus_curves, torchcam_areas

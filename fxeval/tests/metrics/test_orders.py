@@ -11,7 +11,8 @@ from fxeval.engine.forward_pool import ForwardPool
 from fxeval.functional.ranking import orders_needed, ranks, step_counts
 from fxeval.metrics.deletion_insertion import METRICS, Parameters, measure
 from fxeval.metrics.orders import Order, answers, orders
-from fxeval.metrics.removal_curves import Removal, area, crossings, trace
+from fxeval.metrics.removal_curves import Removal, area, trace
+from fxeval.metrics.threshold_crossings import crossings
 from fxeval.seeding import seed_of
 from fxeval.tests.evidence import evidence_of, series_of
 from fxeval.tests.rounding import FLOAT64, assert_rounded

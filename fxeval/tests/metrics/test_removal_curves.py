@@ -14,7 +14,7 @@ from fxeval.contracts import Crop, Pairs, RowState
 from fxeval.engine.forward_pool import ForwardPool
 from fxeval.functional.fill_images import fill_images
 from fxeval.functional.ranking import ranks, step_counts
-from fxeval.metrics import removal_curves
+from fxeval.metrics import removal_curves, threshold_crossings
 from fxeval.metrics.removal_curves import Curves, area
 from fxeval.tests import evidence
 from fxeval.tests.rounding import allowance, assert_rounded, condition_of, terms_of
@@ -53,7 +53,7 @@ def trace(order, fill, steps, given):
 
 
 def crossings(order, fill, found, crossing_step, given):
-    return removal_curves.crossings(evidence.removal(given, order, fill), found, crossing_step)
+    return threshold_crossings.crossings(evidence.removal(given, order, fill), found, crossing_step)
 
 
 def golden(fill, threshold):

@@ -188,3 +188,27 @@ def test_a_report_from_the_rows_has_the_same_verdicts():
     record = read_record(json.loads(TEXTS[2])).model_copy(update={"cells": [cell]})
     read = [Row.model_validate_json(one.model_dump_json()) for one in rows]
     assert rederived(record, read).cells == [cell]
+
+
+VOID = AUC.model_copy(update={"void_if": "the fill changes nothing"})
+
+
+@pytest.mark.parametrize("void", [12, 13, 60])
+def test_a_metric_of_which_more_than_a_fifth_of_the_rows_are_void_is_unfit(void):
+    rows = [
+        row(i, measured({"auc": 0.2 + 0.01 * (i % 2) if i >= void else None},
+                        state="ok" if i >= void else "excluded"))
+        for i in range(60)
+    ]  # fmt: skip
+    found = results_of(plan({"metric": "auc", "at_most": 0.3}, metrics=(VOID,)), CellFacts(), rows)
+    assert found.estimates[0].states.get("excluded") == void  # counted, whatever comes of it
+    if void == 12:
+        assert found.verdict.outcome == "pass"
+        assert found.estimates[0].n_pairs == 48
+        return
+    words = (
+        f"auc (blur): {void} of 60 rows have no value on m, as the fill changes nothing; at most"
+    )
+    assert found.verdict.outcome == "invalid"
+    assert found.verdict.reason.startswith(words)
+    assert [note for note in found.notes if note.startswith(words)]
