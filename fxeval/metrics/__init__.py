@@ -15,6 +15,7 @@ from types import MappingProxyType, ModuleType
 
 from fxeval.errors import FxevalError
 from fxeval.metrics import (
+    accuracy_curves,
     classifier_deletion_retention,
     cross_model_transfer,
     deletion_insertion,
@@ -37,6 +38,7 @@ CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
         "sanity.two_sided": two_sided,
         "sanity.impostor_swap": impostor_swap,
         "faithfulness.deletion_insertion": deletion_insertion,
+        "faithfulness.accuracy_curves": accuracy_curves,
         "transfer.cross_model": cross_model_transfer,
         "faithfulness.guided_occlusion": guided_occlusion,
         "generalisability.occlusion": occlusion_generalisability,

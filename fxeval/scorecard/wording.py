@@ -48,6 +48,10 @@ KINDS: Mapping[str, str] = {
     "faithfulness.deletion_insertion": "Pixels are removed in the order of the saliency map, most "
     "salient first (deletion), or restored in that order on a filled image (insertion), while the "
     "similarity to the other image, which stays unchanged, is measured.",
+    "faithfulness.accuracy_curves": "The most salient pixels of the probe are removed (deletion), "
+    "or they alone are kept (insertion), in pairs of one person and of two. At every fraction, "
+    "which share of all pairs does the model still decide rightly? Of pairs of two people, the "
+    "pixels that speak against the similarity go first, where the explainer marks them.",
     "sanity.model_randomisation": "The network is re-drawn with random weights, the pair is "
     "explained again, and the two saliency maps are compared.",
     "sanity.two_sided": "The map of a pair is compared with the maps of the same pair again "
@@ -109,6 +113,18 @@ _CURVES: Mapping[str, tuple[str, str, bool, str]] = {
         "are from another one",
         False,
         "a low curve",
+    ),
+    "deletion_accuracy": (
+        "Accuracy, deletion",
+        "share of the pairs that the model decides rightly",
+        False,
+        "a curve that falls early",
+    ),
+    "insertion_accuracy": (
+        "Accuracy, insertion",
+        "share of the pairs that the model decides rightly",
+        True,
+        "a curve that rises early",
     ),
 }
 

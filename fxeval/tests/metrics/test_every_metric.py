@@ -22,6 +22,9 @@ PARAMETERS = {
         "steps": 5, "fills": ("blur", "black"), "side": "both", "crossing_step": 9,
         "controls": ("random_pixels", "random_blobs", "centre", "edge", "mean_map", "inverse"),
     },
+    "faithfulness.accuracy_curves": {
+        "steps": 2, "fills": ("black",), "controls": ("random_pixels", "mean_map", "inverse"),
+    },
     "sanity.model_randomisation": {"redraws": 2},
     "sanity.two_sided": {"redraws": 2},
     "occluders.false_match": {
