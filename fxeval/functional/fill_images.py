@@ -53,11 +53,15 @@ def fill_images(images: Images, fill: Fill) -> Images:
     raise ValueError(f"fill_images: expected one of {get_args(Fill)}, got {fill!r}.")
 
 
+def content_seed(image: Tensor) -> int:
+    """Return the seed that belongs to the content of a (3, H, W) image in 8 bits."""
+    content = (image.detach() * 255.0).round().to("cpu", torch.uint8).contiguous().numpy()
+    return int.from_bytes(hashlib.sha256(content.tobytes()).digest()[:8])
+
+
 def _noise(image: Tensor) -> Tensor:
     """Return (3, H, W) noise that depends on the content of the image alone."""
-    content = (image.detach() * 255.0).round().to("cpu", torch.uint8).contiguous().numpy()
-    seed = int.from_bytes(hashlib.sha256(content.tobytes()).digest()[:8])
-    levels = generator_of("random_fill", seed).integers(0, 256, content.shape)
+    levels = generator_of("random_fill", content_seed(image)).integers(0, 256, tuple(image.shape))
     return torch.from_numpy(levels).to(image.device, image.dtype).div_(255.0)
 
 

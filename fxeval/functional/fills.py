@@ -13,6 +13,7 @@ from fxeval.contracts import Fill, Images
 from fxeval.errors import FillContractError, FxevalError
 from fxeval.functional.fill_images import fill_images
 from fxeval.functional.perturbations import DONOR
+from fxeval.functional.road import Road
 from fxeval.redaction import of_user_code
 from fxeval.strict.forms import one_of
 
@@ -81,8 +82,11 @@ def replaced(images: Images, by: Images, removed: Tensor) -> Images:
     return torch.lerp(images, by, removed[:, None].to(images.dtype))
 
 
+OF_THE_IMAGE: tuple[str, ...] = get_args(Fill)
+"""Fills that depend on the image alone: what replaces a pixel is the same whatever is removed."""
+
 SHIPPED_FILLS: Mapping[str, FillFunction] = MappingProxyType(
-    {name: _OfTheImage(name) for name in get_args(Fill)}
+    {**{name: _OfTheImage(name) for name in get_args(Fill)}, "road": Road()}
 )
 
 _added: dict[str, FillFunction] = {}
@@ -120,7 +124,7 @@ def prepared(name: str, fill: FillFunction, images: Images) -> Tensor:
     Raises:
         FillContractError: If the fill of a plug-in raises, or does not return a row for each image.
     """
-    if isinstance(fill, _OfTheImage):
+    if fill is SHIPPED_FILLS.get(name):
         return fill.prepare(images)
     found: object = _asked(name, "prepare", lambda: fill.prepare(images))
     if not isinstance(found, Tensor) or not found.ndim or len(found) != len(images):
@@ -139,7 +143,7 @@ def applied(
         FillContractError: If the fill of a plug-in raises, returns another shape or dtype or values
             that are not finite, or changes a pixel that is kept.
     """
-    if isinstance(fill, _OfTheImage):
+    if fill is SHIPPED_FILLS.get(name):
         return fill.apply(images, prepared, removed)
     found: object = _asked(name, "apply", lambda: fill.apply(images, prepared, removed))
     if not isinstance(found, Tensor) or (found.shape, found.dtype) != (images.shape, images.dtype):

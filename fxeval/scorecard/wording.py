@@ -135,6 +135,8 @@ FILLS: Mapping[str, str] = {
     "white": "removed pixels are set to white",
     "donor": "removed pixels are replaced by those of another image at the same places",
     "random": "every channel of a removed pixel gets a random value, the same for every map",
+    "road": "each removed pixel is the weighted mean of its eight neighbours, removed ones among "
+    "them, with a little noise (ROAD)",
 }
 
 NOT_CLAIMED: tuple[str, ...] = (

@@ -5,6 +5,7 @@ absent; ``.ci/oracles`` installs them.
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -93,6 +94,21 @@ def pytorch_grad_cam(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         if name not in sys.modules:
             monkeypatch.setitem(sys.modules, name, stand_in)
     return pytest.importorskip("pytorch_grad_cam", reason="grad-cam is absent: run .ci/oracles")
+
+
+def pytorch_grad_cam_imputed(
+    monkeypatch: pytest.MonkeyPatch, images: Tensor, removed: Tensor, *, noise: float = 0.0
+) -> Tensor:
+    """Removed pixels of (N, C, H, W) images imputed by the peer, image by image."""
+    pytorch_grad_cam(monkeypatch)
+    from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+
+    impute = NoisyLinearImputer(noise=noise)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it hands tensors to numpy
+        return torch.stack(
+            [impute(image, (~gone).float()) for image, gone in zip(images, removed, strict=True)]
+        )
 
 
 class MaskedPairs(nn.Module):

@@ -10,6 +10,7 @@ from fxeval.engine.forward_pool import ForwardPool
 from fxeval.errors import FillContractError, FxevalError, ModelContractError
 from fxeval.functional.fill_images import fill_images
 from fxeval.functional.fills import (
+    OF_THE_IMAGE,
     SHIPPED_FILLS,
     FillName,
     add_fills,
@@ -91,8 +92,8 @@ def test_bad_removals_are_refused(change, message):
         removed_pixels(**(arguments | change))
 
 
-@pytest.mark.parametrize("name", SHIPPED_FILLS)
-def test_a_shipped_fill_replaces_by_the_filled_image(name):
+@pytest.mark.parametrize("name", OF_THE_IMAGE)
+def test_a_shipped_fill_of_the_image_replaces_by_the_filled_image(name):
     images = _images(2, 16, 12)
     removed = _images(2, 16, 12, seed=3)[:, 0] < 0.5
     fill = SHIPPED_FILLS[name]
@@ -141,9 +142,10 @@ def test_the_pool_asks_a_fill_of_a_plug_in_for_every_removal(rest):
 def test_a_fill_of_a_plug_in_is_a_name_that_a_check_may_use(rest):
     names = TypeAdapter(FillName)
     assert names.validate_python("rest") == "rest"
-    assert names.json_schema()["enum"] == ["blur", "mean", "black", "white", "random"]
+    assert names.json_schema()["enum"] == ["blur", "mean", "black", "white", "random", "road"]
     add_fills({})
-    with pytest.raises(ValidationError, match="'blur', 'mean', 'black', 'white' or 'random'"):
+    expected = "'blur', 'mean', 'black', 'white', 'random' or 'road'"
+    with pytest.raises(ValidationError, match=expected):
         names.validate_python("rest")
 
 
