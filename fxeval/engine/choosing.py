@@ -35,7 +35,8 @@ class Asked:
     """What a cell asks of a list.
 
     Attributes:
-        n: Number of mated pairs, or of people for whole lists; None = all.
+        n: Number of mated pairs (of nonmated ones, for kinds whose rows they are), or of people
+            for whole lists; None = all.
         seed: The suite's seed.
         name: Id of the list.
         n_where: ``file:line:column`` of n.
@@ -60,7 +61,7 @@ def held_out_of(kind: RowKind, parameters: object) -> HeldOut | None:
 
 def way_of(kind: RowKind) -> str:
     """Name how pairs are chosen for a kind of row: kinds that are chosen alike are loaded once."""
-    if kind in ("patched pairs", "false matches"):
+    if kind in ("patched pairs", "false matches", "nonmated pairs"):
         return kind
     return "whole lists" if kind in WHOLE_LISTS else "mated pairs"
 
@@ -79,6 +80,8 @@ def chosen(
         listing = _with_nonmated(listing)
         mated = chosen_rows(listing, asked.n, asked.seed, asked.name, asked.n_where)
         return listing.take([*mated, *_nonmated(listing, asked.seed)[: len(mated)]]), []
+    if kind == "nonmated pairs":
+        return _nonmated_pairs(listing, asked), []
     choose = whole_rows if kind in WHOLE_LISTS else chosen_rows
     return listing.take(choose(listing, asked.n, asked.seed, asked.name, asked.n_where)), []
 
@@ -114,6 +117,25 @@ def held_out_pairs(
         raise DataContractError(text, public=text)
     mated = chosen_rows(usable, asked.n, asked.seed, asked.name, asked.n_where)
     return usable.take([*mated, *_nonmated(usable, asked.seed)[: len(mated)]]), remarks
+
+
+def _nonmated_pairs(listing: PairListing, asked: Asked) -> PairListing:
+    """Choose n nonmated pairs; no probe's person comes twice before each has come once.
+
+    Raises:
+        DataContractError: If the list holds fewer.
+    """
+    listing = _with_nonmated(listing)
+    found = _nonmated(listing, asked.seed)
+    wanted = len(found) if asked.n is None else asked.n
+    if wanted > len(found) or not found:
+        where = f" ({asked.n_where})" if asked.n_where else ""
+        text = (
+            f"pairs '{asked.name}': expected at least {max(wanted, 1)} nonmated pairs, the list "
+            f"holds {len(found)}. Lower n{where} or use a list with nonmated pairs or triplets."
+        )
+        raise DataContractError(text, public=text)
+    return replace(listing.take(found[:wanted]), contrast=(), contrast_identity=())
 
 
 def _with_nonmated(listing: PairListing) -> PairListing:

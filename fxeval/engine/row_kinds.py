@@ -58,6 +58,11 @@ def all_pairs(pairs: Pairs) -> Table:
     return Table(pairs.faces(), _pairs(pairs))
 
 
+def nonmated_pairs(pairs: Pairs) -> Table:
+    """Return nonmated pairs, the probe perturbed; both people of a pair are its identities."""
+    return Table(pairs.faces(), replace(_pairs(pairs), kind="nonmated pairs"))
+
+
 def held_out_pairs(pairs: Pairs) -> Table:
     """Return mated and nonmated pairs, the probe perturbed by a map of the person.
 
@@ -134,6 +139,7 @@ TABLES: Mapping[RowKind, Callable[[Pairs], Table]] = MappingProxyType(
     {
         "mated pairs": mated_pairs,
         "pairs": all_pairs,
+        "nonmated pairs": nonmated_pairs,
         "held-out pairs": held_out_pairs,
         "held-out mated pairs": held_out_pairs,
         "triplets": triplets,
@@ -143,7 +149,7 @@ TABLES: Mapping[RowKind, Callable[[Pairs], Table]] = MappingProxyType(
 """The function that makes the rows of each kind."""
 
 WHOLE_LISTS: frozenset[RowKind] = frozenset(
-    {"pairs", "identities", "classes", "people", "map pairs"}
+    {"pairs", "identities", "classes", "people", "map pairs", "searches"}
 )
 """Kinds whose rows are made from the whole list, not from mated pairs chosen from it."""
 

@@ -20,6 +20,7 @@ _OF_PAIRS = (
     "mated pairs",
     "compared pairs",
     "pairs",
+    "nonmated pairs",
     "held-out pairs",
     "held-out mated pairs",
     "patched pairs",

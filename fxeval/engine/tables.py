@@ -14,6 +14,7 @@ from fxeval.engine.occluded_rows import occluded_pairs
 from fxeval.engine.patched_rows import patched_pairs
 from fxeval.engine.pattern_rows import map_pairs, people
 from fxeval.engine.row_kinds import TABLES, Table
+from fxeval.engine.search_rows import searches
 from fxeval.metrics.protocol import RowKind
 
 
@@ -36,6 +37,7 @@ class Making:
 MADE: Mapping[RowKind, Callable[[Pairs, Making], Table]] = MappingProxyType(
     {
         "classes": lambda pairs, making: classes(pairs, making.parameters),
+        "searches": lambda pairs, making: searches(pairs, making.seed, making.parameters),
         "people": lambda pairs, making: people(pairs.faces()),
         "map pairs": lambda pairs, making: map_pairs(pairs.faces(), making.seed),
         "occluded pairs": lambda pairs, making: occluded_pairs(

@@ -1,4 +1,4 @@
-"""The questions to a subject: similarity to a reference, margin over a nonmate, confidence."""
+"""The questions to a subject: similarity to a reference, margin, confidence, rank of the mate."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -10,6 +10,7 @@ from torch import Tensor
 from fxeval.contracts import Embeddings
 from fxeval.functional.similarity import similarity
 from fxeval.metrics.closed_set import ClosedSet
+from fxeval.metrics.enrolled import Enrolled, leads_of, ranks_of
 from fxeval.metrics.protocol import Subject
 
 
@@ -128,3 +129,36 @@ class Confidence:
     def take(self, rows: Tensor) -> "Confidence":
         """Return the question about some of the rows."""
         return replace(self, target=self.target[rows], truth=self.truth[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Rank:
+    """Place of the mate among all people who are enrolled.
+
+    Attributes:
+        mate: (N,) number of each row's person among them.
+        people: Who is enrolled.
+    """
+
+    unit: ClassVar[str] = "reciprocal rank"
+
+    mate: Tensor
+    people: Enrolled
+
+    def answer(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return 1 / rank, in (0, 1]."""
+        found = self.people.similarities(subject, embeddings)
+        return 1.0 / ranks_of(found, self.mate[rows]).double()
+
+    def score(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return the native similarity to the mate."""
+        found = self.people.similarities(subject, embeddings)
+        return found.gather(1, self.mate[rows][:, None])[:, 0]
+
+    def margin(self, subject: Subject, rows: Tensor, embeddings: Embeddings) -> Tensor:
+        """Return the similarity to the mate less the largest other one: negative = not first."""
+        return leads_of(self.people.similarities(subject, embeddings), self.mate[rows])
+
+    def take(self, rows: Tensor) -> "Rank":
+        """Return the question about some of the rows."""
+        return replace(self, mate=self.mate[rows])

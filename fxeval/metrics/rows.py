@@ -22,6 +22,8 @@ RowKind = Literal[
     "patched pairs",
     "occluded pairs",
     "false matches",
+    "nonmated pairs",
+    "searches",
     "triplets",
     "identities",
     "classes",

@@ -40,6 +40,8 @@ CONTROLS: Mapping[str, str] = {
     "matter",
     "unrestored": "no pixel is restored: the value with all patches",
     "unpatched": "no pixel was replaced: the value of the clean images",
+    "positive_map": "the explainer's map of what speaks for the similarity, in place of what "
+    "speaks against it",
     "as_given": "the explainer with the settings of the suite, beside every other configuration",
     "image": "the brightness of the image itself: photographs of one person are alike, too",
 }
@@ -82,6 +84,17 @@ KINDS: Mapping[str, str] = {
     "faithfulness.guided_occlusion": "The few pixels that the map ranks first are occluded, and "
     "for comparison equally many that were drawn at random, many times. How far does the "
     "similarity fall, to the other image or, where the check says so, to the image as it was?",
+    "faithfulness.hiding_game": "The pixels of the probe that the map ranks last are hidden, more "
+    "and more of them. How long does the model accept the pair, and find its person among the "
+    "references of all pairs?",
+    "faithfulness.reject_decisions": "Pairs of different people that the model rejects are "
+    "explained by the map of what speaks against their similarity. The pixels that it ranks first "
+    "are removed, which should make the pair more alike, or are all that is left of the probe, "
+    "which should still be rejected.",
+    "identification.deletion_insertion": "Some images of people are enrolled in a gallery, which "
+    "is searched with another image of each of them. In that image, pixels are removed in the "
+    "order of the saliency map, most salient first (deletion), or restored in that order on a "
+    "filled image (insertion). At which rank is the right person?",
     "classifier.deletion_retention": "The model is used as a classifier of the people of the list, "
     "of whom some images are enrolled. In each of the others, the pixels that the map ranks first "
     "are removed (deletion), or all others are (retention). How far does the confidence fall in "
@@ -101,6 +114,7 @@ KINDS: Mapping[str, str] = {
 _ROWS: Mapping[str, tuple[str, str]] = {
     "classifier.deletion_retention": ("image", "images"),
     "patterns.regions": ("person", "people"),
+    "identification.deletion_insertion": ("search", "searches"),
 }
 
 # Kind of curve -> its title, what it shows, whether pixels come back, which curve is better.
