@@ -121,6 +121,8 @@ class Metric:
             the rule of most checks holds, where a cell fails with more than 1 % constant maps.
         void_if: Why a row can be without a value (``excluded``) though its map is sound, as a
             clause; more than ``MAX_DECIDED_SHARE`` of such rows make the metric unfit.
+        information_only: Why its values decide nothing, so that a suite's limits on it must have
+            the severity ``info``; "" if a limit on it may decide.
     """
 
     name: str
@@ -137,6 +139,7 @@ class Metric:
     least_denominator: float = 0.0
     constant_allowed: float | None = None
     void_if: str = ""
+    information_only: str = ""
 
 
 @dataclass(frozen=True)

@@ -54,26 +54,25 @@ def checks() -> list[Entry]:
 
 
 def metrics() -> list[Entry]:
-    """Return the metrics that a limit may name, and how good models verify."""
-    from fxeval.metrics import CATALOGUE
+    """Return the metrics that a limit may name, once for each kind that measures them."""
+    from fxeval.suite.metric_table import lines
 
-    kinds: dict[str, list[str]] = {}
-    for kind, protocol in CATALOGUE.items():
-        for metric in protocol.METRICS:
-            kinds.setdefault(metric.name, []).append(kind)
-    known = {metric.name: metric for one in CATALOGUE.values() for metric in one.METRICS}
     return [
         {
-            "id": metric.name,
-            "summary": metric.meaning,
-            "kind": ", ".join(kinds[metric.name]),
-            "unit": metric.unit,
-            "range": [end if math.isfinite(end) else None for end in metric.range],
-            "better": metric.better,
-            "statistic": metric.statistic,
-            "source": metric.source,
+            "id": line.metric.name,
+            "summary": line.metric.meaning,
+            "kind": line.kind,
+            "rows": line.rows,
+            "unit": line.metric.unit,
+            "range": [end if math.isfinite(end) else None for end in line.metric.range],
+            "better": line.metric.better,
+            "statistic": line.metric.statistic,
+            "may gate": line.gates,
+            "because": line.metric.information_only,
+            "controls": list(line.controls),
+            "source": line.metric.source,
         }
-        for metric in known.values()
+        for line in lines()
     ]
 
 
@@ -102,7 +101,7 @@ def fills() -> list[Entry]:
 CATALOGUES: Mapping[str, tuple[str, Callable[[], list[Entry]]]] = {
     "suites": ("Show the shipped suites, and the command that runs each.", suites),
     "checks": ("Show the kinds of checks, their parameters and metrics.", checks),
-    "metrics": ("Show the metrics of limits: units, ranges, directions, sources.", metrics),
+    "metrics": ("Show the metrics of limits: units, directions, whether they may gate.", metrics),
     "controls": ("Show the controls that limits may compare with.", controls),
     "fills": ("Show what removed pixels can be replaced with.", fills),
 }
@@ -113,8 +112,11 @@ def command(name: str) -> click.Command:
     about, entries = CATALOGUES[name]
 
     def show(names: tuple[str, ...], as_json: bool) -> None:
-        known = {entry["id"]: entry for entry in entries()}
-        found = [known[id] for id in chosen([*known], names, name)]
+        known = entries()
+        asked = chosen([*dict.fromkeys(entry["id"] for entry in known)], names, name)
+        # A metric is there once for each of its kinds.
+        of = {id: [entry for entry in known if entry["id"] == id] for id in asked}
+        found = [entry for id in asked for entry in of[id]] if names else known
         if as_json:
             click.echo(json.dumps(found, indent=2, allow_nan=False))
         else:
@@ -151,7 +153,8 @@ def _text(entry: Entry) -> str:
     lines = [entry["id"], *_wrapped(entry["summary"] or "-", "  ")]
     for key, value in entry.items():
         if key not in ("id", "summary"):
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            values = value if isinstance(value, list) else [value]
+            shown = ", ".join("no end" if one is None else str(one) for one in values)
             lines += _wrapped(shown, f"  {key:<10}")
     return "\n".join(lines)
 

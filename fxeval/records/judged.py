@@ -19,6 +19,7 @@ class MetricEntry(Form):
             that the value needs; null = a cell fails with more than 1 % constant maps.
         void_if: Why rows can be without a value though their maps are sound; too many of them make
             the metric unfit.
+        information_only: Why its values decide nothing; empty where a limit on it may decide.
     """
 
     name: str
@@ -35,6 +36,7 @@ class MetricEntry(Form):
     least_denominator: float = 0.0
     constant_allowed: Number = None
     void_if: str = ""
+    information_only: str = ""
 
 
 class LimitEntry(Form):

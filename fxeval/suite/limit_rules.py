@@ -55,7 +55,7 @@ class LimitRules:
         self._margins(loc, limit, given)
         if measured is None:
             return
-        self._demonstration(loc, limit, measured)
+        self._information(loc, limit, measured)
         metrics = [metric.name for metric in measured.protocol.METRICS]
         self._one_of((*loc, "metric"), limit.get("metric"), metrics, measured.kind)
         self._fill((*loc, "fill"), limit.get("fill"), measured)
@@ -68,13 +68,24 @@ class LimitRules:
         self._estimand(loc, limit, measured)
         self._range(loc, limit, given, measured)
 
-    def _demonstration(self, loc: Loc, limit: Values, measured: "MeasuredBy") -> None:
-        """Refuse a limit that could decide in a check that only shows how a method goes wrong."""
+    def _information(self, loc: Loc, limit: Values, measured: "MeasuredBy") -> None:
+        """Refuse a limit that could decide where values are information.
+
+        These are the values of a check that only shows how a method goes wrong, and those of a
+        metric that says so itself.
+        """
         severity = limit.get("severity", "critical")
         if severity in (None, "info"):
             return
-        for parameter, why in measured.demonstrations.items():
-            text = f"'{parameter}: true' is a demonstration: {why}; expected 'severity: info', got "
+        reasons = [
+            f"'{parameter}: true' is a demonstration: {why}"
+            for parameter, why in measured.demonstrations.items()
+        ]
+        metric = measured.metric(limit)
+        if metric is not None and metric.information_only:
+            reasons.append(f"{metric.name} is information: {metric.information_only}")
+        for reason in reasons:
+            text = f"{reason}; expected 'severity: info', got "
             if "severity" in limit:
                 self._at_value((*loc, "severity"), f"{text}'{severity}'")
             else:

@@ -103,7 +103,9 @@ up. `-` and `_` are the same in an id. `params` are fields of the object that th
 misspelt one is a fault of the suite. Paths of files (a card, precomputed maps) start at the suite's
 folder; paths of a pair list start at the folder of `--fx-data`.
 
-What the limits mean for a verdict is explained in [method.md](method.md).
+What the limits mean for a verdict is explained in [method.md](method.md); [metrics.md](metrics.md)
+lists every metric with its rows, range, statistic, controls and source, and whether a limit on it
+may decide.
 
 ## A suite that extends another
 
@@ -270,14 +272,10 @@ def _target(reference: _Schema) -> str:
 
 def _metrics(metrics: tuple[Metric, ...]) -> str:
     lines = [
-        "| metric | unit | better | statistic | meaning | source |",
-        "|---|---|---|---|---|---|",
+        "| [metric](metrics.md) | unit | better | meaning |",
+        "|---|---|---|---|",
     ]
-    lines += [
-        f"| `{one.name}` | {one.unit} | {one.better} | {one.statistic} | {one.meaning} | "
-        f"{one.source} |"
-        for one in metrics
-    ]
+    lines += [f"| `{one.name}` | {one.unit} | {one.better} | {one.meaning} |" for one in metrics]
     return "\n".join(lines) + "\n"
 
 

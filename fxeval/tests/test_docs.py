@@ -28,7 +28,7 @@ from fxeval.metrics import CATALOGUE
 from fxeval.models import ARCHITECTURES, cards
 from fxeval.models.cards import read_card
 from fxeval.suite import markdown as suite_page
-from fxeval.suite import preflight
+from fxeval.suite import metric_table, preflight
 from fxeval.suite.load import KnownIds, load
 from fxeval.tests.test_layers import FLOORS
 
@@ -393,6 +393,15 @@ def test_the_format_of_a_suite_is_up_to_date():
     for form in suite_page.suite_schema()["$defs"].values():
         for key in form.get("properties", {}):
             assert f"`{key}`" in page
+
+
+def test_the_table_of_metrics_is_up_to_date_and_names_every_one():
+    page = of_page("docs/metrics.md")
+    assert metric_table.page() == page, "run python -m fxeval.suite.metric_table docs/metrics.md"
+    table = page.partition("|---|")[2]
+    for kind, protocol in CATALOGUE.items():
+        for metric in protocol.METRICS:
+            assert table.count(f"\n| `{kind}` | `{metric.name}` | {protocol.ROWS} |") == 1
 
 
 def test_the_citation_is_of_this_version():

@@ -214,8 +214,7 @@ def test_every_catalogue_is_listed_whole_for_people_and_machines(what):
     names = {
         "suites": [*shipped_suites()],
         "checks": [*CATALOGUE],
-        # Kinds that share a metric measure the same: it is there once.
-        "metrics": [*{metric.name: 0 for one in CATALOGUE.values() for metric in one.METRICS}],
+        "metrics": [metric.name for one in CATALOGUE.values() for metric in one.METRICS],
         "controls": [*CONTROLS],
         "fills": [*SHIPPED_FILLS],
     }[what]

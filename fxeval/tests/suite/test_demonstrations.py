@@ -1,10 +1,13 @@
-"""No limit of a check that only demonstrates an artefact may decide anything."""
+"""No limit may decide anything on values that are information."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fxeval.errors import SuiteError
+from fxeval.metrics import occlusion_generalisability
+from fxeval.records.judged import MetricEntry
 from fxeval.strict.yaml_file import parsed
 from fxeval.suite.load import KnownIds, planned
 
@@ -60,3 +63,60 @@ def test_a_parameter_that_cannot_be_read_is_the_only_fault():
         suite("often")
     assert str(caught.value).count(": error: ") == 1
     assert "'legacy_percentile' must be true or false" in str(caught.value)
+
+
+WHY = "nobody has shown that it tells explainers apart"
+
+
+@pytest.fixture
+def information(monkeypatch):
+    """Let ``occlusion_tmr`` alone be information."""
+    first, *others = occlusion_generalisability.METRICS
+    assert first.name == "occlusion_tmr"
+    monkeypatch.setattr(
+        occlusion_generalisability, "METRICS", (replace(first, information_only=WHY), *others)
+    )
+
+
+@pytest.mark.usefixtures("information")
+@pytest.mark.parametrize(
+    ("severity", "got", "place"),
+    [
+        ("", "none, which is 'critical'", "11:9"),
+        (", severity: critical", "'critical'", "11:57"),
+        (", severity: warning", "'warning'", "11:57"),
+    ],
+)
+def test_a_metric_that_is_information_gates_nothing(severity, got, place):
+    with pytest.raises(SuiteError) as caught:
+        suite("false", severity)
+    first = str(caught.value).splitlines()[0]
+    assert first == (
+        f"s.yaml:{place}: error: occlusion_tmr is information: {WHY}; expected 'severity: info', "
+        f"got {got}"
+    )
+    assert str(caught.value).count(": error: ") == 1
+
+
+@pytest.mark.usefixtures("information")
+def test_information_about_it_is_allowed_and_other_metrics_still_gate():
+    assert suite("false", ", severity: info").checks[0].limits[0].severity == "info"
+    text = SUITE.format(legacy="false", severity="").replace("occlusion_tmr", "occlusion_accuracy")
+    found = planned(parsed(text.encode(), Path("s.yaml")), Path("s.yaml"), KNOWN)
+    assert found.checks[0].limits[0].severity == "critical"
+
+
+@pytest.mark.usefixtures("information")
+def test_a_demonstration_of_such_a_metric_is_refused_for_both_reasons():
+    with pytest.raises(SuiteError) as caught:
+        suite()
+    assert "is a demonstration" in str(caught.value)
+    assert WHY in str(caught.value)
+
+
+def test_records_without_the_declaration_load():
+    entry = {
+        "name": "m", "title": "M", "unit": "u", "better": "lower", "range": (0, 1),
+        "statistic": "mean", "source": "s", "meaning": "w",
+    }  # fmt: skip
+    assert MetricEntry(**entry).information_only == ""
