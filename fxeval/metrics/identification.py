@@ -14,7 +14,8 @@ from fxeval.metrics.occlusion import Fills
 from fxeval.metrics.orders import Control, orders
 from fxeval.metrics.protocol import Evidence, FloatArray, Ledger
 from fxeval.metrics.questions import Rank
-from fxeval.metrics.removal_curves import Curves, Removal, area, crossings
+from fxeval.metrics.removal_curves import Curves, Removal, area
+from fxeval.metrics.threshold_crossings import CrossingStep, crossings
 from fxeval.results import EXPLAINER, ORDERS_OF_TIES, Better, Condition, Metric, RowState, gravity
 from fxeval.strict.forms import once
 
@@ -50,7 +51,7 @@ class Parameters(BaseModel):
     controls: Annotated[tuple[Control, ...], AfterValidator(once)] = (
         "random_pixels", "random_blobs", "centre", "mean_map", "inverse",
     )  # fmt: skip
-    crossing_step: Annotated[int, Field(ge=1, strict=True)] | None = None
+    crossing_step: CrossingStep = None
     gallery_images: Annotated[int, Field(ge=1, le=100, strict=True)] = 1
     probes_each: Annotated[int, Field(ge=1, strict=True)] | None = None
     unenrolled: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.3
@@ -257,7 +258,7 @@ def _enter_areas(
 
 
 def _enter_fractions(
-    ledger: Ledger, removal: Removal, curves: Curves, crossing_step: int | None
+    ledger: Ledger, removal: Removal, curves: Curves, crossing_step: CrossingStep
 ) -> None:
     """Enter where rank 1 is lost and found."""
     order = removal.order
