@@ -7,10 +7,10 @@ as that of a trained network with those of its re-drawn copies, is described onc
 N maps, H x W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,19 @@ ORIENTATIONS = 9
 _BLOCK = 3
 _EPS = 1e-5
 _CLIP = 0.2
+
+Similarity = Literal["rank_correlation", "ssim", "hog_correlation", "top_overlap"]
+
+SIMILARITIES: tuple[Similarity, ...] = (
+    "rank_correlation",
+    "ssim",
+    "hog_correlation",
+    "top_overlap",
+)
+"""What :func:`compared` gives, in this order."""
+
+TOP = 0.05
+"""Fraction of the most salient pixels."""
 
 LEAST_SIDE = 2 * RADIUS + 1
 """Shortest side of a map that has a structure: one window."""
@@ -164,73 +177,86 @@ def _histograms(
 class Described:
     """Maps, described once for any number of comparisons with other maps of the same size.
 
+    What was not asked for is None; so are ``windows`` and ``edges`` below 11 pixels.
+
     Attributes:
         order: (N, H * W) doubled centred average ranks.
-        windows: Per map, its windowed means and variances; None below 11 pixels.
-        edges: (N, n) centred ranks of the oriented edges; None below 11 pixels.
+        windows: Each map's windowed means and variances.
+        edges: (N, n) centred ranks of the oriented edges.
         top: (N, H * W) bool, the most salient pixels.
 
     Example:
         >>> maps = torch.rand(2, 28, 28, generator=torch.Generator().manual_seed(0))
-        >>> trained = describe(maps, 0.05, seeds=[1, 2])
+        >>> trained = describe(maps, [1, 2], of=("rank_correlation", "ssim"))
         >>> {name: float(of[0]) for name, of in compared(trained, trained).items()}
-        {'spearman': 1.0, 'ssim': 1.0, 'hog': 1.0, 'top_iou': 1.0}
+        {'rank_correlation': 1.0, 'ssim': 1.0}
     """
 
-    order: FloatArray
+    order: FloatArray | None
     windows: "_Windows | None"
     edges: FloatArray | None
-    top: NDArray[np.bool_]
+    top: NDArray[np.bool_] | None
 
 
-def describe(maps: Maps, fraction: float, seeds: Sequence[int] | None) -> Described:
+def describe(
+    maps: Maps,
+    seeds: Sequence[int] | None,
+    *,
+    fraction: float = TOP,
+    of: Collection[Similarity] = SIMILARITIES,
+) -> Described:
     """Describe maps for comparisons; a constant map is taken for its seeded random order.
 
     Args:
         maps: (N, H, W) finite.
-        fraction: That of the most salient pixels, exactly ``count(fraction, H * W)``.
         seeds: One for each map, for the order of ties; None as in
             :func:`fxeval.functional.ranking.ranks`.
+        fraction: That of the most salient pixels, exactly ``count(fraction, H * W)``.
+        of: The similarities that are wanted.
 
     Raises:
         ExplainerContractError: If a map holds NaN or infinity.
     """
     n_pixels = maps.shape[1] * maps.shape[2]
-    places = ranks(maps, seeds)
-    scaled, has_order = norm01(maps.detach().cpu())
-    flat = ~has_order
-    if bool(flat.any()):  # rank 0 is the most salient pixel
-        order = (n_pixels - 1 - places[flat].double()) / max(1, n_pixels - 1)
-        scaled[flat] = order.reshape(-1, *maps.shape[1:])
-    values: FloatArray = scaled.numpy()
+    wide = maps.detach().to("cpu", torch.float64).clone()
+    scaled, has_order = norm01(wide)
+    flat = (~has_order).nonzero()[:, 0].tolist()
+    places = None
+    if flat or "top_overlap" in of:  # maps that are not finite are among the flat ones
+        places = ranks(maps, seeds)
+        # Rank 0 is the most salient pixel, so minus the rank is a map with that order.
+        for one, scale in ((wide, 1.0), (scaled, max(1.0, n_pixels - 1.0))):
+            order = (n_pixels - 1 - places[flat].double()) / scale
+            one[flat] = order.reshape(-1, *maps.shape[1:])
     has_structure = min(maps.shape[1:]) >= LEAST_SIDE
+    values: FloatArray = scaled.numpy()
     return Described(
-        order=_ranked(maps.detach().to("cpu", torch.float64).flatten(1).numpy(), values, flat),
-        windows=_windows(values) if has_structure else None,
-        edges=_ranked(hog(values)) if has_structure else None,
-        top=(places < count(fraction, n_pixels)).numpy(),
+        order=_ranked(wide.flatten(1).numpy()) if "rank_correlation" in of else None,
+        windows=_windows(values) if "ssim" in of and has_structure else None,
+        edges=_ranked(hog(values)) if "hog_correlation" in of and has_structure else None,
+        top=(places < count(fraction, n_pixels)).numpy()
+        if places is not None and "top_overlap" in of
+        else None,
     )
 
 
-def compared(one: Described, other: Described) -> dict[str, FloatArray]:
-    """Return the similarities of each map with another, (N,) each.
+def compared(one: Described, other: Described) -> dict[Similarity, FloatArray]:
+    """Return the similarities of each map with another, (N,) each, that both are described for.
 
-    ``spearman``, ``ssim``, ``hog`` in [-1, 1], and ``top_iou``, of the most salient pixels of both
-    the share that is common to both, in [0, 1]. Equal maps have 1 in all. ``ssim`` and ``hog`` are
-    NaN for maps below 11 pixels, which have no structure.
+    ``rank_correlation``, ``ssim`` and ``hog_correlation`` in [-1, 1], and ``top_overlap``, of the
+    most salient pixels of both the share that is common to both, in [0, 1]. Equal maps have 1 in
+    all.
     """
-    none = np.full(len(one.top), np.nan)
-    either, both = (one.top | other.top).sum(1), (one.top & other.top).sum(1)
-    return {
-        "spearman": _correlations(one.order, other.order),
-        "ssim": none
-        if one.windows is None or other.windows is None
-        else _ssim(one.windows, other.windows),
-        "hog": none
-        if one.edges is None or other.edges is None
-        else _correlations(one.edges, other.edges),
-        "top_iou": both / either,
-    }
+    found: dict[Similarity, FloatArray] = {}
+    if one.order is not None and other.order is not None:
+        found["rank_correlation"] = _correlations(one.order, other.order)
+    if one.windows is not None and other.windows is not None:
+        found["ssim"] = _ssim(one.windows, other.windows)
+    if one.edges is not None and other.edges is not None:
+        found["hog_correlation"] = _correlations(one.edges, other.edges)
+    if one.top is not None and other.top is not None:
+        found["top_overlap"] = (one.top & other.top).sum(1) / (one.top | other.top).sum(1)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,14 +287,11 @@ def _scaled(one: Maps, other: Maps) -> list[tuple[FloatArray, NDArray[np.bool_]]
     return found
 
 
-def _ranked(
-    values: FloatArray, instead: FloatArray | None = None, flat: torch.Tensor | None = None
-) -> FloatArray:
-    """Return (N, n) centred ranks; those of ``instead`` where a map is flat."""
+def _ranked(values: FloatArray) -> FloatArray:
+    """Return (N, n) centred ranks."""
     found = np.empty(values.shape)
-    for row in range(len(values)):
-        is_flat = flat is not None and bool(flat[row])
-        found[row] = centred_ranks(instead[row].ravel() if is_flat else values[row])  # type: ignore[index]
+    for row, one in enumerate(values):
+        found[row] = centred_ranks(one)
     return found
 
 

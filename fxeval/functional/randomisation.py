@@ -9,6 +9,7 @@ layers of equal shape equal weights.
 import copy
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -143,17 +144,60 @@ def _copies_of_results(module: nn.Module) -> dict[int, Tensor]:
     }
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """What of a network is replaced in a copy of it.
+
+    Attributes:
+        parameters: Share of the values of all parameters that differ, 0 to 1; 0 without any.
+        buffers: Share of the values of all buffers that differ; None without any.
+        kept: Names of the parameters and buffers that should have changed, and of which no value
+            did.
+    """
+
+    parameters: float
+    buffers: float | None
+    kept: tuple[str, ...]
+
+
+def coverage(
+    original: nn.Module, redrawn: nn.Module, layers: Collection[str] | None = None
+) -> Coverage:
+    """Return what of a network is replaced in a re-drawn copy.
+
+    Args:
+        original: The network.
+        redrawn: The copy.
+        layers: Dotted names of the modules whose own tensors should have changed; None = all.
+
+    Raises:
+        ValueError: If the two do not have the same parameters and buffers.
+    """
+    shares, kept = [], []
+    for before, after in (
+        (dict(original.named_parameters()), dict(redrawn.named_parameters())),
+        (dict(original.named_buffers()), dict(redrawn.named_buffers())),
+    ):
+        if {n: t.shape for n, t in before.items()} != {n: t.shape for n, t in after.items()}:
+            raise ValueError("coverage: expected two networks of one architecture.")
+        changed = {name: int((before[name] != after[name]).sum()) for name in before}
+        values = sum(tensor.numel() for tensor in before.values())
+        shares.append(sum(changed.values()) / values if values else None)
+        kept += [
+            name
+            for name, number in changed.items()
+            if not number and (layers is None or name.rpartition(".")[0] in layers)
+        ]
+    return Coverage(shares[0] or 0.0, shares[1], tuple(kept))
+
+
 def redrawn_share(original: nn.Module, redrawn: nn.Module) -> float:
     """Return the share, 0 to 1, of a network's parameters that differ from the original's.
 
     Raises:
-        ValueError: If the two do not have the same parameters.
+        ValueError: If the two are not of one architecture.
     """
-    before, after = dict(original.named_parameters()), dict(redrawn.named_parameters())
-    if {n: p.shape for n, p in before.items()} != {n: p.shape for n, p in after.items()}:
-        raise ValueError("redrawn_share: expected two networks of one architecture.")
-    changed = sum(int((before[name] != after[name]).sum()) for name in before)
-    return changed / max(1, sum(parameter.numel() for parameter in before.values()))
+    return coverage(original, redrawn).parameters
 
 
 def embedding_spread(embeddings: Embeddings) -> float:

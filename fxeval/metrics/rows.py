@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fxeval.contracts import Embeddings, Images, LabelMaps, Maps, SimilarityKind
 from fxeval.functional.perturbations import Perturbations
+from fxeval.hooks.layer_groups import LayerGroup
 from fxeval.records.schema import Network
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -182,6 +183,8 @@ class Subject:
         has_weights: Whether its weights can be reached. Those of a black box can't: a re-draw is a
             random network of ours with the same crop and size of embedding, and no weight can be
             nudged.
+        layers: The network's layers in groups, from the output to the input: at most so many, or
+            one for each layer (None). Every parameter and buffer is in exactly one.
     """
 
     name: str
@@ -196,6 +199,7 @@ class Subject:
     labels: Callable[[Tensor], LabelMaps]
     no_decision: str = ""
     has_weights: bool = True
+    layers: Callable[[int | None], tuple[LayerGroup, ...]] = lambda steps: ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -148,12 +148,24 @@ class Network(Form):
         made: ``redrawn``: weights of the network were drawn anew; ``nudged``: each was changed by
             next to nothing; ``foreign``: the network is a black box, and a random one with the
             same crop and size of embedding stands in for it.
+        layers: Which layers were re-drawn, such as ``stage4 to fc``; empty = all.
+        buffers_share: Share of the values of the buffers that changed, such as the statistics of
+            batch norms, 0 to 1; null if there are none.
+        kept: Parameters and buffers of these layers of which no value changed.
+        auc: Chance that a mated pair of the list has a higher similarity than a nonmated one, by
+            this network; 0.5 = it knows nothing of faces; null if it is not known.
+        auc_pairs: Number of mated pairs, and of nonmated ones, that it was found with.
     """
 
     name: str
     spread: Number
     redrawn_share: float
     made: Literal["redrawn", "nudged", "foreign"] = "redrawn"
+    layers: str = ""
+    buffers_share: Number = None
+    kept: list[str] = []
+    auc: Number = None
+    auc_pairs: Count = 0
 
 
 class Repeatability(Form):

@@ -9,6 +9,7 @@ from torch import Tensor
 from fxeval.contracts import (
     Crop,
     Explainer,
+    FaceModel,
     Faces,
     LabelMaps,
     LabelSource,
@@ -27,6 +28,7 @@ from fxeval.engine.sources import sources_of
 from fxeval.errors import UnsupportedError
 from fxeval.explainers.map_levels import joined
 from fxeval.functional.map_similarity import same_maps
+from fxeval.hooks.layer_groups import LayerGroup
 from fxeval.hooks.returned import check_label_maps
 from fxeval.hooks.watch import modes_kept
 from fxeval.metrics.protocol import (
@@ -40,7 +42,7 @@ from fxeval.metrics.protocol import (
     one_by_one,
 )
 from fxeval.records.schema import Explaining, Repeatability
-from fxeval.run.foreign_network import has_weights
+from fxeval.run.foreign_network import check_weights, has_weights
 from fxeval.run.variants import Variants
 from fxeval.run.wanted import NetworkHandle as NetworkHandle
 from fxeval.run.wanted import Redrawing as Redrawing
@@ -71,6 +73,11 @@ class Shared(Protocol):
     ) -> Redrawing:
         """Return a copy of a network with weights replaced."""
 
+    def layers(
+        self, network: NetworkHandle, pairs: Pairs, steps: int | None
+    ) -> tuple[LayerGroup, ...]:
+        """Return the layers of a network in groups."""
+
 
 class CellEngine:
     """Makes the subjects of one cell, and their maps once for all rows."""
@@ -86,11 +93,13 @@ class CellEngine:
         self._repetitions: dict[str, dict[str, Repetition]] = {}
         self._averaged: dict[tuple[object, ...], SaliencyMaps] = {}
         self._refused: dict[tuple[int, str], UnsupportedError] = {}
+        self._redrawn: dict[tuple[str, int, Redraw], Redrawn] = {}
         self.variants = Variants()
 
     def subject(
-        self, name: str, network: NetworkHandle, pairs: Pairs, faces: Faces, no_decision: str = ""
-    ) -> Subject:
+        self, name: str, network: NetworkHandle, pairs: Pairs, faces: Faces, no_decision: str = "",
+        *, like: FaceModel | None = None,
+    ) -> Subject:  # fmt: skip
         """Return a network at work on the cell's images.
 
         Args:
@@ -99,8 +108,10 @@ class CellEngine:
             pairs: The pairs, with whose images a re-drawn copy is calibrated.
             faces: The same images, with their identities.
             no_decision: Why its operating threshold decides nothing; "" if it does.
+            like: A model with its crop, similarity and threshold; None = the network itself, which
+                is built for it.
         """
-        model, pool = network.get(), self._shared.pool
+        model, pool = like or network.get(), self._shared.pool
         crop = model.crop
 
         def fit(of: Subject, maps: Maps) -> Maps:
@@ -119,6 +130,7 @@ class CellEngine:
             redraw=lambda wanted: self._redraw(network, pairs, faces, wanted),
             labels=lambda images: self._labels(pairs, originals(faces, images), crop),
             has_weights=has_weights(model),
+            layers=lambda steps: self._layers(network, pairs, steps),
         )
         # By id: subjects consist of functions and are never equal by value.
         self._behind[id(made)] = network, faces, crop
@@ -293,17 +305,23 @@ class CellEngine:
     def _redraw(
         self, network: NetworkHandle, pairs: Pairs, faces: Faces, wanted: Redraw
     ) -> Redrawn:
-        model, cell = network.get(), self._cell
-        if not has_weights(model) and (wanted.nudge or wanted.layers is not None):
-            what = "it is a black box" if model.module is None else "its layers can't be reached"
-            how = "nudged" if wanted.nudge else "re-drawn layer by layer"
-            raise UnsupportedError(
-                f"model '{model.name}': {what}, so its weights can't be {how}. Leave {cell.kind} "
-                "out for it."
-            )
-        self._refuse_given(self.own, network)
-        found = self._shared.redrawn(cell, network, pairs, wanted)
-        return Redrawn(self.subject(found.known.name, found.network, pairs, faces), found.known)
+        key = network.key, id(faces), wanted  # faces stay alive with the cell
+        if key not in self._redrawn:
+            model = network.get()
+            if wanted.nudge or wanted.layers is not None:
+                how = "nudged" if wanted.nudge else "re-drawn layer by layer"
+                check_weights(model, self._cell.kind, how)
+            self._refuse_given(self.own, network)
+            found = self._shared.redrawn(self._cell, network, pairs, wanted)
+            subject = self.subject(found.known.name, found.network, pairs, faces, like=model)
+            self._redrawn[key] = Redrawn(subject, found.known)
+        return self._redrawn[key]
+
+    def _layers(
+        self, network: NetworkHandle, pairs: Pairs, steps: int | None
+    ) -> tuple[LayerGroup, ...]:
+        check_weights(network.get(), self._cell.kind, "re-drawn layer by layer")
+        return self._shared.layers(network, pairs, steps)
 
 
 @dataclass(frozen=True, eq=False)

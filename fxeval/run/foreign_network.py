@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from fxeval.contracts import Embeddings, FaceModel, Images, model_traits
+from fxeval.errors import UnsupportedError
 from fxeval.functional.randomisation import randomise
 from fxeval.models.networks.mini_resnet import MiniResNet
 
@@ -58,3 +59,17 @@ def foreign(calibration: Tensor, dimensions: int, suite_seed: int, index: int) -
     with torch.random.fork_rng(devices=[]):  # torch's own initialisation, which is re-drawn
         network = Resized(MiniResNet(dimensions))
     return randomise(network.to(calibration.device), calibration, suite_seed, index)
+
+
+def check_weights(model: FaceModel, kind: str, how: str) -> None:
+    """Refuse a model whose weights can't be reached, where a kind of check must change them.
+
+    Raises:
+        UnsupportedError: Saying that they can't be changed so.
+    """
+    if has_weights(model):
+        return
+    what = "it is a black box" if model.module is None else "its layers can't be reached"
+    raise UnsupportedError(
+        f"model '{model.name}': {what}, so its weights can't be {how}. Leave {kind} out for it."
+    )

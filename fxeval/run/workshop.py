@@ -24,6 +24,7 @@ from fxeval.errors import (
     ModelContractError,
     for_a_record,
 )
+from fxeval.hooks.layer_groups import LayerGroup
 from fxeval.hooks.returned import check_explainer, check_model, check_source
 from fxeval.metrics import kinds
 from fxeval.metrics.kept import Kept
@@ -256,7 +257,7 @@ class Workshop:
 
     def _caches(self) -> Sequence[dict[Any, Any]]:
         made = self._maps.kept, self._maps.repetitions, self._maps.reasons
-        redrawn = self._redraws.known, self._redraws.kept
+        redrawn = self._redraws.known, self._redraws.kept, self._redraws.groups
         kept = *self._lists.kept, self._orders.entries
         return *made, self._ready.measured, *redrawn, *kept
 
@@ -309,6 +310,12 @@ class Workshop:
     ) -> Redrawing:
         """Return the network with weights replaced, and its facts; built again if it was freed."""
         return self._redraws.redrawn(network, pairs, (cell.seed, wanted), self.guard)
+
+    def layers(
+        self, network: NetworkHandle, pairs: Pairs, steps: int | None
+    ) -> tuple[LayerGroup, ...]:
+        """Return the layers of a network in groups."""
+        return self._redraws.layers(network, pairs, steps)
 
     def _describe(self, cell: Cell, subjects: Subjects, pairs: Pairs) -> None:
         self.subjects["models"][cell.model.name] = model_entry(subjects.model)

@@ -1,5 +1,6 @@
 """Judges whether re-drawn networks are fit for a comparison, from their part of the record."""
 
+import math
 from collections.abc import Sequence
 
 from fxeval.records.schema import Network, Row
@@ -15,10 +16,15 @@ CONSTANT_SHARE = 0.2
 """Share of constant maps above which a re-drawn network's maps do not show a change."""
 
 
+SHOWN = 4
+"""Names of tensors in a sentence."""
+
+
 def network_notes(networks: Sequence[Network], rows: Sequence[Row]) -> list[str]:
     """Return a sentence about each re-drawn network."""
     return [
-        f"{network.name}: {_made(network)}, embedding spread {_spread(network):.3g}, "
+        f"{network.name}: {_made(network)}, embedding spread {_spread(network):.3g}"
+        f"{_auc(network)}, "
         f"{_constant(network, rows)} of {len(rows)} maps constant"
         for network in networks
     ]
@@ -30,7 +36,8 @@ def _made(network: Network) -> str:
             "stands in for the black box, with the same crop and size of embedding (architecture "
             "of mini_resnet, random weights)"
         )
-    return f"{network.redrawn_share:.1%} of the parameters changed"
+    of = f"{network.redrawn_share:.1%} of the parameters{_buffers(network)} changed"
+    return of + _kept(network)
 
 
 BLACK_BOX = (
@@ -43,6 +50,46 @@ BLACK_BOX = (
 def black_box_note(networks: Sequence[Network]) -> str:
     """Return what a pass means if the network is a black box; "" if it is not."""
     return BLACK_BOX if any(network.made == "foreign" for network in networks) else ""
+
+
+def still_tells(network: Network) -> bool:
+    """Say whether a network tells mated pairs from nonmated ones better than by chance.
+
+    >>> of = {"name": "re-drawn network 1", "spread": 0.5, "redrawn_share": 1.0, "auc_pairs": 32}
+    >>> still_tells(Network(auc=0.6, **of)), still_tells(Network(auc=0.8, **of))
+    (False, True)
+    """
+    return network.auc is not None and network.auc > 0.5 + _chance(network.auc_pairs)
+
+
+def _chance(pairs: int) -> float:
+    """Return how far the figure of a network that knows nothing lies from 0.5 at most.
+
+    Two standard deviations of the Mann-Whitney statistic of as many mated as nonmated pairs.
+    """
+    return 2.0 * math.sqrt((2 * pairs + 1) / (12.0 * pairs * pairs)) if pairs else math.inf
+
+
+def _buffers(network: Network) -> str:
+    of = network.buffers_share
+    return "" if of is None else f" and {of:.1%} of the buffers"
+
+
+def _kept(network: Network) -> str:
+    if not network.kept:
+        return ""
+    more = len(network.kept) - SHOWN
+    named = ", ".join(network.kept[:SHOWN]) + f" and {more} more" * (more > 0)
+    return f" (as they were: {named})"
+
+
+def _auc(network: Network) -> str:
+    if network.auc is None:
+        return ""
+    found = f", mated pairs told from nonmated ones with an AUC of {network.auc:.2f}"
+    if network.layers or not still_tells(network):
+        return found
+    return f"{found}, above chance (0.5 +- {_chance(network.auc_pairs):.2f})"
 
 
 def network_objection(
@@ -63,6 +110,8 @@ def network_objection(
                 "the re-drawn network is collapsed: it embeds every face alike (spread "
                 f"{_spread(network):.2g}, at least {COLLAPSED_BELOW:g} needed)",
             )
+        if network.layers:  # what else is trained, and how many maps it leaves constant, is shown
+            continue
         if network.redrawn_share < REDRAWN_SHARE and network.made != "nudged":
             return Verdict(
                 Outcome.INVALID,

@@ -12,6 +12,7 @@ from fxeval.contracts import Fill, Pairs, RowState, SaliencyMaps
 from fxeval.engine.forward_pool import ForwardPool
 from fxeval.engine.inputs import Comparison
 from fxeval.engine.row_kinds import mated_pairs
+from fxeval.hooks.layer_groups import LayerGroup
 from fxeval.metrics.orders import Order
 from fxeval.metrics.protocol import Evidence, Ledger, Redraw, Redrawn, Rows, Subject
 from fxeval.metrics.removal_curves import Removal
@@ -42,7 +43,9 @@ def removal(given: Evidence, order: Tensor, fill: Fill) -> Removal:
     return Removal(given, given.subject, whole, fill)
 
 
-def subject_of(model, faces, *, threshold=None, pool=None, name="own", redraw=None) -> Subject:
+def subject_of(
+    model, faces, *, threshold=None, pool=None, name="own", redraw=None, groups=()
+) -> Subject:
     pool = pool or ForwardPool()
     return Subject(
         name=name,
@@ -55,26 +58,36 @@ def subject_of(model, faces, *, threshold=None, pool=None, name="own", redraw=No
         fit=lambda of, maps: maps,
         redraw=redraw,
         labels=None,
+        layers=lambda steps: tuple(groups),
     )
 
 
 def evidence_of(
     pairs: Pairs, model=None, *, maps: Mapping[str, SaliencyMaps] | None = None, threshold=None,
     pool: ForwardPool | None = None, seed: int = 5, after: Sequence[SaliencyMaps] = (),
-    spread: float = 0.5, share: float = 1.0,
+    spread: float = 0.5, share: float = 1.0, groups: Sequence[LayerGroup] = (),
+    partly: Mapping[str, SaliencyMaps] | None = None,
 ) -> Evidence:  # fmt: skip
-    """Return the evidence of all mated pairs; ``after`` are maps of re-drawn networks."""
+    """Return the evidence of all mated pairs.
+
+    ``after`` are maps of re-drawn networks, ``partly`` those of partly re-drawn ones, by their
+    layers.
+    """
     table = mated_pairs(pairs)
     given = {("own", side): found for side, found in (maps or {}).items()}
 
     def redraw(wanted: Redraw) -> Redrawn:
         name = wanted.label
-        network = Network(name=name, spread=spread, redrawn_share=share)
+        network = Network(name=name, spread=spread, redrawn_share=share, layers=wanted.of)
         return Redrawn(subject_of(model, table.faces, name=name), network)
 
     for index, found in enumerate(after):
         given[f"re-drawn network {index + 1}", "probe"] = found
-    subject = subject_of(model, table.faces, threshold=threshold, pool=pool, redraw=redraw)
+    for layers, found in (partly or {}).items():
+        given[f"re-drawn network 1 ({layers})", "probe"] = found
+    subject = subject_of(
+        model, table.faces, threshold=threshold, pool=pool, redraw=redraw, groups=groups
+    )
     return Evidence(
         rows=table.rows,
         everyone=table.rows,

@@ -7,7 +7,14 @@ from scipy import ndimage, stats
 
 from fxeval.errors import ExplainerContractError
 from fxeval.functional.map_similarity import norm01, spearman
-from fxeval.functional.map_structure import compared, describe, hog, hog_similarity, ssim
+from fxeval.functional.map_structure import (
+    SIMILARITIES,
+    compared,
+    describe,
+    hog,
+    hog_similarity,
+    ssim,
+)
 from fxeval.functional.ranking import ranks
 from fxeval.tests.functional.test_map_patterns import golden_maps
 
@@ -57,11 +64,11 @@ def test_the_golden_similarities_of_the_specification_are_met():
     # The bumps are mirror images of themselves and the wave repeats: what ties, ties by rounding.
     assert hog_similarity(one, other) == pytest.approx([0.71346444, -0.01152427, 1.0], abs=5e-5)
     assert hog(a[None].numpy()).shape == (1, 2025)
-    found = compared(describe(one, 0.01, None), describe(other, 0.01, None))
-    assert found["spearman"] == pytest.approx([0.91068340, -0.00012713, 1.0], abs=5e-9)
-    assert found["top_iou"] == pytest.approx([0.063830, 0.0, 1.0], abs=5e-7)
+    found = compared(describe(one, None, fraction=0.01), describe(other, None, fraction=0.01))
+    assert found["rank_correlation"] == pytest.approx([0.91068340, -0.00012713, 1.0], abs=5e-9)
+    assert found["top_overlap"] == pytest.approx([0.063830, 0.0, 1.0], abs=5e-7)
     assert found["ssim"].tolist() == ssim(one, other).tolist()
-    assert found["hog"].tolist() == hog_similarity(one, other).tolist()
+    assert found["hog_correlation"].tolist() == hog_similarity(one, other).tolist()
 
 
 @pytest.mark.parametrize("size", [(112, 112), (112, 96), (28, 34), (21, 22), (11, 11)])
@@ -112,9 +119,9 @@ def test_a_constant_map_has_no_structure_and_is_described_by_its_random_order():
     maps = torch.stack([torch.full((24, 24), 0.3).double(), drawn(1, (24, 24))[0]])
     assert np.isnan(ssim(maps, maps)).tolist() == [True, False]
     assert np.isnan(hog_similarity(maps.flip(0), maps)).tolist() == [True, True]
-    one, again, other = (describe(maps, 0.05, seeds) for seeds in ([1, 2], [1, 9], [3, 4]))
+    one, again, other = (describe(maps, seeds) for seeds in ([1, 2], [1, 9], [3, 4]))
     same, apart = compared(one, again), compared(one, other)
-    for name in ("spearman", "ssim", "hog", "top_iou"):
+    for name in SIMILARITIES:
         assert same[name] == pytest.approx([1.0, 1.0])
         assert abs(apart[name][0]) < 0.3
         assert apart[name][1] == pytest.approx(1.0)
@@ -127,22 +134,21 @@ def test_a_constant_map_has_no_structure_and_is_described_by_its_random_order():
 def test_the_most_salient_pixels_are_exactly_as_many_as_asked_for_whatever_ties():
     maps = torch.zeros(2, 20, 20)
     maps[:, 0, :3] = 1.0
-    found = describe(maps, 0.05, [1, 2])
+    found = describe(maps, [1, 2])
     assert found.top.sum(1).tolist() == [20, 20]
     assert found.top[:, :3].all()
     # Three in common, and of the others what chance gives.
-    shared = float(compared(found, found)["top_iou"][0])
+    shared = float(compared(found, found)["top_overlap"][0])
     assert shared == 1.0
-    apart = compared(describe(maps[:1], 0.05, [1]), describe(maps[1:], 0.05, [2]))
-    assert 3 / 37 <= apart["top_iou"][0] < 0.4
+    apart = compared(describe(maps[:1], [1]), describe(maps[1:], [2]))
+    assert 3 / 37 <= apart["top_overlap"][0] < 0.4
 
 
 def test_maps_too_small_for_a_window_have_ranks_alone():
     maps = drawn(2, (8, 8))
-    found = compared(describe(maps, 0.05, [1, 2]), describe(maps, 0.05, [1, 2]))
-    assert np.isnan(found["ssim"]).all()
-    assert np.isnan(found["hog"]).all()
-    assert found["spearman"].tolist() == found["top_iou"].tolist() == [1.0, 1.0]
+    found = compared(describe(maps, [1, 2]), describe(maps, [1, 2]))
+    assert set(found) == {"rank_correlation", "top_overlap"}
+    assert found["rank_correlation"].tolist() == found["top_overlap"].tolist() == [1.0, 1.0]
     with pytest.raises(ValueError, match="at least 11 x 11"):
         ssim(maps, maps)
     with pytest.raises(ValueError, match="two"):
@@ -161,7 +167,7 @@ def test_a_map_that_is_not_finite_is_refused(bad):
             with pytest.raises(ExplainerContractError, match="finite"):
                 measure(*pair)
     with pytest.raises(ExplainerContractError):
-        describe(broken, 0.05, [1, 2])
+        describe(broken, [1, 2])
 
 
 @pytest.mark.oracle

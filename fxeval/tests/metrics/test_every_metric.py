@@ -25,8 +25,11 @@ PARAMETERS = {
     "faithfulness.accuracy_curves": {
         "steps": 2, "fills": ("black",), "controls": ("random_pixels", "mean_map", "inverse"),
     },
-    "sanity.model_randomisation": {"redraws": 2},
     "sanity.two_sided": {"redraws": 2},
+    "sanity.model_randomisation": {
+        "redraws": 2, "steps": 2, "another_draw": True,
+        "modes": ("full", "cascading_top_down"),
+    },
     "occluders.false_match": {
         "fractions": (0.1,), "repeats": 2,
         "controls": ("random_pixels", "random_blobs", "mean_map", "unoccluded"),
