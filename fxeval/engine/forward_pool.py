@@ -72,6 +72,7 @@ class ForwardPool:
     Attributes:
         forwards: Images embedded so far.
         backwards: Images in backward passes that another process made on a copy of a model.
+        answered: Images that were asked for, masked or clean, and answered from memory.
         is_embedding: A model is embedding at this moment on the pool's behalf.
         notes: Sentences for the record: the batch size was halved, user code changed settings.
     """
@@ -86,7 +87,7 @@ class ForwardPool:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self._batch_size = batch_size
-        self.forwards = self.backwards = 0
+        self.forwards = self.backwards = self.answered = 0
         self.is_embedding = False
         self.notes: list[str] = []
         self._memory_bytes = memory_bytes
@@ -106,7 +107,8 @@ class ForwardPool:
 
     def clean(self, model: FaceModel, faces: Faces) -> Embeddings:
         """Embed every distinct image of a set, unperturbed, once; returns (M, D)."""
-        return self._remembered(
+        before = self.forwards
+        found = self._remembered(
             _key(model, faces.image_digests, "clean"),
             lambda: self._batches(
                 model,
@@ -114,6 +116,8 @@ class ForwardPool:
                 lambda start, stop: _float(faces.images[start:stop], model),
             ),
         )
+        self.answered += len(faces.images) - (self.forwards - before)
+        return found
 
     def embed(self, model: FaceModel, faces: Faces, wanted: Perturbations) -> Embeddings:
         """Embed described perturbations.
@@ -176,7 +180,10 @@ class ForwardPool:
         if isinstance(model, PooledModel) and model.changes():
             return compute()
         content = hashlib.sha256(image.cpu().contiguous().numpy().tobytes()).hexdigest()
-        return self._remembered(_key(model, (content,), "masked", bank.digest, fill), compute)
+        before = self.forwards
+        found = self._remembered(_key(model, (content,), "masked", bank.digest, fill), compute)
+        self.answered += len(bank.masks) - (self.forwards - before)
+        return found
 
     def _filled(self, model: FaceModel, faces: Faces, used: Tensor, fill: str) -> Embeddings:
         digests = tuple(faces.image_digests[i] for i in used.tolist())

@@ -19,6 +19,7 @@ Perturbed = Literal["probe", "reference", "both"]
 _OF_PAIRS = (
     "mated pairs",
     "compared pairs",
+    "nearby pairs",
     "pairs",
     "nonmated pairs",
     "held-out pairs",

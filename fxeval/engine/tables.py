@@ -10,6 +10,7 @@ from fxeval.contracts import Pairs
 from fxeval.engine.class_rows import classes
 from fxeval.engine.compared_rows import compared_pairs
 from fxeval.engine.false_match_rows import false_matches
+from fxeval.engine.nearby_rows import nearby_pairs
 from fxeval.engine.occluded_rows import occluded_pairs
 from fxeval.engine.patched_rows import patched_pairs
 from fxeval.engine.pattern_rows import map_pairs, people
@@ -46,6 +47,11 @@ MADE: Mapping[RowKind, Callable[[Pairs, Making], Table]] = MappingProxyType(
             making.landmarks(),
         ),
         "compared pairs": lambda pairs, making: compared_pairs(pairs, making.seed),
+        "nearby pairs": lambda pairs, making: nearby_pairs(
+            pairs,
+            making.seed,
+            making.parameters.noisy,  # type: ignore[attr-defined]
+        ),
         "false matches": lambda pairs, making: false_matches(pairs),
         "patched pairs": lambda pairs, making: patched_pairs(
             pairs,

@@ -19,6 +19,8 @@ from fxeval.metrics import (
     classifier_deletion_retention,
     cross_model_transfer,
     deletion_insertion,
+    explaining_cost,
+    explaining_resources,
     false_match,
     guided_occlusion,
     hiding_game,
@@ -32,6 +34,7 @@ from fxeval.metrics import (
     pattern_similarity,
     reject_decisions,
     self_occlusion,
+    stability,
     two_sided,
 )
 
@@ -55,6 +58,9 @@ CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
         "occluders.false_match": false_match,
         "patterns.similarity": pattern_similarity,
         "patterns.regions": pattern_regions,
+        "stability.repetition": stability,
+        "cost.explaining": explaining_cost,
+        "cost.resources": explaining_resources,
     }
 )
 """The kinds of check that come with fxeval."""

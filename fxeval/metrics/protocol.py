@@ -29,6 +29,7 @@ from fxeval.metrics.map_sets import thumbnail as thumbnail
 from fxeval.metrics.map_sets import usable as usable
 from fxeval.metrics.map_sets import worst as worst
 from fxeval.metrics.rows import FloatArray as FloatArray
+from fxeval.metrics.rows import MapCost as MapCost
 from fxeval.metrics.rows import Question as Question
 from fxeval.metrics.rows import Redraw as Redraw
 from fxeval.metrics.rows import Redrawn as Redrawn
@@ -60,6 +61,9 @@ class Engine(Protocol):
 
     def maps_each(self, rows: Rows, subject: Subject) -> tuple[SaliencyMaps, ...]:
         """Return the maps of the sources of all rows: of the first ones, the second ones, ..."""
+
+    def cost(self, rows: Rows, subject: Subject) -> MapCost:
+        """Return what the maps of all rows on a subject cost when they were made."""
 
     def variant(self, settings: Mapping[str, str]) -> OtherExplainer:
         """Return the cell's explainer with some settings replaced."""
@@ -111,6 +115,10 @@ class Evidence:
                 number is another seed, of which the values of no other check know.
         """
         return taken(self.engine.maps(self.everyone, subject, explainer, draw), self._places)
+
+    def cost(self, subject: Subject) -> MapCost:
+        """Return what the maps of all rows of the cell on a subject cost when they were made."""
+        return self.engine.cost(self.everyone, subject)
 
     def explain_each(self, subject: Subject) -> tuple[SaliencyMaps, ...]:
         """Return the maps of the group's sources one by one, and not their means.

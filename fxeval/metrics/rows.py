@@ -22,6 +22,7 @@ RowKind = Literal[
     "held-out mated pairs",
     "patched pairs",
     "occluded pairs",
+    "nearby pairs",
     "false matches",
     "nonmated pairs",
     "searches",
@@ -200,6 +201,25 @@ class Subject:
     no_decision: str = ""
     has_weights: bool = True
     layers: Callable[[int | None], tuple[LayerGroup, ...]] = lambda steps: ()
+
+
+@dataclass(frozen=True)
+class MapCost:
+    """The cost of the maps of all rows, when they were made.
+
+    Attributes:
+        n_maps: Number of maps.
+        forwards: Images in forward passes, those among them that were answered from memory.
+        backwards: Images in backward passes.
+        seconds: Wall time.
+        peak_memory: Bytes that making them took at most, as far as it was seen; None = not known.
+    """
+
+    n_maps: int
+    forwards: int
+    backwards: int
+    seconds: float
+    peak_memory: int | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -126,7 +126,20 @@ class LayerEntry(Form):
 
 
 class Explaining(Form):
-    """The cost of one set of maps at the time it was made, and the layers it was made at."""
+    """The cost of one set of maps at the time it was made, and the layers it was made at.
+
+    Attributes:
+        network: The network that was explained.
+        side: Which images, by which seed and settings.
+        n_maps: Number of maps.
+        was_shared: An earlier cell had made them.
+        forwards: Images in forward passes.
+        backwards: Images in backward passes.
+        seconds: Wall time.
+        answered: Images that were asked for and answered from memory, beside ``forwards``.
+        peak_memory: Bytes that making them took at most, as far as it was seen; null = not known.
+        layers: The layers that they were made at.
+    """
 
     network: str
     side: str
@@ -135,6 +148,8 @@ class Explaining(Form):
     forwards: Count
     backwards: Count
     seconds: float
+    answered: Count = 0
+    peak_memory: Count | None = None
     layers: list[LayerEntry] = []
 
 

@@ -33,6 +33,7 @@ from fxeval.hooks.returned import check_label_maps
 from fxeval.hooks.watch import modes_kept
 from fxeval.metrics.protocol import (
     Evidence,
+    MapCost,
     OtherExplainer,
     Redraw,
     Redrawn,
@@ -94,6 +95,7 @@ class CellEngine:
         self._averaged: dict[tuple[object, ...], SaliencyMaps] = {}
         self._refused: dict[tuple[int, str], UnsupportedError] = {}
         self._redrawn: dict[tuple[str, int, Redraw], Redrawn] = {}
+        self._costs: dict[tuple[object, ...], dict[str, Explaining]] = {}
         self.variants = Variants()
 
     def subject(
@@ -193,14 +195,14 @@ class CellEngine:
     ) -> SaliencyMaps:
         network, faces, _ = self._behind[id(subject)]
         is_judged = is_judged and network.label == "trained" and seed == 0
-        # The rows stay alive with the cell, so their ids name them.
-        key = id(rows), id(subject), by.name, by.settings, id(by.explainer), seed
+        key = _set_of(rows, subject, by, seed)
         if rows.source.shape[1] == 1 and rows.against.ndim == 2 and key not in self._averaged:
             asked = Comparison(
                 faces, rows.id, rows.source[:, 0], rows.against[:, 0], rows.contrast, seed, None,
                 rows.enrolled, rows.draws,
             )  # fmt: skip
-            maps = self._asked(Wanted(by, network, asked, rows.side), is_judged=is_judged)
+            wanted = Wanted(by, network, asked, rows.side)
+            maps = self._asked(wanted, key, is_judged=is_judged)
             if not by.settings:
                 return maps
             self._averaged[key] = maps
@@ -228,11 +230,27 @@ class CellEngine:
         for number, asked in enumerate(of.asked):
             name = f"{what} {number + 1}" if len(of.asked) > 1 else what
             wanted = Wanted(by, network, asked, name)
-            parts.append(self._asked(wanted, is_judged=is_judged and not number))
+            key = _set_of(rows, subject, by, seed)
+            parts.append(self._asked(wanted, key, is_judged=is_judged and not number))
         size = (int(parts[0].positive.shape[1]), int(parts[0].positive.shape[2]))
         return joined(parts, size), of.places
 
-    def _asked(self, wanted: Wanted, *, is_judged: bool) -> SaliencyMaps:
+    def cost(self, rows: Rows, subject: Subject, by: OtherExplainer, seed: int) -> MapCost:
+        """Return what the maps of all rows on a subject cost when they were made."""
+        self.made(rows, subject, by, seed)
+        parts = self._costs[_set_of(rows, subject, by, seed)].values()
+        known = [one.peak_memory for one in parts if one.peak_memory is not None]
+        return MapCost(
+            n_maps=sum(one.n_maps for one in parts),
+            forwards=sum(one.forwards + one.answered for one in parts),
+            backwards=sum(one.backwards for one in parts),
+            seconds=sum(one.seconds for one in parts),
+            peak_memory=max(known, default=None),
+        )
+
+    def _asked(
+        self, wanted: Wanted, part_of: tuple[object, ...], *, is_judged: bool
+    ) -> SaliencyMaps:
         """Return maps, made once; if limits ask for their values, a few are made again."""
         wanted = replace(wanted, is_own=wanted.by.name == self.own.name)
         try:
@@ -241,6 +259,7 @@ class CellEngine:
             self._refused[id(wanted.by.explainer), wanted.network.key] = error
             raise
         self._note(cost)
+        self._costs.setdefault(part_of, {})[wanted.label] = cost
         if is_judged:
             repetition, cost = self._shared.repeated(self._cell, wanted, maps)
             of = f"{wanted.name}{in_words(dict(wanted.by.settings))}"
@@ -324,6 +343,11 @@ class CellEngine:
         return self._shared.layers(network, pairs, steps)
 
 
+def _set_of(rows: Rows, subject: Subject, by: OtherExplainer, seed: int) -> tuple[object, ...]:
+    """Name a set of maps; the rows stay alive with the cell, so their ids name them."""
+    return id(rows), id(subject), by.name, by.settings, id(by.explainer), seed
+
+
 @dataclass(frozen=True, eq=False)
 class Measuring:
     """The engine while the maps of one explainer, at one of its seeds, are measured.
@@ -352,6 +376,10 @@ class Measuring:
     def maps_each(self, rows: Rows, subject: Subject) -> tuple[SaliencyMaps, ...]:
         """Return the maps of every source of the rows."""
         return self.engine.each(rows, subject, self.by, self.seed)
+
+    def cost(self, rows: Rows, subject: Subject) -> MapCost:
+        """Return what the maps of all rows on a subject cost when they were made."""
+        return self.engine.cost(rows, subject, self.by, self.seed)
 
     def variant(self, settings: Mapping[str, str]) -> OtherExplainer:
         """Return the explainer with some settings replaced."""

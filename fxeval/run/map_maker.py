@@ -151,7 +151,7 @@ class MapMaker:
         stage = "explaining" if network.label == "trained" else f"explaining {network.label}"
         model, pooled = network.get(), self._pool.forwards
         told: list[str] = []
-        with metered(model.module, self._pool) as cost, precise(device):
+        with metered(model.module, self._pool, device) as cost, precise(device):
             maps = explain(
                 wanted.by.explainer,
                 model,
@@ -176,6 +176,9 @@ class MapMaker:
             total.forwards += cost.forwards
             total.backwards += cost.backwards
             total.seconds += cost.seconds
+            total.answered += cost.answered
+            known = [one for one in (total.peak_memory, cost.peak_memory) if one is not None]
+            total.peak_memory = max(known, default=None)
             return made
 
         found = repeated(explain_again, wanted.asked, maps, cell.seed)

@@ -105,6 +105,14 @@ KINDS: Mapping[str, str] = {
     "patterns.similarity": "The maps of two images are compared as patterns, for pairs of images "
     "of one person and of two. Each image is explained against another image of its own person, "
     "which no other map of the pair has used. The photographs are compared in the same way.",
+    "stability.repetition": "The map of each pair is compared with its map by another draw of the "
+    "explainer, and with those of images that differ by a little noise or by a shift of half a "
+    "pixel or one. A constant map passes this: stability says nothing alone.",
+    "cost.explaining": "The images that the explainer sent through the network, forward and "
+    "backward, while it made the maps of all pairs were counted. The counts are the same on every "
+    "machine.",
+    "cost.resources": "Time and memory were taken while the explainer made the maps of all pairs. "
+    "They depend on the machine, and on what else it does: no other run has the same figures.",
     "patterns.regions": "Several images of each person are explained one by one, and their maps "
     "are summed over the parts of the face: which parts do they rest on, how densely, and how "
     "much does that vary from image to image?",

@@ -72,6 +72,7 @@ PARAMETERS = {
         "steps": 5, "fills": ("blur", "black"), "crossing_step": 9, "gallery_images": 2,
         "unenrolled": 0.2, "controls": ("random_pixels", "edge", "mean_map", "inverse"),
     },
+    "stability.repetition": {"draws": 2, "noisy": 2, "steps": 3},
     "toy.occlusion": {"evaluators": ("b",)},
     "toy.agreement": {"others": ("ramp",)},
 }  # fmt: skip
@@ -84,6 +85,10 @@ N_ROWS = {
 ASKS_THE_LIST = {"deletion_outside_share", "outside"}  # metrics and curves: of all clean images
 ABOUT_SOME = {"patch_wrong_auc"}  # metrics that not all rows have
 each = pytest.mark.parametrize("kind", KINDS)
+# Time and memory are those of one run: no other has the same digits.
+each_repeatable = pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind != "cost.resources"]
+)
 # Faults of a configuration are its own, not the cell's: its tests plant them one by one.
 each_of_one_map = pytest.mark.parametrize(
     "kind", [kind for kind in KINDS if not hasattr(KINDS[kind], "SELECTS")]
@@ -197,7 +202,7 @@ def without_numbering(row):
     return row.model_copy(update={"identities": []})
 
 
-@each
+@each_repeatable
 @pytest.mark.parametrize("size", [1, 3, 7, 64])
 def test_rows_do_not_depend_on_the_group_they_are_measured_in(kind, size, monkeypatch):
     _, expected, _ = measure(kind)
@@ -206,7 +211,7 @@ def test_rows_do_not_depend_on_the_group_they_are_measured_in(kind, size, monkey
     assert found == expected  # to the last bit
 
 
-@each
+@each_repeatable
 def test_rows_do_not_depend_on_the_order_of_the_list(kind):
     _, expected, _ = measure(kind)
     for seed in (1, 2):
@@ -220,7 +225,7 @@ def test_rows_do_not_depend_on_the_order_of_the_list(kind):
 ASKS_OTHERS = {"control.mean_map", "control.shuffled_identity"}
 
 
-@each
+@each_repeatable
 def test_rows_do_not_depend_on_their_company(kind):
     made = {"identities", "classes", "map pairs", "searches"}
     if KINDS[kind].ROWS in made or "held-out" in KINDS[kind].ROWS:
@@ -308,7 +313,7 @@ def test_constant_maps_everywhere_fail_and_say_so(kind):
     assert f"{n} of {n} saliency maps are degenerate" in result.verdict.reason
 
 
-@each
+@each_repeatable
 def test_two_runs_are_equal_to_the_last_bit(kind):
     assert measure(kind)[2] == measure(kind)[2]
 
