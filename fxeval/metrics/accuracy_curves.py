@@ -1,29 +1,20 @@
 """Accuracy of verification over mated and nonmated pairs, while pixels go or come back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from torch import Tensor
 
-from fxeval.contracts import SaliencyMaps
 from fxeval.errors import EvidenceError
 from fxeval.functional.fills import FillName
-from fxeval.hooks.returned import is_constant
-from fxeval.metrics.kept import Kept
+from fxeval.metrics.evidence_against import evidence_against
 from fxeval.metrics.occlusion import NO_THRESHOLD
 from fxeval.metrics.orders import Control, orders
 from fxeval.metrics.protocol import (
-    Engine,
     Evidence,
     FloatArray,
     Ledger,
-    OtherExplainer,
-    Rows,
-    Subject,
 )
 from fxeval.metrics.removal_curves import Removal, area, trace
 from fxeval.results import EXPLAINER, ORDERS_OF_TIES, Metric, RowState
@@ -135,7 +126,8 @@ def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
     if not bool(evidence.everyone.is_mated.all()):
         has_negative = evidence.explain(evidence.subject).negative is not None
         ledger.remark(BY_NEGATIVE if has_negative else BY_POSITIVE)
-    evidence = replace(evidence, engine=_ByDecision(evidence.engine, evidence.kept))
+        if has_negative:
+            evidence = evidence_against(evidence, "negative", nonmated_only=True)
     maps = ledger.watch(evidence.rows.side, evidence.explain(evidence.subject))
     for order in orders(evidence, evidence.subject, maps, parameters.controls):
         if order.map == EXPLAINER:
@@ -168,68 +160,3 @@ def _decided_rightly(removal: Removal, steps: int) -> tuple[FloatArray, FloatArr
     is_mated = removal.evidence.rows.is_mated.numpy()[removal.order.kept][:, None, None]
     right = ((found.margin >= 0) == is_mated).astype(np.float64)
     return np.where(np.isnan(found.margin), np.nan, right), found.fraction
-
-
-@dataclass(frozen=True, eq=False)
-class _Turned:
-    """Maps whose nonmated rows show what speaks against the similarity, with those they are of."""
-
-    of: SaliencyMaps
-    maps: SaliencyMaps
-
-    @property
-    def nbytes(self) -> int:
-        return self.of.positive.nbytes + self.maps.positive.nbytes
-
-
-@dataclass(frozen=True, eq=False)
-class _ByDecision:
-    """An engine whose maps of nonmated pairs are the negative ones, where there are any.
-
-    So are the maps that controls are made of.
-    """
-
-    engine: Engine
-    kept: Kept
-
-    def maps(
-        self, rows: Rows, subject: Subject, explainer: OtherExplainer | None, draw: int = 0
-    ) -> SaliencyMaps:
-        """Return the maps of all rows on a subject."""
-        found = self.engine.maps(rows, subject, explainer, draw)
-        if found.negative is None:
-            return found
-        key = "maps by decision", id(found)
-        turned = self.kept.get(key, lambda: _Turned(found, _turned(found, rows.is_mated)))
-        return turned.maps
-
-    def maps_each(self, rows: Rows, subject: Subject) -> tuple[SaliencyMaps, ...]:
-        """Return the maps of all sources, as the explainer gave them."""
-        return self.engine.maps_each(rows, subject)
-
-    def variant(self, settings: Mapping[str, str]) -> OtherExplainer:
-        """Return the cell's explainer with some settings replaced."""
-        return self.engine.variant(settings)
-
-    def instead(self, explainer: OtherExplainer) -> "_ByDecision":
-        """Return the same of another explainer."""
-        return replace(self, engine=self.engine.instead(explainer))
-
-    def alike(self, rows: Rows, subject: Subject, *by: OtherExplainer) -> bool:
-        """Say whether two explainers give every row the same map."""
-        return self.engine.alike(rows, subject, *by)
-
-
-def _turned(maps: SaliencyMaps, is_mated: Tensor) -> SaliencyMaps:
-    """Return maps that are negative for nonmated rows, constant ones with their state."""
-    assert maps.negative is not None
-    shown = torch.where(is_mated[:, None, None], maps.positive, maps.negative)
-    states, reasons = list(maps.states), list(maps.reasons)
-    for row in (~is_mated).nonzero()[:, 0].tolist():
-        if states[row] in (RowState.OK, RowState.DEGENERATE_MAP):
-            flat = is_constant(shown[row])
-            states[row] = RowState.DEGENERATE_MAP if flat else RowState.OK
-            reasons[row] = "the negative map is constant" if flat else ""
-    return replace(
-        maps, positive=shown, negative=None, states=tuple(states), reasons=tuple(reasons)
-    )

@@ -1,6 +1,6 @@
 """The engine of one cell: its subjects, and maps that are made once for all of its rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -32,7 +32,6 @@ from fxeval.hooks.layer_groups import LayerGroup
 from fxeval.hooks.returned import check_label_maps
 from fxeval.hooks.watch import modes_kept
 from fxeval.metrics.protocol import (
-    Evidence,
     MapCost,
     OtherExplainer,
     Redraw,
@@ -44,6 +43,7 @@ from fxeval.metrics.protocol import (
 )
 from fxeval.records.schema import Explaining, Repeatability
 from fxeval.run.foreign_network import check_weights, has_weights
+from fxeval.run.map_costs import total
 from fxeval.run.variants import Variants
 from fxeval.run.wanted import NetworkHandle as NetworkHandle
 from fxeval.run.wanted import Redrawing as Redrawing
@@ -148,6 +148,10 @@ class CellEngine:
         """Return the maps of every source of the rows."""
         return Measuring(self, self.own).maps_each(rows, subject)
 
+    def cost(self, rows: Rows, subject: Subject) -> MapCost:
+        """Return what the maps of all rows on a subject cost when they were made."""
+        return self.cost_of(rows, subject, self.own, 0)
+
     def variant(self, settings: Mapping[str, str]) -> OtherExplainer:
         """Return the cell's explainer with some settings replaced."""
         return self.variants.of(self.own, settings)
@@ -235,18 +239,10 @@ class CellEngine:
         size = (int(parts[0].positive.shape[1]), int(parts[0].positive.shape[2]))
         return joined(parts, size), of.places
 
-    def cost(self, rows: Rows, subject: Subject, by: OtherExplainer, seed: int) -> MapCost:
+    def cost_of(self, rows: Rows, subject: Subject, by: OtherExplainer, seed: int) -> MapCost:
         """Return what the maps of all rows on a subject cost when they were made."""
         self.made(rows, subject, by, seed)
-        parts = self._costs[_set_of(rows, subject, by, seed)].values()
-        known = [one.peak_memory for one in parts if one.peak_memory is not None]
-        return MapCost(
-            n_maps=sum(one.n_maps for one in parts),
-            forwards=sum(one.forwards + one.answered for one in parts),
-            backwards=sum(one.backwards for one in parts),
-            seconds=sum(one.seconds for one in parts),
-            peak_memory=max(known, default=None),
-        )
+        return total(self._costs[_set_of(rows, subject, by, seed)].values())
 
     def _asked(
         self, wanted: Wanted, part_of: tuple[object, ...], *, is_judged: bool
@@ -379,7 +375,7 @@ class Measuring:
 
     def cost(self, rows: Rows, subject: Subject) -> MapCost:
         """Return what the maps of all rows on a subject cost when they were made."""
-        return self.engine.cost(rows, subject, self.by, self.seed)
+        return self.engine.cost_of(rows, subject, self.by, self.seed)
 
     def variant(self, settings: Mapping[str, str]) -> OtherExplainer:
         """Return the explainer with some settings replaced."""
@@ -392,25 +388,3 @@ class Measuring:
     def alike(self, rows: Rows, subject: Subject, *by: OtherExplainer) -> bool:
         """Say whether two explainers give every row the same map."""
         return self.engine.alike(rows, subject, *by)
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A cell that is ready to be measured.
-
-    Attributes:
-        evidence: Of all its rows; ``take`` gives a group's.
-        objection: Why the model is not to be judged on these pairs, or None.
-        explaining: What its maps cost, filled while it is measured.
-        engine: Behind the evidence.
-        compared: Further explainers that limits compare with; a reason in place of one that cannot
-            explain this model.
-        remarks: What is not known about the model on these pairs.
-    """
-
-    evidence: Evidence
-    objection: str | None
-    explaining: list[Explaining]
-    engine: CellEngine
-    compared: Mapping[str, OtherExplainer | str]
-    remarks: Sequence[str] = ()

@@ -17,7 +17,8 @@ from fxeval.metrics.protocol import Evidence, Ledger, OtherExplainer
 from fxeval.records.schema import Measured, Network, Row
 from fxeval.records.selection import Configuration
 from fxeval.results import EXPLAINER, gravity
-from fxeval.run.cell_engine import Measuring, Prepared
+from fxeval.run.cell_engine import Measuring
+from fxeval.run.prepared import Prepared
 from fxeval.suite.cells import Cell
 
 OF_THE_MAPS = frozenset(

@@ -33,12 +33,13 @@ from fxeval.records.earlier import EarlierRun
 from fxeval.records.schema import Explaining, Row
 from fxeval.redaction import PublicReason, public_counts
 from fxeval.run.admissions import Admissions
-from fxeval.run.cell_engine import CellEngine, Prepared
+from fxeval.run.cell_engine import CellEngine
 from fxeval.run.descriptions import explainer_entry, model_entry, pairs_entry
 from fxeval.run.guard import Guard
 from fxeval.run.keys import fixture_key
 from fxeval.run.lists import Lists
 from fxeval.run.map_maker import MapMaker, Progress
+from fxeval.run.prepared import Prepared
 from fxeval.run.readying import Readying
 from fxeval.run.redrawing import Redraws
 from fxeval.run.wanted import NetworkHandle, Redrawing, Repetition, Wanted
