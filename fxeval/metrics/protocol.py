@@ -36,8 +36,10 @@ from fxeval.metrics.rows import Redrawn as Redrawn
 from fxeval.metrics.rows import RowKind as RowKind
 from fxeval.metrics.rows import Rows as Rows
 from fxeval.metrics.rows import Side as Side
+from fxeval.metrics.rows import Student as Student
 from fxeval.metrics.rows import Subject as Subject
-from fxeval.records.schema import Measured, Network, Row
+from fxeval.metrics.rows import Training as Training
+from fxeval.records.schema import Measured, Network, Row, Taught
 from fxeval.records.selection import Configuration
 from fxeval.results import BROKEN_STATES, TIED_SHARE, Condition, Metric, RowState, gravity
 
@@ -182,6 +184,7 @@ class Ledger:
         evidence: Of the group.
         metrics: The metrics that the protocol declares.
         networks: Re-drawn networks that were compared with.
+        taught: Networks that were trained for the comparison.
         configurations: All that were tried, if the protocol chooses among some.
         remarks: Facts that a reader of the figures must know.
         inapplicable: Why metrics can have no value of such a model, by their names.
@@ -195,6 +198,7 @@ class Ledger:
     _maps: list[tuple[str, SaliencyMaps, bool]] = field(default_factory=list)
     _facts: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
     networks: list[Network] = field(default_factory=list)
+    taught: list[Taught] = field(default_factory=list)
     configurations: list[Configuration] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     inapplicable: dict[str, str] = field(default_factory=dict)
@@ -220,6 +224,18 @@ class Ledger:
         """Note maps under a condition in which a constant one is not the explainer's fault."""
         self._maps.append((name, maps, True))
         return maps
+
+    def watch_student(self, student: Student, maps: SaliencyMaps) -> SaliencyMaps:
+        """Note maps under a network that was trained for the check.
+
+        Under permuted labels a constant map is not the explainer's fault.
+        """
+        self.taught.append(student.network)
+        name, is_forgiven = student.network.name, student.network.labels == "permuted"
+        if is_forgiven:
+            self._maps.append((name, maps, True))
+            return maps
+        return self.watch(name, maps)
 
     def note(self, name: str, fact: str, values: NDArray[np.generic]) -> None:
         """Note a number about each map of a watched set, (n,), beside the explainer's own."""

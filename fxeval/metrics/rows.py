@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fxeval.contracts import Embeddings, Images, LabelMaps, Maps, SimilarityKind
+from fxeval.errors import UnsupportedError
 from fxeval.functional.perturbations import Perturbations
 from fxeval.hooks.layer_groups import LayerGroup
-from fxeval.records.schema import Network
+from fxeval.records.schema import Network, Taught
 
 FloatArray: TypeAlias = NDArray[np.float64]
 RowKind = Literal[
@@ -71,6 +72,28 @@ class Redraw:
         'foreign random network 1'
         """
         return f"foreign random network {self.index + 1}"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a small network of fxeval's own learns the images of a list.
+
+    Attributes:
+        labels: ``true``, or ``permuted`` image by image.
+        epochs: Passes over all images at most.
+    """
+
+    labels: Literal["true", "permuted"]
+    epochs: int
+
+    @property
+    def label(self) -> str:
+        """Name of the network in reports.
+
+        >>> Training("permuted", 200).label
+        'network trained on permuted labels'
+        """
+        return f"network trained on {self.labels} labels"
 
 
 class Question(Protocol):
@@ -161,6 +184,10 @@ class Rows:
         )
 
 
+def _no_training(wanted: Training) -> "Student":
+    raise UnsupportedError("no network can be trained beside this one.")
+
+
 @dataclass(frozen=True, eq=False)
 class Subject:
     """A model at work on the rows' images, in its own crop.
@@ -186,6 +213,7 @@ class Subject:
             nudged.
         layers: The network's layers in groups, from the output to the input: at most so many, or
             one for each layer (None). Every parameter and buffer is in exactly one.
+        train: A small network of fxeval's own that learnt the cell's images in this crop.
     """
 
     name: str
@@ -201,6 +229,7 @@ class Subject:
     no_decision: str = ""
     has_weights: bool = True
     layers: Callable[[int | None], tuple[LayerGroup, ...]] = lambda steps: ()
+    train: Callable[[Training], "Student"] = _no_training
 
 
 @dataclass(frozen=True)
@@ -220,6 +249,14 @@ class MapCost:
     backwards: int
     seconds: float
     peak_memory: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Student:
+    """A network that a check trained, and its figures for the record."""
+
+    subject: Subject
+    network: Taught
 
 
 @dataclass(frozen=True, eq=False)

@@ -183,6 +183,30 @@ class Network(Form):
     auc_pairs: Count = 0
 
 
+class Taught(Form):
+    """A small network of fxeval's own that a check trained.
+
+    Attributes:
+        name: For example ``network trained on permuted labels``.
+        labels: ``true``, or ``permuted`` image by image.
+        accuracy: Share of the training images whose label it knows, 0 to 1.
+        epochs: Passes over all images that it took.
+        budget: Passes that it had at most.
+        n_images: Number of training images.
+        n_identities: Number of people in them.
+        unchanged: Share of the images whose label is their own, 0 to 1.
+    """
+
+    name: str
+    labels: Literal["true", "permuted"]
+    accuracy: float
+    epochs: Count
+    budget: Count
+    n_images: Count
+    n_identities: Count
+    unchanged: float
+
+
 class Repeatability(Form):
     """Whether an explainer gives the same maps again, found on a few rows before any verdict.
 
@@ -265,6 +289,7 @@ class CellFacts(Form):
     forwards: Count = 0
     explaining: list[Explaining] = []
     networks: list[Network] = []
+    taught: list[Taught] = []
     remarks: list[str] = []
     refusal: VerdictEntry | None = None
     attempt: Annotated[int, Field(ge=1)] = 1

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from torch import Tensor
 
@@ -20,7 +19,6 @@ from fxeval.contracts import (
     traits_of,
 )
 from fxeval.datasets.faces.crops import move_maps
-from fxeval.engine.forward_pool import ForwardPool
 from fxeval.engine.inputs import Comparison
 from fxeval.engine.made_images import originals
 from fxeval.engine.repetition import together
@@ -37,7 +35,9 @@ from fxeval.metrics.protocol import (
     Redraw,
     Redrawn,
     Rows,
+    Student,
     Subject,
+    Training,
     averaged,
     one_by_one,
 )
@@ -48,36 +48,16 @@ from fxeval.run.variants import Variants
 from fxeval.run.wanted import NetworkHandle as NetworkHandle
 from fxeval.run.wanted import Redrawing as Redrawing
 from fxeval.run.wanted import Repetition as Repetition
+from fxeval.run.wanted import Shared as Shared
 from fxeval.run.wanted import Wanted as Wanted
 from fxeval.statistics.limit import in_words
 from fxeval.suite.cells import Cell
 
+LEARNT_TRUE = Training("true", 1).label
+"""The network of a check that trains its own, in the place of the cell's model."""
+
 FURTHER_SEEDS = 1000
 """Distance of the seeds of further draws; suites allow fewer seeds."""
-
-
-class Shared(Protocol):
-    """The parts that cells share: the pool, maps that were made before, re-drawn networks."""
-
-    pool: ForwardPool
-
-    def explained(self, cell: Cell, wanted: Wanted) -> tuple[SaliencyMaps, Explaining]:
-        """Return the maps of some comparisons, and what they cost when they were made."""
-
-    def repeated(
-        self, cell: Cell, wanted: Wanted, maps: SaliencyMaps
-    ) -> tuple[Repetition, Explaining]:
-        """Return what was found when a few of these maps were made again, and what it cost."""
-
-    def redrawn(
-        self, cell: Cell, network: NetworkHandle, pairs: Pairs, wanted: Redraw
-    ) -> Redrawing:
-        """Return a copy of a network with weights replaced."""
-
-    def layers(
-        self, network: NetworkHandle, pairs: Pairs, steps: int | None
-    ) -> tuple[LayerGroup, ...]:
-        """Return the layers of a network in groups."""
 
 
 class CellEngine:
@@ -96,6 +76,7 @@ class CellEngine:
         self._refused: dict[tuple[int, str], UnsupportedError] = {}
         self._redrawn: dict[tuple[str, int, Redraw], Redrawn] = {}
         self._costs: dict[tuple[object, ...], dict[str, Explaining]] = {}
+        self._students: dict[str, Subject] = {}
         self.variants = Variants()
 
     def subject(
@@ -130,6 +111,7 @@ class CellEngine:
             pixels=lambda images: faces.images[images].float() / 255.0,
             fit=fit,
             redraw=lambda wanted: self._redraw(network, pairs, faces, wanted),
+            train=lambda wanted: self._train(crop, pairs, faces, wanted),
             labels=lambda images: self._labels(pairs, originals(faces, images), crop),
             has_weights=has_weights(model),
             layers=lambda steps: self._layers(network, pairs, steps),
@@ -198,7 +180,7 @@ class CellEngine:
         self, rows: Rows, subject: Subject, by: OtherExplainer, seed: int, *, is_judged: bool
     ) -> SaliencyMaps:
         network, faces, _ = self._behind[id(subject)]
-        is_judged = is_judged and network.label == "trained" and seed == 0
+        is_judged = is_judged and network.label in ("trained", LEARNT_TRUE) and seed == 0
         key = _set_of(rows, subject, by, seed)
         if rows.source.shape[1] == 1 and rows.against.ndim == 2 and key not in self._averaged:
             asked = Comparison(
@@ -337,6 +319,18 @@ class CellEngine:
     ) -> tuple[LayerGroup, ...]:
         check_weights(network.get(), self._cell.kind, "re-drawn layer by layer")
         return self._shared.layers(network, pairs, steps)
+
+    def _train(self, crop: Crop, pairs: Pairs, faces: Faces, wanted: Training) -> Student:
+        if traits_of(self.own.explainer).maps_are_given:
+            raise UnsupportedError(
+                f"the maps of {self.own.name} are given: they do not change with a network that is "
+                f"trained in the check. Leave {self._cell.kind} out for them."
+            )
+        network, known = self._shared.taught(self._cell, crop, pairs, wanted)
+        if known.name not in self._students:
+            # One subject for all groups of rows, as maps are made for all of them at once.
+            self._students[known.name] = self.subject(known.name, network, pairs, faces)
+        return Student(self._students[known.name], known)
 
 
 def _set_of(rows: Rows, subject: Subject, by: OtherExplainer, seed: int) -> tuple[object, ...]:

@@ -32,7 +32,10 @@ KEPT_BYTES = 1 << 30
 Progress = Callable[[str, str, int, int], None]
 
 PREPARING = "preparing"
-"""The stage that counts images; all others count pairs."""
+"""The stage that counts images."""
+
+TRAINING = "training"
+"""How the stages begin that count epochs; all others count pairs."""
 
 
 class MapMaker:

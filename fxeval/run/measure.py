@@ -86,6 +86,7 @@ def _measured(
         forwards=workshop.forwards - forwards,
         explaining=prepared.explaining,
         networks=measuring.networks,
+        taught=measuring.taught,
         no_decision=prepared.evidence.subject.no_decision,
         remarks=[
             *prepared.remarks,

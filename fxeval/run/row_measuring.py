@@ -14,7 +14,7 @@ from fxeval.errors import EvidenceError, ExplainerContractError, UnsupportedErro
 from fxeval.functional.controls import CONTROLS
 from fxeval.metrics import kinds
 from fxeval.metrics.protocol import Evidence, Ledger, OtherExplainer
-from fxeval.records.schema import Measured, Network, Row
+from fxeval.records.schema import Measured, Network, Row, Taught
 from fxeval.records.selection import Configuration
 from fxeval.results import EXPLAINER, gravity
 from fxeval.run.cell_engine import Measuring
@@ -36,6 +36,7 @@ class RowMeasuring:
 
     Attributes:
         networks: Re-drawn networks that were compared with.
+        taught: Networks that were trained for the comparison.
         configurations: Of the explainer that were tried.
         remarks: Facts that a reader of the figures must know.
         inapplicable: Why metrics can have no value of such a model, by their names.
@@ -45,6 +46,7 @@ class RowMeasuring:
         self._cell, self._prepared, self._engine = cell, prepared, prepared.engine
         self._measure = kinds()[cell.kind].measure
         self.networks: list[Network] = []
+        self.taught: list[Taught] = []
         self.configurations: list[Configuration] = []
         self.remarks: list[str] = []
         self.inapplicable: dict[str, str] = {}
@@ -100,6 +102,7 @@ class RowMeasuring:
             replace(evidence, engine=Measuring(self._engine, by, seed)), parameters
         )
         self.networks += [one for one in ledger.networks if one not in self.networks]
+        self.taught += [one for one in ledger.taught if one not in self.taught]
         self._remark(ledger.remarks)
         self.inapplicable |= ledger.inapplicable
         if by is self._engine.own and seed == 0:

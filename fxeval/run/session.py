@@ -18,7 +18,7 @@ from fxeval.records.store import RowFile
 from fxeval.results import Outcome
 from fxeval.run.assembly import asked_of, finished
 from fxeval.run.environment import describe
-from fxeval.run.map_maker import PREPARING
+from fxeval.run.map_maker import PREPARING, TRAINING
 from fxeval.run.workshop import Workshop
 from fxeval.scorecard import SHOWN
 from fxeval.suite.plan import Suite
@@ -197,6 +197,7 @@ class Progress:
             return
         self._last = now
         counted = "images" if stage == PREPARING else "pairs"
+        counted = "epochs" if stage.startswith(TRAINING) else counted
         line = f"{cell}  {stage} {done}/{total} {counted}"
         if done < total and now > started:
             line += f"  about {(now - started) / done * (total - done):.0f} s left"

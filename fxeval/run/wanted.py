@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from fxeval.engine.forward_pool import PooledModel
+from fxeval.contracts import Crop, Pairs, SaliencyMaps
+from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.inputs import Comparison
 from fxeval.engine.metering import Cost
-from fxeval.metrics.protocol import OtherExplainer
-from fxeval.records.schema import Network, Repeatability
+from fxeval.hooks.layer_groups import LayerGroup
+from fxeval.metrics.protocol import OtherExplainer, Redraw, Training
+from fxeval.records.schema import Explaining, Network, Repeatability, Taught
 from fxeval.statistics.limit import in_words
+from fxeval.suite.cells import Cell
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,3 +82,32 @@ class Repetition:
     remark: str
     n_maps: int
     cost: Cost
+
+
+class Shared(Protocol):
+    """The parts that cells share: the pool, maps that were made before, re-drawn networks."""
+
+    pool: ForwardPool
+
+    def explained(self, cell: Cell, wanted: Wanted) -> tuple[SaliencyMaps, Explaining]:
+        """Return the maps of some comparisons, and what they cost when they were made."""
+
+    def repeated(
+        self, cell: Cell, wanted: Wanted, maps: SaliencyMaps
+    ) -> tuple[Repetition, Explaining]:
+        """Return what was found when a few of these maps were made again, and what it cost."""
+
+    def redrawn(
+        self, cell: Cell, network: NetworkHandle, pairs: Pairs, wanted: Redraw
+    ) -> Redrawing:
+        """Return a copy of a network with weights replaced."""
+
+    def layers(
+        self, network: NetworkHandle, pairs: Pairs, steps: int | None
+    ) -> tuple[LayerGroup, ...]:
+        """Return the layers of a network in groups."""
+
+    def taught(
+        self, cell: Cell, crop: Crop, pairs: Pairs, wanted: Training
+    ) -> tuple[NetworkHandle, Taught]:
+        """Return a small network that learnt the images of the pairs."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fxeval.contracts import (
+    Crop,
     Explainer,
     FaceModel,
     Pairs,
@@ -28,9 +29,9 @@ from fxeval.hooks.layer_groups import LayerGroup
 from fxeval.hooks.returned import check_explainer, check_model, check_source
 from fxeval.metrics import kinds
 from fxeval.metrics.kept import Kept
-from fxeval.metrics.protocol import Evidence, OtherExplainer, Redraw, Subject
+from fxeval.metrics.protocol import Evidence, OtherExplainer, Redraw, Subject, Training
 from fxeval.records.earlier import EarlierRun
-from fxeval.records.schema import Explaining, Row
+from fxeval.records.schema import Explaining, Row, Taught
 from fxeval.redaction import PublicReason, public_counts
 from fxeval.run.admissions import Admissions
 from fxeval.run.cell_engine import CellEngine
@@ -42,6 +43,7 @@ from fxeval.run.map_maker import MapMaker, Progress
 from fxeval.run.prepared import Prepared
 from fxeval.run.readying import Readying
 from fxeval.run.redrawing import Redraws
+from fxeval.run.teaching import Teaching
 from fxeval.run.wanted import NetworkHandle, Redrawing, Repetition, Wanted
 from fxeval.seeding import seed_of
 from fxeval.suite.cells import Cell, Use
@@ -106,6 +108,7 @@ class Workshop:
         self._orders = Kept()
         self.guard = Guard(self.pool, self._caches)
         self._lists = Lists(self.pool, self.guard, progress)
+        self._teaching = Teaching(self.pool, self.guard, progress)
         self._ready = Readying(self.pool, self._admissions, self.guard, progress)
         self._maps = MapMaker(self.pool, self._admissions, self.guard, progress)
 
@@ -259,8 +262,9 @@ class Workshop:
     def _caches(self) -> Sequence[dict[Any, Any]]:
         made = self._maps.kept, self._maps.repetitions, self._maps.reasons
         redrawn = self._redraws.known, self._redraws.kept, self._redraws.groups
+        taught = self._teaching.known, self._teaching.kept
         kept = *self._lists.kept, self._orders.entries
-        return *made, self._ready.measured, *redrawn, *kept
+        return *made, self._ready.measured, *redrawn, *taught, *kept
 
     @property
     def device(self) -> torch.device:
@@ -276,6 +280,7 @@ class Workshop:
     def forwards(self) -> int:
         """Images that passed a network for the cells so far, through the pool or not."""
         unpooled = self._ready.unpooled_forwards + self._maps.unpooled_forwards
+        unpooled += self._teaching.forwards
         return self.pool.forwards + unpooled - self.verifying.forwards
 
     def take_notes(self) -> list[str]:
@@ -317,6 +322,12 @@ class Workshop:
     ) -> tuple[LayerGroup, ...]:
         """Return the layers of a network in groups."""
         return self._redraws.layers(network, pairs, steps)
+
+    def taught(
+        self, cell: Cell, crop: Crop, pairs: Pairs, wanted: Training
+    ) -> tuple[NetworkHandle, Taught]:
+        """Return a small network that learnt the images of the pairs, and its facts."""
+        return self._teaching.taught(cell, crop, pairs, wanted, self.device)
 
     def _describe(self, cell: Cell, subjects: Subjects, pairs: Pairs) -> None:
         self.subjects["models"][cell.model.name] = model_entry(subjects.model)

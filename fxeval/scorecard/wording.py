@@ -64,6 +64,10 @@ KINDS: Mapping[str, str] = {
     "sanity.impostor_swap": "The map of a pair is compared with the map for another person in the "
     "mate's place, and with the maps of the same pair again (another seed, slightly noisy "
     "pictures, half a pixel moved). A map must repeat, and must change with the person.",
+    "sanity.data_randomisation": "Two small networks of fxeval's own learn the faces of the list "
+    "by heart in the model's crop, one with true labels and one with labels that were permuted "
+    "image by image. The explainer explains both, and the maps are compared. The question is about "
+    "the explainer; the model itself has no part in it.",
     "generalisability.occlusion": "The maps of other images of a person are averaged. The pixels "
     "that this mean ranks first are occluded in an image it was not made from, and the model "
     "compares that image with another one: does it still recognise the person?",

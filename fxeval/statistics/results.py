@@ -47,6 +47,7 @@ from fxeval.statistics.redrawn import black_box_note, network_notes, network_obj
 from fxeval.statistics.selected import judged_under, with_refusals
 from fxeval.statistics.selection import chosen
 from fxeval.statistics.table import Table
+from fxeval.statistics.taught import teaching_notes, teaching_objection
 from fxeval.statistics.transfer import transfers_of
 from fxeval.statistics.verdict import (
     combine,
@@ -108,7 +109,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
         mean_map=mean_map_of(rows),
         diagnostics=diagnostics_of(rows),
         notes=[
-            *network_notes(facts.networks, rows),
+            *_of_networks(facts, rows),
             *filter(None, [black_box_note(facts.networks), _of_one_bank(plan, facts)]),
             *facts.remarks,
             *table.unfit(),
@@ -192,7 +193,9 @@ def _verdict(
     allowed = [one.constant_allowed for one in plan.metrics if one.constant_allowed is not None]
     states = Counter(row.state for row in rows)
     no_maps = _unsteady(plan, facts) or _bad_maps(rows, states, min(allowed, default=None))
-    objection = network_objection(facts.networks, rows, with_constant=not allowed)
+    objection = network_objection(
+        facts.networks, rows, with_constant=not allowed
+    ) or teaching_objection(facts.taught)
     if no_maps is not None:  # other limits that are not passed only follow from the lack of maps
         failed = [judged for judged in verdicts if judged[0].outcome is Outcome.FAIL]
         verdicts = [(no_maps, "critical"), *failed]
@@ -219,6 +222,10 @@ def _unsteady(plan: CellPlan, facts: CellFacts) -> Verdict | None:
         return None
     reason = found.reason or f"the same seed gave other maps on some of {found.n_rows} rows"
     return Verdict(Outcome.FAIL, f"explainer {plan.explainer!r} does not repeat: {reason}")
+
+
+def _of_networks(facts: CellFacts, rows: Sequence[Row]) -> list[str]:
+    return [*network_notes(facts.networks, rows), *teaching_notes(facts.taught)]
 
 
 def _unseen(limits: Sequence[LimitResult]) -> list[str]:

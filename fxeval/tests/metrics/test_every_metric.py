@@ -30,6 +30,7 @@ PARAMETERS = {
         "redraws": 2, "steps": 2, "another_draw": True,
         "modes": ("full", "cascading_top_down"),
     },
+    "sanity.data_randomisation": {"epochs": 2},
     "occluders.false_match": {
         "fractions": (0.1,), "repeats": 2,
         "controls": ("random_pixels", "random_blobs", "mean_map", "unoccluded"),
@@ -232,6 +233,8 @@ def test_rows_do_not_depend_on_their_company(kind):
         pytest.skip("its rows are made of all images of a person, and its classes of all people")
     if KINDS[kind].ROWS in {"patched pairs", "false matches", "compared pairs"}:
         pytest.skip("its rows are made of other people of the list")
+    if kind == "sanity.data_randomisation":
+        pytest.skip("its networks learn the images of the list")
     _, expected, _ = measure(kind)
     redrawn = kind == "sanity.model_randomisation"  # calibrated on the list: another network
     _, found, _ = measure(kind, source=Turned(kept=9))
