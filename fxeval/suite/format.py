@@ -77,7 +77,8 @@ class Pairs(Use):
     """A pair list, and how much of it to measure.
 
     Attributes:
-        n: Number of its mated pairs to measure; all unless given.
+        n: Number of its mated pairs to measure (of its nonmated ones, or of people, for kinds of
+            checks whose rows they are); all unless given.
     """
 
     use: _PairsId

@@ -1,4 +1,4 @@
-"""Explainers that know, or do not know, where planted people are recognised, for tests of orders."""
+"""Explainers that know, or do not know, where planted people are recognised."""
 
 import numpy as np
 import torch

@@ -1,4 +1,6 @@
-"""The hiding game with people who are known by one square: plain loops, who passes, who does not."""
+"""The hiding game with people who are known by one square: plain loops, and who passes."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ def of_explainer(row, fill="black"):
 
 
 def trapezoid(points):
-    return sum((a + b) / 2 for a, b in zip(points, points[1:], strict=False)) / (len(points) - 1)
+    return sum((a + b) / 2 for a, b in itertools.pairwise(points)) / (len(points) - 1)
 
 
 @pytest.mark.parametrize("fill", ["black", "blur", "mean"])

@@ -1,4 +1,6 @@
-"""Searches for people who are known by one square: ranks against plain loops, who passes, who not."""
+"""Searches for people who are known by one square: plain loops, and who passes."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -69,7 +71,7 @@ def best_of(image, faces, enrolled):
 
 
 def trapezoid(points):
-    return sum((a + b) / 2 for a, b in zip(points, points[1:], strict=False)) / (len(points) - 1)
+    return sum((a + b) / 2 for a, b in itertools.pairwise(points)) / (len(points) - 1)
 
 
 @pytest.mark.parametrize("fill", ["black", "blur"])
@@ -86,7 +88,8 @@ def test_values_are_those_of_a_plain_loop(fill):
     refused = best[int(0.5 * len(best))]
     by_id = {f"{digest(faces[id])[:12]}-{digest(faces[enrolled[who][0]])[:12]}": (id, who)
              for id, who in probes.items()}  # fmt: skip
-    assert {row.row for row in rows} == set(by_id) and len(strangers) == 24
+    assert {row.row for row in rows} == set(by_id)
+    assert len(strangers) == 24
     for row in rows:
         id, who = by_id[row.row]
         image = faces[id]
@@ -168,7 +171,8 @@ def test_too_few_nonmated_searches_leave_the_open_set_without_a_value():
     )
     for row in rows:
         values, states, _ = found_in(row)
-        assert values["deletion_tpir_auc"] is None and values["deletion_rank1_auc"] is not None
+        assert values["deletion_tpir_auc"] is None
+        assert values["deletion_rank1_auc"] is not None
         assert states["deletion_tpir_auc"] is RowState.EXCLUDED
 
 

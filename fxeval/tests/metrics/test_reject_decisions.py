@@ -1,4 +1,4 @@
-"""Rejections of people who are known by one square: plain loops, who passes, who does not."""
+"""Rejections of people who are known by one square: plain loops, and who passes."""
 
 from dataclasses import replace
 
@@ -130,7 +130,7 @@ def test_an_absolute_limit_that_noise_meets_says_nothing_of_the_map():
 
 
 def test_an_explainer_without_a_negative_map_is_refused_unless_the_inverted_one_is_asked_for():
-    with pytest.raises(UnsupportedError, match="no negative map.*set map: positive_inverted"):
+    with pytest.raises(UnsupportedError, match=r"no negative map.*set map: positive_inverted"):
         run(Knowing())
     _, rows = run(Knowing(), map="positive_inverted")
     _, others = run(Signed(Inverted()), controls=("inverse",))
@@ -188,7 +188,8 @@ def test_a_negative_map_has_a_state_of_its_own():
     found = turned(of, "negative")
     assert found.states == (RowState.OK, RowState.DEGENERATE_MAP, RowState.NAN_MAP)
     assert found.reasons == ("", "every pixel of the negative map is 0", "broken")
-    assert torch.equal(found.positive[0], uneven[0]) and found.negative is None
+    assert torch.equal(found.positive[0], uneven[0])
+    assert found.negative is None
     assert turned(of, "positive_inverted").states == of.states
     _, rows = run(Signed(Constant()), source=Planted(n=4))
     assert {row.state for row in rows} == {RowState.DEGENERATE_MAP}
