@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fxeval.errors import StoreError
+from fxeval.metrics.deletion_insertion import METRICS
 from fxeval.records.earlier import OF_A_MODEL, EarlierRun, Question
 from fxeval.records.reading import load_record, read_rows
 from fxeval.records.schema import CellPlan
@@ -92,7 +93,7 @@ def test_another_question_has_no_values_and_says_why(run, changes, reason):
 def test_decisions_at_another_threshold_are_not_compared_and_the_rest_is(run):
     found = EarlierRun("baseline", run).paired(question_of(run, operating_threshold=0.5))
     kept = {name for one in found.values.values() for name in one[0].values}
-    assert kept == {"deletion_auc", "insertion_auc"}
+    assert kept == {metric.name for metric in METRICS if not metric.is_decision}
     assert "no values of deletion_fraction_to_nonmatch, insertion_fraction_to_match: its " in (
         found.remark
     )
