@@ -107,10 +107,13 @@ class Controlled:
         key = rows.side, subject.name, draw
         if key not in self.made:
             found = self.control(Asked(self.evidence, rows, subject, draw)).float()
-            flat = found.flatten(1)
             states = tuple(
-                RowState.DEGENERATE_MAP if constant else RowState.OK
-                for constant in (flat.amin(1) == flat.amax(1)).tolist()
+                RowState.NAN_MAP
+                if not one.isfinite().all()
+                else RowState.DEGENERATE_MAP
+                if one.min() == one.max()
+                else RowState.OK
+                for one in found
             )
             self.made[key] = rows, SaliencyMaps(found, None, states, ("",) * len(states))
         return self.made[key][1]

@@ -436,8 +436,16 @@ def test_a_black_box_is_refused_gradients_and_re_drawing(workshop):
     with pytest.raises(UnsupportedError, match="needs gradients, and the model is a black box"):
         ready(workshop, other, Subjects(Api(), NeedsGradients(), Memory()))
     evidence = ready(workshop, CELL, Subjects(Api(), Mean(), Memory()))
-    with pytest.raises(UnsupportedError, match="can't be re-drawn"):
-        evidence.redraw(Redraw(0))
+    assert not evidence.has_weights
+    for wanted in (Redraw(nudge=0.001), Redraw(0, ("fc",), "fc")):
+        with pytest.raises(UnsupportedError, match="is a black box"):
+            evidence.redraw(wanted)
+    redrawn = evidence.redraw(Redraw(0))
+    assert redrawn.network.name == "foreign random network 1"
+    assert (redrawn.network.made, redrawn.network.redrawn_share) == ("foreign", 1.0)
+    assert redrawn.network.spread > 1e-4
+    assert redrawn.subject.clean().shape == evidence.clean().shape
+    assert redrawn.subject.has_weights
 
 
 class Wrong(torch.nn.Module):
