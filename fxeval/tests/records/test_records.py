@@ -19,6 +19,7 @@ from fxeval.scorecard import render, terminal_summary
 from fxeval.scorecard.verification_rows import lines, views
 from fxeval.statistics.holm import regressions_of
 from fxeval.statistics.limits import FORMS
+from fxeval.statistics.redrawn import network_notes
 from fxeval.statistics.results import limit_of, rederived
 from fxeval.tests.statistics import judged_cells
 
@@ -126,6 +127,17 @@ def test_a_record_comes_back_equal(second):
     assert dump(record) == TEXTS[2]
     assert read_record(dumped(record)) == record
     assert read_record(record) is record
+
+
+def test_a_record_from_before_networks_were_redrawn_in_steps_is_read(second):
+    [network] = [one for cell in second["cells"] for one in cell["networks"]]
+    for key in ("layers", "buffers_share", "kept", "auc", "auc_pairs"):
+        del network[key]
+    [found] = [one for cell in read_record(second).cells for one in cell.networks]
+    assert (found.layers, found.buffers_share, found.kept, found.auc) == ("", None, [], None)
+    [note] = network_notes([found], [])
+    assert "buffers" not in note
+    assert "AUC" not in note
 
 
 def test_a_record_from_before_claims_had_to_be_shown_is_read_and_says_no_more_than_it_knew(second):

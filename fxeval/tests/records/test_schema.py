@@ -106,7 +106,7 @@ def test_a_good_suite_fits(tmp_path, old, new):
         ("[net]", "[{use: net, n: 3}]"),
         ("sanity.model_randomisation", "sanity.model_randomization"),
         ("redraws: 2", "redraws: 21"),
-        ("redraws: 2", "steps: 24"),
+        ("redraws: 2", "crossing_step: 9"),
         ("fills: [blur]", "fills: [blurr]"),
         ("metric: rank_correlation_fully_randomised", "metric: deletion_auc"),
         (", at_most: 0.4", ""),
