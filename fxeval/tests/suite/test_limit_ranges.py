@@ -16,7 +16,7 @@ from fxeval.strict.yaml_file import parsed
 from fxeval.suite.load import KnownIds, planned
 
 FLIP, AUC = "insertion_fraction_to_match", "deletion_auc"
-RHO, RHO_SIZE = (metric.name for metric in model_randomisation.METRICS)
+RHO, RHO_SIZE, *_ = (metric.name for metric in model_randomisation.METRICS)
 KNOWN = KnownIds(*(frozenset({"any"}),) * 3)
 
 

@@ -103,7 +103,7 @@ MISTAKES = [
     ("sanity.model_randomisation", "sanity.model_randomization", "10:11",
      "'kind' must be 'sanity.model_randomisation', ", "sanity.model_randomisation"),
     ("redraws: 2", "redraws: 21", "11:14", "'redraws' must be at most 20, got 21", ""),
-    ("redraws: 2", "steps: 24", "11:5", "unknown key 'steps'", ""),
+    ("redraws: 2", "patches: 24", "11:5", "unknown key 'patches'", ""),
     ("redraws: 2", "explainers: [srice]", "11:18", "unknown explainer 'srice'", "srise"),
     ("redraws: 2", "models: []", "11:13", "'models' needs 1 or more entries, got an empty", ""),
     ("steps: 24", 'steps: "24"', "15:12", "'steps' must be a whole number, got '24'", ""),
@@ -152,7 +152,7 @@ MISTAKES = [
     ("fill: blur", "under: blur", "20:90", "'under' must be a mapping of keys to values", ""),
     ("fill: blur", "fill: blur, under: {fill: blur}", "20:83", "'fill' is short for 'under: {", ""),
     ("0.4}", "0.4, under: {fill: blur}}", "12:80",
-     "sanity.model_randomisation has no condition 'fill'; it has: none", ""),
+     "sanity.model_randomisation has no condition 'fill'; it has: mode, step", ""),
     ("severity: info", "severity: inof", "21:58", "must be 'critical', 'warning' or", "info"),
     ("severity: info", "by: {absolute: 1}", "21:48", "'by' goes with better_than only", ""),
     # report
@@ -366,7 +366,7 @@ def test_the_digest_ignores_layout_and_place_but_no_value(tmp_path):
     assert len(digest) == 64
     same = [
         "# a comment\n" + GOOD,
-        GOOD.replace("redraws: 2", "mode: full\n    redraws: 2"),
+        GOOD.replace("redraws: 2", "modes: [full]\n    redraws: 2"),
         GOOD.replace("confidence: 0.9", "confidence: 0.90"),
         GOOD.replace("at_most: 0.4", "at_most: 4e-1"),
         GOOD.replace("[net]", "[{use: net, params: {}}]"),
