@@ -55,6 +55,8 @@ class Parameters(BaseModel):
             ``cascading_bottom_up``: those from the input; ``independent``: each step's own, alone.
         steps: Number of groups of neighbouring layers that these modes go through, in the order in
             which the layers work.
+        layers: ``groups``, or ``modules``: every module that owns weights is a step of its own,
+            whatever ``steps`` is. Limits can name the first 32 of them.
         redraws: Number of differently seeded networks; a pair's value is the mean over them.
         similarities: How maps are compared.
         fraction: Of the pixels, whose overlap is measured: exactly ``max(1, floor(fraction * n +
@@ -67,6 +69,7 @@ class Parameters(BaseModel):
 
     modes: Annotated[tuple[Mode, ...], Field(min_length=1), AfterValidator(once)] = ("full",)
     steps: Annotated[int, Field(ge=2, le=MOST_STEPS, strict=True)] = 8
+    layers: Literal["groups", "modules"] = "groups"
     redraws: Annotated[int, Field(ge=1, le=20, strict=True)] = 1
     similarities: Annotated[
         tuple[Similarity, ...], Field(min_length=1), AfterValidator(once)
@@ -177,7 +180,8 @@ def _networks(evidence: Evidence, mode: Mode, parameters: Parameters) -> list[Re
     """Return what is re-drawn in each step of a mode."""
     if mode == "full":
         return [Redraw()]
-    return redraws(evidence.subject.layers(parameters.steps), mode)
+    steps = None if parameters.layers == "modules" else parameters.steps
+    return redraws(evidence.subject.layers(steps), mode)
 
 
 def _with_others(ledger: Ledger, trained: _Set, parameters: Parameters) -> None:

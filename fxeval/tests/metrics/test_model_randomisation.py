@@ -274,6 +274,17 @@ def test_steps_tell_which_layers_a_map_depends_on():
     assert deep["cascading_top_down", 3] == deep["cascading_bottom_up", 3]
 
 
+def test_every_module_may_be_a_step():
+    parameters = Parameters(
+        modes=("independent",), layers="modules", similarities=("rank_correlation",)
+    )
+    result, _ = measured("sanity.model_randomisation", parameters, explainer=FirstLayer())
+    assert [one.layers for one in result.networks] == ["fc", "conv2", "prelu", "bn1", "conv1"]
+    found = {one.under["step"]: one.value for one in result.estimates if one.metric == RANKED}
+    assert [found[step] for step in (1, 2, 3, 4)] == [1.0] * 4
+    assert found[5] < 0.99
+
+
 def test_two_explainers_share_every_copy_of_the_network(monkeypatch):
     built = []
     real = redrawing.randomise
