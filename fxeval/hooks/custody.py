@@ -44,14 +44,19 @@ class Custody:
         found += [word for kind in self._kinds for word in kind.changes()]
         return list(dict.fromkeys(found))
 
-    def restore(self) -> None:
-        """Put the module back as it was."""
+    def restore(self, *, is_same: bool = False) -> None:
+        """Put the module back as it was.
+
+        Args:
+            is_same: :meth:`changes` just found nothing: values that lie where they lay are not
+                compared a second time.
+        """
         for kind in self._kinds:
             kind.restore()
         for part in self._parts:
             part.restore()
         for loan in self._tensors.values():
-            loan.restore()
+            loan.restore(is_same=is_same)
 
 
 class _Part:
@@ -159,8 +164,13 @@ class _Loan:
         if grad is not kept or (self._grad is not None and not self._grad.equals(grad)):
             yield _GRADIENTS
 
-    def restore(self) -> None:
-        """Put memory, values, ``requires_grad``, hooks and gradient back."""
+    def restore(self, *, is_same: bool = False) -> None:
+        """Put memory, values, ``requires_grad``, hooks and gradient back.
+
+        Args:
+            is_same: :meth:`changes` just found the same values in the memory of now.
+        """
+        is_same = is_same and _lies_where(self._tensor, self._data)
         # Tensors that were made in inference mode can be written to in that mode only.
         with torch.inference_mode(self._data.is_inference()), torch.no_grad():
             # A write in place may have made it part of a graph; views can't be detached in place.
@@ -169,7 +179,7 @@ class _Loan:
             if self._tensor.is_leaf:
                 self._tensor.grad = None
             self._tensor.data = self._data
-            if not _same(self._values, self._data):
+            if not is_same and not _same(self._values, self._data):
                 _elements(self._data, self._data).copy_(_elements(self._values, self._data))
             if self._tensor.is_leaf:
                 self._tensor.requires_grad_(self._requires_grad)
@@ -177,7 +187,7 @@ class _Loan:
                 _refill(self._hooks, self._hook_items)
                 self._tensor._backward_hooks = self._hooks
             if self._grad is not None:
-                self._grad.restore()
+                self._grad.restore(is_same=is_same)
                 self._tensor.grad = self._grad._tensor
 
 
@@ -263,6 +273,15 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return (
         (one.dtype, one.shape, one.device) == (other.dtype, other.shape, other.device)
     ) and torch.equal(_bits(one), _bits(other))
+
+
+def _lies_where(one: Tensor, other: Tensor) -> bool:
+    """Say whether two tensors of the same shape and type are the same elements in memory."""
+    return (
+        one.layout == other.layout == torch.strided
+        and one.stride() == other.stride()
+        and one.data_ptr() == other.data_ptr()
+    )
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class Watch:
         replaced = self._patches.changes()
         stuck = self._patches.restore() if replaced else []
         of_the_model = self._model.changes()
-        self._model.restore()
+        self._model.restore(is_same=not of_the_model)
         if of_the_model:
             stuck += self._model.changes()
         changes = dict.fromkeys([*of_the_model, *replaced])
@@ -88,12 +88,16 @@ class ModelCustody:
         found = [] if self._network is None else self._network.changes()
         return found + [word for one in self._objects for word in one.changes()]
 
-    def restore(self) -> None:
-        """Put the model back; :meth:`changes` says what cannot be."""
+    def restore(self, *, is_same: bool = False) -> None:
+        """Put the model back; :meth:`changes` says what cannot be.
+
+        Args:
+            is_same: :meth:`changes` just found nothing.
+        """
         for one in self._objects:
             one.restore()
         if self._network is not None:
-            self._network.restore()
+            self._network.restore(is_same=is_same)
 
 
 class _Object:

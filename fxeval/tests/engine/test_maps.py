@@ -272,7 +272,7 @@ def test_hooks_of_the_caller_are_no_change_and_can_be_removed_afterwards(model):
 
 
 def test_what_cannot_be_undone_is_said(model, monkeypatch):
-    monkeypatch.setattr(Custody, "restore", lambda self: None)
+    monkeypatch.setattr(Custody, "restore", lambda self, *, is_same=False: None)
     with pytest.raises(ModelContractError, match="can't be undone: its attribute forward"):
         run(lambda m, p, r, g: setattr(m.module, "forward", None) or shadow(m, p.mean(1), 0), model)
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from fxeval.hooks import custody as custody_module
 from fxeval.hooks.custody import Custody
 
 BATCH = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(5))
@@ -180,6 +181,35 @@ def test_using_a_module_is_no_change_and_its_cache_is_put_back(net):
     custody.restore()
     assert net.cache is cache
     assert not hasattr(net, "note")
+
+
+def test_values_are_compared_once_if_nothing_changed(net, monkeypatch):
+    custody, compared, same = Custody(net), [], custody_module._same
+
+    def counting(one, other):
+        compared.append(other)
+        return same(one, other)
+
+    monkeypatch.setattr(custody_module, "_same", counting)
+    assert custody.changes() == []
+    n = len(compared)
+    assert n >= len([*net.parameters(), *net.buffers()])
+    custody.restore(is_same=True)
+    assert len(compared) == n
+    custody.restore()
+    assert len(compared) == 2 * n
+
+
+@pytest.mark.parametrize("swap", [torch.clone, lambda data: data.t().contiguous().t()])
+def test_weights_in_other_memory_are_no_change_but_the_owners_memory_is_put_back(net, swap):
+    before, owned = net(BATCH), net.fc.weight.data
+    custody = Custody(net)
+    net.fc.weight.data = swap(owned)
+    owned.zero_()
+    assert custody.changes() == []
+    custody.restore(is_same=True)
+    assert net.fc.weight.data_ptr() == owned.data_ptr()
+    assert torch.equal(net(BATCH), before)
 
 
 def test_a_method_that_is_replaced_on_a_class_is_named_and_put_back(net):

@@ -6,6 +6,7 @@ from torch import nn
 
 from fxeval import models
 from fxeval.errors import ExplainerContractError
+from fxeval.hooks.evidence import _ones
 from fxeval.hooks.layers import candidates, convolutions, layers_of, resolve
 from fxeval.hooks.readings import Reading, check_reading, fits, token_readings
 from fxeval.suite.preflight import layers_of_shipped
@@ -225,3 +226,18 @@ def test_the_layers_of_shipped_networks_are_those_of_their_shapes(id):
     ]  # fmt: skip
     assert convolutions(found) == spread
     assert all(one.reading.order == "channels_first" for one in large)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_outputs_that_sum_to_one_everywhere_are_told_from_those_that_do_so_somewhere(side):
+    shares = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)).softmax(dim=side)
+    assert _ones(shares) == {side}
+    assert _ones(1.0009 * shares) == {side}
+    assert _ones(1.0015 * shares) == set()
+    assert _ones(-shares) == _ones(1.01 * shares) == set()
+    last = shares.clone()
+    last[0, -1, -1, -1] += 0.5  # its first sum is still 1
+    assert _ones(last) == set()
+    last = shares.clone()
+    last[1] += 0.5  # of another image
+    assert _ones(last) == {side}
