@@ -12,6 +12,8 @@ Each round is compared with what it is made of: every network alone, at the batc
 fastest for it at the start, on as many images as the pool embedded (without those that fill up a
 batch), and the explainer alone, on the very inputs that it got, with the same networks. The figure
 to read is ``overhead`` in ``extra_info`` of FILE: processor time over that, median of the rounds.
+``parts`` says where it is: the images that were embedded for occlusion over the networks alone, the
+explainer at work over the explainer alone, and what is left as a share of both alone.
 Nothing is asserted about time but that it is no disaster.
 """
 
@@ -53,17 +55,19 @@ class Recorded:
     of: Any
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     is_busy: bool = False
+    seconds: float = 0.0
 
     def __getattr__(self, name: str):
         return getattr(self.of, name)
 
     def explain(self, model, probes, references, *, contrast=None, generator):
         self.calls.append((model.model, probes, references, contrast, generator))
-        self.is_busy = True
+        start, self.is_busy = time.process_time(), True
         try:
             return self._explained(model, *self.calls[-1][1:])
         finally:
             self.is_busy = False
+            self.seconds += time.process_time() - start
 
     def _explained(self, model, probes, references, contrast, generator):
         return self.of.explain(model, probes, references, contrast=contrast, generator=generator)
@@ -87,6 +91,7 @@ class Matrix:
         self.models = {cell.model.name: _model(cell.model.id) for cell in self.cells}
         self.images: Counter[str] = Counter()  # that each network embedded in one round
         self.seconds, self.bare, self.left_out = list[float](), list[float](), 0.0
+        self.embedding, self.parts = 0.0, list[tuple[float, float, float]]()
         self.best = {
             name: min(BATCH_SIZES, key=lambda size: min(self.alone(name, 64, size)
                                                         for _ in range(3)))
@@ -107,7 +112,7 @@ class Matrix:
         """Measure every cell, as a new run does, then do again what it is made of."""
         self.images.clear()
         self.explainer.calls.clear()
-        self.left_out = 0.0
+        self.left_out = self.embedding = self.explainer.seconds = 0.0
         workshop = Workshop(
             batch_size=fastest_batch_size(), emit=lambda _: None, progress=lambda *_: None
         )
@@ -128,15 +133,28 @@ class Matrix:
         explaining = time.process_time() - start
         alone = sum(self.alone(name, self.images[name], self.best[name]) for name in self.models)
         self.bare.append(alone + explaining)
+        beside = self.seconds[-1] - self.embedding - self.explainer.seconds
+        self.parts.append(
+            (
+                self.embedding / alone,
+                self.explainer.seconds / explaining,
+                beside / self.bare[-1],
+            )
+        )
 
     def count(self, patch: pytest.MonkeyPatch) -> None:
         """Count images, without those of admission, of verification and of the explainer."""
         is_left_out, batches = [False], ForwardPool._batches
 
         def counting(pool, model, count, make):
-            if not is_left_out[0] and not self.explainer.is_busy:
-                self.images[model.name] += count
-            return batches(pool, model, count, make)
+            if is_left_out[0] or self.explainer.is_busy:
+                return batches(pool, model, count, make)
+            self.images[model.name] += count
+            start = time.process_time()
+            try:
+                return batches(pool, model, count, make)
+            finally:
+                self.embedding += time.process_time() - start
 
         def leaving_out(do):
             def done(*given, **named):
@@ -171,6 +189,16 @@ def test_a_matrix(benchmark, suite, monkeypatch, request):
     benchmark.extra_info.update(
         overhead=round(statistics.median(ratios), 3),
         rounds=[round(one, 3) for one in ratios],
+        parts=[
+            dict(
+                zip(
+                    ("embedding", "explaining", "beside"),
+                    (round(one, 3) for one in of_a_round),
+                    strict=True,
+                )
+            )
+            for of_a_round in matrix.parts
+        ],
         images=dict(matrix.images),
         batch_sizes=matrix.best,
         torch_threads=torch.get_num_threads(),
