@@ -71,7 +71,7 @@ FEW = "fxeval: 1\nsuite: mine\nextends: fxeval:quickstart\nmodels: [net]\nchecks
     ],
 )
 def test_only_a_suite_that_extends_leaves_out_checks_and_keys_of_checks(tmp_path, checks, fits):
-    limit = "{metric: rank_correlation_fully_randomised, at_most: 0.4}"
+    limit = "{metric: rank_correlation_fully_randomised, at_most: 0.4, severity: info}"
     text = FEW.replace("CHECKS", checks.replace("LIMIT", limit))
     assert (faults(tmp_path, text) == []) is fits
     assert faults(tmp_path, text.replace("extends: fxeval:quickstart\n", ""))

@@ -145,10 +145,10 @@ def test_noise_must_fail_a_limit_on_a_decision_which_takes_a_population():
 
 def test_without_conditions_there_is_nothing_to_judge_over():
     rho = {"kind": "sanity.model_randomisation", "metric": "rank_correlation_fully_randomised"}
-    message, place = fault("at_most: 0.5, judge: mean", **rho)
+    message, place = fault("at_most: 0.5, judge: mean, severity: info", **rho)
     assert message.startswith("sanity.model_randomisation has no conditions; remove 'judge'")
     assert place.startswith("judge")
-    suite("at_most: 0.5, judge: each", **rho)
+    suite("at_most: 0.5, judge: each, severity: info", **rho)
 
 
 def test_a_cell_knows_the_explainers_that_it_compares_with_but_never_itself():

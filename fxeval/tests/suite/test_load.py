@@ -39,7 +39,7 @@ checks:
   - id: sane
     kind: sanity.model_randomisation
     redraws: 2
-    limits: [{metric: rank_correlation_fully_randomised, at_most: 0.4}]
+    limits: [{metric: rank_correlation_fully_randomised, at_most: 0.4, "severity": info}]
   - id: faithful
     kind: faithfulness.deletion_insertion
     steps: 24
@@ -118,16 +118,18 @@ MISTAKES = [
     ("[slow]", "[xfail]", "18:13", "an entry of 'marks': expected the plain name of a pytest", ""),
     ("[slow]", "['not slow']", "18:13", "an entry of 'marks': expected a letter", ""),
     # limits
-    ("    limits: [{metric: rank_correlation_fully_randomised, at_most: 0.4}]\n", "", "9:5",
+    ('    limits: [{metric: rank_correlation_fully_randomised, at_most: 0.4, "severity": info}]\n',
+     "", "9:5",
      "the key 'limits' is missing", ""),
     ("at_most: 0.4", "at_most: 12:30", "12:67", "'at_most' must be a number, got '12:30'", ""),
     ("at_most: 0.4", "at_most: low", "12:67", "'at_most' must be a number, got 'low'", ""),
     (", at_most: 0.4", "", "12:14", "equivalent_to, got none", ""),
-    ("0.4}", "0.4, at_least: 0}", "12:14", "got at_most and at_least", ""),
+    ("at_most: 0.4", "at_most: 0.4, at_least: 0", "12:14", "got at_most and at_least", ""),
     ("at_most: 0.4", "better_than: control.centre", "12:58",
      "sanity.model_randomisation measures none; use at_most or at_least", ""),
-    ("0.4}", "0.4, fill: blur}", "12:72", "sanity.model_randomisation has no fills", ""),
-    ("{metric: rank", "{metric: deletion_auc, at_most: 1}, {metric: rank", "12:23",
+    ("at_most: 0.4", "at_most: 0.4, fill: blur", "12:72",
+     "sanity.model_randomisation has no fills", ""),
+    ("rank_correlation_fully_randomised", "deletion_auc", "12:23",
      "sanity.model_randomisation has no metric 'deletion_auc'; it has: rank", ""),
     ("deletion_auc", "deletoin_auc", "20:18", "has no metric 'deletoin_auc'", "deletion_auc"),
     ("control.centre", "control.inverse", "20:45", "this check has no control 'inverse'; it has:",
@@ -151,7 +153,7 @@ MISTAKES = [
     ("fill: blur", "under: {}", "20:90", "'under' needs 1 or more entries, got an empty map", ""),
     ("fill: blur", "under: blur", "20:90", "'under' must be a mapping of keys to values", ""),
     ("fill: blur", "fill: blur, under: {fill: blur}", "20:83", "'fill' is short for 'under: {", ""),
-    ("0.4}", "0.4, under: {fill: blur}}", "12:80",
+    ("at_most: 0.4", "at_most: 0.4, under: {fill: blur}", "12:80",
      "sanity.model_randomisation has no condition 'fill'; it has: mode, step", ""),
     ("severity: info", "severity: inof", "21:58", "must be 'critical', 'warning' or", "info"),
     ("severity: info", "by: {absolute: 1}", "21:48", "'by' goes with better_than only", ""),
@@ -544,7 +546,8 @@ GOOD_VALUES = {
     "pairs": [{"use": "faces", "n": 40}],
     "checks": [
         {"id": "sane", "kind": "sanity.model_randomisation",
-         "limits": [{"metric": "rank_correlation_fully_randomised", "at_most": 0.4}]},
+         "limits": [{"metric": "rank_correlation_fully_randomised", "at_most": 0.4,
+                     "severity": "info"}]},
         {"id": "faithful", "kind": "faithfulness.deletion_insertion", "fills": ["blur"],
          "controls": ["centre"], "marks": [], "explainers": ["cam"],
          "limits": [{"metric": "deletion_auc", "better_than": "control.centre",

@@ -39,7 +39,7 @@ def test_a_limit_is_judged_in_the_slices_of_a_column_of_its_check(tmp_path):
 def test_suites_without_slices_keep_their_digest_and_slices_change_it(tmp_path):
     """The digest is the one that this suite had before there were slices."""
     plain = load(written(tmp_path, ""), KNOWN).digest
-    assert plain == "6f2554354b7f1c83a3b7b53dded8fc042bf8da3a54e8ffaa75dcaee9872c3fb0"
+    assert plain == "761bbe13e4bbc5910bc335c1e49979cbd6b0b8912593436a758a61aa682dddc0"
     others = {
         load(written(tmp_path, slices, limit), KNOWN).digest
         for slices, limit in (
@@ -110,9 +110,10 @@ def test_a_limit_of_a_check_without_slices_has_none(tmp_path):
 
 def test_the_worst_slice_may_be_judged_where_a_kind_has_no_conditions(tmp_path):
     text = GOOD.replace(
-        "    limits: [{metric: rank_correlation_fully_randomised, at_most: 0.4}]\n",
+        "    limits: [{metric: rank_correlation_fully_randomised, at_most: 0.4, "
+        '"severity": info}]\n',
         "    slices: [look]\n    limits: [{metric: rank_correlation_fully_randomised, "
-        "at_most: 0.4, slice: look, judge: worst}]\n",
+        "at_most: 0.4, slice: look, judge: worst, severity: info}]\n",
     )
     path = tmp_path / "a.yaml"
     path.write_text(text)
