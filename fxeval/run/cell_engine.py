@@ -164,8 +164,10 @@ class CellEngine:
                 made again.
         """
         network = self._behind[id(subject)][0]
-        if network.label != "trained" or rows.kind == "compared pairs":
+        if network.label != "trained":
             self._refuse_given(by, network)
+        elif rows.kind == "compared pairs":
+            self._refuse_given(by, network, "other pictures and nonmates")
         refusal = self._refused.get((id(by.explainer), network.key))
         if refusal is not None:
             raise refusal
@@ -272,13 +274,14 @@ class CellEngine:
         several = [one for named in self._repetitions.values() for one in named.values()]
         return [*dict.fromkeys(one.remark for one in several if one.remark)]
 
-    def _refuse_given(self, by: OtherExplainer, network: NetworkHandle) -> None:
+    def _refuse_given(
+        self, by: OtherExplainer, network: NetworkHandle, what: str = "a re-drawn one"
+    ) -> None:
         if not traits_of(by.explainer).maps_are_given:
             return
         said = f"the maps of {by.name} are given: they were made with one network and "
         if network.of != self._cell.model.name:
             raise UnsupportedError(f"{said}say nothing of {network.of}.")
-        what = "other pictures and nonmates" if network.label == "trained" else "a re-drawn one"
         raise UnsupportedError(
             f"{said}do not change with {what}. Leave {self._cell.kind} out for them."
         )

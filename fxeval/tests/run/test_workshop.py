@@ -87,7 +87,7 @@ def ready(workshop, cell, subjects):
 
     return SimpleNamespace(
         explain=explain, clean=evidence.subject.clean, redraw=evidence.subject.redraw,
-        explaining=prepared.explaining,
+        explaining=prepared.explaining, has_weights=evidence.subject.has_weights,
     )  # fmt: skip
 
 
@@ -427,7 +427,7 @@ class Api(CountingModel):
             return self._inner(images)
 
 
-def test_a_black_box_is_refused_gradients_and_re_drawing(workshop):
+def test_a_black_box_is_refused_gradients_and_nudges_and_gets_a_foreign_network(workshop):
     @dataclass(frozen=True)
     class NeedsGradients(Mean):
         traits = ExplainerTraits(needs={"gradients"})
@@ -514,11 +514,12 @@ def test_nonmates_that_the_list_names_are_loaded_with_their_identities():
     assert pairs.contrast_identity.tolist() != pairs.probe_identity.tolist()
 
 
-def test_a_network_whose_layers_are_out_of_reach_is_not_redrawn(workshop):
+def test_a_network_whose_layers_are_out_of_reach_gets_a_foreign_one(workshop):
     scripted = replace(tiny(), traits=ModelTraits(has_layers=False))
     evidence = ready(workshop, CELL, Subjects(scripted, Mean(), Memory()))
     with pytest.raises(UnsupportedError, match="layers can't be reached"):
-        evidence.redraw(Redraw(0))
+        evidence.redraw(Redraw(nudge=0.001))
+    assert evidence.redraw(Redraw(0)).network.made == "foreign"
 
 
 def test_a_file_is_recorded_by_its_name_and_not_by_where_it_lies():

@@ -285,6 +285,27 @@ def test_one_bad_map_of_few_fails_and_is_named():
     )
 
 
+@pytest.mark.parametrize(
+    ("constant", "broken", "outcome"),
+    [(40, 0, None), (41, 0, INCONCLUSIVE), (200, 0, INCONCLUSIVE), (0, 3, FAIL), (41, 3, FAIL)],
+)
+def test_constant_maps_that_are_allowed_leave_a_verdict_open_and_broken_ones_fail(
+    constant, broken, outcome
+):
+    states = {RowState.DEGENERATE_MAP: constant, RowState.NAN_MAP: broken}
+    verdict = state_verdict(states, 200, constant_allowed=0.2)
+    assert (verdict.outcome if verdict else None) is outcome
+
+
+def test_what_does_not_apply_decides_nothing_and_is_no_pass_alone():
+    away = Verdict(Outcome.UNSUPPORTED, "nudge: does not apply")
+    for outcome in (PASS, FAIL, INCONCLUSIVE, INVALID):
+        both = [(away, "critical"), (Verdict(outcome, "r"), "critical")]
+        assert combine(both) == Verdict(outcome, "r")
+    alone = combine([(away, "critical"), (Verdict(PASS, "p"), "warning")])
+    assert alone == Verdict(INCONCLUSIVE, "no critical limit applies: nudge: does not apply")
+
+
 def test_the_severest_critical_verdict_decides_the_cell():
     good, bad, open_, void = (
         Verdict(outcome, outcome.value) for outcome in (PASS, FAIL, INCONCLUSIVE, INVALID)
