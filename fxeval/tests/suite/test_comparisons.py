@@ -143,7 +143,8 @@ def test_noise_must_fail_a_limit_on_a_decision_which_takes_a_population():
     assert place.startswith("over")
 
 
-def test_without_conditions_there_is_nothing_to_judge_over():
+def test_without_conditions_there_is_nothing_to_judge_over(monkeypatch):
+    monkeypatch.delattr("fxeval.metrics.model_randomisation.CONDITIONS")
     rho = {"kind": "sanity.model_randomisation", "metric": "rank_correlation_fully_randomised"}
     message, place = fault("at_most: 0.5, judge: mean, severity: info", **rho)
     assert message.startswith("sanity.model_randomisation has no conditions; remove 'judge'")
