@@ -41,7 +41,7 @@ class Parameters(BaseModel):
     fill: FillName = "blur"
 
 
-def _correlation(name: str, title: str, meaning: str) -> Metric:
+def _correlation(name: str, title: str, meaning: str, information_only: str = "") -> Metric:
     return Metric(
         name=name,
         title=title,
@@ -52,8 +52,15 @@ def _correlation(name: str, title: str, meaning: str) -> Metric:
         kind="light",
         source="Alvarez-Melis and Jaakkola 2018, On the Robustness of Interpretability Methods",
         meaning=meaning,
+        information_only=information_only,
     )
 
+
+_MOVED = (
+    "how far a map should move with the image depends on the network's stride, so nobody can say "
+    "how alike is enough"
+)
+_NEITHER = "neither end is better"
 
 METRICS = (
     _correlation(
@@ -81,11 +88,13 @@ METRICS = (
         "half_pixel_correlation",
         "Rank correlation with the map of an image moved by half a pixel",
         "Near 1 if an alignment that is a little off hardly changes the map.",
+        _MOVED,
     ),
     _correlation(
         "pixel_correlation",
         "Rank correlation with the map of an image moved by one pixel, moved back",
         "1 if the map moves along with the image.",
+        _MOVED,
     ),
     Metric(
         name="map_entropy",
@@ -96,6 +105,7 @@ METRICS = (
         statistic="mean",
         source="Shannon 1948; of the map less its minimum, as a distribution over pixels",
         meaning="1 if the map is even, near 0 if a few pixels hold everything: neither is better.",
+        information_only=_NEITHER,
     ),
     Metric(
         name="map_gini",
@@ -106,6 +116,7 @@ METRICS = (
         statistic="mean",
         source="Chalasani et al. 2020, Concise Explanations; of the map less its minimum",
         meaning="0 if the map is even, near 1 if a few pixels hold everything: neither is better.",
+        information_only=_NEITHER,
     ),
 )
 
