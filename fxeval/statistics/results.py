@@ -203,6 +203,8 @@ def _verdict(
         asks = any(limit.severity != "info" for limit in limits)
         verdicts.insert(0, (objection, "critical" if asks else "info"))
     verdict = combine(verdicts)
+    if objection is not None and verdict.outcome is Outcome.INFORMATION:
+        verdict = Verdict(verdict.outcome, f"{verdict.reason}; {objection.reason}")
     if verdict.outcome is Outcome.PASS and (note := black_box_note(facts.networks)):
         verdict = Verdict(verdict.outcome, f"{verdict.reason}; {note}")
     left_out = [one for one in plan.asked if not limit_of(one).applies_to(plan.explainer)]

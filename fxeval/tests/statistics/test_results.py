@@ -246,7 +246,9 @@ def test_without_a_critical_limit_nothing_is_passed():
 def test_what_is_for_information_still_needs_maps_and_no_fit_networks():
     asked = {"metric": "auc", "at_most": 1.0, "severity": "info"}
     collapsed = CellFacts(networks=[Network(name="one", spread=0.0, redrawn_share=1.0)])
-    assert results_of(plan(asked), collapsed, many()).verdict.outcome is Outcome.INFORMATION
+    found = results_of(plan(asked), collapsed, many()).verdict
+    assert found.outcome is Outcome.INFORMATION
+    assert "the re-drawn network is collapsed" in found.reason
     broken = [row.model_copy(update={"state": RowState.NAN_MAP}) for row in many()]
     assert results_of(plan(asked), CellFacts(), broken).verdict.outcome is Outcome.FAIL
 
