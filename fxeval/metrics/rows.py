@@ -1,6 +1,6 @@
 """Rows, what is asked about them, and the subjects that answer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
@@ -12,7 +12,7 @@ from fxeval.contracts import Embeddings, Images, LabelMaps, Maps, SimilarityKind
 from fxeval.errors import UnsupportedError
 from fxeval.functional.perturbations import Perturbations
 from fxeval.hooks.layer_groups import LayerGroup
-from fxeval.records.schema import Network, Taught
+from fxeval.records.schema import Explaining, Network, Taught
 
 FloatArray: TypeAlias = NDArray[np.float64]
 RowKind = Literal[
@@ -249,6 +249,18 @@ class MapCost:
     backwards: int
     seconds: float
     peak_memory: int | None
+
+    @classmethod
+    def of(cls, parts: Collection[Explaining]) -> "MapCost":
+        """Return the cost of several sets of maps, made one after the other."""
+        known = [one.peak_memory for one in parts if one.peak_memory is not None]
+        return cls(
+            n_maps=sum(one.n_maps for one in parts),
+            forwards=sum(one.forwards + one.answered for one in parts),
+            backwards=sum(one.backwards for one in parts),
+            seconds=sum(one.seconds for one in parts),
+            peak_memory=max(known, default=None),
+        )
 
 
 @dataclass(frozen=True, eq=False)

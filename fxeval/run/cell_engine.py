@@ -43,7 +43,6 @@ from fxeval.metrics.protocol import (
 )
 from fxeval.records.schema import Explaining, Repeatability
 from fxeval.run.foreign_network import check_weights, has_weights
-from fxeval.run.map_costs import total
 from fxeval.run.variants import Variants
 from fxeval.run.wanted import NetworkHandle as NetworkHandle
 from fxeval.run.wanted import Redrawing as Redrawing
@@ -129,10 +128,6 @@ class CellEngine:
     def maps_each(self, rows: Rows, subject: Subject) -> tuple[SaliencyMaps, ...]:
         """Return the maps of every source of the rows."""
         return Measuring(self, self.own).maps_each(rows, subject)
-
-    def cost(self, rows: Rows, subject: Subject) -> MapCost:
-        """Return what the maps of all rows on a subject cost when they were made."""
-        return self.cost_of(rows, subject, self.own, 0)
 
     def variant(self, settings: Mapping[str, str]) -> OtherExplainer:
         """Return the cell's explainer with some settings replaced."""
@@ -223,10 +218,14 @@ class CellEngine:
         size = (int(parts[0].positive.shape[1]), int(parts[0].positive.shape[2]))
         return joined(parts, size), of.places
 
-    def cost_of(self, rows: Rows, subject: Subject, by: OtherExplainer, seed: int) -> MapCost:
+    def cost(self, rows: Rows, subject: Subject) -> MapCost:
         """Return what the maps of all rows on a subject cost when they were made."""
+        return Measuring(self, self.own).cost(rows, subject)
+
+    def cost_of(self, rows: Rows, subject: Subject, by: OtherExplainer, seed: int) -> MapCost:
+        """Return what those of an explainer at one of its seeds cost."""
         self.made(rows, subject, by, seed)
-        return total(self._costs[_set_of(rows, subject, by, seed)].values())
+        return MapCost.of(self._costs[_set_of(rows, subject, by, seed)].values())
 
     def _asked(
         self, wanted: Wanted, part_of: tuple[object, ...], *, is_judged: bool

@@ -10,9 +10,12 @@ from fxeval.engine import metering
 from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.metering import metered
 from fxeval.explainers.mask_banks import masked_embeddings
-from fxeval.explainers.s_rise import SRISE
+from fxeval.explainers.s_rise import SRISE, mask_bank
 from fxeval.metrics import explaining_cost, explaining_resources
+from fxeval.metrics.protocol import MapCost
+from fxeval.records.schema import Explaining
 from fxeval.results import RowState
+from fxeval.run.workshop import Workshop
 from fxeval.statistics.limits import AtMost
 from fxeval.tests.toy_world import Occlusion, People, measured, model
 
@@ -51,17 +54,23 @@ def test_counts_are_those_that_a_reader_of_the_explainer_expects():
 
 
 @pytest.mark.parametrize(("at_most", "outcome"), [(18.5, "pass"), (17.5, "fail")])
-def test_a_suite_may_limit_them(at_most, outcome):
-    limits = [AtMost("forwards_per_map", at_most=at_most)]
-    result, _ = run(limits=limits, source=People(32))
+def test_a_suite_may_limit_them_on_its_list(at_most, outcome):
+    limits = [AtMost("forwards_per_map", at_most=at_most, over="list")]
+    result, _ = run(limits=limits)
     assert result.verdict.outcome == outcome
+
+
+def test_equal_counts_of_a_list_prove_nothing_about_other_people():
+    limits = [AtMost("forwards_per_map", at_most=18.5)]
+    result, _ = run(limits=limits, source=People(32))
+    assert result.verdict.outcome == "inconclusive"
 
 
 def test_answers_from_memory_count_as_if_nothing_had_been_asked_before():
     network, pool = model(), ForwardPool(batch_size=16)
     pooled = PooledModel(network, pool, "key")
     image = People().images(["0-0"], network.crop)[0].float() / 255
-    bank = SRISE(n_masks=30).bank((16, 16), np.random.default_rng(0))
+    bank = mask_bank(np.random.default_rng(0), SRISE(masks=30), (16, 16))
     costs = []
     for _ in range(2):
         with metered(network.module, pool) as cost:
@@ -95,8 +104,6 @@ def test_where_the_system_tells_no_memory_there_is_no_value_and_a_remark(monkeyp
 
 
 def test_the_cost_of_maps_that_an_earlier_cell_made_is_that_of_their_making():
-    from fxeval.run.workshop import Workshop
-
     workshop = Workshop(batch_size=16, emit=lambda _: None, progress=lambda *_: None)
     _, first = run(workshop=workshop)
     result, second = run(workshop=workshop)
@@ -104,7 +111,19 @@ def test_the_cost_of_maps_that_an_earlier_cell_made_is_that_of_their_making():
     assert values(second, "forwards_per_map") == values(first, "forwards_per_map")
 
 
-def test_maps_of_several_sources_are_all_counted():
+def test_the_parts_of_a_set_of_maps_are_added_and_the_largest_peak_counts():
+    one, other = (
+        Explaining(
+            network="trained", side="sources", n_maps=maps, was_shared=False, forwards=10,
+            backwards=2, seconds=0.5, answered=5, peak_memory=peak,
+        )
+        for maps, peak in ((3, 700), (4, None))
+    )  # fmt: skip
+    assert MapCost.of([one, other]) == MapCost(7, 30, 4, 1.0, 700)
+    assert MapCost.of([other]).peak_memory is None
+
+
+def test_broken_maps_have_no_cost_and_are_never_a_pass():
     class Broken(Occlusion):
         def explain(self, model, probes, references, **more):
             return super().explain(model, probes, references, **more) * torch.nan
