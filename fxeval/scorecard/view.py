@@ -161,8 +161,17 @@ def deciding(cell: Json) -> Json | None:
 
 
 def deciding_text(cell: Json) -> str:
-    """Return the value and the limit that decided a cell; else its maps' states, or the reason."""
+    """Return the value and the limit that decided a cell; else its maps' states, or the reason.
+
+    Of a cell for information, the limit that would have decided it, and how.
+    """
     limit = deciding(cell)
+    if limit is None and cell["verdict"]["outcome"] == "information" and cell.get("limits"):
+        worst = min(
+            shown(cell["limits"]), key=lambda one: OUTCOMES.index(one["verdict"]["outcome"])
+        )
+        found = interval(worst["estimate"], *limit_lines(worst))
+        return f"({worst['verdict']['outcome']}) {found}  {limit_text(worst)}"
     if limit is None:
         broken = {state: n for state, n in cell["states"].items() if gravity(RowState(state)) > 1}
         return states_text(broken) if broken else str(cell["verdict"]["reason"])

@@ -24,7 +24,16 @@ from fxeval.errors import StoreError
 from fxeval.records.reading import read_record
 from fxeval.records.schema import Record, json_schema
 from fxeval.records.store import dumped
-from fxeval.scorecard import charts, conditions, limit_rows, page, render, terminal_summary, wording
+from fxeval.scorecard import (
+    charts,
+    conditions,
+    limit_rows,
+    page,
+    render,
+    terminal_summary,
+    view,
+    wording,
+)
 from fxeval.scorecard.cost_tables import layers_read
 
 RECORDS = Path(__file__).parents[1] / "records"
@@ -684,3 +693,16 @@ with sync_playwright() as play:
     browser.close()
 print(json.dumps({"messages": messages, "requests": len(requests), "overflow": overflow}))
 """
+
+
+def test_a_cell_for_information_shows_its_worst_limit_and_says_how_that_would_end():
+    cell = copy.deepcopy(next(one for one in EXAMPLE["cells"] if len(one["limits"]) > 1))
+    for limit in cell["limits"]:
+        limit["severity"] = "info"
+        limit["verdict"]["outcome"] = "pass"
+    worst = cell["limits"][-1]
+    worst["verdict"]["outcome"] = "fail"
+    cell["verdict"] = {"outcome": "information", "reason": "no limit decides: information only"}
+    text = view.deciding_text(cell)
+    assert text.startswith("(fail) ")
+    assert wording.limit_text(worst) in text
