@@ -63,12 +63,16 @@ verification:                 # cells of a model that does not verify are invali
     - {metric: verification_accuracy, at_least: 0.97}
 
 checks:
-  - id: model-randomisation
-    kind: sanity.model_randomisation
-    why: A map that survives random weights explains the image, not the model.
-    redraws: 2                # parameters of the kind stand beside its other keys
+  - id: sanity
+    kind: sanity.two_sided
+    why: A map must change with the weights and with the face that it is compared with, and repeat else.
+    redraws: 5                # parameters of the kind stand beside its other keys
     limits:
-      - {metric: absolute_rank_correlation_fully_randomised, at_most: 0.4, severity: info}
+      - {metric: repeat, at_least: 0.5}
+      - {metric: change, at_least: 0.3}
+      - {metric: compare, at_least: 0.1}
+      - {metric: input, at_least: 0.05}
+      - {metric: nudge, at_least: 0.5}
 
   - id: deletion-insertion
     kind: faithfulness.deletion_insertion
@@ -135,9 +139,10 @@ suite: acme-strict
 extends: fxeval:lfw
 models: [{use: card, params: {file: acme.yaml}, as: acme}]
 checks:
-  - id: model-randomisation   # a check of fxeval:lfw
+  - id: sanity                # a check of fxeval:lfw
     limits:                   # replaces its limits
-      - {metric: absolute_rank_correlation_fully_randomised, at_most: 0.3, severity: info}
+      - {metric: repeat, at_least: 0.6}
+      - {metric: change, at_least: 0.4}
 ```
 
 Such a suite means the same as one with everything written out: its digest in the record is the
