@@ -92,7 +92,7 @@ def test_what_is_not_there_is_suggested_from_all_there_is(pytester):
     result.stdout.fnmatch_lines(["*did you mean 'acme.retention'*"])
     result = run(pytester, change=("[rest, blur]", "[rst, blur]"))
     result.stdout.fnmatch_lines(
-        ["*'blur', 'mean', 'black', 'white', 'random' or 'rest', got 'rst'*"]
+        ["*'blur', 'mean', 'black', 'white', 'random', 'road' or 'rest', got 'rst'*"]
     )
 
 

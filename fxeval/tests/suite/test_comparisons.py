@@ -143,13 +143,12 @@ def test_noise_must_fail_a_limit_on_a_decision_which_takes_a_population():
     assert place.startswith("over")
 
 
-def test_without_conditions_there_is_nothing_to_judge_over(monkeypatch):
-    monkeypatch.delattr("fxeval.metrics.model_randomisation.CONDITIONS")
-    rho = {"kind": "sanity.model_randomisation", "metric": "rank_correlation_fully_randomised"}
-    message, place = fault("at_most: 0.5, judge: mean, severity: info", **rho)
-    assert message.startswith("sanity.model_randomisation has no conditions; remove 'judge'")
+def test_without_conditions_there_is_nothing_to_judge_over():
+    entropy = {"kind": "stability.repetition", "metric": "map_entropy"}
+    message, place = fault("at_most: 0.5, judge: mean, severity: info", **entropy)
+    assert message.startswith("stability.repetition has no conditions; remove 'judge'")
     assert place.startswith("judge")
-    suite("at_most: 0.5, judge: each, severity: info", **rho)
+    suite("at_most: 0.5, judge: each, severity: info", **entropy)
 
 
 def test_a_cell_knows_the_explainers_that_it_compares_with_but_never_itself():

@@ -90,10 +90,14 @@ def test_a_suite_that_extends_is_the_suite_with_everything_written_out(tmp_path)
     assert other.digest != expected.digest
 
 
+KNOWN_HERE = replace(KNOWN, explainers=KNOWN.explainers | {"rollout"})
+"""With what the quickstart needs."""
+
+
 def test_five_lines_bring_a_shipped_suite_to_other_models_and_pairs(tmp_path):
     own = "fxeval: 1\nsuite: mine\nextends: fxeval:quickstart\nmodels: [net]\npairs: [lfw]\n"
-    found = load(write(tmp_path, own), KNOWN)
-    shipped = load(shipped_suites()["quickstart"], KNOWN)
+    found = load(write(tmp_path, own), KNOWN_HERE)
+    shipped = load(shipped_suites()["quickstart"], KNOWN_HERE)
     assert [check.id for check in found.checks] == [check.id for check in shipped.checks]
     for mine, theirs in zip(found.checks, shipped.checks, strict=True):
         assert [limit.text() for limit in mine.limits] == [limit.text() for limit in theirs.limits]
@@ -112,20 +116,25 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_at_the_head_of_a_shipped_suite_takes_all_checks_to_other_faces(tmp_path, name):
+def test_the_example_at_the_head_of_a_shipped_suite_takes_all_checks_to_others(tmp_path, name):
     everything = replace(
         KNOWN,
-        models=frozenset(SHIPPED_CARDS),
-        explainers=frozenset(explainers.SHIPPED),
+        models=frozenset(SHIPPED_CARDS) | {"my_model"},
+        explainers=frozenset(explainers.SHIPPED) | {"my_explainer"},
         pairs=frozenset(datasets.SHIPPED),
     )
     found = load(write(tmp_path, EXAMPLES[name]), everything)
     shipped = load(shipped_suites()[name], everything)
     assert [check.id for check in found.checks] == [check.id for check in shipped.checks]
-    assert {one.use.id for check in found.checks for one in check.pairs} <= {
-        "lfw",
-        "identity_folders",
+    given = {
+        part: {one.use.id for check in found.checks for one in getattr(check, part)}
+        for part in ("models", "explainers", "pairs")
     }
+    if "my_model" in EXAMPLES[name]:  # other subjects, on the faces of the suite
+        assert (given["models"], given["explainers"]) == ({"my_model"}, {"my_explainer"})
+        assert given["pairs"] == {"rendered"}
+    else:
+        assert given["pairs"] <= {"lfw", "identity_folders"}
 
 
 def test_every_place_is_in_the_file_that_holds_it(tmp_path, monkeypatch):
@@ -295,7 +304,7 @@ def test_suites_that_extend_the_same_one_do_not_share_what_their_fixtures_return
         (tmp_path / folder).mkdir()
         found = {
             fixture_key(cell, cell.model)
-            for cell in cells(load(write(tmp_path / folder, own), KNOWN))
+            for cell in cells(load(write(tmp_path / folder, own), KNOWN_HERE))
         }
         assert len(found) == 1  # one model of one suite is one model
         keys |= found
@@ -354,11 +363,11 @@ def test_the_lines_of_the_page_run_on_real_faces(pytester, data_root):
     own, replaced = re.subn(r"models: .*", "models: [edgeface_xs]", own)
     assert replaced == 1
     (pytester.path / "mine.yaml").write_text(own)
-    options = (f"--fx-data={data_root}", "--fx-threads=1", "-k", "randomisation and leam")
+    options = (f"--fx-data={data_root}", "--fx-threads=1", "-k", "sanity and leam")
     pytester.runpytest_inprocess("mine.yaml", *options)
     (path,) = pytester.path.glob("reports/*/acme.json")
     (cell,) = json.loads(path.read_text())["cells"]
-    assert cell["id"] == "model-randomisation[edgeface_xs-leam-lfw]"
+    assert cell["id"] == "sanity[edgeface_xs-leam-lfw]"
     assert cell["where"].startswith("fxeval:lfw:")
     assert cell["verdict"]["outcome"] in {"pass", "fail", "inconclusive"}, cell["verdict"]
     assert cell["states"] == {"ok": 4}

@@ -590,6 +590,15 @@ def shipped_ids():
     return KnownIds(models, frozenset(SHIPPED), pairs)
 
 
+FOR_INFORMATION = {
+    "quickstart": {"sanity-of-rollout"},  # what a fail looks like
+    "certification-level-1": {"stability", "cost"},
+    "certification-level-2": {"stability", "cost"},
+    "deletion-insertion": {"accuracy-curves"},
+}
+"""Checks of shipped suites whose metrics could decide, and that decide nothing."""
+
+
 @pytest.mark.parametrize(
     "path", sorted(SUITES.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.name}"
 )
@@ -602,6 +611,7 @@ def test_every_shipped_suite_loads_and_gates_something(path, monkeypatch):
     for check in suite.checks:
         metrics = CATALOGUE[check.kind].METRICS
         gates = not all(metric.information_only for metric in metrics)
+        gates &= check.id not in FOR_INFORMATION.get(path.stem, ())
         assert any(limit.severity == "critical" for limit in check.limits) == gates, check.id
 
 
@@ -621,15 +631,19 @@ def test_the_shipped_suites_load(name):
     )  # fmt: skip
     suite = load(SUITES / name, known)
     kinds = {check.kind for check in suite.checks}
-    assert kinds == {"sanity.model_randomisation", "faithfulness.deletion_insertion"}
+    assert kinds == {"sanity.two_sided", "faithfulness.deletion_insertion"}
     critical = [
         (limit.metric, *limit.written().values())
         for check in suite.checks
         for limit in check.limits
         if limit.severity == "critical"
     ]
-    assert critical[:3] == [
-        ("absolute_rank_correlation_fully_randomised", 0.4),
+    always = [one for one in critical if one != ("input", 0.05)]  # a warning on some lists
+    assert always[:6] == [
+        ("repeat", 0.5),
+        ("change", 0.3),
+        ("compare", 0.1),
+        ("nudge", 0.5),
         ("deletion_auc", "control.random_blobs"),
         ("insertion_auc", "control.random_blobs"),
     ]
