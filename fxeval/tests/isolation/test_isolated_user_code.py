@@ -278,7 +278,7 @@ def test_a_suite_names_a_factory_and_the_next_explainer_has_its_rows(world, monk
     hung = f"{{use: isolated, as: hung, params: {params}}}"
 
     def only(text):
-        head, _, rest = text.partition("  - id: randomisation")
+        head, _, rest = text.partition("  - id: sanity")
         return head + rest[rest.index("  - id: deletion") :].replace("steps: 8", "steps: 2")
 
     world(edit=only)

@@ -103,7 +103,7 @@ def hostile(world):
 
 def only(text):
     """Keep the check of deletion and insertion, few steps."""
-    head, _, rest = text.partition("  - id: randomisation")
+    head, _, rest = text.partition("  - id: sanity")
     return head + rest[rest.index("  - id: deletion") :].replace("steps: 8", "steps: 2")
 
 
@@ -251,4 +251,4 @@ def test_a_cell_whose_setup_ends_is_recorded_and_one_that_is_marked_is_not_run(
         for cell in record["cells"]:
             assert "(conftest.py:" in cell["verdict"]["reason"]
     else:
-        assert record["run"]["missing"] == ["randomisation[tiny-occlusion-memory]"]
+        assert record["run"]["missing"] == ["sanity[tiny-occlusion-memory]"]

@@ -234,10 +234,10 @@ def model_two():
 def test_a_model_read_from_a_file_is_gone_before_the_next_is_read_even_if_it_failed(run, pytester):
     pytester.makeconftest(CONFTEST + MORE + FILES)
     redrawn = (
-        "  - id: randomisation\n"
-        "    kind: sanity.model_randomisation\n"
-        "    limits: [{metric: absolute_rank_correlation_fully_randomised, at_most: 0, "
-        "severity: info}]\n"
+        "  - id: sanity\n"
+        "    kind: sanity.two_sided\n"
+        "    redraws: 1\n"
+        "    limits: [{metric: redrawn_similarity, at_most: 0}]\n"
     )
     record = run("one, two", checks=redrawn)
     assert [cell["model"] for cell in record["cells"]] == ["one"] * 2 + ["two"] * 2
