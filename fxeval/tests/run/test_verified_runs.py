@@ -237,7 +237,7 @@ def test_a_model_read_from_a_file_is_gone_before_the_next_is_read_even_if_it_fai
         "  - id: sanity\n"
         "    kind: sanity.two_sided\n"
         "    redraws: 1\n"
-        "    limits: [{metric: redrawn_similarity, at_most: 0}]\n"
+        "    limits: [{metric: repeat, at_least: 1}]\n"
     )
     record = run("one, two", checks=redrawn)
     assert [cell["model"] for cell in record["cells"]] == ["one"] * 2 + ["two"] * 2
