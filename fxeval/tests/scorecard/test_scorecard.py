@@ -705,4 +705,4 @@ def test_a_cell_for_information_shows_its_worst_limit_and_says_how_that_would_en
     cell["verdict"] = {"outcome": "information", "reason": "no limit decides: information only"}
     text = view.deciding_text(cell)
     assert text.startswith("(fail) ")
-    assert wording.limit_text(worst) in text
+    assert limit_rows.limit_text(worst) in text
