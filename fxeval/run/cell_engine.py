@@ -112,7 +112,7 @@ class CellEngine:
             redraw=lambda wanted: self._redraw(network, pairs, faces, wanted),
             train=lambda wanted: self._train(crop, pairs, faces, wanted),
             labels=lambda images: self._labels(pairs, originals(faces, images), crop),
-            has_weights=has_weights(model),
+            has_weights=like is not None or has_weights(model),  # a copy always has
             layers=lambda steps: self._layers(network, pairs, steps),
         )
         # By id: subjects consist of functions and are never equal by value.

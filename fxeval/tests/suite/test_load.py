@@ -595,6 +595,7 @@ FOR_INFORMATION = {
     "certification-level-1": {"stability", "cost"},
     "certification-level-2": {"stability", "cost"},
     "deletion-insertion": {"accuracy-curves"},
+    "explainers": {"resources"},
 }
 """Checks of shipped suites whose metrics could decide, and that decide nothing."""
 
