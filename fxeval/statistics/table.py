@@ -59,6 +59,7 @@ class Table:
     def __init__(self, plan: CellPlan, rows: Sequence[Row]) -> None:
         self.confidence, self._model = plan.confidence, plan.model
         self._chosen_axes = frozenset(plan.selects.axes if plan.selects is not None else ())
+        self._asked = frozenset(limit.metric for limit in plan.asked)
         self.metrics = {entry.name: _metric(entry) for entry in plan.metrics}
         self.identities = _numbered([row.identities for row in rows])
         mated = [row.is_mated for row in rows]
@@ -212,11 +213,17 @@ class Table:
         ]
 
     def unfit(self) -> list[str]:
-        """Return a sentence for each metric and condition that says nothing about the maps."""
+        """Return a sentence for each metric and condition that says nothing about the maps.
+
+        Metrics that have no value on some rows by nature (``void_if``) are told of where a limit
+        asks for them.
+        """
         own = [
             (metric, under)
             for map_, under, metric in self.series
-            if map_ == EXPLAINER and self._chosen_axes.isdisjoint(dict(under))
+            if map_ == EXPLAINER
+            and self._chosen_axes.isdisjoint(dict(under))
+            and (not metric.void_if or metric.name in self._asked)
         ]
         found = [
             self.objection(metric, under)
