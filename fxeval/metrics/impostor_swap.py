@@ -28,6 +28,12 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+ONE_SIDED = (
+    "a noisy map is like no other map and meets any limit on it; the axes subtract it from the "
+    "similarity under repetition"
+)
+"""Why a similarity that should be low decides nothing by itself."""
+
 SOURCE = "This project, docs/method.md; after Adebayo et al. 2018, Sanity Checks for Saliency Maps"
 
 
@@ -35,7 +41,7 @@ def of_maps(
     name: str, title: str, meaning: str, *, least: float = -1.0, better: str = "higher",
     unit: str = "Spearman correlation",
 ) -> Metric:  # fmt: skip
-    """Return a metric of similarities of maps at 28 x 28."""
+    """Return a metric of similarities of maps at 28 x 28; one that should be low gates nothing."""
     return Metric(
         name=name,
         title=title,
@@ -47,6 +53,7 @@ def of_maps(
         source=SOURCE,
         meaning=meaning,
         constant_allowed=CONSTANT_ALLOWED,
+        information_only=ONE_SIDED if better == "lower" else "",
     )
 
 

@@ -44,7 +44,7 @@ def test_node_ids_name_the_cell_and_select_it(world):
     ("explainer", "check", "reason"),
     [
         ("constant", "deletion-insertion", "degenerate (constant)"),
-        ("noise", "sanity", "redrawn_similarity (part positive)"),
+        ("noise", "sanity", "change (part positive)"),
         ("centre", "sanity", "repeat_picture (part positive)"),
         ("nan", "deletion-insertion", "nan_map"),
         ("shape", "deletion-insertion", "got (1, 7, 7). Upsample"),
@@ -629,7 +629,7 @@ def test_an_explainer_that_games_randomisation_with_one_map_fails_and_is_named(w
     assert gamer["verdict"]["outcome"] == "fail"
     # The maps of random networks are others indeed; nothing of one map for all is of a face.
     assert "repeat_picture (part positive): 0 [0, 0]" in gamer["verdict"]["reason"]
-    assert "redrawn_similarity" not in gamer["verdict"]["reason"]
+    assert "change" not in gamer["verdict"]["reason"]
     words = "32 of 32 people have the same saliency map"
     assert gamer["same_map"].startswith(words)
     assert honest["same_map"] == ""

@@ -114,6 +114,24 @@ def test_a_demonstration_of_such_a_metric_is_refused_for_both_reasons():
     assert WHY in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [
+        ("two_sided", "raw_redrawn_similarity"),
+        ("two_sided", "redrawn_similarity"),
+        ("two_sided", "raw_mean_map_similarity"),
+        ("impostor_swap", "impostor_similarity"),
+        ("impostor_swap", "floor_similarity"),
+    ],
+)
+def test_one_side_of_a_sanity_verdict_alone_gates_nothing(kind, metric):
+    text = SUITE.format(legacy="", severity="").replace("    legacy_percentile: \n", "")
+    text = text.replace("generalisability.occlusion", f"sanity.{kind}")
+    text = text.replace("occlusion_tmr", metric)
+    with pytest.raises(SuiteError, match=f"{metric} is information: a noisy map is like no other"):
+        planned(parsed(text.encode(), Path("s.yaml")), Path("s.yaml"), KNOWN)
+
+
 def test_records_without_the_declaration_load():
     entry = {
         "name": "m", "title": "M", "unit": "u", "better": "lower", "range": (0, 1),
