@@ -11,7 +11,15 @@ from fxeval.contracts import SaliencyMaps
 from fxeval.errors import UnsupportedError
 from fxeval.hooks.returned import is_constant
 from fxeval.metrics.kept import Kept
-from fxeval.metrics.protocol import Engine, Evidence, MapCost, OtherExplainer, Rows, Subject
+from fxeval.metrics.protocol import (
+    Engine,
+    Evidence,
+    MapCost,
+    OtherExplainer,
+    Rows,
+    Subject,
+    usable,
+)
 from fxeval.results import RowState
 
 Against = Literal["negative", "positive_inverted"]
@@ -95,7 +103,7 @@ def turned(maps: SaliencyMaps, by: Against, where: Tensor | None = None) -> Sali
         where: (N,) bool, the rows that are turned; None = all.
 
     Raises:
-        UnsupportedError: If there is no negative map, and it is asked for.
+        UnsupportedError: If there is no negative map, it is asked for, and not all maps are broken.
 
     Example:
         >>> one = SaliencyMaps(torch.zeros(1, 1, 2), torch.tensor([[[0.0, 1.0]]]))
@@ -103,6 +111,8 @@ def turned(maps: SaliencyMaps, by: Against, where: Tensor | None = None) -> Sali
         tensor([[[0., 1.]]])
     """
     where = torch.ones(len(maps.states), dtype=torch.bool) if where is None else where
+    if maps.negative is None and not usable(maps.states).any():
+        return maps  # all are broken, and their states say so
     if by == "positive_inverted":
         shown = -maps.positive
     elif maps.negative is not None:

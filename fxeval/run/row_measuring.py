@@ -22,7 +22,11 @@ from fxeval.run.prepared import Prepared
 from fxeval.suite.cells import Cell
 
 OF_THE_MAPS = frozenset(
-    {"as_given", *(name for name, one in CONTROLS.items() if one.depends_on_explainer)}
+    {
+        "as_given",
+        "positive_map",
+        *(name for name, one in CONTROLS.items() if one.depends_on_explainer),
+    }
 )
 """Controls that are made of the explainer's maps: they change with its seed."""
 

@@ -201,3 +201,34 @@ def test_noise_for_the_similarity_is_no_part_of_the_map_against():
     assert mean(run()[1], "rejection_similarity_rise") > 3 * mean(
         run(Signed(Noise()))[1], "rejection_similarity_rise"
     )
+
+
+def test_the_positive_map_of_an_explainer_that_draws_is_measured_at_each_of_its_seeds():
+    class Drawn:
+        def explain(self, model, probes, references, *, contrast=None, generator):
+            drawn = torch.from_numpy(generator.random((2, 1, *probes.shape[2:]))).float()
+            return SaliencyMaps(*drawn.repeat(1, len(probes), 1, 1))
+
+    _, rows = measured(
+        KIND, Parameters(fractions=(SQUARE,), fills=("mean",), steps=4, controls=CONTROLS),
+        explainer=Drawn(), source=Planted(n=10), network=pixels(threshold=THRESHOLD), seeds=2,
+    )  # fmt: skip
+    found = {
+        one.seed: one.values
+        for one in rows[0].measured
+        if one.map == "control.positive_map" and "fraction" in one.under
+    }
+    assert found.keys() == {0, 1}
+    assert found[0] != found[1]
+
+
+def test_a_signed_explainer_that_raises_on_every_pair_fails_and_is_not_unsupported():
+    class Raises:
+        def explain(self, *given, **more):
+            raise RuntimeError("no map today")
+
+    limits = (BetterThan("rejection_similarity_rise", better_than="control.random_pixels"),)
+    result, rows = run(explainer=Raises(), limits=limits, source=Planted(n=10))
+    assert {row.state for row in rows} == {RowState.EXPLAINER_RAISED}
+    assert result.verdict.outcome == "fail"
+    assert "explainer_raised" in result.verdict.reason

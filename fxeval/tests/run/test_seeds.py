@@ -331,7 +331,8 @@ def test_a_single_pair_can_be_asked_again():
 
 
 def test_controls_of_the_maps_are_kept_and_parameters_without_controls_are_as_they_were():
-    assert {"as_given", "inverse", "mean_map", "shuffled_identity"} == OF_THE_MAPS
+    of_the_maps = {"as_given", "inverse", "mean_map", "positive_map", "shuffled_identity"}
+    assert of_the_maps == OF_THE_MAPS
     randomisation = CATALOGUE[RANDOMISATION].Parameters()
     assert with_controls(randomisation, ()) is randomisation
     assert with_controls(FEW, ()) is FEW
