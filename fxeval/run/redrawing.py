@@ -75,9 +75,12 @@ class Redraws:
             guard.admit(label, self.kept[key].model)
             return self.kept[key]
 
-        if key not in self.known:
-            self.known[key] = _facts(network.get(), get, pairs, wanted)
-        return Redrawing(NetworkHandle(label, key, get, network.of), self.known[key])
+        # Lists of the same images have the same copies, and can have other pairs.
+        listed = (pairs.probe, pairs.reference, pairs.probe_identity, pairs.is_mated)
+        about = digest_of(key, label, *(column.tolist() for column in listed))
+        if about not in self.known:
+            self.known[about] = _facts(network.get(), get, pairs, wanted)
+        return Redrawing(NetworkHandle(label, key, get, network.of), self.known[about])
 
     def layers(
         self, network: NetworkHandle, pairs: Pairs, steps: int | None

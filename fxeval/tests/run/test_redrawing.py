@@ -1,18 +1,23 @@
 """What is known about a network with random weights, before anything is concluded from it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scipy.stats import mannwhitneyu
 from torch import nn
 
+from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.functional.randomisation import coverage, randomise
 from fxeval.functional.similarity import similarity
+from fxeval.metrics.protocol import Redraw
+from fxeval.models.loading import TorchFaceModel
 from fxeval.records.schema import Network
-from fxeval.run.redrawing import auc_of
+from fxeval.run.redrawing import Redraws, auc_of
+from fxeval.run.wanted import NetworkHandle
 from fxeval.statistics.redrawn import network_notes, still_tells
-from fxeval.tests.subjects import ConvNet, make_pairs
+from fxeval.tests.subjects import CROP, ConvNet, make_pairs
 
 
 @pytest.mark.parametrize("kind", ["cosine", "neg_l2"])
@@ -41,6 +46,24 @@ def test_people_that_come_again_are_nobodys_nonmates():
     assert auc_of("cosine", embeddings, alone) == (None, 0)
     nonmated = replace(pairs, is_mated=torch.zeros(3, dtype=torch.bool))
     assert auc_of("cosine", embeddings, nonmated) == (None, 0)
+
+
+def test_lists_of_the_same_images_share_the_copy_and_have_figures_of_their_own_pairs():
+    pool = ForwardPool()
+    pairs = make_pairs(6)
+    model = TorchFaceModel("tiny", CROP, ConvNet().eval(), "cosine", None, "key")
+    handle = NetworkHandle("trained", "key", lambda: PooledModel(model, pool, "key"), "tiny")
+    turned = replace(pairs, reference=pairs.reference.roll(1))
+    alone = replace(pairs, is_mated=torch.tensor([True] * 3 + [False] * 3))
+    redraws, guard = Redraws(pool), SimpleNamespace(admit=lambda *_: None)
+    found = [redraws.redrawn(handle, one, (5, Redraw(0)), guard) for one in (pairs, turned, alone)]
+    assert len({one.network.key for one in found}) == len(redraws.kept) == 1
+    assert [one.known.auc_pairs for one in found] == [6, 6, 3]
+    for one, listed in zip(found, (pairs, turned, alone), strict=True):
+        [only] = redraws.kept.values()
+        embeddings = only.embed(pairs.images.float() / 255.0)
+        assert (one.known.auc, one.known.auc_pairs) == auc_of("cosine", embeddings, listed)
+    assert found[0].known.auc != found[1].known.auc
 
 
 def of(**more):
