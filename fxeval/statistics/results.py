@@ -200,8 +200,9 @@ def _verdict(
         failed = [judged for judged in verdicts if judged[0].outcome is Outcome.FAIL]
         verdicts = [(no_maps, "critical"), *failed]
     elif objection is not None:
-        asks = any(limit.severity != "info" for limit in limits)
-        verdicts.insert(0, (objection, "critical" if asks else "info"))
+        # Without any limit the cell is not for information: nothing was asked, and it is unfit.
+        informs = bool(limits) and all(limit.severity == "info" for limit in limits)
+        verdicts.insert(0, (objection, "info" if informs else "critical"))
     verdict = combine(verdicts)
     if objection is not None and verdict.outcome is Outcome.INFORMATION:
         verdict = Verdict(verdict.outcome, f"{verdict.reason}; {objection.reason}")

@@ -249,6 +249,8 @@ def test_what_is_for_information_still_needs_maps_and_no_fit_networks():
     found = results_of(plan(asked), collapsed, many()).verdict
     assert found.outcome is Outcome.INFORMATION
     assert "the re-drawn network is collapsed" in found.reason
+    # Where nothing was asked, not even information, it is as unfit as under a limit.
+    assert results_of(plan(), collapsed, many()).verdict.outcome is Outcome.INVALID
     broken = [row.model_copy(update={"state": RowState.NAN_MAP}) for row in many()]
     assert results_of(plan(asked), CellFacts(), broken).verdict.outcome is Outcome.FAIL
 
