@@ -49,8 +49,8 @@ _UNKNOWN = "This system does not say how much memory a process takes: peak memor
 def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
     """Enter time and memory of making the maps of the cell: all rows have the same value.
 
-    No second run has the same values, and another machine has quite others: they are information,
-    beside ``cost.explaining``, whose counts can be limited.
+    No second run has the same values, and another machine has quite others: a limit on them holds
+    for this machine. The counts of ``cost.explaining`` are the same everywhere.
 
     Args:
         evidence: Of a group of pairs.
