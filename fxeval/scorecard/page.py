@@ -24,6 +24,7 @@ from fxeval.scorecard import (
     wording,
     worst_first,
 )
+from fxeval.scorecard.curve_words import curve_words
 from fxeval.scorecard.refusals import refused
 
 SIZE_AIM = 2_000_000  # bytes; a larger page leaves parts out and says which
@@ -64,7 +65,7 @@ _ENVIRONMENT.filters |= {
     "plain": wording.plain,
     "map_name": wording.map_name,
     "row_names": wording.row_names,
-    "curve_words": wording.curve_words,
+    "curve_words": curve_words,
     "statistic_text": wording.statistic_text,
     "states_text": wording.states_text,
     "limit_text": limit_rows.limit_text,

@@ -129,31 +129,6 @@ _ROWS: Mapping[str, tuple[str, str]] = {
     "identification.deletion_insertion": ("search", "searches"),
 }
 
-# Kind of curve -> its title, what it shows, whether pixels come back, which curve is better.
-_CURVES: Mapping[str, tuple[str, str, bool, str]] = {
-    "deletion": ("Deletion", "similarity to the other image", False, "a curve that falls early"),
-    "insertion": ("Insertion", "similarity to the other image", True, "a curve that rises early"),
-    "outside": (
-        "Outside the clean images",
-        "share of the images that are farther from every clean image than 99 % of the clean images "
-        "are from another one",
-        False,
-        "a low curve",
-    ),
-    "deletion_accuracy": (
-        "Accuracy, deletion",
-        "share of the pairs that the model decides rightly",
-        False,
-        "a curve that falls early",
-    ),
-    "insertion_accuracy": (
-        "Accuracy, insertion",
-        "share of the pairs that the model decides rightly",
-        True,
-        "a curve that rises early",
-    ),
-}
-
 FILLS: Mapping[str, str] = {
     "blur": "removed pixels are replaced by a blurred copy of the image",
     "mean": "removed pixels are replaced by the mean colour of the image",
@@ -306,17 +281,6 @@ def row_names(kind: str) -> tuple[str, str]:
     (('person', 'people'), ('pair', 'pairs'))
     """
     return _ROWS.get(kind, ("pair", "pairs"))
-
-
-def curve_words(kind: str) -> tuple[str, str, str, str]:
-    """Return the title of a kind of curve, what it shows, over which pixels, and what is better.
-
-    >>> curve_words("insertion")[::2]
-    ('Insertion', 'restored')
-    """
-    unknown = (kind.replace("_", " ").capitalize(), "value", False, "a curve that falls early")
-    title, shown, comes_back, better = _CURVES.get(kind, unknown)
-    return title, shown, "restored" if comes_back else "removed", better
 
 
 def rows_of(kind: str, rows: int, identities: int) -> str:

@@ -12,6 +12,7 @@ from fxeval.metrics import CATALOGUE, add_metrics
 from fxeval.metrics.protocol import RowKind
 from fxeval.results import RowState, Statistic
 from fxeval.run import measure as measuring
+from fxeval.scorecard.curve_words import curve_words
 from fxeval.tests.protocols import KINDS as TOYS
 from fxeval.tests.toy_world import Occlusion, People, Ramp, measured, model
 
@@ -167,6 +168,14 @@ def test_every_row_has_every_metric_within_its_range(kind):
                 low, high = ranges[metric]
                 assert value is None or low - 1e-6 <= value <= high + 1e-6
         assert not any(name in row.row for name in ("-0-", ".jpg"))
+    better = {metric.name: metric.better for metric in KINDS[kind].METRICS}
+    for name in {name for row in rows.values() for one in row.measured for name in one.curves}:
+        title, *_, said = curve_words(name)
+        assert title
+        if kind in CATALOGUE:  # of a plug-in's curves nothing is known
+            assert said
+        if kind in CATALOGUE and f"{name}_auc" in better:
+            assert ("falls early" in said) == (better[f"{name}_auc"] == "lower")
 
 
 @dataclass(frozen=True)
