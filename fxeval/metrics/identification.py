@@ -67,6 +67,9 @@ _WHILE = (
 )
 
 
+_TOO_FEW = "there are too few nonmated searches to set the threshold of this rate"
+
+
 def _area(way: int, name: str, title: str, meaning: str, *, is_decision: bool) -> Metric:
     """Return the metric of an area under a curve, of one way."""
     return Metric(
@@ -80,6 +83,7 @@ def _area(way: int, name: str, title: str, meaning: str, *, is_decision: bool) -
         source=_SOURCE,
         meaning=f"{meaning} {_WHILE[way]}",
         is_decision=is_decision,
+        void_if=_TOO_FEW if name == "tpir_auc" else "",
     )
 
 

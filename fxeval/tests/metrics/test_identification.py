@@ -165,6 +165,9 @@ def test_too_few_nonmated_searches_leave_the_open_set_without_a_value():
     limit = BetterThan("deletion_tpir_auc", better_than="control.random_blobs")
     result, rows = run(source=WORLD, fpirs=(0.01,), limits=(limit,), **MORE)
     assert result.verdict.outcome == "invalid"
+    # The list is to blame, and neither the pairs nor the model's operating threshold.
+    assert "too few nonmated searches to set the threshold" in result.verdict.reason
+    assert "matches to begin with" not in result.verdict.reason
     assert any(
         "FPIR of 0.01 has no value: too few nonmated searches, 72 of at least 1,000" in note
         for note in result.notes
