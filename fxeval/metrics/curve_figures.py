@@ -109,6 +109,7 @@ INSERTION_CLIPPED = Metric(
 )
 OUTSIDE = Metric(
     name="deletion_outside_share",
+    information_only="a sound map leaves the clean images sooner than a random one",
     title="Part of the deletion curve outside the clean images",
     unit="share of the curve",
     better="lower",

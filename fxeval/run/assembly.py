@@ -145,6 +145,10 @@ class Gatherer:
                 cell = refused(CellResult.model_validate(result["cell"]), reason.strip())
                 result["cell"] = cell.model_dump(mode="json", by_alias=True)
 
+    def decides_nothing(self) -> bool:
+        """Say whether all cells that were asked for are for information."""
+        return {one["cell"]["verdict"]["outcome"] for one in self.results} == {"information"}
+
     def unmeasured(self) -> list[str]:
         """Return the checks without a measurement: every cell that ran was unsupported."""
         outcomes: dict[str, set[str]] = {}

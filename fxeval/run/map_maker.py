@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxeval.contracts import FaceModel, SaliencyMaps, model_traits
+from fxeval.contracts import FaceModel, Faces, SaliencyMaps, model_traits, traits_of
 from fxeval.engine.forward_pool import ForwardPool, precise
 from fxeval.engine.inputs import Comparison
 from fxeval.engine.maps import explain, why_unsupported
@@ -203,17 +203,31 @@ def _key(cell: Cell, wanted: Wanted, device: torch.device) -> tuple[Any, ...]:
     # By content, never by their place in memory: images that a cell makes are gone after it. By
     # their names nonmates are drawn, and those differ where cells of several crops are compared.
     faces = wanted.asked.faces
-    images = faces.image_digests, faces.identity.numpy().tobytes(), tuple(faces.images.shape)
+    # Images that a cell makes are in nobody's gallery: only those that are asked for count.
+    loaded = faces.identity >= 0
+    images = (
+        tuple(
+            one for one, is_one in zip(faces.image_digests, loaded.tolist(), strict=True) if is_one
+        ),
+        faces.identity[loaded].numpy().tobytes(),
+        tuple(faces.images.shape[1:]),
+    )
     asked = wanted.name, wanted.asked.id, cell.seed, wanted.asked.seed, wanted.asked.draws
     # Names of rows leave out nonmates that a list names, and need not name every reference.
-    compared = (wanted.asked.image, wanted.asked.against, wanted.asked.contrast)
-    numbers = tuple(map(_numbers, (*compared, wanted.asked.enrolled)))
+    needs_contrast = "contrast" in traits_of(wanted.by.explainer).needs
+    contrast = wanted.asked.contrast if needs_contrast else None
+    compared = (wanted.asked.image, wanted.asked.against, contrast, wanted.asked.enrolled)
+    digests = tuple(_digests(faces, one) for one in compared)
     what = _what(cell, wanted.by)
-    return what, wanted.by.settings, wanted.network.key, *images, *asked, numbers, device
+    return what, wanted.by.settings, wanted.network.key, *images, *asked, digests, device
 
 
-def _numbers(images: Tensor | None) -> tuple[object, ...] | None:
-    return None if images is None else (tuple(images.shape), images.numpy().tobytes())
+def _digests(faces: Faces, images: Tensor | None) -> tuple[object, ...] | None:
+    """Name images by their content; -1 stands for none."""
+    if images is None:
+        return None
+    named = (*faces.image_digests, "")
+    return tuple(images.shape), tuple(named[image] for image in images.flatten().tolist())
 
 
 def _what(cell: Cell, by: OtherExplainer) -> object:

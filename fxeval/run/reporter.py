@@ -62,7 +62,8 @@ class Reporter:
             return
         from fxeval.errors import StoreError
 
-        is_bad = self._gatherer.unmeasured() or self._gatherer.is_cut
+        gatherer = self._gatherer
+        is_bad = gatherer.unmeasured() or gatherer.decides_nothing() or gatherer.is_cut
         if is_bad and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         try:

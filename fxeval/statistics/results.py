@@ -187,8 +187,13 @@ def _fields(of: CellPlan | CellFacts, form: type[CellPlan | CellFacts]) -> dict[
 def _verdict(
     plan: CellPlan, facts: CellFacts, rows: Sequence[Row], limits: Sequence[LimitResult]
 ) -> Verdict:
+    known = {one.name for one in plan.metrics if one.information_only}
     verdicts: list[tuple[Verdict, Severity]] = [
-        (Verdict(limit.verdict.outcome, limit.verdict.reason), limit.severity) for limit in limits
+        (
+            Verdict(limit.verdict.outcome, limit.verdict.reason),
+            "info" if limit.metric in known else limit.severity,
+        )
+        for limit in limits
     ]
     allowed = [one.constant_allowed for one in plan.metrics if one.constant_allowed is not None]
     states = Counter(row.state for row in rows)

@@ -65,7 +65,7 @@ verification:                 # cells of a model that does not verify are invali
 checks:
   - id: sanity
     kind: sanity.two_sided
-    why: A map must change with the weights and with the face that it is compared with, and repeat else.
+    why: A map must change with the weights and the person that is compared with, and else repeat.
     redraws: 5                # parameters of the kind stand beside its other keys
     limits:
       - {metric: repeat, at_least: 0.5}
