@@ -4,6 +4,8 @@ What needs a network is measured on the bundled one and its faces. Each control 
 the explainer behind the evidence of one prepared cell.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from scipy.stats import spearmanr
 from fxeval.explainers.excitation_backprop import EBP
 from fxeval.functional.controls import random_blobs
 from fxeval.functional.map_similarity import POOLED
-from fxeval.metrics import impostor_swap, two_sided
+from fxeval.metrics import deletion_insertion, impostor_swap, two_sided
 from fxeval.metrics.protocol import OtherExplainer
 from fxeval.metrics.two_sided import Parameters, measure
 from fxeval.records.schema import CellFacts
@@ -20,6 +22,7 @@ from fxeval.results import RowState
 from fxeval.run.evaluation import shipped
 from fxeval.run.measure import plan_of
 from fxeval.run.workshop import Subjects, Workshop
+from fxeval.statistics.limits import BetterThan
 from fxeval.statistics.results import results_of
 from fxeval.suite.cells import Cell, Use
 from fxeval.tests.sanity_controls import (
@@ -41,6 +44,17 @@ def cell_of(explainer: str, kind: str = "sanity.two_sided", parameters=None) -> 
         Use(explainer), Use("rendered"), N, parameters or Parameters(), limits, 5, 0.95, "fail",
         "fail", "cpu", "s.yaml:1:1",
     )  # fmt: skip
+
+
+DELETION = replace(
+    cell_of("gradcam", "faithfulness.deletion_insertion",
+            deletion_insertion.Parameters(steps=24, controls=("random_blobs",))),
+    limits=(
+        BetterThan("deletion_auc", better_than="control.random_blobs"),
+        BetterThan("insertion_auc", better_than="control.random_blobs"),
+    ),
+)  # fmt: skip
+"""What certification asks for beside the sanity verdict."""
 
 
 @pytest.fixture(scope="module")
@@ -219,3 +233,10 @@ def test_both_checks_draw_a_second_bank_themselves():
     assert plan_of(cell_of("srise")).draws_itself
     assert two_sided.DRAWS_ITSELF
     assert impostor_swap.DRAWS_ITSELF
+
+
+@pytest.mark.slow  # 1,500 forward passes a control
+@pytest.mark.parametrize("name", [name for name, (_, axes) in CONTROLS.items() if not axes])
+def test_removal_stops_what_no_axis_can_see(name, evidence):
+    result = measured_with(CONTROLS[name][0], DELETION, evidence, deletion_insertion.measure)
+    assert result.verdict.outcome != "pass"
