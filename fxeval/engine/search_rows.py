@@ -40,7 +40,7 @@ def searches(pairs: Pairs, seed: int, parameters: object) -> Table:
     faces = pairs.faces()
     each = getattr(parameters, "gallery_images", GALLERY_IMAGES)
     most = getattr(parameters, "probes_each", None)
-    known, strangers = _split(faces, each, getattr(parameters, "unenrolled", 0.0), seed)
+    known, unenrolled = _split(faces, each, getattr(parameters, "unenrolled", 0.0), seed)
     if len(known) < LEAST_PEOPLE:
         text = (
             f"pairs '{pairs.name}': expected at least {LEAST_PEOPLE} people to enrol, with more "
@@ -55,7 +55,7 @@ def searches(pairs: Pairs, seed: int, parameters: object) -> Table:
     enrolled = Enrolled(
         gallery.flatten(),
         torch.arange(len(known)).repeat_interleave(each),
-        torch.tensor([image for images in strangers for image in images], dtype=torch.int64),
+        torch.tensor([image for images in unenrolled for image in images], dtype=torch.int64),
     )
     rows = Rows(
         kind="searches",

@@ -25,7 +25,7 @@ class Enrolled:
     Attributes:
         image: (G,) enrolled images; every subject embeds them itself, and none is perturbed.
         person: (G,) whose they are, 0 to P - 1; every number is there.
-        strangers: (S,) images of people who are not enrolled: nonmated searches.
+        unenrolled: (S,) images of people who are not enrolled: nonmated searches.
 
     Example:
         >>> some = Enrolled(torch.tensor([4, 7, 8]), torch.tensor([0, 1, 1]))
@@ -35,7 +35,7 @@ class Enrolled:
 
     image: Tensor
     person: Tensor
-    strangers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    unenrolled: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     _galleries: dict[Subject, Embeddings] = field(default_factory=dict, init=False)
     _best: dict[Subject, Tensor] = field(default_factory=dict, init=False)
 
@@ -69,10 +69,10 @@ class Enrolled:
         Source:
             ISO/IEC 19795-1:2021, false-positive identification rate.
         """
-        if len(self.strangers) < searches_needed(fpir):
+        if len(self.unenrolled) < searches_needed(fpir):
             return None
         if subject not in self._best:
-            clean = subject.clean()[self.strangers]
+            clean = subject.clean()[self.unenrolled]
             self._best[subject] = self.similarities(subject, clean).amax(dim=1)
         ordered = self._best[subject].sort(descending=True).values
         last = float(ordered[math.floor(fpir * len(ordered) + 1e-9)])  # the first to be refused

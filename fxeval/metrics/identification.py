@@ -177,7 +177,7 @@ def _thresholds(evidence: Evidence, ledger: Ledger, parameters: Parameters) -> T
     people = _people(evidence)
     every = torch.arange(len(rows))
     first = rows.question.margin(on, every, on.clean()[rows.image]) >= 0
-    n = len(people.people.strangers)
+    n = len(people.people.unenrolled)
     ledger.remark(
         f"{len(people.people)} people are enrolled with {len(people.people.image)} images; the "
         f"mate is at rank 1 in {int(first.sum())} of {len(rows)} searches with clean probes."

@@ -23,10 +23,11 @@ def asked(**given):
 
 
 def parts(table):
-    """Return enrolled, strangers and probes, by the sources' own ids of their images."""
+    """Return enrolled, unenrolled and probes, by the sources' own ids of their images."""
     question = table.rows.question
     return tuple(
-        one.tolist() for one in (question.people.image, question.people.strangers, table.rows.image)
+        one.tolist()
+        for one in (question.people.image, question.people.unenrolled, table.rows.image)
     )
 
 
@@ -37,13 +38,13 @@ def test_nobody_is_probe_and_gallery_and_stranger(each, most, share):
     pairs = loaded(Planted(n=10))
     table = searches(pairs, 5, asked(gallery_images=each, probes_each=most, unenrolled=share))
     people = pairs.faces().identity
-    enrolled, strangers, probes = parts(table)
-    assert not set(enrolled) & set(strangers) | set(probes) & {*enrolled, *strangers}
-    known, unknown = ({*people[some].tolist()} for some in (enrolled, strangers))
+    enrolled, unenrolled, probes = parts(table)
+    assert not set(enrolled) & set(unenrolled) | set(probes) & {*enrolled, *unenrolled}
+    known, unknown = ({*people[some].tolist()} for some in (enrolled, unenrolled))
     assert not known & unknown
     assert len(known | unknown) == 10
     assert len(unknown) == int(share * 10 + 0.5)
-    assert len(strangers) == 4 * len(unknown)
+    assert len(unenrolled) == 4 * len(unknown)
     assert len(enrolled) == each * len(known)
     assert len(probes) == len(known) * min(4 - each, most or 4)
     assert {*people[probes].tolist()} == known

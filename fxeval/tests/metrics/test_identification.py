@@ -47,7 +47,7 @@ def mean(rows, metric, map_="explainer", fill="black"):
 
 
 def gallery_of(world, n_enrolled_each, unenrolled):
-    """Return {person: enrolled images}, {probe: person}, strangers: all by digests."""
+    """Return {person: enrolled images}, {probe: person}, unenrolled: all by digests."""
     ids = [f"{who}-{image}" for who in range(world.n) for image in range(world.images_each)]
     faces = dict(zip(ids, world.images(ids, SMALL).numpy(), strict=True))
     people = {}
@@ -80,16 +80,16 @@ def test_values_are_those_of_a_plain_loop(fill):
     _, rows = run(
         source=world, fills=(fill,), gallery_images=2, unenrolled=0.4, fpirs=(0.5,), controls=()
     )
-    faces, enrolled, probes, strangers = gallery_of(world, 2, 0.4)
+    faces, enrolled, probes, unenrolled = gallery_of(world, 2, 0.4)
     best = sorted(
-        (max(best_of(faces[id].astype(float), faces, enrolled).values()) for id in strangers),
+        (max(best_of(faces[id].astype(float), faces, enrolled).values()) for id in unenrolled),
         reverse=True,
     )
     refused = best[int(0.5 * len(best))]
     by_id = {f"{digest(faces[id])[:12]}-{digest(faces[enrolled[who][0]])[:12]}": (id, who)
              for id, who in probes.items()}  # fmt: skip
     assert {row.row for row in rows} == set(by_id)
-    assert len(strangers) == 24
+    assert len(unenrolled) == 24
     for row in rows:
         id, who = by_id[row.row]
         image = faces[id]
