@@ -1,11 +1,12 @@
 """How many passes through the network does a map take? Counts, the same on every machine."""
 
+from collections.abc import Callable, Sequence
 from math import inf
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from fxeval.metrics.protocol import Evidence, Ledger
+from fxeval.metrics.protocol import Evidence, Ledger, MapCost
 from fxeval.results import BROKEN_STATES, EXPLAINER, Metric
 
 ROWS = "mated pairs"
@@ -54,11 +55,20 @@ def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
         Two counts per row, without values where the map is broken. Images that were embedded before
         and answered from memory count, so that the order of cells does not matter.
     """
-    ledger, subject = Ledger(evidence, METRICS), evidence.subject
+    return of_all_maps(
+        evidence,
+        METRICS,
+        lambda cost: (cost.forwards / cost.n_maps, cost.backwards / cost.n_maps),
+    )
+
+
+def of_all_maps(
+    evidence: Evidence, metrics: Sequence[Metric], values: Callable[[MapCost], Sequence[float]]
+) -> Ledger:
+    """Enter values that the maps of the cell have together, one for each metric, for every row."""
+    ledger, subject = Ledger(evidence, metrics), evidence.subject
     maps = ledger.watch(evidence.rows.side, evidence.explain(subject))
-    cost = evidence.cost(subject)
-    values = (cost.forwards / cost.n_maps, cost.backwards / cost.n_maps)
     broken = np.array([state in BROKEN_STATES for state in maps.states], dtype=bool)
-    for metric, value in zip(METRICS, values, strict=True):
+    for metric, value in zip(metrics, values(evidence.cost(subject)), strict=True):
         ledger.enter(metric.name, EXPLAINER, np.where(broken, np.nan, value), maps.states)
     return ledger

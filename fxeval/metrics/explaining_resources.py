@@ -2,11 +2,11 @@
 
 from math import inf, nan
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from fxeval.metrics.protocol import Evidence, Ledger
-from fxeval.results import BROKEN_STATES, EXPLAINER, Metric
+from fxeval.metrics.explaining_cost import of_all_maps
+from fxeval.metrics.protocol import Evidence, Ledger, MapCost
+from fxeval.results import Metric
 
 ROWS = "mated pairs"
 
@@ -59,13 +59,12 @@ def measure(evidence: Evidence, parameters: Parameters) -> Ledger:
     Returns:
         Two metrics per row, without values where the map is broken.
     """
-    ledger, subject = Ledger(evidence, METRICS), evidence.subject
-    maps = ledger.watch(evidence.rows.side, evidence.explain(subject))
-    cost = evidence.cost(subject)
-    peak = nan if cost.peak_memory is None else cost.peak_memory / MIB
-    if cost.peak_memory is None:
+    ledger = of_all_maps(evidence, METRICS, _values)
+    if evidence.cost(evidence.subject).peak_memory is None:
         ledger.remark(_UNKNOWN)
-    broken = np.array([state in BROKEN_STATES for state in maps.states], dtype=bool)
-    for metric, value in zip(METRICS, (cost.seconds / cost.n_maps, peak), strict=True):
-        ledger.enter(metric.name, EXPLAINER, np.where(broken, nan, value), maps.states)
     return ledger
+
+
+def _values(cost: MapCost) -> tuple[float, float]:
+    peak = nan if cost.peak_memory is None else cost.peak_memory / MIB
+    return cost.seconds / cost.n_maps, peak
