@@ -97,6 +97,10 @@ ENDS = {
         ("chosen", "sigmoid"): ("unsupported", "skipped"),
         ("for-information", "tiny"): ("information", "skipped"),
     },
+    "informing": {
+        ("for-information", "tiny"): ("information", "skipped"),
+        ("more-of-it", "sigmoid"): ("information", "skipped"),
+    },
     "stopped": {
         ("passes", "tiny"): ("pass", None),
         ("interrupted", "tiny"): ("invalid", "failure"),
@@ -122,6 +126,11 @@ SUITES = {
         check("chosen", models="tiny, sigmoid", explainer="chooses"),
         check("for-information", limit=f"{BAD}, severity: info"),
     ),
+    "informing": suite(
+        "informing", STRICT,
+        check("for-information", limit=f"{BAD}, severity: info"),
+        check("more-of-it", limit=f"{GOOD}, severity: info", models="sigmoid"),
+    ),
     "stopped": suite(
         "stopped", STRICT, check("passes"), check("interrupted", explainer="stops"),
         check("never-begun"),
@@ -130,6 +139,7 @@ SUITES = {
 RUNS = {  # suite -> arguments, verdict of the suite, exit status, counts of pytest
     "strict": (("-n", "1"), "invalid", 1, {"passed": 2, "failed": 7, "errors": 1}),
     "lenient": ((), "inconclusive", 0, {"passed": 3, "skipped": 2}),
+    "informing": ((), "inconclusive", 1, {"skipped": 2}),
     "stopped": ((), "invalid", 2, {"passed": 1, "failed": 1}),
 }
 

@@ -11,13 +11,14 @@ from fxeval.engine.forward_pool import ForwardPool, PooledModel
 from fxeval.engine.metering import metered
 from fxeval.explainers.mask_banks import masked_embeddings
 from fxeval.explainers.s_rise import SRISE, mask_bank
-from fxeval.metrics import explaining_cost, explaining_resources
+from fxeval.metrics import explaining_cost, explaining_resources, two_sided
 from fxeval.metrics.protocol import MapCost
 from fxeval.records.schema import Explaining
 from fxeval.results import RowState
 from fxeval.run.workshop import Workshop
 from fxeval.statistics.limits import AtMost
 from fxeval.tests.toy_world import Occlusion, People, measured, model
+from fxeval.traits import ExplainerTraits
 
 COST, RESOURCES = "cost.explaining", "cost.resources"
 OF_OCCLUSION = 1 + 1 + 16  # the reference, the probe, and the probe without one of 4 x 4 cells
@@ -132,3 +133,21 @@ def test_broken_maps_have_no_cost_and_are_never_a_pass():
     assert values(rows, "forwards_per_map") == [None] * 20
     assert {row.state for row in rows} == {RowState.NAN_MAP}
     assert result.verdict.outcome == "fail"
+
+
+def test_a_cell_with_made_images_and_nonmates_shares_the_maps_of_the_plain_pairs():
+    class Contrasting(Occlusion):
+        """The same, but it asks for a nonmate."""
+
+        traits = ExplainerTraits(needs={"contrast"})
+
+    for explainer, is_shared in ((Occlusion(), True), (Contrasting(), False)):
+        workshop = Workshop(batch_size=16, emit=lambda _: None, progress=lambda *_: None)
+        measured(
+            "sanity.two_sided",
+            two_sided.Parameters(redraws=1),
+            explainer=explainer,
+            workshop=workshop,
+        )
+        result, _ = run(explainer=explainer, workshop=workshop)
+        assert result.explaining[0].was_shared == is_shared
