@@ -28,6 +28,7 @@ from fxeval.records.judged import (
     SliceEntry,
 )
 from fxeval.records.selection import Configuration, Selection, Selects
+from fxeval.records.self_checks import SelfCheck, Unfit
 from fxeval.records.subjects import Environment, Subjects, VerificationEntry
 from fxeval.records.transfers import TransferMatrix
 from fxeval.results import (
@@ -172,6 +173,8 @@ class CellFacts(Form):
         configurations: All that were tried, in the order of the suite, if the cell chooses.
         inapplicable: Why metrics can have no value of such a model, by their names: limits on them
             decide nothing.
+        unfit: Metrics that did not tell maps of known worth apart: a limit on one that decides
+            makes the cell invalid.
     """
 
     nodeid: str | None = None
@@ -188,6 +191,7 @@ class CellFacts(Form):
     repeatability: Repeatability | None = None
     configurations: list[Configuration] = []
     inapplicable: dict[str, str] = {}
+    unfit: list[Unfit] = []
 
 
 class CellResult(CellPlan, CellFacts):
@@ -280,6 +284,8 @@ class Record(Form):
         sections: Added by plug-ins; they decide nothing.
         regressions: What got worse since an earlier run; null if no limit compares with one.
         transfers: What maps from one network do to others; [] if no check measures it.
+        self_checks: Whether metrics tell maps of known worth apart; [] if the suite has no
+            ``self_check``.
     """
 
     record: Literal[2] = 2
@@ -294,6 +300,7 @@ class Record(Form):
     sections: list[Section] = []
     regressions: Regressions | None = None
     transfers: list[TransferMatrix] = []
+    self_checks: list[SelfCheck] = []
 
     def models_by(
         self, tag: Literal["training_data", "family"]
