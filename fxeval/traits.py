@@ -117,6 +117,8 @@ class ExplainerTraits:
         maps_are_given: The maps were made beforehand and do not change with the model's weights.
         source: Where the method comes from, or None.
         digest: SHA-256 of the file that the maps come from, or None.
+        takes_contrast: ``contrast`` may be nonmates: then the map says what speaks for the
+            reference rather than for them. Whoever needs a contrast takes one.
     """
 
     needs: AbstractSet[Need] = frozenset()
@@ -124,6 +126,7 @@ class ExplainerTraits:
     maps_are_given: bool = False
     source: str | None = None
     digest: str | None = None
+    takes_contrast: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.needs, str) or not isinstance(self.needs, Iterable):
@@ -133,6 +136,8 @@ class ExplainerTraits:
             )
         object.__setattr__(self, "needs", checked_needs("ExplainerTraits", self.needs))
         _check_types(self, ExplainerContractError)
+        if "contrast" in self.needs:
+            object.__setattr__(self, "takes_contrast", True)
 
 
 @dataclass(frozen=True)

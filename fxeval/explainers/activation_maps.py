@@ -69,8 +69,13 @@ class ActivationMaps:
     @property
     def traits(self) -> ExplainerTraits:
         """Gradients at layers, and what the objective needs."""
-        needs = frozenset[Need]({"gradients", "layers"}) | self.chosen_objective().needs
-        return ExplainerTraits(needs, takes_centroids=True, source=self._source)
+        objective = self.chosen_objective()
+        return ExplainerTraits(
+            frozenset[Need]({"gradients", "layers"}) | objective.needs,
+            takes_centroids=True,
+            takes_contrast=objective.takes_contrast,
+            source=self._source,
+        )
 
     def unsupported(self, model: FaceModel) -> str | None:
         """Return why the model cannot be explained: a black box, or no default layer."""

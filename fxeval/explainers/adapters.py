@@ -147,9 +147,10 @@ class FunctionExplainer:
     @property
     def traits(self) -> ExplainerTraits:
         """The declared needs, and the arguments that the function requires."""
-        required = {name for name, is_required in _taken(self.f, self.name).items() if is_required}
+        taken = _taken(self.f, self.name)
+        required = {name for name, is_required in taken.items() if is_required}
         others = cast("set[Need]", {"contrast", "gallery"} & required)
-        return ExplainerTraits(self.declared | others)
+        return ExplainerTraits(self.declared | others, takes_contrast="contrast" in taken)
 
     def unsupported(self, model: FaceModel) -> str | None:
         """Return why this kind of model cannot be explained, or None."""
@@ -205,8 +206,12 @@ class CaptumExplainer:
     @property
     def traits(self) -> ExplainerTraits:
         """The declared needs, and those of the objective."""
-        needs = self.declared | Objective.parse(self.objective, self.name).needs
-        return ExplainerTraits(needs, takes_centroids=True)
+        objective = Objective.parse(self.objective, self.name)
+        return ExplainerTraits(
+            self.declared | objective.needs,
+            takes_centroids=True,
+            takes_contrast=objective.takes_contrast,
+        )
 
     def unsupported(self, model: FaceModel) -> str | None:
         """Return why this kind of model cannot be explained, or None."""
@@ -297,7 +302,7 @@ class GradCamExplainer:
         """The network's layers and gradients, and what the objective needs."""
         objective = Objective.parse(self.objective, self.name)
         needs = frozenset[Need]({"gradients", "layers"}) | objective.needs
-        return ExplainerTraits(needs, takes_centroids=True)
+        return ExplainerTraits(needs, takes_centroids=True, takes_contrast=objective.takes_contrast)
 
     def unsupported(self, model: FaceModel) -> str | None:
         """Return why this kind of model cannot be explained, or None."""

@@ -65,6 +65,7 @@ class CAM:
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
         needs={"gradients", "layers"},
         takes_centroids=True,
+        takes_contrast=True,
         source="Zhou et al., CVPR 2016, sec. 2",
     )
 

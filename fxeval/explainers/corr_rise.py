@@ -60,6 +60,7 @@ class CorrRISE:
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
         needs={"black_box"},
         takes_centroids=True,
+        takes_contrast=True,
         source="Lu, Xu and Ebrahimi, WACV 2024 (CorrRISE)",
     )
 

@@ -52,8 +52,13 @@ class _Backprop:
     @property
     def traits(self) -> ExplainerTraits:
         """Gradients, and what the objective needs."""
-        needs = frozenset[Need]({"gradients"}) | Objective.parse(self.objective, self.id).needs
-        return ExplainerTraits(needs, takes_centroids=True, source=self._source)
+        objective = Objective.parse(self.objective, self.id)
+        return ExplainerTraits(
+            frozenset[Need]({"gradients"}) | objective.needs,
+            takes_centroids=True,
+            takes_contrast=objective.takes_contrast,
+            source=self._source,
+        )
 
     def unsupported(self, model: FaceModel) -> str | None:
         """Return why this kind of model cannot be explained, or None."""

@@ -91,6 +91,7 @@ class MinPlus:
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
         needs={"black_box"},
         takes_centroids=True,
+        takes_contrast=True,
         source="Mery & Morris, WACV 2022; Mery, CVPRW 2022 (reconstructed)",
     )
 

@@ -161,6 +161,11 @@ class Objective:
         }
         return needs.get(self.name, frozenset())
 
+    @property
+    def takes_contrast(self) -> bool:
+        """Whether it may be given a contrast, whose value is subtracted."""
+        return self.name != "arc_softmax"
+
     def pull(self, kind: SimilarityKind, embeddings: Embeddings, targets: Targets) -> Pull:
         """Return value and gradient at the embeddings, in float64.
 

@@ -73,6 +73,7 @@ class OcclusionSensitivity:
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
         needs={"black_box"},
         takes_centroids=True,
+        takes_contrast=True,
         source="Zeiler & Fergus, ECCV 2014, sec. 4.2",
     )
 
@@ -150,6 +151,7 @@ class XFace:
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
         needs={"black_box"},
         takes_centroids=True,
+        takes_contrast=True,
         source="Knoche et al., WACVW 2023, method 2",
     )
 

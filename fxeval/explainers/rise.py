@@ -55,6 +55,7 @@ class RISE:
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
         needs={"black_box"},
         takes_centroids=True,
+        takes_contrast=True,
         source="Petsiuk, Das and Saenko, BMVC 2018 (RISE), sec. 3",
     )
 

@@ -70,6 +70,7 @@ class SRISE:
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
         needs={"black_box"},
         takes_centroids=True,
+        takes_contrast=True,
         source="Lu and Ebrahimi, SPIE 2023 (S-RISE), sec. 2",
     )
 

@@ -291,6 +291,7 @@ def _traits_in(found: Mapping[str, Any]) -> ExplainerTraits:
         found["maps_are_given"],
         found["source"],
         found["digest"],
+        found["takes_contrast"],
     )
 
 

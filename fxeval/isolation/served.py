@@ -77,6 +77,7 @@ class Served:
                 "maps_are_given": traits.maps_are_given,
                 "source": traits.source,
                 "digest": traits.digest,
+                "takes_contrast": traits.takes_contrast,
             },
             {},
         )

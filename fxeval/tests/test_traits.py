@@ -214,6 +214,8 @@ def test_a_property_that_fails_is_not_taken_for_none():
         ("nedes", {"contrast"}, r"set traits = ExplainerTraits\(needs=\{...\}\)"),
         ("takes_centroids", True, r"set traits = ExplainerTraits\(takes_centroids=True\)"),
         ("takes_centroid", True, r"set traits = ExplainerTraits\(takes_centroids=True\)"),
+        ("takes_contrast", True, r"set traits = ExplainerTraits\(takes_contrast=True\)"),
+        ("takes_contrasts", True, r"set traits = ExplainerTraits\(takes_contrast=True\)"),
         ("maps_are_given", True, r"set traits = ExplainerTraits\(maps_are_given=True\)"),
         ("map_is_given", True, r"set traits = ExplainerTraits\(maps_are_given=True\)"),
         ("maps_given", True, r"set traits = ExplainerTraits\(maps_are_given=True\)"),
@@ -338,7 +340,7 @@ def test_a_parameter_named_needs_is_no_accident_if_there_are_no_traits():
 
 
 @pytest.mark.parametrize(
-    "name", ["seeds", "nodes", "model", "steps", "resource", "takes_contrast", "layers", "images"]
+    "name", ["seeds", "nodes", "model", "steps", "resource", "takes_time", "layers", "images"]
 )
 def test_other_words_are_free(name):
     for explainer in with_attribute(name, 3):

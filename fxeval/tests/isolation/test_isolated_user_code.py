@@ -182,9 +182,12 @@ def test_a_factory_that_fails_is_an_error_that_says_so(served_one, factory, word
 
 
 def test_a_factory_gets_its_settings_and_its_traits_are_told(served_one):
-    assert started(served_one, f"{HERE}:Quiet")["source"] == "nowhere"
+    found = started(served_one, f"{HERE}:Quiet")
+    assert found["source"] == "nowhere"
+    assert found["takes_contrast"] is True
     found = started(served_one, f"{HERE}:Bad", way=["a", "b"])
     assert found["needs"] == []
+    assert found["takes_contrast"] is False
 
 
 def lend(given, **values):
