@@ -22,6 +22,7 @@ from fxeval.listings import DataCard as DataCard
 from fxeval.listings import Exclusion as Exclusion
 from fxeval.listings import IdentityListing as IdentityListing
 from fxeval.listings import PairListing as PairListing
+from fxeval.listings import TwinSource as TwinSource
 from fxeval.redaction import PublicReason as PublicReason
 from fxeval.results import BROKEN_STATES as BROKEN_STATES
 from fxeval.results import MapLayer as MapLayer

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from fxeval.errors import DataContractError
 from fxeval.slices import AttributeValue, check_columns
@@ -187,3 +187,18 @@ class PairListing:
         }
         kept = {name: pick(column) for name, column in self.attributes.items()}
         return replace(self, **columns, attributes=kept)
+
+
+@runtime_checkable
+class TwinSource(Protocol):
+    """A pair source of triplets whose nonmate is a twin of the mate, with a twin of each probe too.
+
+    A twin is an image of which one part, and nothing else, is another person's.
+    """
+
+    def twins_of(self, probes: Sequence[str], nonmates: Sequence[str]) -> Sequence[str]:
+        """Return, for the probe and the nonmate of each triplet, the id of the probe's twin.
+
+        It is the probe with the same part of the same other person as the nonmate, and ``images``
+        knows its id.
+        """

@@ -29,6 +29,7 @@ class Comparison:
         rows: Positions of those that are asked for, in this order; None = all.
         enrolled: (G,) images of the gallery of a closed set; None = all images are the gallery.
         draws: Names draws of their own (``Rows.draws``); "" = those of all.
+        is_discriminative: Whether explainers that take a contrast, but need none, get it.
     """
 
     faces: Faces
@@ -40,9 +41,15 @@ class Comparison:
     rows: Tensor | None = None
     enrolled: Tensor | None = None
     draws: str = ""
+    is_discriminative: bool = False
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def gives_contrast(self, explainer: Explainer) -> bool:
+        """Say whether an explainer gets nonmates."""
+        traits = traits_of(explainer)
+        return "contrast" in traits.needs or (self.is_discriminative and traits.takes_contrast)
 
     @property
     def order(self) -> Tensor:
@@ -67,7 +74,7 @@ class Inputs:
         self._enrolled = faces.identity >= 0 if asked.enrolled is None else asked.enrolled
         self._probes, self._references = asked.image, asked.against
         self._contrast: Tensor | None = None
-        if "contrast" in needs:
+        if asked.gives_contrast(explainer):
             self._contrast = nonmates(asked, seed) if asked.contrast is None else asked.contrast
         self._gallery: Tensor | None = None
         if "gallery" in needs:

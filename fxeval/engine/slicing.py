@@ -27,6 +27,7 @@ _OF_PAIRS = (
     "patched pairs",
     "occluded pairs",
     "triplets",
+    "twins",
 )
 
 

@@ -16,6 +16,7 @@ from fxeval.engine.patched_rows import patched_pairs
 from fxeval.engine.pattern_rows import map_pairs, people
 from fxeval.engine.row_kinds import TABLES, Table
 from fxeval.engine.search_rows import searches
+from fxeval.engine.twin_rows import twins
 from fxeval.metrics.protocol import RowKind
 
 
@@ -28,11 +29,13 @@ class Making:
         parameters: Of the check.
         landmarks: Returns the five landmarks of the pairs' images in pixels of their crop,
             (M, 5, 2) float64.
+        twins: Returns the twins of the pairs' probes, (N, 3, H, W) uint8.
     """
 
     seed: int
     parameters: object
     landmarks: Callable[[], Tensor]
+    twins: Callable[[], Tensor]
 
 
 MADE: Mapping[RowKind, Callable[[Pairs, Making], Table]] = MappingProxyType(
@@ -52,6 +55,7 @@ MADE: Mapping[RowKind, Callable[[Pairs, Making], Table]] = MappingProxyType(
             making.seed,
             making.parameters.noisy,  # type: ignore[attr-defined]
         ),
+        "twins": lambda pairs, making: twins(pairs, making.twins()),
         "false matches": lambda pairs, making: false_matches(pairs),
         "patched pairs": lambda pairs, making: patched_pairs(
             pairs,

@@ -72,7 +72,7 @@ def random_blobs(row_seeds: Sequence[int], size: tuple[int, int]) -> Maps:
     The Gaussian is cut at ceil(3 sigma); the border is reflected without repeating the edge.
     """
     sigma = size[0] / 10
-    rows, columns = (_blur_matrix(length, sigma) for length in size)
+    rows, columns = (blur_matrix(length, sigma) for length in size)
     noise = (generator_of("random_blobs", seed).standard_normal(size) for seed in row_seeds)
     # One product per row: a batched one may round differently with the size of the batch.
     return _stacked([rows @ torch.from_numpy(white) @ columns.T for white in noise], size)
@@ -238,8 +238,8 @@ def inverse(maps: Maps) -> Maps:
     return -maps.float()
 
 
-def _blur_matrix(length: int, sigma: float) -> Tensor:
-    """Return the (length, length) matrix that blurs a column with reflected ends."""
+def blur_matrix(length: int, sigma: float) -> Tensor:
+    """Return the (length, length) matrix that blurs a column with reflected ends, float64."""
     radius = math.ceil(3 * sigma)
     steps = torch.arange(-radius, radius + 1)
     weights = torch.exp(-(steps.double() ** 2) / (2 * sigma**2))

@@ -4,9 +4,11 @@ A protocol whose values come under conditions says so with ``CONDITIONS``: for e
 parameter that lists its values, or the values themselves. A limit may name these (``under``). A
 parameter that makes a check show how a method goes wrong is in ``DEMONSTRATIONS``, with the reason:
 no limit of such a check decides. One that chooses among configurations says how with ``SELECTS``
-(:class:`fxeval.statistics.selected.Choice`). One that compares maps with those of another seed of
-the explainer says ``DRAWS_ITSELF = True``: it is measured at one seed, and that decides. Plug-ins
-add kinds of their own (:func:`add_metrics`).
+(:class:`fxeval.statistics.selected.Choice`). One whose conditions do not all judge says what its
+limits are about unless they pin something else with ``JUDGED_UNDER``, and why any other value of
+that axis is for information with ``WHY_INFORMS``. One that compares maps with those of another seed
+of the explainer says ``DRAWS_ITSELF = True``: it is measured at one seed, and that decides.
+Plug-ins add kinds of their own (:func:`add_metrics`).
 """
 
 import re
@@ -36,6 +38,8 @@ from fxeval.metrics import (
     reject_decisions,
     self_occlusion,
     stability,
+    truth_flip,
+    truth_localisation,
     two_sided,
 )
 
@@ -45,6 +49,8 @@ CATALOGUE: Mapping[str, ModuleType] = MappingProxyType(
         "sanity.two_sided": two_sided,
         "sanity.impostor_swap": impostor_swap,
         "sanity.data_randomisation": data_randomisation,
+        "truth.localisation": truth_localisation,
+        "truth.flip": truth_flip,
         "faithfulness.deletion_insertion": deletion_insertion,
         "faithfulness.accuracy_curves": accuracy_curves,
         "transfer.cross_model": cross_model_transfer,
@@ -79,6 +85,16 @@ def kinds() -> Mapping[str, ModuleType]:
 def draws_itself(kind: str) -> bool:
     """Say whether a kind of check compares maps with those of another seed of the explainer."""
     return bool(getattr(kinds().get(kind), "DRAWS_ITSELF", False))
+
+
+def judged_under(kind: str) -> Mapping[str, str]:
+    """Return the conditions that a kind's limits are about unless they pin something else.
+
+    >>> judged_under("truth.flip"), judged_under("stability.repetition")
+    ({'question': 'discriminative'}, {})
+    """
+    found: Mapping[str, str] = getattr(kinds().get(kind), "JUDGED_UNDER", {})
+    return found
 
 
 def add_metrics(more: Mapping[str, ModuleType]) -> None:

@@ -70,6 +70,10 @@ class _Against:
     ) -> SaliencyMaps:
         return self._of(rows, self.engine.maps(rows, subject, explainer, draw))
 
+    def refusal(self, rows: Rows) -> str:
+        """Return why the explainer has no answer to what rows ask; "" if it has."""
+        return self.engine.refusal(rows)
+
     def maps_each(self, rows: Rows, subject: Subject) -> tuple[SaliencyMaps, ...]:
         return tuple(self._of(rows, maps) for maps in self.engine.maps_each(rows, subject))
 

@@ -76,6 +76,9 @@ class Engine(Protocol):
     def alike(self, rows: Rows, subject: Subject, *by: OtherExplainer) -> bool:
         """Say whether two explainers give every row the same map, but for its scale."""
 
+    def refusal(self, rows: Rows) -> str:
+        """Return why the explainer has no answer to what rows ask; "" if it has."""
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -117,6 +120,10 @@ class Evidence:
                 number is another seed, of which the values of no other check know.
         """
         return taken(self.engine.maps(self.everyone, subject, explainer, draw), self._places)
+
+    def refusal(self) -> str:
+        """Return why the explainer has no answer to what the rows ask; "" if it has."""
+        return self.engine.refusal(self.everyone)
 
     def cost(self, subject: Subject) -> MapCost:
         """Return what the maps of all rows of the cell on a subject cost when they were made."""

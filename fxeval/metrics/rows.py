@@ -28,6 +28,7 @@ RowKind = Literal[
     "nonmated pairs",
     "searches",
     "triplets",
+    "twins",
     "identities",
     "classes",
     "people",
@@ -35,6 +36,9 @@ RowKind = Literal[
 ]
 Side: TypeAlias = str
 """Which version of its image a row is of: ``probe``, ``reference``, or the name of a made image."""
+
+DISCRIMINATIVE, PAIRWISE = "discriminative", "pairwise"
+"""Versions of a twin's row: with the nonmate as the explainer's contrast, and without one."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,8 @@ class Rows:
             compared; "" = the same draws. They depend on the place of a row: noise would have the
             same map of both.
         slices: The word of each row in each column that the check has slices of; () = none.
+        is_discriminative: Whether a row asks why the image is the mate rather than the nonmate:
+            then explainers that take a contrast get ``contrast``.
     """
 
     kind: RowKind
@@ -162,6 +168,7 @@ class Rows:
     altered: Tensor | None = None
     draws: str = ""
     slices: tuple[Mapping[str, str], ...] = ()
+    is_discriminative: bool = False
 
     def __len__(self) -> int:
         return len(self.image)

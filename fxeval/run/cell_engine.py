@@ -23,6 +23,7 @@ from fxeval.engine.inputs import Comparison
 from fxeval.engine.made_images import originals
 from fxeval.engine.repetition import together
 from fxeval.engine.sources import sources_of
+from fxeval.engine.twin_rows import why_no_answer
 from fxeval.errors import UnsupportedError
 from fxeval.explainers.map_levels import joined
 from fxeval.functional.map_similarity import same_maps
@@ -137,6 +138,10 @@ class CellEngine:
         """Return the engine with another explainer in the place of the cell's own."""
         return Measuring(self, explainer)
 
+    def refusal(self, rows: Rows) -> str:
+        """Return why the cell's explainer has no answer to what rows ask; "" if it has."""
+        return why_no_answer(self.own, rows)
+
     def alike(self, rows: Rows, subject: Subject, *by: OtherExplainer) -> bool:
         """Say whether two explainers give every row the same map; found out once, at seed 0."""
         key = id(rows), id(subject), *((one.name, one.settings) for one in by)
@@ -182,7 +187,7 @@ class CellEngine:
         if rows.source.shape[1] == 1 and rows.against.ndim == 2 and key not in self._averaged:
             asked = Comparison(
                 faces, rows.id, rows.source[:, 0], rows.against[:, 0], rows.contrast, seed, None,
-                rows.enrolled, rows.draws,
+                rows.enrolled, rows.draws, rows.is_discriminative,
             )  # fmt: skip
             wanted = Wanted(by, network, asked, rows.side)
             maps = self._asked(wanted, key, is_judged=is_judged)
@@ -384,3 +389,7 @@ class Measuring:
     def alike(self, rows: Rows, subject: Subject, *by: OtherExplainer) -> bool:
         """Say whether two explainers give every row the same map."""
         return self.engine.alike(rows, subject, *by)
+
+    def refusal(self, rows: Rows) -> str:
+        """Return why the explainer has no answer to what rows ask; "" if it has."""
+        return why_no_answer(self.by, rows)

@@ -13,6 +13,7 @@ from fxeval.engine.row_kinds import Table
 from fxeval.engine.selection import COMMON_CROP, common_digests, landmarks_of, load_pairs
 from fxeval.engine.slicing import Listed
 from fxeval.engine.tables import Making, table_of
+from fxeval.engine.twin_rows import twins_of
 from fxeval.errors import DataContractError
 from fxeval.hooks.watch import modes_kept
 from fxeval.metrics import kinds
@@ -118,7 +119,8 @@ class Lists:
     def rows(self, cell: Cell, source: PairSource, pairs: Pairs, crop: Crop) -> Table:
         """Return the rows of a cell, named by the content of their images in a crop."""
         landmarks = partial(landmarks_of, source, pairs.image_ids, crop, self._pool.note)
-        making = Making(cell.seed, cell.parameters, landmarks)
+        twins = partial(twins_of, source, pairs, crop, self._pool.note)
+        making = Making(cell.seed, cell.parameters, landmarks, twins)
         return table_of(kinds()[cell.kind].ROWS, pairs, making)
 
     def _listing(self, cell: Cell, source: PairSource) -> PairListing:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxeval.contracts import FaceModel, Faces, SaliencyMaps, model_traits, traits_of
+from fxeval.contracts import FaceModel, Faces, SaliencyMaps, model_traits
 from fxeval.engine.forward_pool import ForwardPool, precise
 from fxeval.engine.inputs import Comparison
 from fxeval.engine.maps import explain, why_unsupported
@@ -214,8 +214,8 @@ def _key(cell: Cell, wanted: Wanted, device: torch.device) -> tuple[Any, ...]:
     )
     asked = wanted.name, wanted.asked.id, cell.seed, wanted.asked.seed, wanted.asked.draws
     # Names of rows leave out nonmates that a list names, and need not name every reference.
-    needs_contrast = "contrast" in traits_of(wanted.by.explainer).needs
-    contrast = wanted.asked.contrast if needs_contrast else None
+    gives_contrast = wanted.asked.gives_contrast(wanted.by.explainer)
+    contrast = wanted.asked.contrast if gives_contrast else None
     compared = (wanted.asked.image, wanted.asked.against, contrast, wanted.asked.enrolled)
     digests = tuple(_digests(faces, one) for one in compared)
     what = _what(cell, wanted.by)

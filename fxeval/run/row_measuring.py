@@ -108,7 +108,13 @@ class RowMeasuring:
         self.networks += [one for one in ledger.networks if one not in self.networks]
         self.taught += [one for one in ledger.taught if one not in self.taught]
         self._remark(ledger.remarks)
-        self.inapplicable |= ledger.inapplicable
+        if by.name == self._engine.own.name:
+            self.inapplicable |= ledger.inapplicable
+        else:  # of another explainer: what is compared with it stays open
+            self._remark(
+                f"explainer:{by.name}: no values: {why}"
+                for why in dict.fromkeys(ledger.inapplicable.values())
+            )
         if by is self._engine.own and seed == 0:
             self.configurations = ledger.configurations
         return ledger.rows(self._cell.id)

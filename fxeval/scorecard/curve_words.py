@@ -19,6 +19,12 @@ _CURVES: Mapping[str, tuple[str, str, str, str]] = {
         _REMOVED,
         "a low curve",
     ),
+    "flip": (
+        "From the probe to its twin",
+        "share of the change of the margin between mate and nonmate",
+        "replaced by those of the twin, most salient first",
+        _RISES,
+    ),
     "deletion_accuracy": ("Accuracy, deletion", _RIGHT, _REMOVED, _FALLS),
     "insertion_accuracy": ("Accuracy, insertion", _RIGHT, _RESTORED, _RISES),
     "deletion_rank1": ("Rank-1 rate, deletion", _FIRST, _REMOVED, _FALLS),

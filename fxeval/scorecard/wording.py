@@ -36,8 +36,9 @@ CONTROLS: Mapping[str, str] = {
     "somebody must do better",
     "unoccluded": "nothing is removed: the value with clean images",
     "own_map": "the evaluating network's own map by the same explainer, made in its own crop",
-    "oracle": "knows which pixels patches of another face have replaced, and not which of them "
-    "matter",
+    "oracle": "knows which pixels of the image are another face's",
+    "blurred_oracle": "the oracle blurred: it points near the right pixels",
+    "inverse_oracle": "the oracle with the order of its pixels reversed: it knows what not to show",
     "unrestored": "no pixel is restored: the value with all patches",
     "unpatched": "no pixel was replaced: the value of the clean images",
     "positive_map": "the explainer's map of what speaks for the similarity, in place of what "
@@ -50,6 +51,12 @@ KINDS: Mapping[str, str] = {
     "faithfulness.deletion_insertion": "Pixels are removed in the order of the saliency map, most "
     "salient first (deletion), or restored in that order on a filled image (insertion), while the "
     "similarity to the other image, which stays unchanged, is measured.",
+    "truth.localisation": "The nonmate is the mate with one part of another person, so it is known "
+    "to the pixel what tells the two apart. The probe is explained as the mate rather than the "
+    "nonmate: does the map point at that part?",
+    "truth.flip": "The nonmate is the mate with one part of another person, and the probe has a "
+    "twin with the same part. The pixels of the probe that the map ranks first are replaced by "
+    "those of its twin: how soon does the model find the nonmate nearer than the mate?",
     "faithfulness.accuracy_curves": "The most salient pixels of the probe are removed (deletion), "
     "or they alone are kept (insertion), in pairs of one person and of two. At every fraction, "
     "which share of all pairs does the model still decide rightly? Of pairs of two people, the "
@@ -127,6 +134,8 @@ _ROWS: Mapping[str, tuple[str, str]] = {
     "classifier.deletion_retention": ("image", "images"),
     "patterns.regions": ("person", "people"),
     "identification.deletion_insertion": ("search", "searches"),
+    "truth.localisation": ("triplet", "triplets"),
+    "truth.flip": ("triplet", "triplets"),
 }
 
 FILLS: Mapping[str, str] = {

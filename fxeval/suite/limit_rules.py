@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from fxeval.metrics import kinds
+from fxeval.metrics import judged_under, kinds
 from fxeval.results import FIGURES, Metric
 from fxeval.statistics.limits import FORMS, MARGINS, Limit
 from fxeval.statistics.selected import HALF, REPORT, SELECTION, Choice
@@ -71,8 +71,8 @@ class LimitRules:
     def _information(self, loc: Loc, limit: Values, measured: "MeasuredBy") -> None:
         """Refuse a limit that could decide where values are information.
 
-        These are the values of a check that only shows how a method goes wrong, and those of a
-        metric that says so itself.
+        These are the values of a check that only shows how a method goes wrong, those under a
+        condition that the kind does not judge, and those of a metric that says so itself.
         """
         severity = limit.get("severity", "critical")
         if severity in (None, "info"):
@@ -80,6 +80,12 @@ class LimitRules:
         reasons = [
             f"'{parameter}: true' is a demonstration: {why}"
             for parameter, why in measured.demonstrations.items()
+        ]
+        usual = judged_under(measured.kind)
+        reasons += [
+            f"'{axis}: {value}' is information: {measured.protocol.WHY_INFORMS}"
+            for axis, value in (limit.get("under") or {}).items()
+            if axis in usual and value != usual[axis]
         ]
         metric = measured.metric(limit)
         if metric is not None and metric.information_only:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from fxeval.metrics import draws_itself, kinds
+from fxeval.metrics import draws_itself, judged_under, kinds
 from fxeval.results import Metric
 from fxeval.statistics.decisions import RANDOM_ORDERS
 from fxeval.statistics.limits import FORMS, Limit
@@ -138,7 +138,7 @@ class _Planned:
         given = form.model_fields_set & set(kind.Parameters.model_fields)
         parameters = kind.Parameters(**{name: getattr(form, name) for name in given})
         limits = tuple(
-            self._limit((*loc, "limits", position), limit)
+            self._limit((*loc, "limits", position), limit, judged_under(form.kind))
             for position, limit in enumerate(form.limits)
         )
         compared = dict.fromkeys(other for limit in limits for other in limit.compares())
@@ -167,7 +167,7 @@ class _Planned:
         at = self.document.value(loc)
         return self.document.key(("extends",)).line if at.file else at.line
 
-    def _limit(self, loc: Loc, form: forms.Limit) -> Limit:
+    def _limit(self, loc: Loc, form: forms.Limit, usual: Mapping[str, str]) -> Limit:
         key = next(key for key in FORMS if getattr(form, key) is not None)
         own = form.model_dump(include=set(FORMS[key].keys), exclude_unset=True, exclude_none=True)
         if str(own[key]).startswith("explainer:"):
@@ -175,7 +175,7 @@ class _Planned:
         shorthand = {} if form.fill is None else {"fill": form.fill}
         return FORMS[key](
             form.metric,
-            under=form.under or shorthand,
+            under={**usual, **(form.under or shorthand)},
             severity=form.severity,
             where=self.document.where(loc),
             over=form.over,

@@ -1,13 +1,13 @@
 """People, models with two crops and explainers, small enough for whole cells in a moment."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fxeval.contracts import Crop, LabelMaps, PairListing
+from fxeval.contracts import Crop, ExplainerTraits, LabelMaps, PairListing
 from fxeval.models.loading import TorchFaceModel
 from fxeval.run.measure import measure_cell
 from fxeval.run.workshop import Subjects, Workshop
@@ -59,19 +59,70 @@ class People:
 
 
 @dataclass(frozen=True)
+class Twinned:
+    """The pairs of people, and as the nonmate a twin of the mate: a square is another person's."""
+
+    people: People = field(default_factory=People)
+    name: str = "twinned"
+    banner: str | None = None
+
+    def listing(self) -> PairListing:
+        listing = self.people.listing()
+        return replace(
+            listing,
+            contrast=tuple(f"{image}+" for image in listing.reference),
+            contrast_identity=tuple(f"{who}+" for who in listing.reference_identity),
+            attributes={"part": tuple("ab"[int(one[-1]) // 2] for one in listing.probe)},
+        )
+
+    def twins_of(self, probes, nonmates) -> list[str]:
+        return [f"{probe}+" for probe in probes]
+
+    def images(self, image_ids, crop) -> Tensor:
+        found = self.people.images([one.rstrip("+") for one in image_ids], crop)
+        for row, image_id in enumerate(image_ids):
+            if image_id.endswith("+"):
+                who, number = map(int, image_id[:-1].split("-"))
+                other = self.people.images([f"{who + 500}-0"], crop)[0]
+                y, x = (side * (1 + number // 2) // 8 for side in crop.size)
+                height, width = (side * 5 // 8 for side in crop.size)
+                square = slice(y, y + height), slice(x, x + width)
+                found[row][:, *square] = other[:, *square]
+        return found
+
+
+@dataclass(frozen=True)
 class Occlusion:
     """Grey out one cell after another: a pooled black box, the same for each row alone."""
 
+    traits = ExplainerTraits(takes_contrast=True)
     side: int = 4
 
     def explain(self, model, probes, references, *, contrast=None, generator):
         target, maps = model.embed(references), torch.zeros_like(probes[:, 0])
         whole = torch.cosine_similarity(model.embed(probes), target)
+        if contrast is not None:
+            return self._of_margin(model, probes, target, model.embed(contrast))
         for y in range(0, probes.shape[-2], self.side):
             for x in range(0, probes.shape[-1], self.side):
                 hidden = probes.clone()
                 hidden[:, :, y : y + self.side, x : x + self.side] = 0.5
                 drop = whole - torch.cosine_similarity(model.embed(hidden), target)
+                maps[:, y : y + self.side, x : x + self.side] = drop[:, None, None]
+        return maps
+
+    def _of_margin(self, model, probes, mate, nonmate):
+        maps = torch.zeros_like(probes[:, 0])
+
+        def margin(images):
+            found = model.embed(images)
+            return torch.cosine_similarity(found, mate) - torch.cosine_similarity(found, nonmate)
+
+        for y in range(0, probes.shape[-2], self.side):
+            for x in range(0, probes.shape[-1], self.side):
+                hidden = probes.clone()
+                hidden[:, :, y : y + self.side, x : x + self.side] = 0.5
+                drop = margin(probes) - margin(hidden)
                 maps[:, y : y + self.side, x : x + self.side] = drop[:, None, None]
         return maps
 

@@ -36,10 +36,11 @@ TwinPart: TypeAlias = Literal["nose", "mouth", "eyes", "brows", "jaw"]
 class TwinPairs(FaceParts):
     """Triplets of rendered faces: the nonmate is the mate with one part of another person.
 
-    It implements ``PairSource``, ``LabelSource`` and ``LandmarkSource``. A twin is an image whose
-    pixels are another image's but for one part: the images are those of ``FacePack``, and the id of
-    a twin is its image's and the part, such as ``90000_1.jpg+nose`` or ``90000_1.jpg+nose-pasted``.
-    What tells the nonmate from the mate is therefore known to the pixel.
+    It implements ``PairSource``, ``LabelSource``, ``LandmarkSource`` and ``TwinSource``. A twin is
+    an image whose pixels are another image's but for one part: the images are those of ``FacePack``,
+    and the id of a twin is its image's and the part, such as ``90000_1.jpg+nose`` or
+    ``90000_1.jpg+nose-pasted``. What tells the nonmate from the mate is therefore known to the
+    pixel. The columns ``part`` and ``twin`` (redrawn or pasted) make slices.
 
     Attributes:
         root: The folder, with ``twins`` in its manifest (``datasets/faces/twins.py``).
@@ -75,6 +76,10 @@ class TwinPairs(FaceParts):
             reference_identity=identities,
             contrast=tuple(one.mate_twin for one in triplets),
             contrast_identity=tuple(one.twin_identity for one in triplets),
+            attributes={
+                "part": tuple(one.part for one in triplets),
+                "twin": tuple(one.kind for one in triplets),
+            },
         )
 
     def twins(self) -> tuple[Triplet, ...]:
@@ -84,6 +89,23 @@ class TwinPairs(FaceParts):
             DataContractError: As for ``listing``.
         """
         return self._chosen
+
+    def twins_of(self, probes: Sequence[str], nonmates: Sequence[str]) -> tuple[str, ...]:
+        """Return the id of each probe's twin that shows the person of the nonmate.
+
+        Raises:
+            DataContractError: If there is no such triplet.
+        """
+        known = {(one.probe, one.mate_twin): one.probe_twin for one in self.twins()}
+        asked = [*zip(probes, nonmates, strict=True)]
+        missing = next((pair for pair in asked if pair not in known), None)
+        if missing is not None:
+            raise of_list(
+                self._folder.described_in, "has no such triplet",
+                f", got the probe '{brief(missing[0])}' with the nonmate '{brief(missing[1])}'",
+                "Ask for triplets of the list.",
+            )  # fmt: skip
+        return tuple(known[pair] for pair in asked)
 
     def images(self, image_ids: Sequence[str], crop: Crop) -> Tensor:
         """Return (M, 3, H, W) uint8 RGB faces and twins aligned to the crop, in the given order.

@@ -48,7 +48,7 @@ def words_of(kind, slice_, *, source=None, side="probe"):
     source = source or Posed()
     listing = source.listing()
     pairs = load_pairs(source, listing, SMALL)
-    table = table_of(kind, pairs, Making(0, None, lambda: torch.empty(0)))
+    table = table_of(kind, pairs, Making(0, None, *[lambda: torch.empty(0)] * 2))
     listed = Listed(source, listing, pairs, listing)
     found = sliced(table, listed, [slice_], side).rows
     images = [pairs.image_ids[image] for image in found.image.tolist()]

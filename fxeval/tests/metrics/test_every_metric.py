@@ -14,7 +14,7 @@ from fxeval.results import RowState, Statistic
 from fxeval.run import measure as measuring
 from fxeval.scorecard.curve_words import curve_words
 from fxeval.tests.protocols import KINDS as TOYS
-from fxeval.tests.toy_world import Occlusion, People, Ramp, measured, model
+from fxeval.tests.toy_world import Occlusion, People, Ramp, Twinned, measured, model
 
 KINDS = {**CATALOGUE, **TOYS}
 # Small numbers, and everything that a kind can measure at once.
@@ -74,6 +74,15 @@ PARAMETERS = {
         "steps": 5, "fills": ("blur", "black"), "crossing_step": 9, "gallery_images": 2,
         "unenrolled": 0.2, "controls": ("random_pixels", "edge", "mean_map", "inverse"),
     },
+    "truth.localisation": {
+        "controls": (
+            "random_pixels", "random_blobs", "edge", "mean_map", "inverse", "shuffled_identity",
+            "oracle", "blurred_oracle", "inverse_oracle",
+        ),
+    },
+    "truth.flip": {
+        "steps": 5, "controls": ("random_pixels", "random_blobs", "centre", "inverse", "oracle"),
+    },
     "stability.repetition": {"draws": 2, "noisy": 2, "steps": 3},
     "toy.occlusion": {"evaluators": ("b",)},
     "toy.agreement": {"others": ("ramp",)},
@@ -122,6 +131,8 @@ def measure(kind, **more):
         more["source"] = replace(more.get("source") or Turned(), n=30, kept=60)
     if KINDS[kind].ROWS == "nonmated pairs":  # a threshold that people of this world do not reach
         more["network"] = replace(model(), operating_threshold=0.998)
+    if KINDS[kind].ROWS == "twins":
+        more["source"] = Twinned(more.get("source") or People())
     others = {
         "toy.occlusion": {"evaluators": {"b": model("b", large=True, seed=1)}},
         "transfer.cross_model": {"evaluators": {"b": model("b", large=True, seed=1)}},
