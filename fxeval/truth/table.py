@@ -18,6 +18,7 @@ from fxeval.models.loading import TorchFaceModel
 from fxeval.results import Estimate
 from fxeval.seeding import generator_of, seed_of
 from fxeval.statistics.estimate import Law, Sample, estimate
+from fxeval.truth.evidence_regions import KnownPairs
 from fxeval.truth.planted import (
     CELL,
     SIDE,
@@ -84,7 +85,7 @@ def planted_table(
         seed: Seed of model, images and mask banks.
     """
     if explainers is None:
-        explainers = _shipped()
+        explainers = shipped_explainers()
     model = planted_model(seed)
     pairs = planted_pairs(model, n, seed)
     plain = truth(model, pairs.probes, pairs.references)
@@ -98,7 +99,7 @@ def planted_table(
     for name, explainer in explainers.items():
         forwards.clear()
         try:
-            maps = _maps(explainer, model, pairs, seed)
+            maps = maps_of(explainer, model, pairs, seed)
         except FxevalError as error:
             rows.append(PlantedRow(name, None, None, broken=n, note=str(error)))
             continue
@@ -125,8 +126,8 @@ def as_markdown(rows: list[PlantedRow]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _shipped() -> dict[str, Explainer]:
-    """Return the shipped explainers by their ids and settings."""
+def shipped_explainers() -> dict[str, Explainer]:
+    """Return the shipped explainers by their ids and settings (``SETTINGS``)."""
     found = {}
     for id in SHIPPED:
         for params in SETTINGS.get(id, ({},)):
@@ -135,7 +136,14 @@ def _shipped() -> dict[str, Explainer]:
     return found
 
 
-def _maps(explainer: Explainer, model: FaceModel, pairs: PlantedPairs, seed: int) -> SaliencyMaps:
+def maps_of(
+    explainer: Explainer, model: FaceModel, pairs: PlantedPairs | KnownPairs, seed: int
+) -> SaliencyMaps:
+    """Return the maps of all pairs, with nonmates for explainers that need a contrast.
+
+    Raises:
+        FxevalError: If the explainer cannot explain the model.
+    """
     generator, gallery = generator_of("planted_maps", seed), pairs.gallery
     given = (explainer, model, pairs.probes, pairs.references)
     if "contrast" in traits_of(explainer).needs:
