@@ -96,6 +96,7 @@ class CellView:
     """A cell with everything its section shows.
 
     Attributes:
+        informing: Of a cell for information, the limit that would have decided it.
         ruling: Why it has its verdict.
         metrics: Metrics under few conditions, each of which is drawn.
         tables: Metrics under more.
@@ -107,6 +108,7 @@ class CellView:
     cell: Json
     anchor: str
     deciding: Json | None
+    informing: Json | None
     ruling: str
     limits: tuple[Judged, ...]
     missed: tuple[Missed, ...]
@@ -160,16 +162,20 @@ def deciding(cell: Json) -> Json | None:
     )
 
 
+def informing(cell: Json) -> Json | None:
+    """Return the limit that would have decided a cell for information; None of every other cell."""
+    if cell["verdict"]["outcome"] != "information" or not cell.get("limits"):
+        return None
+    return min(shown(cell["limits"]), key=lambda one: OUTCOMES.index(one["verdict"]["outcome"]))
+
+
 def deciding_text(cell: Json) -> str:
     """Return the value and the limit that decided a cell; else its maps' states, or the reason.
 
     Of a cell for information, the limit that would have decided it, and how.
     """
-    limit = deciding(cell)
-    if limit is None and cell["verdict"]["outcome"] == "information" and cell.get("limits"):
-        worst = min(
-            shown(cell["limits"]), key=lambda one: OUTCOMES.index(one["verdict"]["outcome"])
-        )
+    limit, worst = deciding(cell), informing(cell)
+    if limit is None and worst is not None:
         found = interval(worst["estimate"], *limit_lines(worst))
         return f"({worst['verdict']['outcome']}) {found}  {limit_text(worst)}"
     if limit is None:
@@ -251,6 +257,7 @@ def _cell_view(cell: Json, anchor: str) -> CellView:
         cell=cell,
         anchor=anchor,
         deciding=deciding(cell),
+        informing=informing(cell),
         ruling=ruling(cell),
         limits=tuple(judged(limits)),
         missed=tuple(missed(cell)),

@@ -706,3 +706,16 @@ def test_a_cell_for_information_shows_its_worst_limit_and_says_how_that_would_en
     text = view.deciding_text(cell)
     assert text.startswith("(fail) ")
     assert limit_rows.limit_text(worst) in text
+
+
+def test_the_matrix_shows_how_a_cell_for_information_would_have_ended(record):
+    cell = record["cells"][2]
+    for limit in cell["limits"]:
+        limit["severity"] = "info"
+    cell["verdict"] = {"outcome": "information", "reason": "no limit decides: information only"}
+    worst = cell["limits"][1]
+    assert worst["verdict"]["outcome"] == "fail"
+    matrix = Reader(render(record)).section("matrix")
+    value = wording.interval(worst["estimate"], *limit_rows.limit_lines(worst))
+    assert f"information {value} {worst['text']}: fail, for information" in matrix
+    assert "no limit decides" not in matrix
