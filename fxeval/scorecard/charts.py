@@ -158,7 +158,12 @@ def nice_ticks(low: float, high: float) -> list[float]:
 
 
 def dot_chart(
-    title: str, rows: Sequence[Row], rules: Sequence[Rule] = (), *, directions: tuple[str, str]
+    title: str,
+    rows: Sequence[Row],
+    rules: Sequence[Rule] = (),
+    *,
+    directions: tuple[str, str],
+    row_height: int = _ROW,
 ) -> DotChart:
     """Lay out intervals under one another on a common scale.
 
@@ -167,12 +172,13 @@ def dot_chart(
         rows: From top to bottom; a single unnamed row makes a bar without a column of names.
         rules: Limits and marks; the scale covers them.
         directions: Meaning of the left and of the right end of the scale.
+        row_height: In pixels.
     """
     named = any(row.label for row in rows)
     left, right = (_LABELS if named else _MARGIN), _WIDTH - _VALUES
     top = 6 + 14 * len(rules)
     scale = _scale([*(row.estimate for row in rows)], [rule.at for rule in rules], left, right)
-    bottom = top + _ROW * len(rows)
+    bottom = top + row_height * len(rows)
     limits = [rule for rule in rules if rule.good]
     return DotChart(
         title=title,
@@ -184,7 +190,7 @@ def dot_chart(
         right=right,
         top=top,
         bottom=bottom,
-        dots=tuple(_dot(row, top + _ROW * (i + 0.5), scale) for i, row in enumerate(rows)),
+        dots=tuple(_dot(row, top + row_height * (i + 0.5), scale) for i, row in enumerate(rows)),
         ticks=tuple(
             Mark(scale(tick), bottom + 14, number(tick, _places(scale)))
             for tick in nice_ticks(scale.low, scale.high)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fxeval.scorecard import limit_rows, transfers, verification_rows, view
+from fxeval.scorecard import limit_rows, self_checks, transfers, verification_rows, view
 from fxeval.scorecard.conditions import worst_slices
 from fxeval.scorecard.evidence import leaning, settles
 from fxeval.scorecard.refusals import refused
@@ -62,7 +62,7 @@ def markdown_summary(record: Json, *, page: str = "", most_bytes: int = SIZE) ->
     shown = visible(view.checked(record))
     text = ""
     for most in _FEWER:
-        text = "\n".join([*_head(shown), *_cells(shown, most), *_foot(shown, page)]) + "\n"
+        text = "\n".join([*_head(shown, most), *_cells(shown, most), *_foot(shown, page)]) + "\n"
         if len(text.encode()) <= most_bytes:
             break
     return text
@@ -90,7 +90,7 @@ def _word(outcome: str) -> str:
     return f"**{outcome}**" if outcome != "pass" else outcome
 
 
-def _head(record: Json) -> list[str]:
+def _head(record: Json, most: int) -> list[str]:
     suite, verdict, run = record["suite"], record["verdict"], record["run"]
     warnings = view.warnings(record)
     more = [f"{len(warnings) - _BANNERS} more warnings"] if len(warnings) > _BANNERS else []
@@ -104,7 +104,19 @@ def _head(record: Json) -> list[str]:
         f"Cells: {tally or 'none'}. Run {escaped(run['id'], _ID)}, "
         f"suite {escaped(suite['path'], _ID)}.",
         "",
+        *_self_checks(record, most),
     ]
+
+
+def _self_checks(record: Json, most: int) -> list[str]:
+    """Say whether metrics tell known maps apart, and list those that do not."""
+    if not record["self_checks"]:
+        return []
+    unfit = self_checks.unfit_lines(record)
+    more = [f"- and {len(unfit) - most} more unfit metrics"] if len(unfit) > most else []
+    listed = [f"- **unfit** {escaped(line)}" for line in unfit[:most]]
+    said = f"Self-check of the metrics: {self_checks.tally(record['self_checks'])}."
+    return [said, "", *listed, *more, *([""] if unfit else [])]
 
 
 def _cells(record: Json, most: int) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fxeval.scorecard import limit_rows, transfers, verification_rows, view
+from fxeval.scorecard import limit_rows, self_checks, transfers, verification_rows, view
 from fxeval.scorecard.conditions import worst_slices
 from fxeval.scorecard.evidence import leaning, settles
 from fxeval.scorecard.refusals import refused
@@ -47,6 +47,7 @@ def terminal_summary(
         f"{_word(verdict['outcome'], colour)}{_GAP}{shown['suite']['name']}: {verdict['reason']}",
         *(f"! {warning}" for warning in view.warnings(shown)),
     ]
+    lines += _self_checks(shown, most)
     cells = worst_first(shown["cells"])
     if cells:
         lines += [_about(cells), "", *_table(cells, width, colour, most)]
@@ -61,6 +62,14 @@ def terminal_summary(
         lines += _rest(missed, most)
     warned = [f"warning  {cell['id']}: {reason}" for cell in cells for reason in _warnings(cell)]
     return lines + first(warned, most)
+
+
+def _self_checks(record: Mapping[str, Any], most: int | None) -> list[str]:
+    """Say whether metrics tell known maps apart, and which do not."""
+    if not record["self_checks"]:
+        return []
+    unfit = [f"unfit{_GAP}{line}".replace("−", "-") for line in self_checks.unfit_lines(record)]
+    return [f"self-check{_GAP}{self_checks.tally(record['self_checks'])}", *first(unfit, most)]
 
 
 def first(lines: Sequence[str], most: int | None = SHOWN) -> list[str]:

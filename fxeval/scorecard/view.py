@@ -41,6 +41,7 @@ from fxeval.scorecard.limit_rows import (
     shown,
 )
 from fxeval.scorecard.search import Search, search
+from fxeval.scorecard.self_checks import Unfit, unfit_of
 from fxeval.scorecard.transfers import suspicious
 from fxeval.scorecard.wording import (
     condition,
@@ -98,6 +99,7 @@ class CellView:
     Attributes:
         informing: Of a cell for information, the limit that would have decided it.
         ruling: Why it has its verdict.
+        unfit: Its metrics that do not tell known maps apart here.
         metrics: Metrics under few conditions, each of which is drawn.
         tables: Metrics under more.
         slices: Columns of the slices, and the tables of each.
@@ -110,6 +112,7 @@ class CellView:
     deciding: Json | None
     informing: Json | None
     ruling: str
+    unfit: tuple[Unfit, ...]
     limits: tuple[Judged, ...]
     missed: tuple[Missed, ...]
     not_gating: tuple[Judged, ...]
@@ -186,7 +189,10 @@ def deciding_text(cell: Json) -> str:
 
 def cell_views(record: Json) -> tuple[CellView, ...]:
     """Return the cells in suite order, each with its charts."""
-    return tuple(_cell_view(cell, f"cell-{i}") for i, cell in enumerate(record["cells"], 1))
+    return tuple(
+        _cell_view(cell, f"cell-{i}", unfit_of(record, cell))
+        for i, cell in enumerate(record["cells"], 1)
+    )
 
 
 def not_passed(views: Sequence[CellView]) -> list[CellView]:
@@ -248,7 +254,7 @@ def exclusions(pairs: Json) -> dict[str, int]:
     return dict(pairs["excluded"])
 
 
-def _cell_view(cell: Json, anchor: str) -> CellView:
+def _cell_view(cell: Json, anchor: str, unfit: tuple[Unfit, ...]) -> CellView:
     total = sum(cell.get("states", {}).values())
     heat = cell.get("mean_map")
     limits = cell.get("limits", ())
@@ -259,6 +265,7 @@ def _cell_view(cell: Json, anchor: str) -> CellView:
         deciding=deciding(cell),
         informing=informing(cell),
         ruling=ruling(cell),
+        unfit=unfit,
         limits=tuple(judged(limits)),
         missed=tuple(missed(cell)),
         not_gating=tuple(judged([one for one in limits if _only_warns(one)])),

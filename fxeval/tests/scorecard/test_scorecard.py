@@ -507,11 +507,14 @@ def test_a_list_is_no_record():
 
 def test_the_terminal_shows_verdict_banner_one_line_per_cell_and_reasons():
     lines = terminal_summary(EXAMPLE, 100)
-    assert lines[:9] == [
+    assert lines[:11] == [
         "INVALID  quickstart: of 4 cells 1 could not be measured, 1 failed, 1 inconclusive, "
         "1 passed",
         "! Rendered faces: this run validates explainers and metrics; it says nothing about real "
         "faces.",
+        "self-check  of 3 metrics, each under one condition, 1 is unfit here, 1 was not checked, "
+        "1 tells known maps apart",
+        "unfit  faithfulness.deletion_insertion: " + EXAMPLE["self_checks"][1]["reason"],
         "model mini_resnet · pairs rendered · 40 pairs a cell",
         "",
         "verdict       check                explainer                      decided by",
@@ -524,10 +527,10 @@ def test_the_terminal_shows_verdict_banner_one_line_per_cell_and_reasons():
         "PASS          deletion-insertion   gradcam                  "
         "      0.122 [0.107, 0.137]  deletion_au…",
     ]
-    assert lines[9].startswith("verifies  mini_resnet on rendered: accuracy 0.9933 [0.9793, ")
-    assert lines[9].endswith("; 3 claims and demands held")
+    assert lines[11].startswith("verifies  mini_resnet on rendered: accuracy 0.9933 [0.9793, ")
+    assert lines[11].endswith("; 3 claims and demands held")
     missed = [EXAMPLE["cells"][index] for index in (1, 3, 2)]  # worst first
-    assert lines[11 : 11 + len(missed)] == [
+    assert lines[13 : 13 + len(missed)] == [
         f"{cell['verdict']['outcome'].upper()}  {cell['id']}: {cell['verdict']['reason']}"
         for cell in missed
     ]
@@ -538,7 +541,7 @@ def test_the_terminal_shows_verdict_banner_one_line_per_cell_and_reasons():
         if limit["severity"] == "warning" and limit["verdict"]["outcome"] != "pass"
     ]
     assert warned
-    assert lines[11 + len(missed) :] == [f"warning  {cell}: {reason}" for cell, reason in warned]
+    assert lines[13 + len(missed) :] == [f"warning  {cell}: {reason}" for cell, reason in warned]
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160, 240])
@@ -648,7 +651,7 @@ def test_no_template_marks_data_as_safe():
         for item in resources.files("fxeval.scorecard").iterdir()
         if item.name.endswith(".j2")
     ]
-    assert len(sources) == 5
+    assert len(sources) == 6
     assert not [text for text in sources if re.search(r"\|\s*safe\b|autoescape", text)]
 
 
