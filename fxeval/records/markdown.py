@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from fxeval.records import judged, schema, subjects, transfers
+from fxeval.records import judged, schema, self_checks, subjects, transfers
 from fxeval.records.form import Form
 
 PARTS: tuple[type[Form], ...] = (
@@ -40,6 +40,10 @@ PARTS: tuple[type[Form], ...] = (
     transfers.TransferTable,
     transfers.TransferControl,
     transfers.MixtureFit,
+    self_checks.SelfCheck,
+    self_checks.KnownMap,
+    self_checks.Step,
+    self_checks.Unfit,
     schema.Problem,
     schema.Diagnostic,
     subjects.ModelEntry,

@@ -59,7 +59,8 @@ class SelfCheck(Form):
         on: The network and faces, in words.
         maps: From the best to the worst.
         steps: Between each map and the next.
-        fitness: See ``Fitness``.
+        fitness: ``fit``: they come out in their order; ``unfit``: they do not, so no limit on the
+            metric decides; ``not_checked``: nothing is known here that it could be checked with.
         reason: Why it is unfit or was not checked; empty if it is fit.
         reliability: Split-half: how far the mean values of the maps in one half of the people
             agree with those in the other, at most 1; null if unknown.
