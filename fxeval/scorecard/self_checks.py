@@ -84,7 +84,7 @@ class SelfChecks:
         unchecked: What could not be checked at all, and why.
         values: Rows of a table: metric, map, value.
         steps: Rows of a table: metric, which two maps, difference, whether it holds.
-        costs: Rows of a table: metric, images embedded, processor time.
+        cost: Of all checks together, in words; empty if nothing was measured.
     """
 
     said: str
@@ -94,7 +94,7 @@ class SelfChecks:
     unchecked: tuple[tuple[str, str], ...]
     values: tuple[tuple[str, ...], ...]
     steps: tuple[tuple[str, ...], ...]
-    costs: tuple[tuple[str, ...], ...]
+    cost: str
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,7 @@ def self_checks(record: Json) -> SelfChecks | None:
             for row in rows
             for one in row.entry["steps"]
         ),
-        costs=tuple(
-            (row.title, f"{row.entry['forwards']:,}", f"{row.entry['seconds']:.1f} s")
-            for row in rows
-        ),
+        cost=_cost(entries),
     )
 
 
@@ -188,6 +185,15 @@ def _drawn(entries: Sequence[Json]) -> list[int]:
     """Return the places of the entries that are rows of the page, unfit ones first."""
     places = [at for at, entry in enumerate(entries) if not _is_bare(entry)]
     return sorted(places, key=lambda at: _ORDER.index(entries[at]["fitness"]))[:_MOST]
+
+
+def _cost(entries: Sequence[Json]) -> str:
+    images, seconds = (sum(one[key] for one in entries) for key in ("forwards", "seconds"))
+    if not images:
+        return ""
+    return (
+        f"These checks embedded {counted(images, 'image')}, in {seconds:.1f} s of processor time."
+    )
 
 
 def _is_bare(entry: Json) -> bool:

@@ -98,6 +98,22 @@ def test_the_better_map_is_drawn_on_the_better_side(record):
     assert [mark.text for mark in shown.chart.directions] == ["← better", ""]
 
 
+def test_a_cell_that_passes_says_which_of_its_metrics_is_unfit_and_why(record):
+    record["cells"][0]["unfit"][0]["reason"] += "."
+    read = Reader(render(record))
+    name = "unfit here Fraction restored until the model says match, fill blur"
+    said = f"{name} : {UNFIT['reason']}. No limit on it decides."
+    assert said in read.section("cell-1")
+    assert said in read.section("cell-2")
+    assert "known worth" not in read.section("decided")
+
+
+def test_the_cost_of_all_checks_is_told_and_none_if_nothing_was_measured(record, section):
+    assert "These checks embedded 13,440 images, in 6.8 s of processor time." in section
+    record["self_checks"] = [NOT_CHECKED]
+    assert "These checks embedded" not in Reader(render(record)).section("self-check")
+
+
 def test_a_record_without_self_checks_says_nothing_of_them(record):
     record["self_checks"] = []
     for cell in record["cells"]:
@@ -116,10 +132,9 @@ def test_a_cell_that_an_unfit_metric_makes_invalid_links_to_it_and_back(record):
     read = Reader(html)
     title = "Deletion area under the curve, fill white"
     assert links(html, "self-check-4") == [title, title]  # what decided it, and the cell
-    for name in ("decided", "cell-1"):
-        assert f"unfit here {title} : it prefers the inverse. No limit on it decides." in (
-            read.section(name)
-        )
+    assert f"See what {title} says of maps of known worth." in read.section("decided")
+    assert f"unfit here {title} . No limit on it decides." in read.section("cell-1")
+    assert read.section("cell-1").count("it prefers the inverse") == 2  # the ruling, the limit
     assert "Invalid for that reason: deletion-insertion of gradcam on mini_resnet, rendered" in (
         read.section("self-check")
     )
@@ -170,7 +185,7 @@ def test_a_metric_that_was_checked_on_two_models_is_linked_to_the_one_with_its_r
 def test_an_unfit_metric_without_an_entry_is_told_without_a_link(record):
     made_invalid(record, 0, "it prefers the inverse.")
     html = render(record)
-    assert "fill white: it prefers the inverse. No limit" in Reader(html).section("cell-1")
+    assert "curve, fill white. No limit on it decides." in Reader(html).section("cell-1")
     assert not links(html, "self-check-4")
 
 
@@ -220,7 +235,7 @@ def test_an_unfit_metric_that_is_not_on_the_page_is_not_linked(record):
     html = render(record)
     assert len(links(html, "self-check-60")) == 2
     assert not links(html, "self-check-61")
-    assert "curve, fill f60: noise. No limit on it decides." in Reader(html).section("cell-2")
+    assert "curve, fill f60. No limit on it decides." in Reader(html).section("cell-2")
 
 
 def test_a_missing_value_is_named_and_not_drawn(record):
