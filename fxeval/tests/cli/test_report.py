@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from fxeval.cli import main
 from fxeval.tests.world import the_record
+
+EXAMPLE = Path(__file__).parents[1] / "records" / "example_v2.json"
 
 # A process that cannot import torch and other heavy libraries.
 WITHOUT_TORCH = """
@@ -104,3 +107,19 @@ def test_a_cell_that_could_not_be_measured_stays_so(world, tmp_path):
     assert found.exit_code == 0, found.output
     assert (tmp_path / "small.json").read_text() == (folder / "small.json").read_text()
     assert the_record(world)["verdict"]["outcome"] == "invalid"
+
+
+def test_a_report_says_again_which_metrics_tell_known_maps_apart(run, tmp_path):
+    path, markdown = run / "small.json", tmp_path / "summary.md"
+    record = json.loads(path.read_text())
+    record["self_checks"] = json.loads(EXAMPLE.read_text("utf-8"))["self_checks"]
+    path.write_text(json.dumps(record))
+    asked = ["report", str(run), "--out", str(tmp_path), "--markdown", str(markdown)]
+    found = CliRunner().invoke(main, asked)
+    assert found.exit_code == 0, found.output
+    said = "of 3 metrics, each under one condition, 1 is unfit here, 1 was not checked, 1 tells"
+    assert f"self-check  {said}" in found.output
+    assert "unfit  faithfulness.deletion_insertion: insertion_fraction_to_match" in found.output
+    assert f"Self-check of the metrics: {said}" in markdown.read_text("utf-8")
+    assert '<section id="self-check"' in (tmp_path / "small.html").read_text("utf-8")
+    assert json.loads((tmp_path / "small.json").read_text())["self_checks"] == record["self_checks"]
