@@ -6,6 +6,7 @@ Importing this package loads no torch.
 import click
 
 from fxeval import __version__
+from fxeval.cli.agreement import agreement
 from fxeval.cli.check_model import check_model
 from fxeval.cli.convert import convert
 from fxeval.cli.data import data
@@ -23,5 +24,5 @@ def main() -> None:
     """
 
 
-for command in (check_model, convert, data, list_, report, schema):
+for command in (agreement, check_model, convert, data, list_, report, schema):
     main.add_command(command)

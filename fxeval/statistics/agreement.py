@@ -31,7 +31,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fxeval.errors import EvidenceError
+from fxeval.errors import EvidenceError, FxevalError
 from fxeval.records.schema import Record, Row
 from fxeval.statistics.explainer_means import RESAMPLES, Means, Quantity, means_of
 from fxeval.statistics.rankings import chance_of, tau_b
@@ -128,23 +128,27 @@ def agreements_of(
         resamples: Resamples of the people.
 
     Raises:
-        EvidenceError: If no run has a value of the truth or of a named metric.
+        EvidenceError: If no run has a metric of known truth.
+        FxevalError: If the truth or a metric that is named is not there.
         StoreError: As ``explainer_means.means_of``.
     """
     means, remarks = means_of(runs, resamples)
     quantities = list(dict.fromkeys(quantity for quantity, _ in means))
     truths = [one for one in quantities if one.metric == truth and one.kind.startswith(TRUTH)]
     known = sorted({one.metric for one in quantities if one.kind.startswith(TRUTH)})
-    if not truths:
+    if not known:
         raise EvidenceError(
-            f"agreement: expected values of the known truth {truth!r}, got "
-            f"{', '.join(known) or 'no metric of known truth'}. Name a run of a suite with checks "
-            f"of a kind {TRUTH}*, and one of its metrics."
+            f"agreement: expected a run with checks of a kind {TRUTH}*, got none. Name a run of "
+            "such a suite as well."
         )
     every = {one.metric for one in quantities}
     absent = [name for name in metrics if name not in every]
+    if not truths:
+        raise FxevalError(
+            f"agreement: expected a metric of known truth, {' or '.join(known)}, got {truth!r}."
+        )
     if absent:
-        raise EvidenceError(
+        raise FxevalError(
             f"agreement: expected metrics of these runs, got {', '.join(map(repr, absent))}. They "
             f"have {', '.join(sorted(every))}."
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from fxeval.errors import EvidenceError, StoreError
+from fxeval.errors import EvidenceError, FxevalError, StoreError
 from fxeval.statistics.agreement import agreements_of
 from fxeval.statistics.rankings import chance_of, tau_b
 from fxeval.tests.statistics.ranked_runs import LETTERS, PROXY, TRUTH, around, declared, run
@@ -199,13 +199,13 @@ def test_conditions_of_truth_and_metric_are_compared_each_with_each():
 
 def test_what_is_not_there_is_named():
     runs = [run(PROXY, {"m": around(MEANS)}), run(TRUTH, {"m": around(MEANS)}, name="two")]
-    with pytest.raises(EvidenceError, match=r"known truth 'flip_share', got top_precision"):
+    with pytest.raises(FxevalError, match=r"known truth, top_precision, got 'flip_share'"):
         agreements_of(runs, "flip_share")
-    with pytest.raises(EvidenceError, match=r"known truth 'm', got top_precision"):
+    with pytest.raises(FxevalError, match=r"known truth, top_precision, got 'm'"):
         agreements_of(runs, "m")  # a proxy is no truth
-    with pytest.raises(EvidenceError, match=r"got 'deletion_auk'.*m, top_precision"):
+    with pytest.raises(FxevalError, match=r"got 'deletion_auk'.*m, top_precision"):
         agreements_of(runs, "top_precision", ["deletion_auk"])
-    with pytest.raises(EvidenceError, match="no metric of known truth"):
+    with pytest.raises(EvidenceError, match=r"a kind truth\.\*, got none"):
         agreements_of(runs[:1], "top_precision")
 
 

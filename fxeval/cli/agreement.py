@@ -1,0 +1,83 @@
+"""``fxeval agreement``: which metrics put explainers in the order of known truth."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fxeval.errors import EvidenceError, FxevalError, StoreError
+
+if TYPE_CHECKING:
+    from fxeval.records.schema import Record, Row
+
+_TOLD, _CANNOT_SAY, _WRONG_USAGE = 0, 2, 64
+
+
+@click.command()
+@click.argument(
+    "runs", metavar="RUN...", nargs=-1, required=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+)  # fmt: skip
+@click.option(
+    "--truth", metavar="METRIC", default="top_precision", show_default=True,
+    help="The metric of known truth that the others are compared with.",
+)  # fmt: skip
+@click.option(
+    "--metric", "metrics", metavar="METRIC", multiple=True,
+    help="Compare this metric alone; may be given several times. Default: all.",
+)  # fmt: skip
+@click.option(
+    "--markdown", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Write the table in Markdown, too, with a line for each model.",
+)  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="Show each model, not only the mean of all.")
+def agreement(
+    runs: tuple[Path, ...], truth: str, metrics: tuple[str, ...], markdown: Path | None,
+    verbose: bool,
+) -> None:  # fmt: skip
+    """Compare the rankings of explainers by metrics with that by known truth.
+
+    Each RUN is a folder that a run wrote. Together they hold values of the same explainers on the
+    same models: by a metric of a kind truth.*, and by other metrics. The figure is Kendall's tau-b,
+    with an interval over people; 5 explainers are the fewest.
+
+    This needs neither the models nor the data nor torch.
+
+    Exit status: 0 if a metric was compared; 2 if none can be; 64 if a metric is named that is not
+    there.
+    """
+    from fxeval.records.store import write
+    from fxeval.scorecard.agreement import markdown as in_markdown
+    from fxeval.scorecard.agreement import text_lines
+    from fxeval.statistics.agreement import agreements_of
+
+    try:
+        table = agreements_of([one for run in runs for one in _read(run)], truth, metrics)
+        for line in text_lines(table, is_verbose=verbose):
+            click.echo(line)
+        if markdown is not None:
+            write(markdown, in_markdown(table))
+            click.echo(f"wrote {markdown}")
+    except (EvidenceError, StoreError) as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(_CANNOT_SAY) from error
+    except FxevalError as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(_WRONG_USAGE) from error
+    raise SystemExit(_TOLD if table.is_told else _CANNOT_SAY)
+
+
+def _read(run: Path) -> "list[tuple[str, Record, Sequence[Row]]]":
+    """Return each record of a run with all of its rows.
+
+    Raises:
+        StoreError: If there is no record, or a file is damaged.
+    """
+    from fxeval.records.reading import load_record, read_rows
+
+    records = sorted(path for path in run.glob("*.json") if not path.name.startswith("."))
+    if not records:
+        raise StoreError(f"{run} holds no record (*.json). Name the folder of one run.")
+    rows = [row for path in sorted(run.glob("rows*.jsonl")) for row in read_rows(path)]
+    return [(f"{run.name}/{path.stem}", load_record(path), rows) for path in records]

@@ -1,0 +1,102 @@
+"""The agreement of metrics with known truth, as text for a terminal and as Markdown.
+
+It makes no verdict: the words are those of ``fxeval.statistics.agreement``.
+"""
+
+import math
+from collections.abc import Sequence
+
+from fxeval.scorecard.summary import escaped
+from fxeval.scorecard.wording import interval, number, visible
+from fxeval.statistics.agreement import Agreement, AgreementTable
+from fxeval.statistics.explainer_means import Quantity
+
+HEADS = ("metric", "tau-b with interval", "verdict", "by chance", "explainers", "models")
+READING = (
+    "tau-b: 1 = the metric puts the explainers in the order of the truth, -1 = in the reverse. The "
+    "intervals resample people; the explainers are fixed, so they say nothing about other "
+    "explainers. By chance: share of random orders of the same explainers that agree as strongly."
+)
+
+
+def text_lines(table: AgreementTable, *, is_verbose: bool = False) -> list[str]:
+    """Return the table for a terminal: one line a metric, and one a model if verbose."""
+    lines: list[str] = []
+    for truth, found in _by_truth(table):
+        cells = [[*HEADS], *(_cells(one) for one in found if is_verbose or not one.model)]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(HEADS))]
+        lines += [_about(truth, found), ""]
+        for row in cells:
+            padded = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+            lines.append("  ".join(padded).rstrip())
+        lines += ["", *_supported(found), ""]
+    return [str(visible(line)) for line in [*lines, READING, *_remarks(table)]]
+
+
+def markdown(table: AgreementTable) -> str:
+    """Return the table in Markdown, with the lines of each model."""
+    parts: list[str] = []
+    for truth, found in _by_truth(table):
+        rows = [
+            "| " + " | ".join(escaped(text) for text in _cells(one, indent="in ")) + " |"
+            for one in found
+        ]
+        heads = "| " + " | ".join(HEADS) + " |"
+        parts += [f"### {escaped(_about(truth, found))}", "", heads, "|---" * len(HEADS) + "|"]
+        parts += [*rows, "", *map(escaped, _supported(found)), ""]
+    parts += [escaped(READING, len(READING)), ""]
+    parts += [f"* {escaped(line)}" for line in _remarks(table)]
+    return "\n".join(map(str, map(visible, parts))).rstrip() + "\n"
+
+
+def _by_truth(table: AgreementTable) -> list[tuple[Quantity, list[Agreement]]]:
+    truths = dict.fromkeys(one.truth for one in table.agreements)
+    return [(truth, [one for one in table.agreements if one.truth == truth]) for truth in truths]
+
+
+def _about(truth: Quantity, found: Sequence[Agreement]) -> str:
+    people = [one.n_people for one in found if not one.model]
+    own, of_truth = (min((pair[side] for pair in people), default=0) for side in (0, 1))
+    return f"Agreement with {truth.text} on {of_truth} people; other metrics on {own} or more"
+
+
+def _cells(one: Agreement, indent: str = "  ") -> list[str]:
+    name = f"{indent}{one.model}" if one.model else _name(one.quantity)
+    if one.reason:
+        return [name, f"none: {one.reason}", one.word, "", str(len(one.explainers)), "0"]
+    figures = {"value": one.tau, "low": one.low, "high": one.high}
+    return [
+        name,
+        interval(figures),
+        one.word,
+        number(one.chance),
+        str(len(one.explainers)),
+        "" if one.model else str(one.n_models),
+    ]
+
+
+def _name(quantity: Quantity) -> str:
+    """Write a metric with its check and list, which tell apart what has one name."""
+    return f"{quantity.text}, {quantity.check} on {quantity.pairs}"
+
+
+def _supported(found: Sequence[Agreement]) -> list[str]:
+    """Say which metrics the table supports, and which it speaks against."""
+    pooled = [one for one in found if not one.model and math.isfinite(one.tau)]
+    words = {
+        "Supported (agrees, and at most 5 % of random orders agree as strongly)": [
+            one for one in pooled if one.is_supported
+        ],
+        "Agrees no more than random orders do": [
+            one for one in pooled if one.word == "agrees" and not one.is_supported
+        ],
+        "Disagrees": [one for one in pooled if one.word == "disagrees"],
+    }
+    return [
+        f"{word}: {', '.join(_name(one.quantity) for one in some) or 'none'}."
+        for word, some in words.items()
+    ]
+
+
+def _remarks(table: AgreementTable) -> list[str]:
+    return [f"not compared: {remark}" for remark in table.remarks]
