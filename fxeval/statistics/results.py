@@ -32,6 +32,7 @@ from fxeval.results import (
 )
 from fxeval.statistics.bands import bands_of
 from fxeval.statistics.entries import plain
+from fxeval.statistics.fitness import fitness_notes, with_unfit
 from fxeval.statistics.holm import regressions_of
 from fxeval.statistics.intervals import SKEW_T, rarest_seen
 from fxeval.statistics.judging import judged
@@ -113,6 +114,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
             *filter(None, [black_box_note(facts.networks), _of_one_bank(plan, facts)]),
             *facts.remarks,
             *table.unfit(),
+            *fitness_notes(limits, plan, facts.unfit),
             *_unseen(limits),
             *filter(None, [ties_of(rows), identity_note(differences, columns)]),
         ],
@@ -127,6 +129,7 @@ def _limits(plan: CellPlan, facts: CellFacts, table: Table) -> list[LimitResult]
     limits = judged(
         asked, table, plan.explainer, facts.repeatability, one_seed_decides=plan.draws_itself
     )
+    limits = with_unfit(limits, plan, facts.unfit)
     limits = with_refusals(limits, facts.configurations)
     limits = with_absences(with_reason(limits, facts.no_decision), facts.remarks)
     return with_inapplicable(limits, facts.inapplicable)

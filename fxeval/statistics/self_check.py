@@ -1,8 +1,8 @@
 """Whether a metric puts maps of known worth in their order: it must, before it may judge.
 
-Four maps are known: an oracle, the oracle blurred, a random map and the oracle turned over. A metric
-that does not tell each of them from the next worse one, on the same rows, cannot tell an explainer
-from another either. What a step between two maps must show is what a limit ``better_than`` asks.
+Four maps are known: an oracle, the oracle blurred, a random map and the oracle turned over. A
+metric that does not tell each of them from the next worse one, on the same rows, cannot tell an
+explainer from another either. A step between two maps must show what a limit ``better_than`` asks.
 
 Source:
     Black pixels rank an oracle before its inverse where white ones turn the order over and blur
@@ -12,6 +12,7 @@ Source:
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -180,7 +181,7 @@ class _Checked:
 
     def _steps(self) -> Iterator[tuple[Step, float]]:
         """Yield the step from each map to the next worse one, and what it could have shown."""
-        steps = [*zip(KNOWN_MAPS, KNOWN_MAPS[1:], strict=False)]
+        steps = [*pairwise(KNOWN_MAPS)]
         asked = [self._improvement(*step) for step in steps]
         found = self.table.estimated(asked)
         for (better, worse), (_, law), one in zip(steps, asked, found, strict=True):
