@@ -65,6 +65,8 @@ class Cell:
         further: Further models that parameters of the kind name, by parameter, in the suite's
             order; the cell's own is not among them.
         demands: The suite's demands on each of these models, by name.
+        slices: The columns by whose words its results are told apart.
+        self_check: Whether its metrics are checked on maps of known worth before they judge.
     """
 
     id: str
@@ -92,6 +94,7 @@ class Cell:
     further: Mapping[str, tuple[Use, ...]] = field(default_factory=dict)
     demands: Mapping[str, Verification] = field(default_factory=dict)
     slices: tuple[Slice, ...] = ()
+    self_check: bool = False
 
     @property
     def models(self) -> tuple[Use, ...]:

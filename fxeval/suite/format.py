@@ -9,7 +9,15 @@ from functools import cache
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeAlias, Union
 
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    Tag,
+    create_model,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 from fxeval.metrics import kinds
@@ -341,6 +349,8 @@ class Suite(Strict):
         verification: Demands on the models before they are explained.
         checks: The protocols to measure, and the limits that must hold; one or more.
         report: The files that are written after a run.
+        self_check: Check first whether the metrics tell maps of known worth apart; a cell whose
+            critical limits rest on one that does not is invalid.
     """
 
     fxeval: Literal[1]
@@ -354,6 +364,7 @@ class Suite(Strict):
     verification: Verification | None = None
     checks: Annotated[list[Check], _OneOrMore]
     report: Report = Report()
+    self_check: StrictBool = False
 
 
 def suite_form() -> type[Suite]:

@@ -131,6 +131,7 @@ class _Planned:
             formats=tuple(form.report.formats),
             digest="",
             verification=self._verification(form.verification),
+            self_check=form.self_check,
         )
 
     def _check(self, number: int, form: forms.Check, seeds: int) -> Check:
@@ -235,7 +236,7 @@ def _one_line(text: str) -> str:
 _PLACES = {"where", "n_where", "path", "digest", "line", "folder"}
 
 _LATER: Mapping[type, Mapping[str, object]] = {
-    Suite: {"verification": None},
+    Suite: {"verification": None, "self_check": False},
     Check: {"seeds": DEFAULT_SEEDS, "others": (), "further": {}, "slices": ()},
     Limit: {"over": "population", "judge": "each", "slice": ""},
     Verification: {"floor": "checked"},

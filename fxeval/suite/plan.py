@@ -92,6 +92,7 @@ class Suite:
         digest: SHA-256, as hex, of everything but the path and the places, in canonical JSON:
             files that differ only in layout or comments have one digest.
         verification: Demands on the models before they are explained; None = no demand.
+        self_check: Whether metrics are checked on maps of known worth before they judge.
     """
 
     path: Path
@@ -106,6 +107,7 @@ class Suite:
     formats: tuple[str, ...]
     digest: str
     verification: Verification | None = None
+    self_check: bool = False
 
 
 def cells(suite: Suite) -> tuple[Cell, ...]:
@@ -169,6 +171,7 @@ def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs:
         others=tuple(_named(other) for other in check.others if other.name != explainer.name),
         further={parameter: tuple(map(_named, named)) for parameter, named in further.items()},
         demands={one.name: _demanded(suite, one) for named in further.values() for one in named},
+        self_check=suite.self_check,
     )
 
 
