@@ -196,14 +196,13 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     from fxeval.errors import FxevalError, for_a_record
     from fxeval.hooks.processes import one_process
     from fxeval.run.endings import STOPS, conclude, cut_short, is_shown_as_it_is, refusal_of
-    from fxeval.run.measure import measure_cell
     from fxeval.run.resolving import subjects_of
 
     session, told = _session(request.config), ""
     try:
         # No variable of its own: the traceback of a failed test would keep the model alive.
         with one_process():
-            result = measure_cell(
+            result = session.self_checks.measured(
                 cell,
                 subjects_of(cell, request, session, unsupported=request.node.stash[_UNSUPPORTED]),
                 session.workshop,

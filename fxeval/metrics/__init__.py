@@ -7,7 +7,10 @@ no limit of such a check decides. One that chooses among configurations says how
 (:class:`fxeval.statistics.selected.Choice`). One whose conditions do not all judge says what its
 limits are about unless they pin something else with ``JUDGED_UNDER``, and why any other value of
 that axis is for information with ``WHY_INFORMS``. One that compares maps with those of another seed
-of the explainer says ``DRAWS_ITSELF = True``: it is measured at one seed, and that decides.
+of the explainer says ``DRAWS_ITSELF = True``: it is measured at one seed, and that decides. One
+whose metrics can be checked on maps of known worth says what they ask for with ``SELF_CHECK``:
+``"likeness"`` or ``"margin"`` (``fxeval.run.self_check``), and with ``SELF_CHECK_WITH`` what
+replaces its parameters there: a number is the largest value. ``NO_SELF_CHECK`` says why not.
 Plug-ins add kinds of their own (:func:`add_metrics`).
 """
 

@@ -22,6 +22,8 @@ from fxeval.strict.forms import once
 
 ROWS = "pairs"
 CONDITIONS = {"fill": "fills"}
+SELF_CHECK = "likeness"
+SELF_CHECK_WITH = {"steps": 8}
 
 
 class Parameters(BaseModel):

@@ -28,6 +28,7 @@ from fxeval.results import EXPLAINER, Condition, Metric, RowState
 ROWS = "held-out mated pairs"
 OTHERS = {"evaluators": "models"}
 CONDITIONS = {"evaluator": "evaluators", **OF_OCCLUSION}
+SELF_CHECK = "likeness"
 
 OWN_CONTROLS = ("own_map",)
 OWN_MAP = f"control.{OWN_CONTROLS[0]}"

@@ -21,6 +21,7 @@ from fxeval.metrics.protocol import Evidence, FloatArray, Ledger, Training, usab
 from fxeval.results import BROKEN_STATES, EXPLAINER, Metric, RowState
 
 ROWS = "mated pairs"
+NO_SELF_CHECK = "controls that must not pass show what it stops (docs/method.md)"
 
 _LEAST_SIDE = 11  # of maps whose structural similarity is defined
 

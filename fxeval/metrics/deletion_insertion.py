@@ -19,6 +19,8 @@ from fxeval.strict.forms import once
 
 ROWS = "mated pairs"
 CONDITIONS = {"fill": "fills"}
+SELF_CHECK = "likeness"
+SELF_CHECK_WITH = {"steps": 8, "crossing_step": None}
 
 
 class Parameters(BaseModel):

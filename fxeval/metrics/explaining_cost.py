@@ -10,6 +10,7 @@ from fxeval.metrics.protocol import Evidence, Ledger, MapCost
 from fxeval.results import BROKEN_STATES, EXPLAINER, Metric
 
 ROWS = "mated pairs"
+NO_SELF_CHECK = "a cost is counted, whatever the map"
 
 
 class Parameters(BaseModel):

@@ -9,6 +9,7 @@ from fxeval.metrics.protocol import Evidence, Ledger, MapCost
 from fxeval.results import Metric
 
 ROWS = "mated pairs"
+NO_SELF_CHECK = "a cost is measured, whatever the map"
 
 MIB = 1 << 20
 

@@ -21,6 +21,7 @@ from fxeval.metrics.questions import Likeness
 ROWS = "mated pairs"
 OTHERS = {"evaluators": "models"}
 CONDITIONS = {"evaluator": "evaluators", **OF_OCCLUSION}
+SELF_CHECK = "likeness"
 METRICS = (COSINE_DROP, AREA)
 
 

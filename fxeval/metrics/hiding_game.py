@@ -23,6 +23,8 @@ from fxeval.strict.forms import once
 
 ROWS = "mated pairs"
 CONDITIONS = {"fill": "fills"}
+SELF_CHECK = "likeness"
+SELF_CHECK_WITH = {"steps": 8}
 
 REVERSE = "reverse_"
 _SOURCE = "Castanon and Byrne, FG 2018, the hiding game"

@@ -21,6 +21,8 @@ from fxeval.strict.forms import once
 
 ROWS = "searches"
 CONDITIONS = {"fill": "fills", "fpir": "fpirs"}
+SELF_CHECK = "likeness"
+SELF_CHECK_WITH = {"steps": 8, "crossing_step": None}
 
 Thresholds: TypeAlias = dict[float, float | None]
 """The threshold of each false positive identification rate; None where it cannot be measured."""

@@ -12,6 +12,7 @@ from fxeval.metrics.residual_sets import PARTS, PLAIN, SEED, FloatArray, Gathere
 from fxeval.results import Metric
 
 ROWS = "compared pairs"
+NO_SELF_CHECK = "controls that must not pass show what it stops (docs/method.md)"
 CONDITIONS = {"part": PARTS}
 DRAWS_ITSELF = True
 

@@ -39,6 +39,7 @@ from fxeval.results import BROKEN_STATES, EXPLAINER, Condition, Metric, RowState
 from fxeval.strict.forms import once
 
 ROWS = "mated pairs"
+NO_SELF_CHECK = "controls that must not pass show what it stops (docs/method.md)"
 
 Mode = Literal["full", Cascade]
 

@@ -20,9 +20,10 @@ from fxeval.metrics.occlusion import (
 from fxeval.metrics.orders import Order
 from fxeval.metrics.protocol import Evidence, Ledger
 
-__all__ = ["CONDITIONS", "DEMONSTRATIONS", "METRICS", "ROWS", "Parameters", "measure"]
+__all__ = ["CONDITIONS", "DEMONSTRATIONS", "METRICS", "ROWS", "SELF_CHECK", "Parameters", "measure"]
 
 ROWS = "held-out pairs"
+SELF_CHECK = "likeness"
 METRICS = (TMR, ACCURACY, EER, COSINE_DROP, AREA)
 DEMONSTRATIONS = {
     "legacy_percentile": "it occludes all pixels that tie with a percentile of the map, the whole "

@@ -20,6 +20,8 @@ from fxeval.strict.forms import once
 
 ROWS = "nonmated pairs"
 CONDITIONS = {"fill": "fills", "fraction": "fractions"}
+SELF_CHECK = "likeness"
+SELF_CHECK_WITH = {"steps": 8, "map": "positive_inverted"}
 
 POSITIVE_MAP = "control.positive_map"
 """The explainer's map of what speaks for the similarity, in place of what speaks against it."""

@@ -21,6 +21,7 @@ from fxeval.metrics.removal_curves import Removal, area, trace
 from fxeval.results import BROKEN_STATES, EXPLAINER, Metric, RowState
 
 ROWS = "nearby pairs"
+NO_SELF_CHECK = "how steady a map is does not say how good it is"
 
 
 class Parameters(BaseModel):

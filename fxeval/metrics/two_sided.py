@@ -29,7 +29,10 @@ from fxeval.metrics.impostor_swap import (
 from fxeval.metrics.protocol import Evidence, Ledger, Redraw
 from fxeval.metrics.residual_sets import PLAIN, FloatArray, Gathered
 
-__all__ = ["CONDITIONS", "DRAWS_ITSELF", "METRICS", "ROWS", "Parameters", "measure"]
+__all__ = [
+    "CONDITIONS", "DRAWS_ITSELF", "METRICS", "NO_SELF_CHECK", "ROWS", "Parameters", "measure",
+]  # fmt: skip
+NO_SELF_CHECK = "controls that must not pass show what it stops (docs/method.md)"
 
 NUDGE = 0.001
 """Relative change of the weights of the nudged network."""

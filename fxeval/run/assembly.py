@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fxeval.records.schema import CellResult, Record, Section
+    from fxeval.records.self_checks import SelfCheck
     from fxeval.suite.plan import Suite
 
 
@@ -36,6 +38,7 @@ def finished(
     asked: Mapping[str, Any],
     environment: Mapping[str, Any],
     subjects: Mapping[str, Mapping[str, Any]],
+    self_checks: Sequence[SelfCheck] = (),
 ) -> dict[str, Any]:
     """Return a finished cell as plain data, with all that the record says beside it.
 
@@ -44,6 +47,7 @@ def finished(
         asked: As :func:`asked_of` gives it.
         environment: Of the process that measured.
         subjects: What the workshop knows of models, explainers and pairs.
+        self_checks: Of the metrics that its limits rest on.
     """
     from fxeval.records.store import plain
 
@@ -60,6 +64,7 @@ def finished(
                 role: {name: known[name] for name in names[role] if name in known}
                 for role, known in subjects.items()
             },
+            "self_checks": [one.model_dump(mode="json") for one in self_checks],
         }
     )
     return found
@@ -268,6 +273,17 @@ class Gatherer:
                 "sections": self.sections.get(path, []),
                 "regressions": regressions_of(measured),
                 "transfers": transfers_of(measured, missing),
+                "self_checks": _each_once(results),
                 "verdict": VerdictEntry(outcome=verdict.outcome, reason=verdict.reason),
             }
         )
+
+
+def _each_once(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the self-checks of all cells, each once: workers find the same at their own cost."""
+    found: dict[str, dict[str, Any]] = {}
+    for result in results:
+        for one in result.get("self_checks", ()):
+            what = {key: value for key, value in one.items() if key not in ("seconds", "forwards")}
+            found.setdefault(json.dumps(what, sort_keys=True), one)
+    return [*found.values()]

@@ -12,11 +12,13 @@ from dataclasses import asdict
 import torch
 
 from fxeval.engine.maps import ROWS_AT_ONCE
+from fxeval.errors import EvidenceError, ModelContractError
 from fxeval.metrics import draws_itself, kinds
 from fxeval.records.earlier import Paired, Question
 from fxeval.records.form import VerdictEntry
 from fxeval.records.judged import LimitEntry, MetricEntry, SliceEntry
 from fxeval.records.schema import CellFacts, CellPlan, CellResult, Row
+from fxeval.records.self_checks import Unfit
 from fxeval.redaction import without_paths
 from fxeval.results import Outcome
 from fxeval.run.guard import why_untrusted
@@ -34,7 +36,13 @@ BYTES_PER_PIXEL = 128
 
 
 def measure_cell(
-    cell: Cell, subjects: Subjects, workshop: Workshop, *, earlier: Sequence[Outcome] = ()
+    cell: Cell,
+    subjects: Subjects,
+    workshop: Workshop,
+    *,
+    earlier: Sequence[Outcome] = (),
+    unfit: Sequence[Unfit] = (),
+    remarks: Sequence[str] = (),
 ) -> CellResult:
     """Measure and judge one cell; it is invalid if something was changed behind its back.
 
@@ -43,6 +51,8 @@ def measure_cell(
         subjects: The resolved model, explainer and pair source.
         workshop: What cells share: device, forward passes, loaded pairs, maps.
         earlier: Verdicts of the attempts before, if pytest runs the cell again.
+        unfit: Metrics that were found not to tell maps of known worth apart.
+        remarks: What else was found before the cell is measured.
 
     Returns:
         The cell's part of the record.
@@ -53,19 +63,38 @@ def measure_cell(
         EvidenceError: If an earlier cell left the process in a state that can't be undone.
     """
     with workshop.guard.cell() as faults:
-        result = _measured(cell, subjects, workshop, earlier)
+        facts, rows = _measured(cell, subjects, workshop, earlier)
+        found = {"unfit": [*unfit], "remarks": [*facts.remarks, *remarks]}
+        result = results_of(plan_of(cell), facts.model_copy(update=found), rows)
     if not faults:
         return result
     return refused(result, without_paths(why_untrusted(faults)))
 
 
+def measure_rows(cell: Cell, subjects: Subjects, workshop: Workshop) -> list[Row]:
+    """Measure the rows of a cell that nothing is judged of.
+
+    Raises:
+        ContractError: As :func:`measure_cell`, and if the model must not be judged.
+        EvidenceError: Likewise, and if something was changed behind the cell's back.
+    """
+    with workshop.guard.cell() as faults:
+        facts, rows = _measured(cell, subjects, workshop, ())
+    if facts.refusal is not None:
+        raise ModelContractError(facts.refusal.reason, public=facts.refusal.reason)
+    if faults:
+        raise EvidenceError(without_paths(why_untrusted(faults)))
+    return rows
+
+
 def _measured(
     cell: Cell, subjects: Subjects, workshop: Workshop, earlier: Sequence[Outcome]
-) -> CellResult:
+) -> tuple[CellFacts, list[Row]]:
+    """Return the facts of a cell and its rows; without rows if it must not be judged."""
     started, forwards = time.perf_counter() - workshop.verifying.seconds, workshop.forwards
     prepared = workshop.prepare(cell, subjects)
     if prepared.objection is not None:
-        return invalid_cell(cell, prepared.objection)
+        return CellFacts(refusal=_refusal(prepared.objection)), []
     rows: list[Row] = []
     measuring = RowMeasuring(cell, prepared)
     asked = _question(cell, workshop)
@@ -101,7 +130,7 @@ def _measured(
         configurations=measuring.configurations,
         inapplicable=measuring.inapplicable,
     )
-    return results_of(plan_of(cell), facts, rows)
+    return facts, rows
 
 
 def _question(cell: Cell, workshop: Workshop) -> Question:
@@ -137,8 +166,11 @@ def rows_at_once(size: tuple[int, int]) -> int:
 
 def invalid_cell(cell: Cell, reason: str, outcome: Outcome = Outcome.INVALID) -> CellResult:
     """Return the record of a cell that could not be measured at all."""
-    refusal = VerdictEntry(outcome=outcome, reason=reason)
-    return results_of(plan_of(cell), CellFacts(refusal=refusal), [])
+    return results_of(plan_of(cell), CellFacts(refusal=_refusal(reason, outcome)), [])
+
+
+def _refusal(reason: str, outcome: Outcome = Outcome.INVALID) -> VerdictEntry:
+    return VerdictEntry(outcome=outcome, reason=reason)
 
 
 def plan_of(cell: Cell) -> CellPlan:

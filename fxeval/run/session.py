@@ -19,6 +19,7 @@ from fxeval.results import Outcome
 from fxeval.run.assembly import asked_of, finished
 from fxeval.run.environment import describe
 from fxeval.run.map_maker import PREPARING, TRAINING
+from fxeval.run.self_check import SelfChecks
 from fxeval.run.workshop import Workshop
 from fxeval.scorecard import SHOWN
 from fxeval.suite.plan import Suite
@@ -54,6 +55,7 @@ class Session:
             progress=self._progress.show,
             worker=int(worker.get("workerid", "gw0").removeprefix("gw")),
         )
+        self.self_checks = SelfChecks(self._another_workshop)
         self._models: list[tuple[object, object]] = []  # the one that was used last is last
         self._room = 1
         self._said: set[str] = set()
@@ -64,6 +66,11 @@ class Session:
         named = {name: config.getoption(f"--fx-{name}") for name in ("baseline", "base")}
         start = config.invocation_params.dir
         self._earlier = {name: start / path for name, path in named.items() if path}
+
+    def _another_workshop(self) -> Workshop:
+        return Workshop(
+            batch_size=self._batch_size, emit=self._rows.append, progress=self._progress.show
+        )
 
     def read_earlier_runs(self) -> None:
         """Read the runs that limits compare with, once.
@@ -148,7 +155,8 @@ class Session:
         if is_final:
             self._verdicts[node.path, cell.id] = [*earlier, cell.verdict.outcome]
         asked, environment = self._suites[node.path], self._environment(node.path.parent)
-        return finished(named, asked, environment, self.workshop.subjects)
+        checks = self.self_checks.take(cell.id)
+        return finished(named, asked, environment, self.workshop.subjects, checks)
 
     def _environment(self, folder: Path) -> dict[str, Any]:
         key = folder, self.workshop.device
