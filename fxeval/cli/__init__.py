@@ -13,6 +13,7 @@ from fxeval.cli.data import data
 from fxeval.cli.listing import list_
 from fxeval.cli.report import report
 from fxeval.cli.schema import schema
+from fxeval.cli.selfcheck import selfcheck
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
@@ -24,5 +25,5 @@ def main() -> None:
     """
 
 
-for command in (agreement, check_model, convert, data, list_, report, schema):
+for command in (agreement, check_model, convert, data, list_, report, schema, selfcheck):
     main.add_command(command)

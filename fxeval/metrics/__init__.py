@@ -10,7 +10,8 @@ that axis is for information with ``WHY_INFORMS``. One that compares maps with t
 of the explainer says ``DRAWS_ITSELF = True``: it is measured at one seed, and that decides. One
 whose metrics can be checked on maps of known worth says what they ask for with ``SELF_CHECK``:
 ``"likeness"`` or ``"margin"`` (``fxeval.run.self_check``), and with ``SELF_CHECK_WITH`` what
-replaces its parameters there: a number is the largest value. ``NO_SELF_CHECK`` says why not.
+replaces its parameters there: a number is the largest value, and where limits rest on decisions,
+numbers and None replace nothing. ``NO_SELF_CHECK`` says why there is no such check.
 Plug-ins add kinds of their own (:func:`add_metrics`).
 """
 

@@ -6,7 +6,8 @@ worth of a map is known exactly. Those that ask for the margin between a person 
 (``"margin"``) are measured on the model that is judged: a twin says by itself which part is the
 evidence. Everything is measured as in any cell, with the cell's own fills, fractions and
 parameters, but for the controls, which no known map is compared with, and for what the protocol
-says under ``SELF_CHECK_WITH``: the fewest steps that leave the outcome as it is.
+says under ``SELF_CHECK_WITH``: the fewest steps that leave the outcome as it is. A metric of
+decisions needs its own steps, which are its resolution.
 """
 
 import json
@@ -132,15 +133,14 @@ class SelfChecks:
         found = []
         for parameters in parts_of(cell, decides):
             found += self._of_parameters(replace(cell, parameters=parameters), subjects, workshop)
-        asked = [one for one in found if any(_is_about(limit, one) for limit in cell.limits)]
+        metrics = {limit.metric for limit in cell.limits}
+        if not _rests_on_decisions(cell.kind, decides):  # measured in steps that are too coarse
+            metrics -= _decisions(cell.kind)
+        limits = [limit for limit in cell.limits if limit.metric in metrics]
+        asked = [one for one in found if any(_is_about(limit, one) for limit in limits)]
         named = {one.metric for one in asked}
-        ground = found[0] if found else None
-        return asked + [
-            not_checked(cell.kind, name, {}, Ground(question, ground.on if ground else "", {}),
-                        "no row has a value of it")
-            for name in dict.fromkeys(limit.metric for limit in decides)
-            if name not in named
-        ]  # fmt: skip
+        missing = unchecked(cell, "no row has a value of it", found[0].on if found else "")
+        return asked + [one for one in missing if one.metric not in named]
 
     def _of_parameters(self, cell: Cell, subjects: Subjects, workshop: Workshop) -> list[SelfCheck]:
         is_margin = kinds()[cell.kind].SELF_CHECK == "margin"
@@ -205,6 +205,13 @@ def deciding(cell: Cell) -> list[Limit]:
     ]
 
 
+def unchecked(cell: Cell, reason: str, on: str = "") -> list[SelfCheck]:
+    """Return that the metrics on which a cell's verdict rests were not checked, with the reason."""
+    ground = Ground(kinds()[cell.kind].SELF_CHECK, on, {})
+    names = dict.fromkeys(limit.metric for limit in deciding(cell))
+    return [not_checked(cell.kind, name, {}, ground, reason) for name in names]
+
+
 def why_not(kind: str) -> str:
     """Return why the metrics of a kind of check are not checked on known maps."""
     said: str = getattr(kinds()[kind], "NO_SELF_CHECK", "")
@@ -215,10 +222,13 @@ def parts_of(cell: Cell, decides: Sequence[Limit]) -> Iterator[Any]:
     """Yield the parameters of each measurement: one a fill on which deciding limits rest."""
     protocol, parameters = kinds()[cell.kind], cell.parameters
     update: dict[str, Any] = {}
+    is_coarse = not _rests_on_decisions(cell.kind, decides)
     for name, value in getattr(protocol, "SELF_CHECK_WITH", {}).items():
         own = getattr(parameters, name)
-        is_number = isinstance(value, int) and isinstance(own, int)
-        update[name] = min(own, value) if is_number else value
+        if isinstance(value, str):
+            update[name] = value
+        elif is_coarse:
+            update[name] = min(own, value) if isinstance(value, int) else value
     if hasattr(parameters, "controls"):
         update["controls"] = ()
     if hasattr(parameters, "evaluators"):
@@ -230,6 +240,14 @@ def parts_of(cell: Cell, decides: Sequence[Limit]) -> Iterator[Any]:
     for fill in fills:
         if any(meets(limit.under, {"fill": fill}) for limit in decides):
             yield parameters.model_copy(update={**update, "fills": (fill,)})
+
+
+def _decisions(kind: str) -> set[str]:
+    return {one.name for one in kinds()[kind].METRICS if one.is_decision}
+
+
+def _rests_on_decisions(kind: str, decides: Sequence[Limit]) -> bool:
+    return not _decisions(kind).isdisjoint(limit.metric for limit in decides)
 
 
 def _asked(cell: Cell, parameters: Any) -> Cell:  # noqa: ANN401  (of the kind)

@@ -144,6 +144,26 @@ def test_steps_are_fewer_and_never_more_than_those_of_the_cell():
         assert (found.steps, found.controls, found.crossing_step) == (expected, (), None)
 
 
+def test_decisions_are_measured_in_the_steps_of_the_cell_and_left_out_where_nothing_rests_on_them():
+    told = AtMost("deletion_fraction_to_nonmatch", at_most=0.5, severity="info")
+    decisive = AtMost("deletion_fraction_to_nonmatch", at_most=0.5)
+    (coarse,) = parts_of(cell(DELETED, told, steps=50, crossing_step=16), [DELETED])
+    (fine,) = parts_of(cell(decisive, steps=50, crossing_step=16), [decisive])
+    assert (coarse.steps, coarse.crossing_step) == (8, None)
+    assert (fine.steps, fine.crossing_step) == (50, 16)
+
+
+def test_a_decision_for_information_has_no_entry(checks):
+    told = AtMost("deletion_fraction_to_nonmatch", at_most=0.5, severity="info")
+    decisive = replace(told, severity="critical")
+    for limits, names in (
+        ((DELETED, told), ["deletion_auc"]),
+        ((DELETED, decisive), ["deletion_auc", "deletion_fraction_to_nonmatch"]),
+    ):
+        found = checks.checked(cell(*limits, fills=("black",), steps=16), None, None)
+        assert [one.metric for one in found] == names
+
+
 def test_what_no_metric_can_be_measured_on_checks_nothing(checks):
     asked = cell(DELETED, steps=2, fills=("black",))
     broken = small_ground()
