@@ -105,6 +105,12 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             "a small vision transformer with register tokens, for rendered faces",
             "after ViT (Dosovitskiy et al., ICLR 2021); Darcet et al., ICLR 2024",
         ),
+        "mini_patch": Architecture(
+            "fxeval.models.networks.mini_patch:MiniPatch",
+            "arcface112",
+            "a small network whose similarity is a sum over patches, for rendered faces",
+            "after RRFNet (Ozturk et al., arXiv:2510.10753)",
+        ),
         "dlib_resnet": Architecture(
             "fxeval.models.networks.dlib_resnet:DlibResNet",
             "dlib150",
@@ -150,6 +156,7 @@ SHIPPED: Mapping[str, str] = MappingProxyType(
         "edgeface_xxs": "edgeface_xxs",
         "mini_inception": "mini_inception",
         "mini_mobile": "mini_mobile",
+        "mini_patch": "mini_patch",
         "mini_resnet": "mini_resnet",
         "mini_vit": "mini_vit",
         "mobilefacenet_ms1m": "mobilefacenet_ms1m",

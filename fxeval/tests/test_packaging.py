@@ -52,8 +52,8 @@ def test_faces_networks_and_cards_come_with_the_package():
     assert bundled <= installed_beside_code(), "pyproject.toml: package-data names them not"
 
 
-def test_what_is_bundled_takes_14_megabytes_at_most():
+def test_what_is_bundled_takes_16_megabytes_at_most():
     sizes = {path: path.stat().st_size for path in files_below(Path(fixtures.__file__).parent)}
     total = sum(sizes.values())
     largest = sorted(sizes, key=lambda path: -sizes[path])[:5]
-    assert total <= 14_000_000, [(path.name, sizes[path]) for path in largest]
+    assert total <= 16_000_000, [(path.name, sizes[path]) for path in largest]

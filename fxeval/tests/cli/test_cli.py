@@ -169,7 +169,7 @@ def test_every_shipped_model_is_described_by_its_card_and_has_a_fixture():
     assert {f"model_{id}" for id in ids} | {"model_card"} == {
         name for name in vars(fixtures) if name.startswith("model_")
     }
-    assert len(ids) == 12
+    assert len(ids) == 13
     for one in found["models"]:
         assert len(one["sha256"]) == 64
         assert one["licence"]

@@ -370,7 +370,7 @@ def test_the_catalogue_normalises_as_the_factory_does(name: str):
 
 def test_every_shipped_model_has_a_card_of_its_name_and_states_its_licence():
     cards = {path.stem: read_card(path) for path in sorted(CARDS.glob("*.yaml"))}
-    assert len(cards) == 12
+    assert len(cards) == 13
     for id, card in cards.items():
         assert card.name == id
         assert card.licence
@@ -397,7 +397,7 @@ def test_every_card_is_a_fixture_and_the_package_of_dlib_brings_its_weights(tmp_
         "fxeval.models.networks.dlib_resnet.installed_folder", lambda: tmp_path / "package"
     )
     assert fixtures.pop("dlib_resnet")(None).weights_dir == tmp_path / "package"
-    for bundled in ("mini_inception", "mini_mobile", "mini_resnet", "mini_vit"):
+    for bundled in ("mini_inception", "mini_mobile", "mini_patch", "mini_resnet", "mini_vit"):
         assert fixtures.pop(bundled)().weights_dir == CARDS
     for id, fixture in fixtures.items():
         assert fixture.__doc__

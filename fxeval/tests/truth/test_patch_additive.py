@@ -23,6 +23,7 @@ from fxeval.tests.rounding import FLOAT64, allowance, assert_rounded
 from fxeval.truth.patch_additive import (
     PatchExplainer,
     contributions,
+    patch_model,
     untrained_patch_model,
 )
 from fxeval.truth.planted import planted_model, rank_correlation
@@ -30,9 +31,9 @@ from fxeval.truth.planted import planted_model, rank_correlation
 KINDS = ("oracle", "blurred_oracle", "random", "inverse")
 
 
-@pytest.fixture(scope="module")
-def model():
-    return untrained_patch_model()
+@pytest.fixture(scope="module", params=["trained", "untrained"])
+def model(request):
+    return patch_model() if request.param == "trained" else untrained_patch_model()
 
 
 @pytest.fixture(scope="module")
