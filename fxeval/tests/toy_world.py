@@ -60,7 +60,7 @@ class People:
 
 @dataclass(frozen=True)
 class Twinned:
-    """The pairs of people, and as the nonmate a twin of the mate: a square is another person's."""
+    """The pairs of people, and as the nonmate a twin of the mate: a corner is another person's."""
 
     people: People = field(default_factory=People)
     name: str = "twinned"
@@ -84,10 +84,8 @@ class Twinned:
             if image_id.endswith("+"):
                 who, number = map(int, image_id[:-1].split("-"))
                 other = self.people.images([f"{who + 500}-0"], crop)[0]
-                y, x = (side * (1 + number // 2) // 8 for side in crop.size)
-                height, width = (side * 5 // 8 for side in crop.size)
-                square = slice(y, y + height), slice(x, x + width)
-                found[row][:, *square] = other[:, *square]
+                half = slice(0, crop.size[0] // 2) if number < 2 else slice(crop.size[0] // 2, None)
+                found[row][:, half, half] = other[:, half, half]
         return found
 
 

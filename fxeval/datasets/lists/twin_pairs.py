@@ -37,8 +37,8 @@ class TwinPairs(FaceParts):
     """Triplets of rendered faces: the nonmate is the mate with one part of another person.
 
     It implements ``PairSource``, ``LabelSource``, ``LandmarkSource`` and ``TwinSource``. A twin is
-    an image whose pixels are another image's but for one part: the images are those of ``FacePack``,
-    and the id of a twin is its image's and the part, such as ``90000_1.jpg+nose`` or
+    an image whose pixels are another image's but for one part: the images are those of
+    ``FacePack``, and the id of a twin is its image's and the part, such as ``90000_1.jpg+nose`` or
     ``90000_1.jpg+nose-pasted``. What tells the nonmate from the mate is therefore known to the
     pixel. The columns ``part`` and ``twin`` (redrawn or pasted) make slices.
 
