@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from torch import Tensor
 
-from fxeval.contracts import Maps, SaliencyMaps
+from fxeval.contracts import Maps
 from fxeval.functional.controls import CONTROLS
 from fxeval.functional.known_maps import blurred_oracle, change, inverse_oracle, oracle
-from fxeval.metrics.orders import Order, orders
+from fxeval.metrics.orders import Order, control_order, orders
 from fxeval.metrics.protocol import Evidence, Ledger
 from fxeval.metrics.rows import DISCRIMINATIVE, PAIRWISE
 from fxeval.results import RowState, gravity
@@ -144,9 +144,8 @@ def known_order(evidence: Evidence, name: str) -> Order:
         evidence: Of a group of rows that have donors.
         name: ``oracle``, ``blurred_oracle`` or ``inverse_oracle``.
     """
-    maps = SaliencyMaps(_KNOWN[name](changes_of(evidence), _seeds(evidence, name)))
-    (order,) = orders(evidence, evidence.subject, maps)
-    return replace(order, map=f"control.{name}")
+    maps = _KNOWN[name](changes_of(evidence), _seeds(evidence, name))
+    return control_order(name, evidence, evidence.subject, maps)
 
 
 def changes_of(evidence: Evidence) -> Maps:

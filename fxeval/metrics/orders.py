@@ -6,7 +6,7 @@ are removed in: such a row has several, and its figures are the means over them.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Literal
 
@@ -175,6 +175,19 @@ def orders(
             yield evidence.kept.get(_key(name, evidence, on, 1), ranked)
         else:
             yield _ranked(name, evidence, on, maps)
+
+
+def control_order(name: str, evidence: Evidence, on: Subject, maps: Maps) -> Order:
+    """Return the order of a control that a protocol makes itself.
+
+    Args:
+        name: Of the control.
+        evidence: Of the group.
+        on: The subject whose pixels are ranked.
+        maps: (n, H, W) finite maps of the group.
+    """
+    (found,) = orders(evidence, on, SaliencyMaps(maps))
+    return replace(found, map=f"control.{name}")
 
 
 def _knows_nothing(name: str) -> bool:

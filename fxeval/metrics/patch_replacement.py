@@ -6,7 +6,7 @@ nonmated ones rejected sooner, than by restoring pixels at random.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from fxeval.contracts import SaliencyMaps
 from fxeval.functional.controls import random_pixels
 from fxeval.functional.perturbations import DONOR
 from fxeval.functional.ranking import count
-from fxeval.metrics.orders import Order, orders
+from fxeval.metrics.orders import Order, control_order, orders
 from fxeval.metrics.protocol import Evidence, FloatArray, Ledger, signed
 from fxeval.metrics.removal_curves import area
 from fxeval.results import Metric, RowState
@@ -211,9 +211,8 @@ def _orders(
     others = [one for one in parameters.controls if one not in ours]
     yield from orders(patched, patched.subject, maps, others)  # type: ignore[arg-type]
     if "oracle" in parameters.controls:
-        known = SaliencyMaps(_of_the_patches(patched, game))
-        for order in orders(patched, patched.subject, known):
-            yield replace(order, map="control.oracle")
+        known = _of_the_patches(patched, game)
+        yield control_order("oracle", patched, patched.subject, known)
 
 
 def _of_the_patches(patched: Evidence, game: _Game) -> Tensor:

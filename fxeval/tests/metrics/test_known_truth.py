@@ -106,6 +106,28 @@ def test_a_map_that_knows_nothing_of_the_part_does_not_pass(kind, make):
     assert result.verdict.outcome is not Outcome.PASS
 
 
+def test_a_mask_of_all_parts_beats_the_centre_and_not_the_mean_map():
+    """It never looks at the nonmate: it shows what all faces have, and so does its mean map."""
+
+    def all_parts(probes, *_):
+        maps = 0.01 * probes.mean(1)
+        maps[:, :8, :8] += 1
+        maps[:, 8:, 8:] += 1
+        return maps
+
+    mean_map = BetterThan("top_precision", better_than="control.mean_map", under=JUDGED)
+    limits = [*LIMITS[LOCALISATION], mean_map]
+    controls = (*CONTROLS, "mean_map")
+    result, _ = truth(LOCALISATION, explainer=Given(all_parts), limits=limits, controls=controls)
+    outcomes = [one.verdict.outcome for one in result.limits]
+    assert outcomes[:2] == [Outcome.PASS, Outcome.PASS]
+    assert outcomes[2] is not Outcome.PASS
+    assert result.verdict.outcome is not Outcome.PASS
+    sound = estimates(truth(LOCALISATION, limits=limits, controls=controls)[0])
+    both = (sound["top_precision", name] for name in ("explainer", "control.mean_map"))
+    assert next(both) - next(both) > 0.3
+
+
 @pytest.mark.parametrize("kind", [LOCALISATION, FLIP])
 def test_the_known_maps_come_out_in_their_order(kind):
     result, _ = truth(kind)
