@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fxeval.contracts import PairListing
+from fxeval.contracts import PairListing, SaliencyMaps
 from fxeval.seeding import seed_of
 from fxeval.truth.evidence_regions import KnownPairs
 from fxeval.truth.planted import CELL, contributions, textures
@@ -77,16 +77,20 @@ class Additive:
     Attributes:
         answer: ``truth``; ``inverse``; ``random``, drawn from the image's content, one value a
             pixel.
+        signed: Evidence for and evidence against are two maps.
     """
 
     answer: str = "truth"
+    signed: bool = False
 
     def explain(self, model, probes, references, *, contrast=None, generator):
         if self.answer == "random":
-            return drawn(probes)
+            maps = drawn(probes)
+            return SaliencyMaps(maps, 1 - maps) if self.signed else maps
         parts = contributions(model.module, probes, references).float()
         maps = parts.repeat_interleave(CELL, 1).repeat_interleave(CELL, 2)
-        return maps if self.answer == "truth" else -maps
+        maps = maps if self.answer == "truth" else -maps
+        return SaliencyMaps(maps.clamp_min(0), (-maps).clamp_min(0)) if self.signed else maps
 
 
 @dataclass(frozen=True)
