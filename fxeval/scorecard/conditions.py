@@ -1,9 +1,17 @@
 """Tables of estimates under many conditions, and of those of slices; a chart each is unreadable."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from fxeval.scorecard.judged_under import (
+    TO_FAIL,
+    column_of,
+    is_under,
+    judged_under,
+    slices_of,
+    too_few,
+)
 from fxeval.scorecard.wording import (
     condition,
     counted,
@@ -29,7 +37,9 @@ MOST = 600
 """Most rows of all tables of a cell together, folded ones too; the record holds the others."""
 
 _WIDEST = 7  # columns of a grid
-_TO_PASS, _TO_FAIL = 30, 10  # identities, as VERDICTS says
+
+_TRUTHS = ("oracle", "blurred_oracle")
+"""Maps that know the answer: no explainer is blamed for being worse."""
 
 BETTER, WORSE = "▲", "▼"
 """Marks of an improvement whose whole interval lies above 0, or below."""
@@ -49,6 +59,7 @@ class Table:
         more: Those that are folded.
         left: Number of those that only the record holds.
         grid: The same values as rows by columns, if exactly two axes vary.
+        is_aside: Whether it holds what no limit is about.
     """
 
     metric: Json
@@ -60,6 +71,7 @@ class Table:
     more: tuple[tuple[Entry, ...], ...]
     left: int
     grid: "Grid | None"
+    is_aside: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,23 +125,27 @@ def condition_tables(cell: Json) -> tuple[Table, ...]:
 
 def slice_tables(cell: Json) -> tuple[tuple[str, tuple[Table, ...]], ...]:
     """Return the columns of the cell's slices, and of each a table for every metric."""
-    found = []
+    found, judged = [], judged_under(cell)
     for column in slices_of(cell):
         inside = [
-            [row for row in cell[kind] if _column(cell, row) == column]
+            [row for row in cell[kind] if column_of(cell, row) == column]
             for kind in ("estimates", "differences")
         ]
         groups = _lines(*inside)
         most = max(SHOWN, MOST // max(1, len(groups) * len(slices_of(cell))))
-        tables = [_table(cell, key[0], lines, most, column) for key, lines in groups.items()]
+        parted = [
+            (key[0], [one for one in lines if is_under(one.under, judged) is is_in], not is_in)
+            for key, lines in groups.items()
+            for is_in in (True, False)
+        ]
+        tables = [
+            replace(_table(cell, name, lines, most, column), is_aside=is_aside)
+            for name, lines, is_aside in parted
+            if lines
+        ]
         if tables:
             found.append((column, tuple(tables)))
     return tuple(found)
-
-
-def slices_of(cell: Json) -> tuple[str, ...]:
-    """Return the columns that the cell's rows are sliced by."""
-    return tuple(one["column"] for one in cell.get("slices") or ())
 
 
 def worst_slices(cell: Json) -> list[str]:
@@ -143,10 +159,11 @@ def worst_slices(cell: Json) -> list[str]:
     critical = [one["metric"] for one in sorted(limits, key=lambda one: not one.get("slice"))]
     found = []
     for column in slices_of(cell):
-        rows = [row for row in cell["estimates"] if _column(cell, row) == column]
+        rows = [row for row in cell["estimates"] if column_of(cell, row) == column]
         if cell.get("selection"):
             chosen = {"configuration": "selected", "half": "report"}
             rows = [row for row in rows if chosen.items() <= row["under"].items()]
+        rows = [row for row in rows if is_under(row["under"], judged_under(cell))]
         measured = {row["metric"] for row in rows}
         name = next((one for one in critical if one in measured), None)
         if rows:
@@ -160,14 +177,14 @@ def _worst(cell: Json, name: str, rows: Sequence[Json], column: str) -> str:
     known = [row for row in own if row["value"] is not None]
     if not known:
         return ""
-    enough = [row for row in known if row["n_identities"] >= _TO_FAIL]
+    enough = [row for row in known if row["n_identities"] >= TO_FAIL]
     worst = (max if metric["better"] == "lower" else min)(
         enough or known, key=lambda row: row["value"]
     )
     rest = {axis: value for axis, value in worst["under"].items() if axis != column}
     slices = counted(len({row["under"][column] for row in own}), "slice")
     people = counted(worst["n_identities"], "identity", "identities")
-    few_people = f", {_few(worst)}" if _few(worst) else ""
+    few_people = f", {too_few(worst)}" if too_few(worst) else ""
     if enough and len(enough) < len(known):
         few_people += "; slices of fewer than 10 identities are not compared"
     return (
@@ -176,21 +193,8 @@ def _worst(cell: Json, name: str, rows: Sequence[Json], column: str) -> str:
     )
 
 
-def _few(row: Json) -> str:
-    """Say that there are too few identities for a verdict; "" if there are enough."""
-    n = row["n_identities"]
-    if n < _TO_FAIL:
-        return "too few for a verdict"
-    return "too few to pass" if n < _TO_PASS else ""
-
-
-def _column(cell: Json, row: Json) -> str:
-    """Return the column whose slice a row is about; "" if it is about all rows."""
-    return next((one for one in slices_of(cell) if one in row["under"]), "")
-
-
 def _plain(cell: Json, kind: str) -> list[Json]:
-    return [row for row in cell[kind] if not _column(cell, row)]
+    return [row for row in cell[kind] if not column_of(cell, row)]
 
 
 def _group(row: Json) -> Group:
@@ -256,7 +260,7 @@ def _table(cell: Json, name: str, lines: Sequence[_Line], most: int, column: str
 
 def _badness(line: _Line, metric: Json) -> float:
     """Return what puts the worst first: the least end of an improvement, else the value."""
-    ends = [row["low"] for row in line.against.values()]
+    ends = [row["low"] for row in _rivals(line)]
     if ends:
         return min(float("-inf") if end is None else end for end in ends)
     value = line.own["value"] if line.own else None
@@ -282,7 +286,7 @@ def _row(
 ) -> tuple[Entry, ...]:
     counts = []
     if is_counted:
-        people = _few(line.own) if line.own else ""
+        people = too_few(line.own) if line.own else ""
         counts = [
             (f"{_count(line, 'n_identities'):,}", people),
             (f"{_count(line, 'n_pairs'):,}", ""),
@@ -325,14 +329,21 @@ def _mark(improvement: Json) -> str:
 
 def _said(lines: Sequence[_Line], controls: Sequence[str], sizes: Iterable[str], of: str) -> str:
     head = ", ".join([counted(len(lines), of), *(f"each on {size}" for size in sizes)])
-    if not controls:
+    if not set(controls) - set(_TRUTHS):
         return f"{head}; the worst first."
-    above = [all(_mark(row) == BETTER for row in line.against.values()) for line in lines]
-    below = [any(_mark(row) == WORSE for row in line.against.values()) for line in lines]
+    above = [all(_mark(row) == BETTER for row in _rivals(line)) for line in lines]
+    below = [any(_mark(row) == WORSE for row in _rivals(line)) for line in lines]
+    but = " but the oracles" if set(controls) & set(_TRUTHS) else ""
     return (
         f"{head}; the one with the least improvement first. The explainer is shown better than "
-        f"each other map in {sum(above):,} of them, and worse than at least one in {sum(below):,}."
+        f"each other map{but} in {sum(above):,} of them, and worse than at least one in "
+        f"{sum(below):,}."
     )
+
+
+def _rivals(line: _Line) -> list[Json]:
+    """Return the improvements over maps that do not know the answer."""
+    return [row for name, row in line.against.items() if name not in _TRUTHS]
 
 
 def _grid(lines: Sequence[_Line], axes: Sequence[str], n_controls: int) -> Grid | None:

@@ -28,6 +28,7 @@ from fxeval.scorecard.conditions import (
     worst_slices,
 )
 from fxeval.scorecard.evidence import Evidence, evidence
+from fxeval.scorecard.judged_under import is_under, judged_under
 from fxeval.scorecard.limit_rows import (
     TOWARDS,
     Judged,
@@ -72,6 +73,7 @@ class MetricView:
         chart: Chart of the estimates.
         differences: Improvements of the explainer over each control.
         difference_chart: Chart of the improvements; None if there are none.
+        is_aside: Whether no limit is about the condition.
     """
 
     metric: Json
@@ -80,6 +82,7 @@ class MetricView:
     chart: DotChart
     differences: tuple[Json, ...]
     difference_chart: DotChart | None
+    is_aside: bool
 
 
 @dataclass(frozen=True)
@@ -301,7 +304,7 @@ def _grouped(rows: Sequence[Json], key: str) -> dict[tuple[str, str], list[Json]
 
 def _metric_views(cell: Json) -> Iterator[MetricView]:
     estimates, against_others = few(cell)
-    differences = _grouped(against_others, "metric")
+    differences, judged = _grouped(against_others, "metric"), judged_under(cell)
     for (name, under), values in _grouped(estimates, "metric").items():
         metric, against = metrics_of(cell)[name], differences.get((name, under), [])
         limits = [
@@ -337,6 +340,7 @@ def _metric_views(cell: Json) -> Iterator[MetricView]:
             )
             if against
             else None,
+            is_aside=not is_under(values[0]["under"], judged),
         )
 
 

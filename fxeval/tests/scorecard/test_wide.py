@@ -17,6 +17,7 @@ from fxeval.records.reading import read_record
 from fxeval.records.store import dumped
 from fxeval.scorecard import (
     conditions,
+    judged_under,
     limit_rows,
     markdown_summary,
     page,
@@ -576,3 +577,74 @@ def test_units_and_statistics_keep_their_capitals():
     cell["metrics"] = [{**cell["metrics"][0], "unit": "area under the ROC curve"}]
     assert "Area under the ROC curve; mean and" in render(record_of(cell))
     assert wording.statistic_text("auc") == "AUC"
+
+
+ASKED = ("discriminative", "pairwise")
+
+
+def two_questions(limits=(), controls=("random_blobs", "oracle", "blurred_oracle")):
+    """Return a cell of two parts under two questions, of which the limits pin the first."""
+    found = [
+        ({"question": question, "part": part}, {"own": own, "controls": controls})
+        for question, first in zip(ASKED, (0.2, 0.85), strict=True)
+        for part, own in (("eyes", first), ("nose", first + 0.05))
+    ]
+    found += [({"question": question}, {"controls": controls}) for question in ASKED]
+    asked = [{"under": under} for under in limits]
+    return cell_with(found, slices=[{"column": "part", "edges": []}], asked=asked)
+
+
+def test_what_no_limit_is_about_is_folded_and_has_no_worst_slice():
+    cell = two_questions([{"question": "discriminative"}] * 2)
+    [(column, tables)] = conditions.slice_tables(cell)
+    assert column == "part"
+    assert [(table.under, table.is_aside) for table in tables] == [
+        (", question discriminative", False),
+        (", question pairwise", True),
+    ]
+    assert [len(table.rows) for table in tables] == [2, 2]
+    [said] = conditions.worst_slices(cell)
+    assert "'nose' is the worst" in said
+    assert "question discriminative: 0.250" in said
+    cell["asked"] = []
+    html = render(record_of({**cell, "limits": [dict(limit_under({"question": "pairwise"}, 0.9))]}))
+    folded = re.findall(r"<summary>(Under conditions that no limit is about: .*?)</summary>", html)
+    assert [one.rpartition(": ")[2] for one in folded] == ["1 chart", "1 table"]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        [],
+        [{}],
+        [{"question": "discriminative"}, {}],
+        [{"question": "discriminative"}, {"question": "pairwise"}],
+        [{"part": "nose"}],  # one slice is compared with the others all the same
+    ],
+)
+def test_everything_counts_where_the_limits_leave_it_open(limits):
+    cell = two_questions(limits)
+    assert judged_under.judged_under(cell) == {}
+    [(_, [table])] = conditions.slice_tables(cell)
+    assert len(table.rows) == 4
+    assert not table.is_aside
+    [said] = conditions.worst_slices(cell)
+    assert "question pairwise: 0.900" in said
+    assert "Under conditions that no limit" not in render(record_of({**cell, "asked": []}))
+
+
+def test_nobody_is_blamed_for_being_worse_than_an_oracle():
+    [(_, [table])] = conditions.slice_tables(two_questions())
+    better = "The explainer is shown better than each other map but the oracles in 3 of them"
+    assert better in table.said
+    assert table.said.endswith("and worse than at least one in 0.")
+    [(_, [table])] = conditions.slice_tables(two_questions(controls=("random_blobs", "centre")))
+    assert "each other map in 2 of them, and worse than at least one in 2." in table.said
+    [(_, [table])] = conditions.slice_tables(two_questions(controls=("oracle",)))
+    assert table.said == "4 slices; the worst first."
+
+
+def test_the_examples_of_judged_under_hold():
+    result = doctest.testmod(judged_under)
+    assert result.attempted > 0
+    assert result.failed == 0
