@@ -12,7 +12,7 @@ interval says how the figure would change with other people, not with other expl
 Percentiles, because they err towards "cannot be told": a resample adds as much noise to the means
 as the list has, so the taus of resamples lie nearer to 0 than that of the list. In a simulation
 (12 explainers, 20 or 40 people) unrelated rankings were said to agree in at most 1.3 % of the runs,
-and with a correction of that bias in 4 to 15 %; the acceleration of BCa is not defined for a
+and with a correction of that bias in 3 to 15 %; the acceleration of BCa is not defined for a
 statistic that moves in steps. The price: where explainers are hard to tell apart, the interval lies
 below the agreement of the rankings over all people. It is no promise about the size of tau.
 

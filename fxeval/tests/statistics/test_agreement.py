@@ -1,6 +1,7 @@
 """Do metrics rank explainers as known truth does?"""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -266,3 +267,21 @@ def test_unrelated_rankings_are_seldom_said_to_agree():
         told.append(agreements_of(runs, "top_precision", resamples=500).pooled()[0].word)
     # 2.5 % on each side if the percentiles keep their promise; 300 runs have an error of 0.9 %.
     assert max(told.count("agrees"), told.count("disagrees")) <= 15
+
+
+@pytest.mark.slow
+def test_a_correction_of_the_bias_would_tell_too_much():
+    rng, n, told = np.random.default_rng(17), 20, np.zeros(2)
+    normal = NormalDist()
+    for _ in range(400):
+        truth = np.arange(12) / 12 + rng.normal(size=(n, 12))
+        noise = rng.normal(size=(n, 12))
+        at_list = tau_b(noise.mean(axis=0)[None], truth.mean(axis=0)[None])[0]
+        weights = rng.multinomial(n, np.ones(n) / n, size=(2, 1000)) / n
+        drawn = tau_b(weights[0] @ noise, weights[1] @ truth)
+        below = (drawn < at_list).mean() + (drawn == at_list).mean() / 2
+        shift = 2 * normal.inv_cdf(np.clip(below, 5e-4, 1 - 5e-4))
+        levels = 0.025, normal.cdf(shift - 1.96)  # of percentiles, and corrected (BC)
+        told += np.quantile(drawn, levels, method="inverted_cdf") > 0
+    # 2.5 % of 400 lists are 10; by the normal quantile, 20 would be three standard errors above.
+    assert told[0] <= 20 < told[1]
