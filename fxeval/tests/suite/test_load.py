@@ -596,6 +596,7 @@ FOR_INFORMATION = {
     "certification-level-2": {"stability", "cost"},
     "deletion-insertion": {"accuracy-curves"},
     "explainers": {"resources"},
+    "agreement": {"deletion-insertion", "other-images", "stability", "localisation", "flip"},
 }
 """Checks of shipped suites whose metrics could decide, and that decide nothing."""
 
