@@ -4,7 +4,8 @@ It makes no verdict: the words are those of ``fxeval.statistics.agreement``.
 """
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from fxeval.scorecard.summary import escaped
 from fxeval.scorecard.wording import interval, number, visible
@@ -22,29 +23,31 @@ READING = (
 def text_lines(table: AgreementTable, *, is_verbose: bool = False) -> list[str]:
     """Return the table for a terminal: one line a metric, and one a model if verbose."""
     lines: list[str] = []
+    names = _names(table)
     for truth, found in _by_truth(table):
-        cells = [[*HEADS], *(_cells(one) for one in found if is_verbose or not one.model)]
+        cells = [[*HEADS], *(_cells(one, names) for one in found if is_verbose or not one.model)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(HEADS))]
         lines += [_about(truth, found), ""]
         for row in cells:
             padded = (text.ljust(width) for text, width in zip(row, widths, strict=True))
             lines.append("  ".join(padded).rstrip())
-        lines += ["", *_supported(found), ""]
+        lines += ["", *_supported(found, names), ""]
     return [str(visible(line)) for line in [*lines, READING, *_remarks(table)]]
 
 
 def markdown(table: AgreementTable) -> str:
     """Return the table in Markdown, with the lines of each model."""
     parts: list[str] = []
+    names = _names(table)
     for truth, found in _by_truth(table):
         rows = [
-            "| " + " | ".join(escaped(text) for text in _cells(one, indent="in ")) + " |"
+            "| " + " | ".join(escaped(text) for text in _cells(one, names, indent="in ")) + " |"
             for one in found
         ]
         heads = "| " + " | ".join(HEADS) + " |"
         parts += [f"### {escaped(_about(truth, found))}", "", heads, "|---" * len(HEADS) + "|"]
-        parts += [*rows, "", *map(escaped, _supported(found)), ""]
-    parts += [escaped(READING, len(READING)), ""]
+        parts += [*rows, "", *map(_in_markdown, _supported(found, names)), ""]
+    parts += [_in_markdown(READING), ""]
     parts += [f"* {escaped(line)}" for line in _remarks(table)]
     return "\n".join(map(str, map(visible, parts))).rstrip() + "\n"
 
@@ -60,8 +63,8 @@ def _about(truth: Quantity, found: Sequence[Agreement]) -> str:
     return f"Agreement with {truth.text} on {of_truth} people; other metrics on {own} or more"
 
 
-def _cells(one: Agreement, indent: str = "  ") -> list[str]:
-    name = f"{indent}{one.model}" if one.model else _name(one.quantity)
+def _cells(one: Agreement, names: Mapping[Quantity, str], indent: str = "  ") -> list[str]:
+    name = f"{indent}{one.model}" if one.model else names[one.quantity]
     if one.reason:
         return [name, f"none: {one.reason}", one.word, "", str(len(one.explainers)), "0"]
     figures = {"value": one.tau, "low": one.low, "high": one.high}
@@ -75,12 +78,21 @@ def _cells(one: Agreement, indent: str = "  ") -> list[str]:
     ]
 
 
-def _name(quantity: Quantity) -> str:
-    """Write a metric with its check and list, which tell apart what has one name."""
-    return f"{quantity.text}, {quantity.check} on {quantity.pairs}"
+def _names(table: AgreementTable) -> dict[Quantity, str]:
+    """Return metrics with their conditions; where two are alike, with check and list as well."""
+    every = dict.fromkeys(one.quantity for one in table.agreements)
+    times = Counter(one.text for one in every)
+    return {
+        one: one.text if times[one.text] == 1 else f"{one.text}, {one.check} on {one.pairs}"
+        for one in every
+    }
 
 
-def _supported(found: Sequence[Agreement]) -> list[str]:
+def _in_markdown(line: str) -> str:
+    return escaped(line, len(line))
+
+
+def _supported(found: Sequence[Agreement], names: Mapping[Quantity, str]) -> list[str]:
     """Say which metrics the table supports, and which it speaks against."""
     pooled = [one for one in found if not one.model and math.isfinite(one.tau)]
     words = {
@@ -93,7 +105,7 @@ def _supported(found: Sequence[Agreement]) -> list[str]:
         "Disagrees": [one for one in pooled if one.word == "disagrees"],
     }
     return [
-        f"{word}: {', '.join(_name(one.quantity) for one in some) or 'none'}."
+        f"{word}: {', '.join(names[one.quantity] for one in some) or 'none'}."
         for word, some in words.items()
     ]
 

@@ -33,7 +33,7 @@ def test_the_table_names_metric_figure_verdict_and_what_is_supported(runs):
     found = invoked(*runs)
     assert found.exit_code == 0, found.output
     assert "Agreement with top_precision on 30 people" in found.output
-    assert "deletion_auc (fill blur), deletion_insertion on p" in found.output
+    assert "\ndeletion_auc (fill blur)  " in found.output
     assert "1.000 [1.000, 1.000]" in found.output
     assert "agrees" in found.output
     assert "Disagrees: none." in found.output
@@ -46,16 +46,20 @@ def test_a_metric_that_reverses_the_truth_is_told(runs, tmp_path):
     proxy = run(PROXY, {"m": around(MEANS[::-1])}, name="reverse")
     found = invoked(runs[0], str(written(proxy, tmp_path)))
     assert found.exit_code == 0
-    assert "Disagrees: m, deletion_insertion on p." in found.output
+    assert "Disagrees: m." in found.output
     assert "not compared: w: " not in found.output
 
 
 def test_the_markdown_has_a_line_for_each_model_and_no_markup_of_others(runs, tmp_path):
-    proxy = run(PROXY, {"m": around(MEANS)}, name="strange", pairs="a|b<i>")
+    of = declared("deletion_auc", "lower")
+    values = {"m": around(MEANS)}
+    proxy = run(PROXY, values, of=of, under=BLUR, name="strange", pairs="a|b<i>")
     found = invoked(*runs, str(written(proxy, tmp_path)), "--markdown", str(tmp_path / "t.md"))
     assert found.exit_code == 0, found.output
     text = (tmp_path / "t.md").read_text(encoding="utf-8").replace("\\", "")
     assert "| in w | 1.000 [1.000, 1.000] | agrees |" in text
+    assert "| deletion_auc (fill blur), deletion_insertion on a&#124;b&lt;i&gt; |" in text
+    assert "| deletion_auc (fill blur), deletion_insertion on p |" in text
     assert "<i>" not in text
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in table} == {7}
