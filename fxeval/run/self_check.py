@@ -130,31 +130,46 @@ class SelfChecks:
         question = getattr(kinds()[cell.kind], "SELF_CHECK", None)
         if not decides or question is None:
             return []
-        found = []
-        for parameters in parts_of(cell, decides):
-            found += self._of_parameters(replace(cell, parameters=parameters), subjects, workshop)
         metrics = {limit.metric for limit in cell.limits}
         if not _rests_on_decisions(cell.kind, decides):  # measured in steps that are too coarse
             metrics -= _decisions(cell.kind)
         limits = [limit for limit in cell.limits if limit.metric in metrics]
-        asked = [one for one in found if any(_is_about(limit, one) for limit in limits)]
-        named = {one.metric for one in asked}
-        missing = unchecked(cell, "no row has a value of it", found[0].on if found else "")
-        return asked + [one for one in missing if one.metric not in named]
+        found, on = list[SelfCheck](), ""
+        for parameters in parts_of(cell, decides):
+            part = replace(cell, parameters=parameters)
+            every, cost = self._of_part(part, subjects, workshop)
+            asked = [one for one in every if any(_is_about(limit, one) for limit in limits)]
+            found += _sharing(asked, *cost)
+            on = next((one.on for one in every), on)
+        missing = unchecked(cell, "no row has a value of it", on)
+        return found + [one for one in missing if one.metric not in {one.metric for one in found}]
 
-    def _of_parameters(self, cell: Cell, subjects: Subjects, workshop: Workshop) -> list[SelfCheck]:
+    def _of_part(
+        self, cell: Cell, subjects: Subjects, workshop: Workshop
+    ) -> tuple[list[SelfCheck], tuple[int, float]]:
+        """Return what one measurement says of all metrics, and its cost; none if it was made."""
         is_margin = kinds()[cell.kind].SELF_CHECK == "margin"
-        key = _key(cell, subjects if is_margin else None)
-        if key not in self._known:
-            make = self._on_twins if is_margin else self._on_planted
-            self._known[key] = make(cell, subjects, workshop)
-        return self._known[key]
+        key, at = _key(cell, subjects if is_margin else None), workshop
+        if key in self._known:
+            return self._known[key], (0, 0.0)
+        started = time.process_time()
+        if is_margin:
+            asked = self._on_twins(cell, subjects)
+        else:
+            asked, at = self._on_planted(cell), self._planted()[0]
+        before = at.forwards
+        self._known[key] = _measured(*asked, at)
+        return self._known[key], (at.forwards - before, time.process_time() - started)
 
-    def _on_planted(self, cell: Cell, _subjects: Subjects, _workshop: Workshop) -> list[SelfCheck]:
+    def _planted(self) -> tuple[Workshop, Planted]:
         if self._made is None:
             workshop, ground = self._make
             self._made = workshop(), (ground or planted)()
-        workshop_of_planted, on = self._made
+        return self._made
+
+    def _on_planted(self, cell: Cell) -> tuple[Cell, Subjects, Ground]:
+        """Return what is measured in place of a cell on the planted network."""
+        on = self._planted()[1]
         best, *others = KNOWN_MAPS
         asked = replace(
             _asked(cell, cell.parameters),
@@ -169,16 +184,20 @@ class SelfChecks:
         compared = {name: on.explainers[name] for name in others}
         known = Subjects(on.model, on.explainers[best], on.source, compared=compared)
         names = {best: EXPLAINER, **{name: f"explainer:{name}" for name in others}}
-        return _measured(asked, known, workshop_of_planted, Ground("likeness", on.on, names))
+        return asked, known, Ground("likeness", on.on, names)
 
-    def _on_twins(self, cell: Cell, subjects: Subjects, workshop: Workshop) -> list[SelfCheck]:
+    def _on_twins(self, cell: Cell, subjects: Subjects) -> tuple[Cell, Subjects, Ground]:
+        """Return what is measured in place of a cell on its own model and twins."""
         controls = tuple(TWIN_CONTROLS[name] for name in KNOWN_MAPS)
         parameters = cell.parameters.model_copy(update={"controls": controls})
         asked = replace(_asked(cell, parameters), explainer=Use("known_maps"))
         names = {known: f"control.{control}" for known, control in TWIN_CONTROLS.items()}
         on = f"{cell.model.name}, the twins of {cell.pairs.name}"
-        known = replace(subjects, explainer=BrightPixels(), compared={})
-        return _measured(asked, known, workshop, Ground("margin", on, names))
+        return (
+            asked,
+            replace(subjects, explainer=BrightPixels(), compared={}),
+            Ground("margin", on, names),
+        )
 
 
 @dataclass(frozen=True)
@@ -272,13 +291,12 @@ def _asked(cell: Cell, parameters: Any) -> Cell:  # noqa: ANN401  (of the kind)
 
 
 def _measured(
-    cell: Cell, subjects: Subjects, workshop: Workshop, ground: Ground
+    cell: Cell, subjects: Subjects, ground: Ground, workshop: Workshop
 ) -> list[SelfCheck]:
     """Measure a cell of known maps; where that cannot be, no metric of the kind is checked."""
-    started, forwards = time.process_time(), workshop.forwards
     try:
         rows = measure_rows(cell, subjects, workshop)
-        found = self_checks(plan_of(cell), rows, ground)
+        return self_checks(plan_of(cell), rows, ground)
     except FxevalError as error:
         return [
             not_checked(cell.kind, one.name, {}, ground, for_a_record(error))
@@ -286,13 +304,17 @@ def _measured(
             if not one.information_only
         ]
     finally:
-        workshop.take_told()
-    seconds, images = time.process_time() - started, workshop.forwards - forwards
-    # All metrics come out of one measurement: each bears its share, so that sums are right.
-    shares = [images // len(found) + (place < images % len(found)) for place in range(len(found))]
+        workshop.take_told()  # of no explainer of the user
+
+
+def _sharing(found: Sequence[SelfCheck], forwards: int, seconds: float) -> list[SelfCheck]:
+    """Return entries of one measurement with a share of its cost each, so that sums are right."""
+    n = len(found)
     return [
-        one.model_copy(update={"forwards": share, "seconds": seconds / len(found)})
-        for one, share in zip(found, shares, strict=True)
+        one.model_copy(
+            update={"forwards": forwards // n + (place < forwards % n), "seconds": seconds / n}
+        )
+        for place, one in enumerate(found)
     ]
 
 
