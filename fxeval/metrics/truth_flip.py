@@ -32,9 +32,12 @@ from fxeval.metrics.protocol import Evidence, FloatArray, Ledger
 from fxeval.metrics.removal_curves import area
 from fxeval.results import Metric
 
-__all__ = ["CONDITIONS", "JUDGED_UNDER", "METRICS", "ROWS", "Parameters", "measure"]
+__all__ = [
+    "CONDITIONS", "JUDGED_UNDER", "METRICS", "ROWS", "SELF_CHECK", "Parameters", "measure",
+]  # fmt: skip
 
 ROWS = "twins"
+SELF_CHECK = "margin"
 WHY_INFORMS = WHY_PAIRWISE_INFORMS
 IntArray = NDArray[np.int64]
 

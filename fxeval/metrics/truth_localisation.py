@@ -25,9 +25,12 @@ from fxeval.metrics.known_truth import (
 from fxeval.metrics.protocol import Evidence, FloatArray, Ledger
 from fxeval.results import Metric, RowState, ValueKind
 
-__all__ = ["CONDITIONS", "JUDGED_UNDER", "METRICS", "ROWS", "Parameters", "measure"]
+__all__ = [
+    "CONDITIONS", "JUDGED_UNDER", "METRICS", "ROWS", "SELF_CHECK", "Parameters", "measure",
+]  # fmt: skip
 
 ROWS = "twins"
+SELF_CHECK = "margin"
 WHY_INFORMS = WHY_PAIRWISE_INFORMS
 
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
-from fxeval.contracts import Explainer, FaceModel, PairSource
+from fxeval.contracts import Explainer, ExplainerTraits, FaceModel, PairSource
 from fxeval.errors import FxevalError, for_a_record
 from fxeval.metrics import kinds
 from fxeval.records.schema import CellResult
@@ -203,6 +203,8 @@ class SelfChecks:
 @dataclass(frozen=True)
 class BrightPixels:
     """Calls the bright pixels of a probe important; stands where a cell needs some explainer."""
+
+    traits: ClassVar[ExplainerTraits] = ExplainerTraits(takes_contrast=True)
 
     def explain(
         self, model: FaceModel, probes: Any, references: Any,  # noqa: ANN401
