@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fxeval.run.workshop import Workshop
     from fxeval.suite.cells import Cell
 
-_ALL_FIT, _SOME_UNFIT, _CANNOT_SAY, _WRONG_USAGE = 0, 1, 2, 64
+_ALL_FIT, _SOME_UNFIT, _CANNOT_SAY = 0, 1, 2
 _SEED = 20260101
 _STEPS = 20  # resolution of decisions, enough for their order
 _HEADS = ("check", "metric", "under", "fitness", "oracle", "blurred oracle", "random", "inverse",
@@ -22,15 +22,20 @@ _HEADS = ("check", "metric", "under", "fitness", "oracle", "blurred oracle", "ra
 _FITNESS = {"fit": "tells known maps apart", "unfit": "unfit here", "not_checked": "not checked"}
 
 
+class _WrongUsage(click.UsageError):
+    """A wrong usage, with a status that no outcome has."""
+
+    exit_code = 64
+
+
 class _Command(click.Command):
-    """A command whose wrong usage has a status that no outcome has."""
+    """A command whose options are refused with that status, too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            error.exit_code = _WRONG_USAGE
-            raise
+            raise _WrongUsage(error.message, ctx) from None
 
 
 @click.command(cls=_Command)
@@ -62,9 +67,7 @@ def selfcheck(
     try:
         wanted = [*_of_suite(suite)] if suite else [*_of_catalogue(only, fills)]
     except FxevalError as error:
-        wrong = click.UsageError(str(error))
-        wrong.exit_code = _WRONG_USAGE
-        raise wrong from None
+        raise _WrongUsage(str(error)) from None
     checks = SelfChecks(workshop)
     own = workshop()
     found: dict[tuple[str, ...], SelfCheck] = {}
