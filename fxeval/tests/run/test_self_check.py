@@ -4,18 +4,23 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from fxeval.cli import main
 from fxeval.metrics import kinds
+from fxeval.models.loading import TorchFaceModel
 from fxeval.run.self_check import SelfChecks, parts_of
-from fxeval.run.workshop import Workshop
+from fxeval.run.workshop import Subjects, Workshop
 from fxeval.statistics.limits import AtMost, BetterThan
 from fxeval.suite.cells import Cell, Use
 from fxeval.tests.planted_ground import CONFTEST as PLANTED
 from fxeval.tests.planted_ground import small_ground
+from fxeval.tests.planted_people import pixels
+from fxeval.tests.toy_world import SMALL, People, Twinned
 from fxeval.tests.world import CONFTEST as WORLD
 from fxeval.tests.world import the_record
+from fxeval.verification.demands import Verification
 
 DELETION = "faithfulness.deletion_insertion"
 
@@ -173,6 +178,48 @@ def test_what_no_metric_can_be_measured_on_checks_nothing(checks):
     (found,) = SelfChecks(lambda: workshop, lambda: broken).checked(asked, None, None)
     assert (found.fitness, found.metric) == ("not_checked", "deletion_auc")
     assert "explain" in found.reason
+
+
+# --- twins
+
+ON_TWINS = BetterThan("top_precision", better_than="control.random_blobs",
+                      under={"question": "discriminative"})  # fmt: skip
+
+
+def on_twins(checks, model, n=40, kind="truth.localisation", limit=ON_TWINS):
+    emitted = []
+    workshop = Workshop(batch_size=64, emit=emitted.extend, progress=lambda *_: None)
+    asked = replace(cell(limit, kind=kind), n=n, verification=Verification(floor="none"))
+    subjects = Subjects(model, object(), Twinned(People(n)))
+    return checks.checked(asked, subjects, workshop), emitted
+
+
+def test_metrics_on_twins_are_checked_on_the_model_that_is_judged(checks):
+    limit = replace(ON_TWINS, metric="flip_area")
+    (found,), emitted = on_twins(checks, pixels(threshold=None), kind="truth.flip", limit=limit)
+    assert (found.question, found.on) == ("margin", "m, the twins of p")
+    assert (found.metric, found.under) == ("flip_area", {"question": "discriminative"})
+    assert found.fitness == "fit", found.reason
+    assert (found.n_identities, len(emitted)) == (40, 40)
+    assert checks.emitted == [], "the planted network has no part in it"
+
+
+def test_a_metric_that_saturates_is_unfit(checks):
+    """The part is more than a third of these images: all the top of a blurred oracle lies in it."""
+    (found,), _ = on_twins(checks, pixels(threshold=None))
+    assert [step.holds for step in found.steps] == [False, True, True]
+    assert "top_precision (question discriminative) does not put oracle before" in found.reason
+
+
+def test_a_model_that_confuses_twins_checks_nothing(checks):
+    class Chin(torch.nn.Module):
+        def forward(self, images):
+            return images[:, :, 14:].flatten(1)  # where no twin differs
+
+    model = TorchFaceModel("chin", SMALL, Chin().eval(), "cosine", None, "d" * 64)
+    (found,), _ = on_twins(checks, model)
+    assert found.fitness == "not_checked"
+    assert found.reason == "the model decides 0% of the twins rightly; expected at least 90%"
 
 
 # --- whole runs
