@@ -28,7 +28,10 @@ from fxeval.results import EXPLAINER, Condition, Metric, RowState
 ROWS = "held-out mated pairs"
 OTHERS = {"evaluators": "models"}
 CONDITIONS = {"evaluator": "evaluators", **OF_OCCLUSION}
-SELF_CHECK = "likeness"
+NO_SELF_CHECK = (
+    "maps are made from other images of the person, and none of these is known to be the best for "
+    "the image that is occluded"
+)
 
 OWN_CONTROLS = ("own_map",)
 OWN_MAP = f"control.{OWN_CONTROLS[0]}"
