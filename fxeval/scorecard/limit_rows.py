@@ -132,7 +132,8 @@ def missed(cell: Json) -> Iterator[Missed]:
     for one in judged([limit for limit in limits if limit["verdict"]["outcome"] not in _NO_MATTER]):
         for limit in one.shown:
             verdict = limit["verdict"]
-            chart = _limit_chart(cell, limit)
+            # A value that no verdict rests on is not drawn on the good side of its limit.
+            chart = None if verdict["outcome"] == "invalid" else _limit_chart(cell, limit)
             yield Missed(verdict["outcome"], _sentence(cell, limit), verdict["reason"], chart)
         if one.rest:
             outcome = one.shown[-1]["verdict"]["outcome"]

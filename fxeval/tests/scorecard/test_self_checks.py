@@ -7,6 +7,7 @@ import re
 import pytest
 
 from fxeval.scorecard import (
+    limit_rows,
     markdown_summary,
     render,
     self_checks,
@@ -142,6 +143,15 @@ def test_a_cell_that_an_unfit_metric_makes_invalid_links_to_it_and_back(record):
     assert back == ["deletion-insertion of gradcam on mini_resnet, rendered"]
     ids = {value for _, key, value in read.attributes if key == "id"}
     assert {v[1:] for _, key, v in read.attributes if key == "href" and v[0] == "#"} <= ids
+
+
+def test_a_value_of_an_unfit_metric_is_told_and_not_drawn_as_if_it_had_decided(record):
+    [first, *_] = [*limit_rows.missed(made_invalid(record, 0, "it prefers the inverse"))]
+    assert first.outcome == "invalid"
+    assert "must be better than the control random blobs; the paired improvement" in first.sentence
+    assert first.chart is None
+    record["cells"][0]["limits"][0]["verdict"]["outcome"] = "fail"
+    assert [one.chart is None for one in limit_rows.missed(record["cells"][0])] == [False]
 
 
 @pytest.mark.parametrize(
