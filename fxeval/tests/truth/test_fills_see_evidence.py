@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 import fxeval
 from fxeval.tests.truth.planted_lists import Known, Painted
@@ -20,8 +21,8 @@ FILLS = ("black", "white", "mean", "blur")
 
 
 def evenly_grey(pairs: KnownPairs) -> KnownPairs:
-    """The pairs with probes that are as bright everywhere as the place is."""
-    level = pairs.probes[:, :, pixels_of(PLACE)].mean(dim=(1, 2))
+    """The pairs with evenly grey probes, each of its own level."""
+    level = (153 + 2 * torch.arange(len(pairs.probes))) / 255
     return replace(pairs, probes=level[:, None, None, None].expand_as(pairs.probes).clone())
 
 

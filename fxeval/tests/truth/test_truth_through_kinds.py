@@ -95,3 +95,23 @@ def test_the_truth_follows_the_person_and_the_network():
     _, redrawn = of_explainer("sanity.model_randomisation")
     assert redrawn["rank_correlation_fully_randomised"].high < 0.35
     assert redrawn["rank_correlation_of_other_identities"].high < 0.2
+
+
+LIMITS = [
+    {"metric": metric, "at_least": limit}
+    for metric, limit in (
+        ("repeat", 0.5), ("change", 0.3), ("compare", 0.1), ("input", 0.05), ("nudge", 0.5),
+    )
+]  # fmt: skip
+"""Those of ``suites/sanity.yaml``."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("answer", "outcome"), [("truth", "pass"), ("random", "fail")])
+def test_the_truth_passes_the_two_sided_verdict_and_noise_of_the_image_fails_it(answer, outcome):
+    record = fxeval.evaluate(
+        planted_model(), Additive(answer), PEOPLE, check="sanity.two_sided", n=32, seeds=1,
+        limits=LIMITS,
+    )  # fmt: skip
+    verdict = record.cells[0].verdict
+    assert verdict.outcome == outcome, verdict.reason
