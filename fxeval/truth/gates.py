@@ -84,23 +84,15 @@ class Wave(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
             self.grey = nn.Conv2d(3, 1, 1, bias=False)
-            self.teeth = nn.Conv2d(1, TEETH, 1)
-            self.wave = nn.Conv2d(TEETH, 1, 1, bias=False)
-        self.relu = nn.ReLU()
         self.heights = nn.Parameter(heights.float()[None, None])
-        slopes = torch.full((TEETH,), 2.0)
-        slopes[0] = 1.0  # then -2, 2, ...: each tooth turns the slope round
-        slopes[1::2] = -2.0
         with torch.no_grad():
             self.grey.weight.fill_(1 / 3)
-            self.teeth.weight.fill_(1.0)
-            self.teeth.bias.copy_(-torch.arange(TEETH) / TEETH)  # type: ignore[union-attr]
-            self.wave.weight.copy_(slopes[None, :, None, None])
 
     def forward(self, images: Images) -> Tensor:
         """Return one channel."""
         grey = self.grey(images)
-        waved: Tensor = grey + self.heights * self.wave(self.relu(self.teeth(grey)))
+        wave = (1 - (torch.remainder(grey * TEETH, 2.0) - 1).abs()) / TEETH  # slopes of 1 and -1
+        waved: Tensor = grey + self.heights * wave
         return waved
 
 
