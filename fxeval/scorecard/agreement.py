@@ -32,7 +32,7 @@ def text_lines(table: AgreementTable, *, is_verbose: bool = False) -> list[str]:
             padded = (text.ljust(width) for text, width in zip(row, widths, strict=True))
             lines.append("  ".join(padded).rstrip())
         lines += ["", *_supported(found, names), ""]
-    return [str(visible(line)) for line in [*lines, READING, *_remarks(table)]]
+    return [str(visible(line)) for line in [*lines, READING, *_remarks(table, names)]]
 
 
 def markdown(table: AgreementTable) -> str:
@@ -48,7 +48,7 @@ def markdown(table: AgreementTable) -> str:
         parts += [f"### {escaped(_about(truth, found))}", "", heads, "|---" * len(HEADS) + "|"]
         parts += [*rows, "", *map(_in_markdown, _supported(found, names)), ""]
     parts += [_in_markdown(READING), ""]
-    parts += [f"* {escaped(line)}" for line in _remarks(table)]
+    parts += [f"* {escaped(line)}" for line in _remarks(table, names)]
     return "\n".join(map(str, map(visible, parts))).rstrip() + "\n"
 
 
@@ -66,7 +66,7 @@ def _about(truth: Quantity, found: Sequence[Agreement]) -> str:
 def _cells(one: Agreement, names: Mapping[Quantity, str], indent: str = "  ") -> list[str]:
     name = f"{indent}{one.model}" if one.model else names[one.quantity]
     if one.reason:
-        return [name, f"none: {one.reason}", one.word, "", str(len(one.explainers)), "0"]
+        return [name, "none", one.word, "", str(len(one.explainers)), "0"]
     figures = {"value": one.tau, "low": one.low, "high": one.high}
     return [
         name,
@@ -110,5 +110,11 @@ def _supported(found: Sequence[Agreement], names: Mapping[Quantity, str]) -> lis
     ]
 
 
-def _remarks(table: AgreementTable) -> list[str]:
-    return [f"not compared: {remark}" for remark in table.remarks]
+def _remarks(table: AgreementTable, names: Mapping[Quantity, str]) -> list[str]:
+    """Say what was not compared and why: the remarks, then each metric without a figure."""
+    reasons = [
+        f"{names[one.quantity]}{f' on {one.model}' if one.model else ''}: {one.reason}"
+        for one in table.agreements
+        if one.reason
+    ]
+    return [f"not compared: {remark}" for remark in dict.fromkeys([*table.remarks, *reasons])]

@@ -215,7 +215,7 @@ def _values_of(
     for metric in plan.metrics:
         conditions = table.conditions(metric.name)
         if conditions and metric.statistic in FIGURES:
-            remarks[f"{metric.name} is a figure of the whole list: it is not compared"] = None
+            remarks[f"{metric.name}: a figure of the whole list, which no row has"] = None
             continue
         for under in conditions:
             seeds = table.seeds([under])

@@ -93,7 +93,7 @@ def test_what_cannot_be_said_is_no_table(runs, tmp_path):
     ]
     found = invoked(*(str(written(one, tmp_path)) for one in few))
     assert found.exit_code == 2
-    assert "none: 4 explainers have both values, fewer than 5" in found.output
+    assert "not compared: m: 4 explainers have both values, fewer than 5" in found.output
     (tmp_path / "empty").mkdir()
     found = invoked(str(tmp_path / "empty"))
     assert found.exit_code == 2

@@ -188,6 +188,12 @@ def test_equal_values_of_all_explainers_are_no_agreement():
     assert "one value" in one.reason
 
 
+def test_a_figure_of_the_whole_list_is_named_and_not_compared():
+    found = the_table(MEANS, of=declared("m", statistic="auc"))
+    assert (found.pooled(), found.is_told) == ([], False)
+    assert "m: a figure of the whole list, which no row has" in found.remarks
+
+
 def test_conditions_of_truth_and_metric_are_compared_each_with_each():
     runs = [
         run(TRUTH, {"m": around(MEANS)}, pairs="t", name="two", under={"question": "pairwise"}),
