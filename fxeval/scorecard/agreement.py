@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from fxeval.scorecard.summary import escaped
 from fxeval.scorecard.wording import interval, number, visible
-from fxeval.statistics.agreement import Agreement, AgreementTable
+from fxeval.statistics.agreement import CHANCE, Agreement, AgreementTable
 from fxeval.statistics.explainer_means import Quantity
 
 HEADS = ("metric", "tau-b with interval", "verdict", "by chance", "explainers", "models")
@@ -58,7 +58,7 @@ def _by_truth(table: AgreementTable) -> list[tuple[Quantity, list[Agreement]]]:
 
 
 def _about(truth: Quantity, found: Sequence[Agreement]) -> str:
-    people = [one.n_people for one in found if not one.model]
+    people = [one.n_people for one in found if not one.model and not one.reason]
     own, of_truth = (min((pair[side] for pair in people), default=0) for side in (0, 1))
     return f"Agreement with {truth.text} on {of_truth} people; other metrics on {own} or more"
 
@@ -95,14 +95,17 @@ def _in_markdown(line: str) -> str:
 def _supported(found: Sequence[Agreement], names: Mapping[Quantity, str]) -> list[str]:
     """Say which metrics the table supports, and which it speaks against."""
     pooled = [one for one in found if not one.model and math.isfinite(one.tau)]
+    told = [one for one in pooled if one.word != "cannot be told"]
     words = {
         "Supported (agrees, and at most 5 % of random orders agree as strongly)": [
-            one for one in pooled if one.is_supported
+            one for one in told if one.is_supported
         ],
-        "Agrees no more than random orders do": [
-            one for one in pooled if one.word == "agrees" and not one.is_supported
+        "Disagrees (and at most 5 % of random orders disagree as strongly)": [
+            one for one in told if one.word == "disagrees" and one.chance <= CHANCE
         ],
-        "Disagrees": [one for one in pooled if one.word == "disagrees"],
+        "Agrees or disagrees no more than random orders do": [
+            one for one in told if one.chance > CHANCE
+        ],
     }
     return [
         f"{word}: {', '.join(names[one.quantity] for one in some) or 'none'}."

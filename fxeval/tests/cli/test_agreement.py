@@ -36,7 +36,7 @@ def test_the_table_names_metric_figure_verdict_and_what_is_supported(runs):
     assert "\ndeletion_auc (fill blur)  " in found.output
     assert "1.000 [1.000, 1.000]" in found.output
     assert "agrees" in found.output
-    assert "Disagrees: none." in found.output
+    assert "disagree as strongly): none." in found.output
     assert "the explainers are fixed" in found.output
     assert "\n  m " not in found.output
     assert "\n  m " in invoked(*runs, "--verbose").output
@@ -46,8 +46,21 @@ def test_a_metric_that_reverses_the_truth_is_told(runs, tmp_path):
     proxy = run(PROXY, {"m": around(MEANS[::-1])}, name="reverse")
     found = invoked(runs[0], str(written(proxy, tmp_path)))
     assert found.exit_code == 0
-    assert "Disagrees: m." in found.output
+    assert "disagree as strongly): m." in found.output
     assert "not compared: w: " not in found.output
+
+
+def test_what_random_orders_do_as_often_is_neither_supported_nor_spoken_against(tmp_path):
+    truth = run(TRUTH, {"m": around(MEANS)}, pairs="t", name="truth")
+    weak = run(PROXY, {"m": around((0.4, 0.1, 0.2, 0.6, 0.3, 0.5))}, name="weak")
+    flat = declared("even")
+    even = run("stability.repetition", {"m": dict.fromkeys("abcdef", [0.5] * 30)}, of=flat)
+    found = invoked(*(str(written(one, tmp_path)) for one in (truth, weak, even)))
+    assert found.exit_code == 0, found.output
+    assert "no more than random orders do: m." in found.output
+    assert "agree as strongly): none." in found.output
+    assert "with top_precision on 30 people; other metrics on 30 or more" in found.output
+    assert "not compared: even: all explainers have one value" in found.output
 
 
 def test_the_markdown_has_a_line_for_each_model_and_no_markup_of_others(runs, tmp_path):
