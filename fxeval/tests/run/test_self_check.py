@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from fxeval.cli import main
 from fxeval.metrics import kinds
 from fxeval.models.loading import TorchFaceModel
-from fxeval.run.self_check import SelfChecks, parts_of
+from fxeval.run.self_check import SelfChecks, parts_of, why_not
 from fxeval.run.workshop import Subjects, Workshop
 from fxeval.statistics.limits import AtMost, BetterThan
 from fxeval.suite.cells import Cell, Use
@@ -126,21 +126,27 @@ def test_the_values_are_those_of_any_batch_size(checks):
 
 
 def test_a_metric_without_a_value_on_the_planted_network_is_not_checked(checks):
-    asked = cell(AtMost("transfer_index_cosine", at_most=0.5), kind="transfer.cross_model",
-                 generation_images=2)  # fmt: skip
-    (found,) = checks.checked(asked, None, None)
-    assert (found.metric, found.fitness, found.maps) == ("transfer_index_cosine", "not_checked", [])
-    assert found.reason
+    limit = AtMost("reverse_hiding_similarity_auc", at_most=0.5)  # played where it is asked for
+    (found,) = checks.checked(cell(limit, kind="faithfulness.hiding_game"), None, None)
+    assert (found.metric, found.fitness, found.maps) == (limit.metric, "not_checked", [])
+    assert found.reason == "no row has a value of it"
 
 
 def test_an_axis_of_networks_is_left_out(checks):
     limit = BetterThan(
         "occlusion_cosine_drop", better_than="control.random_blobs", under={"evaluator": "vgg"}
     )
-    asked = cell(limit, kind="transfer.cross_model", generation_images=2, fractions=(0.05,),
-                 fills=("black",))  # fmt: skip
+    asked = cell(limit, kind="faithfulness.guided_occlusion", fractions=(0.05,), fills=("black",))
     (found,) = checks.checked(asked, None, None)
-    assert (found.fitness, found.under) == ("fit", {"fill": "black", "fraction": 0.05})
+    assert (found.metric, found.n_rows) == ("occlusion_cosine_drop", 40)
+    assert found.under == {"fill": "black", "fraction": 0.05}
+
+
+@pytest.mark.parametrize("kind", ["generalisability.occlusion", "transfer.cross_model"])
+def test_maps_of_other_images_are_of_no_known_worth(checks, kind):
+    limit = BetterThan("occlusion_cosine_drop", better_than="control.random_blobs")
+    assert checks.checked(cell(limit, kind=kind), None, None) == []
+    assert "other images of the person" in why_not(kind)
 
 
 def test_steps_are_fewer_and_never_more_than_those_of_the_cell():
