@@ -10,7 +10,9 @@ from fxeval.engine.selection import load_pairs
 from fxeval.engine.twin_rows import twins, twins_of, why_no_answer
 from fxeval.fixtures.pairs import PACK
 from fxeval.metrics.protocol import OtherExplainer
-from fxeval.tests.toy_world import SMALL, Occlusion, People, Ramp, Twinned
+from fxeval.run.map_maker import _key
+from fxeval.run.wanted import NetworkHandle, Wanted
+from fxeval.tests.toy_world import SMALL, Occlusion, People, Ramp, Twinned, cell_of
 
 
 def table_of(source, listing=None, crop=SMALL):
@@ -103,3 +105,19 @@ def test_who_gets_a_contrast_and_who_has_no_answer():
         for one in (Occlusion(), Ramp(), Needy())
     }
     assert refused == {"Occlusion": [False, False], "Ramp": [True, False], "Needy": [False, True]}
+
+
+def test_maps_of_the_two_questions_have_keys_of_their_own_whatever_they_are_called():
+    _, table = table_of(Twinned(People(3)))
+    rows, network = table.rows, NetworkHandle("trained", "network", lambda: None)
+    cell = cell_of("truth.flip", None)
+
+    def key(explainer, *, is_discriminative):
+        asked = Comparison(table.faces, rows.id, rows.image, rows.against[:, 0], rows.contrast,
+                           is_discriminative=is_discriminative)  # fmt: skip
+        wanted = Wanted(OtherExplainer("occlusion", explainer), network, asked, "probe")
+        return _key(cell, wanted, torch.device("cpu"))
+
+    for explainer, is_one in ((Occlusion(), False), (Ramp(), True)):
+        both = [key(explainer, is_discriminative=one) for one in (True, False)]
+        assert (both[0] == both[1]) is is_one
