@@ -120,7 +120,8 @@ class Metric:
             condition that the value needs: with more of them, its limits are not passed. None =
             the rule of most checks holds, where a cell fails with more than 1 % constant maps.
         void_if: Why a row can be without a value (``excluded``) though its map is sound, as a
-            clause; more than ``MAX_DECIDED_SHARE`` of such rows make the metric unfit.
+            clause; more than ``void_share`` of such rows make the metric unfit.
+        void_share: Largest share of such rows, 0 to 1.
         information_only: Why its values decide nothing, so that a suite's limits on it must have
             the severity ``info``; "" if a limit on it may decide.
     """
@@ -139,6 +140,7 @@ class Metric:
     least_denominator: float = 0.0
     constant_allowed: float | None = None
     void_if: str = ""
+    void_share: float = 0.2
     information_only: str = ""
 
 

@@ -53,34 +53,45 @@ def selfcheck(
     default but for 20 steps. A metric is fit if each map comes out better than the next worse one,
     with an interval clear of zero.
 
-    Exit status: 0 if all are fit; 1 if one is unfit; 2 if one could not be checked; 64 if the
-    command was used wrongly.
+    Kinds of checks for which no map of known worth exists are named with the reason.
+
+    Exit status: 0 if all that can be checked are fit; 1 if one is unfit; 2 if one could not be
+    checked, or nothing can be; 64 if the command was used wrongly.
     """
     from fxeval.engine.forward_pool import fastest_batch_size
-    from fxeval.run.self_check import SelfChecks
+    from fxeval.metrics import kinds
+    from fxeval.run.self_check import SelfChecks, deciding, why_not
     from fxeval.run.workshop import Workshop
+
+    if suite is not None and (only or fills):
+        raise _WrongUsage("--kind and --fill go without SUITE: a suite says what it rests on.")
 
     def workshop() -> Workshop:
         size = fastest_batch_size()
         return Workshop(batch_size=size, emit=lambda _: None, progress=lambda *_: None)
 
     try:
-        wanted = [*_of_suite(suite)] if suite else [*_of_catalogue(only, fills)]
+        wanted = [*_of_suite(suite)] if suite is not None else [*_of_catalogue(only, fills)]
     except FxevalError as error:
         raise _WrongUsage(str(error)) from None
     checks = SelfChecks(workshop)
     own = workshop()
-    found: dict[tuple[str, ...], SelfCheck] = {}
+    found: dict[str, SelfCheck] = {}
+    uncheckable: dict[str, str] = {}
     try:
         for cell in wanted:
             for one in _checked(checks, cell, own):
-                found.setdefault((one.kind, one.metric, str(one.under), one.on), one)
+                found.setdefault(one.model_dump_json(exclude={"seconds", "forwards"}), one)
+            if deciding(cell) and not hasattr(kinds()[cell.kind], "SELF_CHECK"):
+                uncheckable[cell.kind] = why_not(cell.kind)
     except FxevalError as error:
         click.echo(f"CANNOT SAY: {error}", err=True)
         raise SystemExit(_CANNOT_SAY) from None
     lines = _markdown if markdown else _text
     for line in lines([*found.values()]):
         click.echo(line)
+    for kind, reason in uncheckable.items():
+        click.echo(f"no known maps for {kind}: {reason}")
     raise SystemExit(_status([*found.values()]))
 
 

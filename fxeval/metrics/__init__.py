@@ -128,5 +128,27 @@ def add_metrics(more: Mapping[str, ModuleType]) -> None:
                 f"metric '{kind}': expected a parameter 'controls' beside {decision}, which is a "
                 "decision and judged against random orders, got none."
             )
+        _check_self_check(kind, protocol)
     _added.clear()
     _added.update(more)
+
+
+def _check_self_check(kind: str, protocol: ModuleType) -> None:
+    """Refuse a protocol that says of its self-check what cannot be."""
+    asks = getattr(protocol, "SELF_CHECK", None)
+    if asks not in (None, "likeness", "margin"):
+        raise FxevalError(
+            f"metric '{kind}': SELF_CHECK: expected 'likeness' or 'margin', got {asks!r:.60}."
+        )
+    fields = protocol.Parameters.model_fields
+    strange = [name for name in getattr(protocol, "SELF_CHECK_WITH", {}) if name not in fields]
+    if strange:
+        raise FxevalError(
+            f"metric '{kind}': SELF_CHECK_WITH: expected parameters of the check, got "
+            f"{strange[0]!r:.60}."
+        )
+    if asks == "margin" and (protocol.ROWS != "twins" or "controls" not in fields):
+        raise FxevalError(
+            f"metric '{kind}': SELF_CHECK: expected rows of the kind 'twins' and a parameter "
+            "'controls' with 'margin': the known maps are controls of twins."
+        )

@@ -21,6 +21,7 @@ from fxeval.metrics.orders import Order, control_order, orders
 from fxeval.metrics.protocol import Evidence, Ledger
 from fxeval.metrics.rows import DISCRIMINATIVE, PAIRWISE
 from fxeval.results import RowState, gravity
+from fxeval.statistics.self_check import LEAST_SOLVED, is_enough
 from fxeval.strict.forms import once
 
 CONDITIONS = {"question": (DISCRIMINATIVE, PAIRWISE)}
@@ -32,10 +33,10 @@ WHY_PAIRWISE_INFORMS = (
 )
 """Why no limit on the answers to the other question decides."""
 
-LEAST_SOLVED = 0.9
-"""Share of the triplets below which a model is not one to check explainers on."""
-
 UNSOLVED = "the model does not solve their triplets"
+
+MOST_UNSOLVED = 0.1
+"""Share of such triplets above which a model is not one to check maps on (``LEAST_SOLVED``)."""
 
 TruthControl = Literal[
     "random_pixels", "random_blobs", "random_rectangle", "centre", "edge", "mean_map", "inverse",
@@ -132,7 +133,7 @@ def solved_remark(is_solved: NDArray[np.bool_]) -> str:
         f"the model solves {n} of {len(is_solved)} triplets ({share:.0%}): the probe is nearer to "
         "the mate than to the nonmate, and its twin nearer to the nonmate; the others have no value"
     )
-    if share >= LEAST_SOLVED:
+    if is_enough(share):
         return said
     return f"not checked on this model: {said}, and at least {LEAST_SOLVED:.0%} are expected"
 

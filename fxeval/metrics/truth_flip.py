@@ -21,6 +21,7 @@ from fxeval.functional.ranking import count, step_counts
 from fxeval.metrics.known_truth import (
     CONDITIONS,
     JUDGED_UNDER,
+    MOST_UNSOLVED,
     UNSOLVED,
     WHY_PAIRWISE_INFORMS,
     Posed,
@@ -69,6 +70,7 @@ SHARE = Metric(
     meaning="How far the margin between mate and nonmate has moved from the probe's to its twin's "
     "once the pixels that the map ranks first are those of the twin.",
     void_if=UNSOLVED,
+    void_share=MOST_UNSOLVED,
 )
 AREA = Metric(
     name="flip_area",
@@ -81,6 +83,7 @@ AREA = Metric(
     source=_SOURCE,
     meaning="Area under the curve of the share over the fraction of pixels that are the twin's.",
     void_if=UNSOLVED,
+    void_share=MOST_UNSOLVED,
 )
 SWAP = Metric(
     name="region_swap_fraction",
@@ -95,6 +98,7 @@ SWAP = Metric(
     "the nonmate nearer than the mate; 1 if all of them.",
     is_decision=True,
     void_if=UNSOLVED,
+    void_share=MOST_UNSOLVED,
 )
 METRICS = (SHARE, AREA, SWAP)
 

@@ -15,6 +15,7 @@ from fxeval.functional.ranking import count
 from fxeval.metrics.known_truth import (
     CONDITIONS,
     JUDGED_UNDER,
+    MOST_UNSOLVED,
     UNSOLVED,
     WHY_PAIRWISE_INFORMS,
     Posed,
@@ -60,6 +61,7 @@ def _metric(
         source=source,
         meaning=meaning,
         void_if=UNSOLVED,
+        void_share=MOST_UNSOLVED,
         information_only=information_only,
     )
 

@@ -36,6 +36,7 @@ class MetricEntry(Form):
     least_denominator: float = 0.0
     constant_allowed: Number = None
     void_if: str = ""
+    void_share: float = 0.2
     information_only: str = ""
 
 

@@ -49,11 +49,12 @@ class Session:
         self._rows = RowFile(folder / name)
         self._progress = Progress(config)
         self._batch_size = int(config.getoption("--fx-batch-size") or fastest_batch_size())
+        self._worker = int(worker.get("workerid", "gw0").removeprefix("gw"))
         self.workshop = Workshop(
             batch_size=self._batch_size,
             emit=self._rows.append,
             progress=self._progress.show,
-            worker=int(worker.get("workerid", "gw0").removeprefix("gw")),
+            worker=self._worker,
         )
         self.self_checks = SelfChecks(self._another_workshop)
         self._models: list[tuple[object, object]] = []  # the one that was used last is last
@@ -69,7 +70,10 @@ class Session:
 
     def _another_workshop(self) -> Workshop:
         return Workshop(
-            batch_size=self._batch_size, emit=self._rows.append, progress=self._progress.show
+            batch_size=self._batch_size,
+            emit=self._rows.append,
+            progress=self._progress.show,
+            worker=self._worker,
         )
 
     def read_earlier_runs(self) -> None:

@@ -254,7 +254,7 @@ def _invalid_cells(record: Json) -> dict[int, list[tuple[str, str]]]:
     """Return the cells that an unfit metric makes invalid, by the place of its entry."""
     found: dict[int, list[tuple[str, str]]] = {}
     for number, cell in enumerate(record["cells"], 1):
-        if cell["verdict"]["outcome"] != "invalid":
+        if cell["verdict"]["outcome"] != "invalid" or cell["refusal"] is not None:
             continue
         places = {
             _entry_of(record["self_checks"], cell["kind"], one)

@@ -41,11 +41,11 @@ def unfit(
     """
     filled, rejected = (states.get(one, 0) for one in (RowState.START_BEYOND, RowState.EXCLUDED))
     if metric.void_if:
-        if rejected <= MAX_DECIDED_SHARE * n:
+        if rejected <= metric.void_share * n:
             return None
         return (
             f"{metric.name}{in_words(under)}: {rejected} of {n} rows have no value on {model}, as "
-            f"{metric.void_if}; at most {MAX_DECIDED_SHARE:.0%} may be of this kind"
+            f"{metric.void_if}; at most {metric.void_share:.0%} may be of this kind"
         )
     if not (metric.is_decision or filled) or filled + rejected <= MAX_DECIDED_SHARE * n:
         return None

@@ -42,7 +42,8 @@ def with_unfit(
     for limit, reason in _reasons(limits, plan, unfit):
         if reason and limit.severity == "critical" and limit.metric in deciding:
             verdict = VerdictEntry(outcome=Outcome.INVALID, reason=f"unfit here: {reason}")
-            limit = limit.model_copy(update={"verdict": verdict, "settles": ""})
+            nothing = {"settles": "", "p_value": None, "p_opposite": None}
+            limit = limit.model_copy(update={"verdict": verdict, **nothing})
         found.append(limit)
     return found
 

@@ -129,9 +129,9 @@ def _limits(plan: CellPlan, facts: CellFacts, table: Table) -> list[LimitResult]
     limits = judged(
         asked, table, plan.explainer, facts.repeatability, one_seed_decides=plan.draws_itself
     )
-    limits = with_unfit(limits, plan, facts.unfit)
     limits = with_refusals(limits, facts.configurations)
     limits = with_absences(with_reason(limits, facts.no_decision), facts.remarks)
+    limits = with_unfit(limits, plan, facts.unfit)
     return with_inapplicable(limits, facts.inapplicable)
 
 

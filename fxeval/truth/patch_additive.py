@@ -125,7 +125,8 @@ class PatchExplainer:
     """
 
     traits: ClassVar[ExplainerTraits] = ExplainerTraits(
-        source="Planted: read off the patch-additive network (after arXiv:2510.10753)"
+        source="Planted: read off the patch-additive network (after arXiv:2510.10753)",
+        takes_contrast=True,
     )
 
     which: Which = "oracle"

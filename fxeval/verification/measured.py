@@ -13,6 +13,7 @@ from fxeval.contracts import (
     FaceModel,
     PairListing,
     PairSource,
+    TwinSource,
 )
 from fxeval.datasets.lists.contradictions import ContradictoryListError, refuse_contradictions
 from fxeval.engine.forward_pool import ForwardPool
@@ -112,7 +113,8 @@ def measure_list(
 ) -> Measured:
     """Measure a model on all rows of a list, including those that are never explained.
 
-    A triplet counts as a mated and a nonmated pair.
+    A triplet counts as a mated and a nonmated pair. Where the nonmate is a twin, it does not: that
+    a model can't tell the mate from its twin says nothing of how it tells people apart.
 
     Args:
         model: The model, on its device.
@@ -132,7 +134,10 @@ def measure_list(
     found = Measured(None, "", flip_fusion)
     try:
         with modes_kept(pool.note, f"pairs '{source.name}'"):
-            listing = source.listing().with_nonmates()
+            listing = source.listing()
+            if isinstance(source, TwinSource):
+                listing = replace(listing, contrast=(), contrast_identity=())
+            listing = listing.with_nonmates()
         n_people = len({*listing.probe_identity, *listing.reference_identity})
         n_mated = sum(listing.is_mated)
         reason = why_unmeasurable(n_mated, len(listing) - n_mated, n_people) or ""

@@ -58,6 +58,29 @@ def test_a_suite_that_rests_on_an_unfit_metric(of_suite):
     assert "does not put oracle before blurred oracle" in result.output
 
 
+def test_two_checks_of_a_kind_are_two_questions(of_suite, tmp_path):
+    """The second has one step: with it, no map is better than another."""
+    of_suite("fill: black")
+    path = tmp_path / "own.yaml"
+    head, _, check = path.read_text().partition("checks:\n")
+    second = check.replace("removal", "coarse").replace("    fills", "    steps: 1\n    fills")
+    path.write_text(f"{head}checks:\n{check}{second}")
+    result = run(str(path))
+    assert result.exit_code == 1, result.output
+    assert "2 metrics: 1 tells known maps apart, 1 unfit here, 0 not checked" in result.output
+
+
+def test_a_kind_without_known_maps_is_named(of_suite, tmp_path):
+    of_suite("fill: black")
+    path = tmp_path / "own.yaml"
+    more = "  - {id: steady, kind: stability.repetition, "
+    more += "limits: [{metric: noise_correlation, at_least: 0.5}]}\n"
+    path.write_text(path.read_text() + more)
+    result = run(str(path))
+    assert result.exit_code == 0, result.output
+    assert "no known maps for stability.repetition: how steady a map is" in result.output
+
+
 def test_a_table_in_markdown(of_suite):
     lines = of_suite("severity: critical", "--markdown").output.splitlines()
     assert len(lines) == 4
@@ -90,6 +113,8 @@ def test_without_a_suite_the_catalogue_is_checked():
         (["--kind", "sanity.two_sided"], "no kind 'sanity.two_sided'"),
         (["--fill", "wite"], "no fill 'wite'"),
         (["--nonsense"], "--nonsense"),
+        (["fxeval:quickstart", "--fill", "black"], "--kind and --fill go without SUITE"),
+        ([""], "cannot be read"),
         (["one", "two"], "unexpected extra argument"),
     ],
 )
