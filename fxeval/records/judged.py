@@ -19,6 +19,7 @@ class MetricEntry(Form):
             that the value needs; null = a cell fails with more than 1 % constant maps.
         void_if: Why rows can be without a value though their maps are sound; too many of them make
             the metric unfit.
+        void_share: Largest share of such rows, 0 to 1.
         information_only: Why its values decide nothing; empty where a limit on it may decide.
     """
 

@@ -6,8 +6,8 @@ worth of a map is known exactly. Those that ask for the margin between a person 
 (``"margin"``) are measured on the model that is judged: a twin says by itself which part is the
 evidence. Everything is measured as in any cell, with the cell's own fills, fractions and
 parameters, but for the controls, which no known map is compared with, and for what the protocol
-says under ``SELF_CHECK_WITH``: the fewest steps that leave the outcome as it is. A metric of
-decisions needs its own steps, which are its resolution.
+says under ``SELF_CHECK_WITH``, such as fewer steps (``docs/method.md`` says what was compared). A
+metric of decisions needs its own steps, which are its resolution.
 """
 
 import json

@@ -146,6 +146,23 @@ def test_a_protocol_with_a_decision_measures_controls():
 
 
 @pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        ({"SELF_CHECK": "likness"}, "expected 'likeness' or 'margin', got 'likness'"),
+        ({"SELF_CHECK_WITH": {"stepz": 8}}, "expected parameters of the check, got 'stepz'"),
+        ({"SELF_CHECK": "margin"}, "expected rows of the kind 'twins'"),
+    ],
+)
+def test_what_a_protocol_says_of_its_self_check_is_checked(says, words):
+    parts = {
+        name: getattr(retention, name) for name in ("ROWS", "METRICS", "Parameters", "measure")
+    }
+    with pytest.raises(FxevalError, match=words):
+        add_metrics({"acme.retention": SimpleNamespace(**parts, **says)})
+    assert kinds() == CATALOGUE
+
+
+@pytest.mark.parametrize(
     ("kind", "words"),
     [("sanity.model_randomisation", "new kind"), ("Own", "a kind such as"), ("own", "a kind such")],
 )
