@@ -151,31 +151,48 @@ def region_pairs(
         clean = torch.stack([textures(1, *address, kind, row)[0] for row in range(len(strength))])
         return with_evidence(clean, place, strength, evidence)
 
-    return known_pairs(
-        model,
-        shown("probe", strengths),
-        shown("reference", [1.0] * n),
-        shown("nonmate", [0.0] * n),
-        shown("probe", [0.0] * n),
-        shown("other", [row / OTHERS for row in range(OTHERS)]),
-        [place],
+    pictures = Pictures(
+        probes=shown("probe", strengths),
+        references=shown("reference", [1.0] * n),
+        nonmates=shown("nonmate", [0.0] * n),
+        without=shown("probe", [0.0] * n),
+        others=shown("other", [row / OTHERS for row in range(OTHERS)]),
     )
+    return known_pairs(model, pictures, [place])
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Images of n pairs, (n, 3, 112, 112) in [0, 1], and of others who are enrolled.
+
+    Attributes:
+        probes: With the evidence.
+        references: Of the same people.
+        nonmates: Of other people.
+        without: The probes without the evidence.
+        others: (m, 3, 112, 112).
+    """
+
+    probes: Images
+    references: Images
+    nonmates: Images
+    without: Images
+    others: Images
 
 
 def known_pairs(
-    model: FaceModel, probes: Images, references: Images, nonmates: Images, without: Images,
-    others: Images, places: Sequence[Place], against: Sequence[Place] = (),
-) -> KnownPairs:  # fmt: skip
-    """Put together pairs whose places are the same for all."""
-    n = len(probes)
-    enrolled = torch.cat([references, others])
+    model: FaceModel, shown: Pictures, places: Sequence[Place], against: Sequence[Place] = ()
+) -> KnownPairs:
+    """Put together pairs whose places are the same for all; ``against`` speak for the nonmate."""
+    n = len(shown.probes)
+    enrolled = torch.cat([shown.references, shown.others])
     identity = torch.arange(len(enrolled))
     where = torch.stack([pixels_of(place) for place in places])
     speaks_against = torch.zeros((SIDE, SIDE), dtype=torch.bool)
     for place in against:
         speaks_against |= pixels_of(place)
     return KnownPairs(
-        probes, references, nonmates, without,
+        shown.probes, shown.references, shown.nonmates, shown.without,
         where.expand(n, -1, -1, -1), speaks_against.expand(n, -1, -1), (PLACE * CELL) ** 2,
         Gallery(model.embed(enrolled), identity, identity[:n]),
     )  # fmt: skip

@@ -20,6 +20,7 @@ from fxeval.truth.evidence_regions import (
     OTHERS,
     EvidenceFace,
     KnownPairs,
+    Pictures,
     Place,
     evidence_model,
     known_pairs,
@@ -161,13 +162,14 @@ def gated_pair(kind: Gate, seed: int) -> tuple[TorchFaceModel, KnownPairs]:
         for row in range(OTHERS)
     ]
     number = len(places) - (kind == "conflict")
-    return model, known_pairs(
-        model, shown("probe", drawn),
-        shown("reference", [one.reference for one in levels]),
-        shown("nonmate", [one.nonmate for one in levels]),
-        shown("probe", [one.without for one in levels]),
-        torch.cat(others), places[:number], places[number:],
-    )  # fmt: skip
+    pictures = Pictures(
+        probes=shown("probe", drawn),
+        references=shown("reference", [one.reference for one in levels]),
+        nonmates=shown("nonmate", [one.nonmate for one in levels]),
+        without=shown("probe", [one.without for one in levels]),
+        others=torch.cat(others),
+    )
+    return model, known_pairs(model, pictures, places[:number], places[number:])
 
 
 def places_at(generator: np.random.Generator, number: int) -> list[Place]:
