@@ -6,6 +6,7 @@ an explainer is asked, and the orders of its maps and of the controls.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -20,8 +21,8 @@ from fxeval.functional.known_maps import blurred_oracle, change, inverse_oracle,
 from fxeval.metrics.orders import Order, control_order, orders
 from fxeval.metrics.protocol import Evidence, Ledger
 from fxeval.metrics.rows import DISCRIMINATIVE, PAIRWISE
-from fxeval.results import RowState, gravity
-from fxeval.statistics.self_check import LEAST_SOLVED, is_enough
+from fxeval.results import Metric, RowState, gravity
+from fxeval.statistics.self_check import MOST_UNSOLVED, is_enough
 from fxeval.strict.forms import once
 
 CONDITIONS = {"question": (DISCRIMINATIVE, PAIRWISE)}
@@ -33,10 +34,13 @@ WHY_PAIRWISE_INFORMS = (
 )
 """Why no limit on the answers to the other question decides."""
 
+GAME = "Williford, May and Byrne, ECCV 2020 (inpainting game), on rendered twins"
+"""Source of the metrics of both checks."""
+
 UNSOLVED = "the model does not solve their triplets"
 
-MOST_UNSOLVED = 0.1
-"""Share of such triplets above which a model is not one to check maps on (``LEAST_SOLVED``)."""
+known_truth_metric = partial(Metric, statistic="mean", void_if=UNSOLVED, void_share=MOST_UNSOLVED)
+"""A metric that only triplets which the model solves have a value of."""
 
 TruthControl = Literal[
     "random_pixels", "random_blobs", "random_rectangle", "centre", "edge", "mean_map", "inverse",
@@ -127,15 +131,15 @@ def solved(evidence: Evidence) -> NDArray[np.bool_]:
 
 
 def solved_remark(is_solved: NDArray[np.bool_]) -> str:
-    """Say how many triplets are solved; fewer than ``LEAST_SOLVED`` check nothing."""
-    n, share = int(is_solved.sum()), float(is_solved.mean())
+    """Say how many triplets are solved; with more unsolved than ``MOST_UNSOLVED``, none counts."""
+    n, solved = len(is_solved), int(is_solved.sum())
     said = (
-        f"the model solves {n} of {len(is_solved)} triplets ({share:.0%}): the probe is nearer to "
+        f"the model solves {solved} of {n} triplets ({solved / n:.0%}): the probe is nearer to "
         "the mate than to the nonmate, and its twin nearer to the nonmate; the others have no value"
     )
-    if is_enough(share):
+    if is_enough(n - solved, n):
         return said
-    return f"not checked on this model: {said}, and at least {LEAST_SOLVED:.0%} are expected"
+    return f"not checked on this model: {said}, and at least {1 - MOST_UNSOLVED:.0%} are expected"
 
 
 def known_order(evidence: Evidence, name: str) -> Order:

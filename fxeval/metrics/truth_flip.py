@@ -20,18 +20,17 @@ from fxeval.functional.perturbations import DONOR
 from fxeval.functional.ranking import count, step_counts
 from fxeval.metrics.known_truth import (
     CONDITIONS,
+    GAME,
     JUDGED_UNDER,
-    MOST_UNSOLVED,
-    UNSOLVED,
     WHY_PAIRWISE_INFORMS,
     Posed,
     TruthParameters,
     altered_of,
+    known_truth_metric,
     posed,
 )
 from fxeval.metrics.protocol import Evidence, FloatArray, Ledger
 from fxeval.metrics.removal_curves import area
-from fxeval.results import Metric
 
 __all__ = [
     "CONDITIONS", "JUDGED_UNDER", "METRICS", "ROWS", "SELF_CHECK", "Parameters", "measure",
@@ -56,49 +55,38 @@ class Parameters(TruthParameters):
     steps: Annotated[int, Field(ge=2, le=200, strict=True)] = 20
 
 
-_SOURCE = "Williford, May and Byrne, ECCV 2020 (inpainting game), on rendered twins"
-
-SHARE = Metric(
+SHARE = known_truth_metric(
     name="flip_share",
     title="Share of the margin's change that the map's top brings about",
     unit="share of the change from the probe to its twin",
     better="higher",
     range=(-np.inf, np.inf),
-    statistic="mean",
     kind="heavy",
-    source=_SOURCE,
+    source=GAME,
     meaning="How far the margin between mate and nonmate has moved from the probe's to its twin's "
     "once the pixels that the map ranks first are those of the twin.",
-    void_if=UNSOLVED,
-    void_share=MOST_UNSOLVED,
 )
-AREA = Metric(
+AREA = known_truth_metric(
     name="flip_area",
     title="Mean share of the margin's change, over all fractions",
     unit="share of the change from the probe to its twin",
     better="higher",
     range=(-np.inf, np.inf),
-    statistic="mean",
     kind="heavy",
-    source=_SOURCE,
+    source=GAME,
     meaning="Area under the curve of the share over the fraction of pixels that are the twin's.",
-    void_if=UNSOLVED,
-    void_share=MOST_UNSOLVED,
 )
-SWAP = Metric(
+SWAP = known_truth_metric(
     name="region_swap_fraction",
     title="Fraction of pixels after which the face is the twin's",
     unit="fraction of pixels",
     better="lower",
     range=(0.0, 1.0),
-    statistic="mean",
     kind="heavy",
-    source=_SOURCE,
+    source=GAME,
     meaning="How many pixels, in the order of the map, must be the twin's until the model finds "
     "the nonmate nearer than the mate; 1 if all of them.",
     is_decision=True,
-    void_if=UNSOLVED,
-    void_share=MOST_UNSOLVED,
 )
 METRICS = (SHARE, AREA, SWAP)
 

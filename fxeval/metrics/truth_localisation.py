@@ -5,6 +5,7 @@ the map should say what speaks for the mate rather than for the nonmate: the pro
 part, and no others.
 """
 
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -14,17 +15,17 @@ from fxeval.functional.known_maps import share_inside
 from fxeval.functional.ranking import count
 from fxeval.metrics.known_truth import (
     CONDITIONS,
+    GAME,
     JUDGED_UNDER,
-    MOST_UNSOLVED,
-    UNSOLVED,
     WHY_PAIRWISE_INFORMS,
     Posed,
     TruthParameters,
     altered_of,
+    known_truth_metric,
     posed,
 )
 from fxeval.metrics.protocol import Evidence, FloatArray, Ledger
-from fxeval.results import Metric, RowState, ValueKind
+from fxeval.results import RowState
 
 __all__ = [
     "CONDITIONS", "JUDGED_UNDER", "METRICS", "ROWS", "SELF_CHECK", "Parameters", "measure",
@@ -46,74 +47,56 @@ class Parameters(TruthParameters):
     top: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.05
 
 
-def _metric(
-    name: str, title: str, unit: str, meaning: str, *, kind: ValueKind = "heavy",
-    range: tuple[float, float] = (0.0, 1.0), source: str, information_only: str = "",
-) -> Metric:  # fmt: skip
-    return Metric(
-        name=name,
-        title=title,
-        unit=unit,
-        better="higher",
-        range=range,
-        statistic="mean",
-        kind=kind,
-        source=source,
-        meaning=meaning,
-        void_if=UNSOLVED,
-        void_share=MOST_UNSOLVED,
-        information_only=information_only,
-    )
+_located_metric = partial(known_truth_metric, better="higher", range=(0.0, 1.0))
 
-
-_GAME = "Williford, May and Byrne, ECCV 2020 (inpainting game), on rendered twins"
 _SHARPNESS = (
     "a sharp map in a wrong place next to the part and a soft one in the right place have the same "
     "energy in it"
 )
 
-TOP_PRECISION = _metric(
-    "top_precision",
-    "Share of the map's top that lies in the part",
-    "share of the top pixels",
-    "Of the pixels that the map ranks first, how many lie where the two faces differ; a part that "
-    "is smaller than the top cannot have 1.",
-    source=_GAME,
+TOP_PRECISION = _located_metric(
+    name="top_precision",
+    title="Share of the map's top that lies in the part",
+    unit="share of the top pixels",
+    meaning="Of the pixels that the map ranks first, how many lie where the two faces differ; a "
+    "part that is smaller than the top cannot have 1.",
+    source=GAME,
 )
-POINTING = _metric(
-    "pointing_hit",
-    "The map's highest pixel lies in the part",
-    "share of the maps",
-    "One pixel decides, so that a map which is right in one place and wrong elsewhere has 1.",
+POINTING = _located_metric(
+    name="pointing_hit",
+    title="The map's highest pixel lies in the part",
+    unit="share of the maps",
+    meaning="One pixel decides, so that a map which is right in one place and wrong elsewhere has "
+    "1.",
     kind="rate",
     source="Zhang et al., ECCV 2016 (pointing game), sec. 5",
     information_only="one pixel saturates: half of a true map already hits nearly always",
 )
-AUC = _metric(
-    "pixel_auc",
-    "Chance that a pixel of the part ranks before one outside",
-    "area under the ROC curve",
-    "0.5 for a random map. A map of the middle of the crop has much more, as parts of a face lie "
-    "near the middle.",
+AUC = _located_metric(
+    name="pixel_auc",
+    title="Chance that a pixel of the part ranks before one outside",
+    unit="area under the ROC curve",
+    meaning="0.5 for a random map. A map of the middle of the crop has much more, as parts of a "
+    "face lie near the middle.",
     kind="light",
-    source=_GAME,
+    source=GAME,
     information_only="it favours the middle of the crop: most pixels outside a part are background",
 )
-ENERGY = _metric(
-    "energy_in_part",
-    "Share of the map's energy in the part",
-    "share of the energy",
-    "Energy is a map's value less its smallest one. A sharp map has more in the part than a soft "
-    "one that points at the same place.",
+ENERGY = _located_metric(
+    name="energy_in_part",
+    title="Share of the map's energy in the part",
+    unit="share of the energy",
+    meaning="Energy is a map's value less its smallest one. A sharp map has more in the part than "
+    "a soft one that points at the same place.",
     kind="light",
     source="Wang et al., CVPRW 2020 (Score-CAM), sec. 4.3",
     information_only=_SHARPNESS,
 )
-DENSITY = _metric(
-    "energy_over_area",
-    "Share of the map's energy in the part, over the share of its area",
-    "ratio",
-    "1 for a map that is the same everywhere.",
+DENSITY = _located_metric(
+    name="energy_over_area",
+    title="Share of the map's energy in the part, over the share of its area",
+    unit="ratio",
+    meaning="1 for a map that is the same everywhere.",
     range=(0.0, float("inf")),
     source="Wang et al., CVPRW 2020 (Score-CAM), sec. 4.3, over the area",
     information_only=_SHARPNESS,
