@@ -19,7 +19,6 @@ _SEED = 20260101
 _STEPS = 20  # resolution of decisions, enough for their order
 _HEADS = ("check", "metric", "under", "fitness", "oracle", "blurred oracle", "random", "inverse",
           "reliability", "detectable")  # fmt: skip
-_FITNESS = {"fit": "tells known maps apart", "unfit": "unfit here", "not_checked": "not checked"}
 
 
 class _WrongUsage(click.UsageError):
@@ -196,12 +195,13 @@ def _status(found: Sequence["SelfCheck"]) -> int:
 
 def _text(found: Sequence["SelfCheck"]) -> Iterator[str]:
     """Yield the lines of a table for a terminal."""
+    from fxeval.scorecard.self_checks import WORDS
     from fxeval.statistics.limit import in_words
 
     if not found:
         yield "no critical limit rests on a metric that could be checked"
     for one in found:
-        yield f"{_FITNESS[one.fitness]:<23} {one.kind} {one.metric}{in_words(one.under)}"
+        yield f"{WORDS[one.fitness]:<23} {one.kind} {one.metric}{in_words(one.under)}"
         if one.maps:
             shown = ", ".join(f"{name.replace('_', ' ')} {v}" for name, v in _values(one))
             yield f"{'':<24}{shown}"
@@ -212,13 +212,14 @@ def _text(found: Sequence["SelfCheck"]) -> Iterator[str]:
         if one.reason:
             yield f"{'':<24}{one.reason}"
     counts = ", ".join(
-        f"{sum(one.fitness == name for one in found)} {words}" for name, words in _FITNESS.items()
+        f"{sum(one.fitness == name for one in found)} {words}" for name, words in WORDS.items()
     )
     yield f"{len(found)} metrics: {counts}; {sum(one.seconds for one in found):.1f} s of processor"
 
 
 def _markdown(found: Sequence["SelfCheck"]) -> Iterator[str]:
     """Yield the lines of a table in Markdown."""
+    from fxeval.scorecard.self_checks import WORDS
     from fxeval.statistics.limit import in_words
 
     yield f"| {' | '.join(_HEADS)} |"
@@ -227,7 +228,7 @@ def _markdown(found: Sequence["SelfCheck"]) -> Iterator[str]:
         values = [value for _, value in _values(one)] or [""] * 4
         cells = [
             f"`{one.kind}`", f"`{one.metric}`", in_words(one.under).strip(" ()"),
-            _FITNESS[one.fitness], *values, _number(one.reliability), _number(one.detectable),
+            WORDS[one.fitness], *values, _number(one.reliability), _number(one.detectable),
         ]  # fmt: skip
         yield f"| {' | '.join(cells)} |"
 
