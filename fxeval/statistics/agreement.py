@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from fxeval.errors import EvidenceError, FxevalError
 from fxeval.records.schema import Record, Row
 from fxeval.statistics.explainer_means import RESAMPLES, Means, Quantity, means_of
+from fxeval.statistics.fitness import meets
 from fxeval.statistics.rankings import chance_of, tau_b
 
 FloatArray = NDArray[np.float64]
@@ -134,7 +135,11 @@ def agreements_of(
     """
     means, remarks = means_of(runs, resamples)
     quantities = list(dict.fromkeys(quantity for quantity, _ in means))
-    truths = [one for one in quantities if one.metric == truth and one.kind.startswith(TRUTH)]
+    truths = [
+        one
+        for one in quantities
+        if one.metric == truth and one.kind.startswith(TRUTH) and _is_judged(one, runs)
+    ]
     known = sorted({one.metric for one in quantities if one.kind.startswith(TRUTH)})
     if not known:
         raise EvidenceError(
@@ -160,6 +165,21 @@ def agreements_of(
         groups.sort(key=lambda group: (math.isnan(group[0].tau), -group[0].tau))
         found += [line for group in groups for line in group]
     return AgreementTable(tuple(found), (*remarks, *_unshared(means, truths, models)))
+
+
+def _is_judged(truth: Quantity, runs: Sequence[tuple[str, Record, Sequence[Row]]]) -> bool:
+    """Say whether some limit of a check of known truth is about this condition.
+
+    A kind may measure others beside it, which have no known answer.
+    """
+    asked = [
+        limit.under
+        for _, record, _ in runs
+        for cell in record.cells
+        if cell.kind == truth.kind
+        for limit in cell.asked
+    ]
+    return not asked or any(meets(under, dict(truth.under)) for under in asked)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from fxeval.errors import EvidenceError, FxevalError, StoreError
+from fxeval.records.judged import LimitEntry
 from fxeval.statistics.agreement import agreements_of
 from fxeval.statistics.rankings import chance_of, tau_b
 from fxeval.tests.statistics.ranked_runs import LETTERS, PROXY, TRUTH, around, declared, run
@@ -202,6 +203,23 @@ def test_conditions_of_truth_and_metric_are_compared_each_with_each():
     one = agreements_of(runs, "top_precision").pooled()[0]
     assert one.truth.text == "top_precision (question pairwise)"
     assert one.quantity.text == "m (fill blur)"
+
+
+def test_a_condition_that_no_limit_is_about_is_no_truth():
+    """It stands among the metrics that are compared, as any other does."""
+    under = {"question": "discriminative"}
+    limit = LimitEntry(metric="top_precision", at_least=0.1, under=under, where="s.yaml:9:1")
+    runs = []
+    for question, values in (("discriminative", MEANS), ("pairwise", MIXED)):
+        asked = {"question": question}
+        name, record, rows = run(
+            TRUTH, {"m": around(values)}, pairs=question, name=question, under=asked
+        )
+        cells = [cell.model_copy(update={"asked": [limit]}) for cell in record.cells]
+        runs.append((name, record.model_copy(update={"cells": cells}), rows))
+    (one,) = agreements_of(runs, "top_precision", resamples=200).pooled()
+    assert one.truth.text == "top_precision (question discriminative)"
+    assert one.quantity.text == "top_precision (question pairwise)"
 
 
 def test_what_is_not_there_is_named():
