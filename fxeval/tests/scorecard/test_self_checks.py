@@ -182,6 +182,13 @@ def test_a_cell_that_was_not_measured_at_all_is_linked_by_the_limits_that_it_ask
     )
 
 
+def test_a_cell_that_was_refused_is_not_invalid_for_the_sake_of_a_metric(record):
+    record["self_checks"].append(unfit("it prefers the inverse"))
+    cell = made_invalid(record, 0, "it prefers the inverse")
+    cell["refusal"] = {"outcome": "invalid", "reason": "the model is below the floor"}
+    assert "Invalid for that reason" not in Reader(render(record)).section("self-check")
+
+
 def test_a_metric_that_was_checked_on_two_models_is_linked_to_the_one_with_its_reason(record):
     record["self_checks"] += [unfit("unfit on one"), unfit("unfit on two")]
     made_invalid(record, 0, "unfit on two")

@@ -51,6 +51,15 @@ def test_a_fail_on_an_unfit_metric_is_no_evidence_either():
     assert judged(PASSED, rows=both_fills(black=0.9)).verdict.outcome is Outcome.INVALID
 
 
+def test_what_is_compared_with_something_absent_is_invalid_all_the_same():
+    remarks = ["explainer:rise: no values: it needs attention"]
+    facts = CellFacts(unfit=[Unfit(metric="auc", reason=WHY)], remarks=remarks)
+    asked = plan({"metric": "auc", "better_than": "explainer:rise"}, metrics=(AUC,))
+    cell = results_of(asked, facts, both_fills())
+    assert {one.verdict.outcome for one in cell.limits} == {Outcome.INVALID}
+    assert {one.p_opposite for one in cell.limits} == {None}, "no regression is counted on it"
+
+
 @pytest.mark.parametrize("judge", ["worst", "mean"])
 @pytest.mark.parametrize(("under", "outcome"), [({}, "invalid"), (BLUR, "pass")])
 def test_the_worst_or_the_mean_rests_on_all_that_is_left_open(judge, under, outcome):
