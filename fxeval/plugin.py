@@ -149,7 +149,7 @@ class SuiteFile(pytest.Module):
     def _check_reports(self) -> None:
         """Refuse, before the first cell is measured, a folder that could not keep its rows."""
         from fxeval.errors import StoreError
-        from fxeval.records.store import check_writable
+        from fxeval.records.writing import check_writable
 
         if self.config.option.collectonly:
             return

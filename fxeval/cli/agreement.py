@@ -47,7 +47,7 @@ def agreement(
     Exit status: 0 if a metric was compared; 2 if none can be; 64 if a metric is named that is not
     there.
     """
-    from fxeval.records.store import write
+    from fxeval.records.writing import write
     from fxeval.scorecard.agreement import markdown as in_markdown
     from fxeval.scorecard.agreement import text_lines
     from fxeval.statistics.agreement import agreements_of
@@ -68,16 +68,16 @@ def agreement(
     raise SystemExit(_TOLD if table.is_told else _CANNOT_SAY)
 
 
-def _read(run: Path) -> "list[tuple[str, Record, Sequence[Row]]]":
+def _read(path: Path) -> "list[tuple[str, Record, Sequence[Row]]]":
     """Return each record of a run with all of its rows.
 
     Raises:
         StoreError: If there is no record, or a file is damaged.
     """
-    from fxeval.records.reading import load_record, read_rows
+    from fxeval.records.stored_run import read_run
 
-    records = sorted(path for path in run.glob("*.json") if not path.name.startswith("."))
-    if not records:
-        raise StoreError(f"{run} holds no record (*.json). Name the folder of one run.")
-    rows = [row for path in sorted(run.glob("rows*.jsonl")) for row in read_rows(path)]
-    return [(f"{run.name}/{path.stem}", load_record(path), rows) for path in records]
+    try:
+        run = read_run(path, needs_rows=False)
+    except StoreError as error:
+        raise StoreError(f"{path}: {error}") from error
+    return [(f"{path.name}/{stem}", record, run.rows) for stem, record in run.records.items()]

@@ -61,7 +61,7 @@ def check_model(
         status, reason = _CANNOT_SAY, str(error)
     outcome = {_HOLDS: "holds", _FAILS: "fails", _CANNOT_SAY: "cannot_say"}[status]
     if as_json:
-        from fxeval.records.store import json_text
+        from fxeval.records.writing import json_text
 
         click.echo(json_text({**report, "outcome": outcome, "reason": reason}), nl=False)
     else:

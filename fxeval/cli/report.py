@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fxeval.errors import FxevalError, StoreError
+from fxeval.errors import FxevalError
 
 if TYPE_CHECKING:
     from fxeval.records.schema import Record
@@ -33,38 +33,31 @@ def report(run: Path, out: Path | None, markdown: Path | None, verbose: bool) ->
     Exit status: 0 if the verdicts equal the recorded ones; 1 if one differs; 2 if that cannot be
     decided.
     """
-    from fxeval.records.reading import load_record, read_rows
-    from fxeval.records.schema import Row
-    from fxeval.records.store import dump, dumped, write
+    from fxeval.records.stored_run import read_run
+    from fxeval.records.writing import dump, dumped, write
     from fxeval.scorecard import SHOWN, render, summary_of_all, terminal_summary
     from fxeval.statistics.results import rederived
 
     target, status, pages = out or run, _SAME, []
     width, most = shutil.get_terminal_size().columns, None if verbose else SHOWN
     try:
-        rows: list[Row] = []
-        for path in sorted(run.glob("rows*.jsonl")):
-            rows += read_rows(path)
-        records = sorted(path for path in run.glob("*.json") if not path.name.startswith("."))
-        if not records:
-            raise StoreError(f"{run} holds no record (*.json). Name the folder of one run.")
-        for path in records:
-            recorded = load_record(path)
-            found = rederived(recorded, rows)
+        stored = read_run(run, needs_rows=False)
+        for stem, recorded in stored.records.items():
+            found = rederived(recorded, stored.rows)
             for line in differences(recorded, found):
-                click.echo(f"{path.name}: {line}")
+                click.echo(f"{stem}.json: {line}")
                 status = _DIFFERS
-            write(target / path.name, dump(found))
-            write(target / f"{path.stem}.html", render(dumped(found)))
-            pages.append((dumped(found), f"{path.stem}.html"))
+            write(target / f"{stem}.json", dump(found))
+            write(target / f"{stem}.html", render(dumped(found)))
+            pages.append((dumped(found), f"{stem}.html"))
             for line in terminal_summary(dumped(found), width, most=most):
                 click.echo(line)
-            click.echo(f"wrote {target / path.stem}.html")
+            click.echo(f"wrote {target / stem}.html")
         if markdown is not None:
             write(markdown, summary_of_all(pages))
             click.echo(f"wrote {markdown}")
     except FxevalError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {run}: {error}", err=True)
         status = _CANNOT_SAY
     raise SystemExit(status)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fxeval.cli.usage import Command, WrongUsage
 from fxeval.errors import FxevalError, SuiteError
 
 if TYPE_CHECKING:
@@ -21,23 +22,7 @@ _HEADS = ("check", "metric", "under", "fitness", "oracle", "blurred oracle", "ra
           "reliability", "detectable")  # fmt: skip
 
 
-class _WrongUsage(click.UsageError):
-    """A wrong usage, with a status that no outcome has."""
-
-    exit_code = 64
-
-
-class _Command(click.Command):
-    """A command whose options are refused with that status, too."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            raise _WrongUsage(error.message, ctx) from None
-
-
-@click.command(cls=_Command)
+@click.command(cls=Command)
 @click.argument("suite", required=False)
 @click.option("--kind", "only", multiple=True, metavar="KIND", help="Without SUITE: only these.")
 @click.option("--fill", "fills", multiple=True, metavar="FILL", help="Without SUITE: only these.")
@@ -63,7 +48,7 @@ def selfcheck(
     from fxeval.run.workshop import Workshop
 
     if suite is not None and (only or fills):
-        raise _WrongUsage("--kind and --fill go without SUITE: a suite says what it rests on.")
+        raise WrongUsage("--kind and --fill go without SUITE: a suite says what it rests on.")
 
     def workshop() -> Workshop:
         size = fastest_batch_size()
@@ -72,7 +57,7 @@ def selfcheck(
     try:
         wanted = [*_of_suite(suite)] if suite is not None else [*_of_catalogue(only, fills)]
     except FxevalError as error:
-        raise _WrongUsage(str(error)) from None
+        raise WrongUsage(str(error)) from None
     checks = SelfChecks(workshop)
     own = workshop()
     found: dict[str, SelfCheck] = {}

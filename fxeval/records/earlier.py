@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isclose
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from fxeval.errors import StoreError
-from fxeval.records.reading import load_record, read_rows
 from fxeval.records.schema import CellPlan, CellResult, Measured, Record, Row
+from fxeval.records.stored_run import read_run
 from fxeval.results import EXPLAINER
 
 OF_A_MODEL = ("digest", "crop", "size", "similarity", "operating_threshold")
-EXPECTED = "expected the folder of one run (<suite>.json and rows*.jsonl) or a record in it"
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,26 @@ class Question:
     model: Mapping[str, Any]
     pairs: Mapping[str, Any]
     operating_threshold: float | None
+
+    @classmethod
+    def of(cls, record: Record, cell: CellResult) -> Self:
+        """Return what a cell of a record asked.
+
+        Raises:
+            StoreError: If the record does not describe the cell's model or its pairs.
+        """
+        model = record.subjects.models.get(cell.model)
+        pairs = record.subjects.pairs.get(cell.pairs)
+        if model is None or pairs is None:
+            raise StoreError(f"cell {cell.id}: the record does not describe its model and pairs.")
+        return cls(
+            suite=record.suite.name,
+            seed=record.suite.seed,
+            plan=CellPlan(**{name: getattr(cell, name) for name in CellPlan.model_fields}),
+            model=model.model_dump(),
+            pairs=pairs.model_dump(),
+            operating_threshold=_threshold_of(record, cell),
+        )
 
 
 @dataclass(frozen=True)
@@ -72,16 +91,10 @@ class EarlierRun:
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
         try:
-            self._records, folder = _records(path)
-            files = sorted(folder.glob("rows*.jsonl"))
-            if not files:
-                raise StoreError(f"{EXPECTED}, got a record without rows*.jsonl beside it.")
-            rows = [row for file in files for row in read_rows(file)]
+            run = read_run(path)
         except StoreError as error:
             raise StoreError(f"--fx-{name} {path}: {error}") from error
-        self._rows: dict[tuple[str, int], list[Row]] = {}
-        for row in rows:
-            self._rows.setdefault((row.cell, row.attempt), []).append(row)
+        self._records, self._rows = [*run.records.values()], run.by_cell()
 
     def paired(self, asked: Question) -> Paired:
         """Return the explainer's values in the same cell of the earlier run."""
@@ -119,24 +132,6 @@ class EarlierRun:
     def _nothing(self, reason: str, record: Record | None = None) -> Paired:
         run = f" in run {record.run.id}" if record is not None else ""
         return Paired(remark=f"{self.name}: no values{run}: {reason}")
-
-
-def _records(path: Path) -> tuple[list[Record], Path]:
-    """Return the records at a path, and the folder of the run.
-
-    Raises:
-        StoreError: If there are none, or one is damaged.
-    """
-    if path.is_file():
-        return [load_record(path)], path.parent
-    if not path.is_dir():
-        raise StoreError(f"{EXPECTED}, got a path where nothing is.")
-    found = sorted(path.glob("*.json"))
-    if not found:
-        runs = sorted(one.parent.name for one in path.glob("*/rows.jsonl"))
-        advice = f" It holds runs; name one of them, such as {path / runs[-1]}." if runs else ""
-        raise StoreError(f"{EXPECTED}, got a folder without a record.{advice}")
-    return [load_record(one) for one in found], path
 
 
 def _same_cell(record: Record, plan: CellPlan) -> CellResult | None:
@@ -178,15 +173,20 @@ def _why_another(record: Record, cell: CellResult | None, asked: Question) -> st
     return ""
 
 
+def _threshold_of(record: Record, cell: CellResult) -> float | None:
+    """Return the operating threshold of a cell's model on its pairs; None if there is none."""
+    about = cell.model, cell.pairs
+    return next(
+        (one.operating_threshold.value for one in record.verification
+         if (one.model, one.pairs) == about), None,
+    )  # fmt: skip
+
+
 def _comparable(record: Record, cell: CellResult, asked: Question) -> tuple[set[str], str]:
     """Return the metrics that mean the same in both runs, and a sentence about the others."""
     then = {one.name for one in cell.metrics}
     metrics = {one.name for one in asked.plan.metrics if one.name in then}
-    about = cell.model, cell.pairs
-    old = next(
-        (one.operating_threshold.value for one in record.verification
-         if (one.model, one.pairs) == about), None,
-    )  # fmt: skip
+    old = _threshold_of(record, cell)
     new = asked.operating_threshold
     if old == new or (
         old is not None and new is not None and isclose(old, new, rel_tol=1e-4, abs_tol=1e-6)

@@ -49,7 +49,7 @@ def finished(
         subjects: What the workshop knows of models, explainers and pairs.
         self_checks: Of the metrics that its limits rest on.
     """
-    from fxeval.records.store import plain
+    from fxeval.records.writing import plain
 
     further = [name for named in cell.further.values() for name in named]
     names = {
@@ -192,7 +192,7 @@ class Gatherer:
         Raises:
             StoreError: If a file can't be written.
         """
-        from fxeval.records.store import append, dump, dumped, write
+        from fxeval.records.writing import append, dump, dumped, write
         from fxeval.scorecard import markdown_summary, render, summary_of_all
 
         self._finished = datetime.now(UTC)
@@ -217,7 +217,7 @@ class Gatherer:
             self.written.append(summary)
 
     def _write(self, name: str, text: str) -> None:
-        from fxeval.records.store import write
+        from fxeval.records.writing import write
 
         write(self._folder / name, text)
         self.written.append(self._folder / name)

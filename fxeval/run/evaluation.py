@@ -19,7 +19,7 @@ from fxeval.engine.forward_pool import fastest_batch_size
 from fxeval.errors import SuiteError
 from fxeval.metrics import kinds
 from fxeval.records.schema import Record, Row
-from fxeval.records.store import RowFile
+from fxeval.records.writing import RowFile
 from fxeval.run.assembly import Gatherer, asked_of, finished
 from fxeval.run.environment import describe
 from fxeval.run.measure import measure_cell

@@ -140,7 +140,7 @@ class Reporter:
         self, writer: pytest.TerminalReporter, records: list[Record], most: int | None
     ) -> None:
         """Show each record in a section of its own."""
-        from fxeval.records.store import dumped
+        from fxeval.records.writing import dumped
         from fxeval.scorecard import terminal_summary
         from fxeval.strict.text import printable
 

@@ -14,7 +14,7 @@ from fxeval.engine.forward_pool import fastest_batch_size
 from fxeval.errors import FxevalError
 from fxeval.records.earlier import EarlierRun
 from fxeval.records.schema import CellResult
-from fxeval.records.store import RowFile
+from fxeval.records.writing import RowFile
 from fxeval.results import Outcome
 from fxeval.run.assembly import asked_of, finished
 from fxeval.run.environment import describe

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fxeval.records.reading import read_record
-from fxeval.records.store import dumped
+from fxeval.records.writing import dumped
 from fxeval.results import RowState, gravity
 from fxeval.scorecard.charts import (
     CurvePanel,

@@ -29,7 +29,7 @@ from fxeval.models.networks.dlib_resnet import DlibResNet, parse_dlib_dat
 from fxeval.records.judged import LimitEntry, MetricEntry
 from fxeval.records.reading import load_record, read_record, read_rows
 from fxeval.records.schema import CellFacts, CellPlan, Record, Row
-from fxeval.records.store import dumped
+from fxeval.records.writing import dumped
 from fxeval.results import Outcome
 from fxeval.scorecard import render, terminal_summary
 from fxeval.statistics.results import limit_of, results_of

@@ -12,7 +12,9 @@ errors redaction
 strict
 contracts listings results seeding slices traits
 records
+versions
 statistics
+store
 functional
 hooks
 datasets
@@ -40,8 +42,9 @@ HOMES = {
     "pytest": {"plugin", "hookspec", "run"},
     "cv2": {"datasets", "functional"},
     "scipy": set[str](),
+    "sqlalchemy": {"store"},
 }
-WITHOUT_TORCH = ("records", "statistics", "scorecard")
+WITHOUT_TORCH = ("records", "statistics", "scorecard", "store", "versions")
 FILES = [path for path in sorted(ROOT.rglob("*.py")) if not {"tests", "fixtures"} & {*path.parts}]
 
 

@@ -110,4 +110,4 @@ def test_what_cannot_be_said_is_no_table(runs, tmp_path):
     (tmp_path / "empty").mkdir()
     found = invoked(str(tmp_path / "empty"))
     assert found.exit_code == 2
-    assert "holds no record" in found.output
+    assert "got a folder without a record" in found.output

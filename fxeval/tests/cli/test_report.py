@@ -97,7 +97,7 @@ def test_rows_that_are_missing_are_no_verdict(run, tmp_path):
     assert not list(tmp_path.iterdir())
     found = CliRunner().invoke(main, ["report", str(tmp_path)])
     assert found.exit_code == 2
-    assert "holds no record" in found.output
+    assert "got a folder without a record" in found.output
 
 
 def test_a_cell_that_could_not_be_measured_stays_so(world, tmp_path):

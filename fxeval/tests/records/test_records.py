@@ -13,7 +13,7 @@ from fxeval.errors import StoreError
 from fxeval.records.judged import LimitEntry
 from fxeval.records.reading import load_record, read_record, read_rows
 from fxeval.records.schema import CellPlan, Measured, Record, Row, json_schema
-from fxeval.records.store import RowFile, dump, dumped, plain
+from fxeval.records.writing import RowFile, dump, dumped, plain
 from fxeval.results import Better
 from fxeval.scorecard import render, terminal_summary
 from fxeval.scorecard.verification_rows import lines, views

@@ -10,7 +10,7 @@ import pytest
 from fxeval.errors import StoreError
 from fxeval.records.reading import load_record
 from fxeval.records.schema import Record
-from fxeval.records.store import dumped
+from fxeval.records.writing import dumped
 from fxeval.run.assembly import Gatherer
 
 SAMPLE = json.loads(

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from fxeval.errors import StoreError
 from fxeval.records.reading import read_record
 from fxeval.records.schema import Record, json_schema
-from fxeval.records.store import dumped
+from fxeval.records.writing import dumped
 from fxeval.scorecard import (
     charts,
     conditions,

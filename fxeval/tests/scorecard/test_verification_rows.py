@@ -7,7 +7,7 @@ import pytest
 
 from fxeval.contracts import CardFacts, ModelTraits
 from fxeval.models.cards import Claim
-from fxeval.records.store import plain
+from fxeval.records.writing import plain
 from fxeval.scorecard import render, terminal_summary, verification_rows
 from fxeval.statistics.limits import AtMost
 from fxeval.tests.scorecard.test_scorecard import EXAMPLE, FIRST, Reader

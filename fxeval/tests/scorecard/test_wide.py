@@ -14,7 +14,7 @@ import pytest
 from markupsafe import escape
 
 from fxeval.records.reading import read_record
-from fxeval.records.store import dumped
+from fxeval.records.writing import dumped
 from fxeval.scorecard import (
     conditions,
     judged_under,

@@ -11,8 +11,8 @@ from fxeval.records.form import VerdictEntry
 from fxeval.records.judged import MetricEntry
 from fxeval.records.reading import read_record
 from fxeval.records.schema import CellPlan, CellResult, Measured, Record, Row
-from fxeval.records.store import dump
 from fxeval.records.subjects import ExplainerEntry, PairsEntry
+from fxeval.records.writing import dump
 from fxeval.results import Outcome
 
 RECORDS = Path(__file__).parents[1] / "records"

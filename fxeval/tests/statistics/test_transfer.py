@@ -17,7 +17,7 @@ from fxeval.records.form import VerdictEntry
 from fxeval.records.judged import EstimateEntry, MetricEntry
 from fxeval.records.reading import load_record, read_record
 from fxeval.records.schema import CellFacts, CellPlan, CellResult, Measured, Row
-from fxeval.records.store import dump
+from fxeval.records.writing import dump
 from fxeval.results import Outcome
 from fxeval.seeding import generator_of
 from fxeval.statistics.mixture import area_warning, mixture_of

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fxeval.errors import StoreError
 from fxeval.records.schema import Measured, Record, Row
-from fxeval.records.store import (
+from fxeval.records.writing import (
     RowFile,
     check_writable,
     dump,
@@ -101,7 +101,7 @@ def test_a_killed_process_loses_no_finished_row(tmp_path):
         """
         import sys
         from pathlib import Path
-        from fxeval.records.store import RowFile
+        from fxeval.records.writing import RowFile
         from fxeval.tests.records.test_store import row
         file, n = RowFile(Path(sys.argv[1])), 0
         while True:

@@ -1,0 +1,25 @@
+"""Exit statuses of commands whose outcome is one: 0 good, 1 worse or not valid, 2 cannot say.
+
+A wrong usage has a status of its own, 64, since click's 2 would read as an outcome.
+"""
+
+import click
+
+GOOD, WORSE, CANNOT_SAY, WRONG_USAGE = 0, 1, 2, 64
+
+
+class WrongUsage(click.UsageError):
+    """A wrong usage, with a status that no outcome has."""
+
+    exit_code = WRONG_USAGE
+
+
+class Command(click.Command):
+    """A command whose options are refused with that status, too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line; click's own errors get that status."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise WrongUsage(error.message, ctx) from None

@@ -1,0 +1,1 @@
+"""An index over many runs, in SQLite or PostgreSQL; it can be rebuilt from their records."""

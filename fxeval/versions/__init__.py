@@ -1,0 +1,1 @@
+"""Two versions of the code under test, side by side: commits, worktrees, a run of each."""
