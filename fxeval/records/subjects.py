@@ -11,7 +11,12 @@ from fxeval.traits import Family, TrainingData
 
 
 class Environment(Form):
-    """The versions, device and commit that a result depends on besides the suite."""
+    """The versions, device and commit that a result depends on besides the suite.
+
+    Attributes:
+        capability: Kernels that torch uses on the processor, such as ``AVX2``; null in older
+            records.
+    """
 
     fxeval: str
     python: str
@@ -29,6 +34,7 @@ class Environment(Form):
     cudnn: int | None = None
     commit: str | None
     dirty: bool | None
+    capability: str | None = None
 
 
 class Preprocessing(Form):

@@ -33,6 +33,7 @@ def describe(device: torch.device, batch_size: int, folder: Path) -> dict[str, s
         "platform": f"{platform.system()} {platform.machine()}",
         "device": str(device),
         "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
         "precision": "float32",
         "batch_size": batch_size,
     }
