@@ -102,7 +102,7 @@ def test_a_killed_process_loses_no_finished_row(tmp_path):
         import sys
         from pathlib import Path
         from fxeval.records.writing import RowFile
-        from fxeval.tests.records.test_store import row
+        from fxeval.tests.records.test_writing import row
         file, n = RowFile(Path(sys.argv[1])), 0
         while True:
             file.append([row(str(n))])
