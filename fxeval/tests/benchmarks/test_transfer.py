@@ -6,7 +6,8 @@
 The bundled and the free networks are small: an image takes them 2 to 25 ms of a core. What a run
 adds takes as long for a large one. So a third work is ``papers/transfer`` on fewer pairs with four
 networks of the size that papers use: each is one of the free networks and an IResNet-50 beside it,
-whose output counts for nothing, so that maps and verdicts stay those of the small one.
+whose output counts for nothing, so that maps and verdicts stay those of the small one. Sixteen
+pairs fill the batches, as the lists of papers do but for their last batch.
 
 Work: every cell of a shipped suite on its first list, with its explainer, fractions, fills, draws
 and controls, as a run measures them: images are read, maps made and a few made again, carried,
@@ -174,11 +175,11 @@ class Matrix:
 
         def leaving_out(do):
             def done(*given, **named):
-                start, is_left_out[0] = time.process_time(), True
+                start, is_left_out[0], LARGE_RUNS[0] = time.process_time(), True, False
                 try:
                     return do(*given, **named)
                 finally:
-                    is_left_out[0] = False
+                    is_left_out[0], LARGE_RUNS[0] = False, True
                     self.left_out += time.process_time() - start
 
             return done
@@ -193,6 +194,10 @@ def _model(name: str):
     return found.load() if hasattr(found, "load") else found
 
 
+LARGE_RUNS = [True]
+"""Whether enlarged networks take the time of large ones: not in what is left out."""
+
+
 class Enlarged(nn.Module):
     """A network as slow as an IResNet-50, with the embeddings of a small one."""
 
@@ -203,6 +208,8 @@ class Enlarged(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed images; NaN in the large network would show."""
+        if not LARGE_RUNS[0]:
+            return self.small(images)  # type: ignore[no-any-return]
         beside: Tensor = self.large(self.fit(images)).sum(dim=1, keepdim=True)
         found: Tensor = self.small(images) + 0.0 * beside
         return found
@@ -219,7 +226,7 @@ def _enlarged(carded):
 
 @pytest.mark.parametrize(
     ("suite", "n", "is_large"),
-    [("transfer", None, False), ("papers/transfer", None, False), ("papers/transfer", 8, True)],
+    [("transfer", None, False), ("papers/transfer", None, False), ("papers/transfer", 16, True)],
     ids=["transfer", "papers/transfer", "papers/transfer-large"],
 )
 def test_a_matrix(benchmark, suite, n, is_large, monkeypatch, request):
