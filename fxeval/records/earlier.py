@@ -12,10 +12,22 @@ from typing import Any, Self
 
 from fxeval.errors import StoreError
 from fxeval.records.schema import CellPlan, CellResult, Measured, Record, Row
-from fxeval.records.stored_run import read_run
+from fxeval.records.stored_run import StoredRun, read_run
 from fxeval.results import EXPLAINER
 
 OF_A_MODEL = ("digest", "crop", "size", "similarity", "operating_threshold")
+
+ROW_BY_ROW = frozenset(
+    {"faithfulness.deletion_insertion", "faithfulness.guided_occlusion",
+     "faithfulness.accuracy_curves", "faithfulness.reject_decisions",
+     "sanity.model_randomisation", "stability.repetition", "occluders.self_occlusion"}
+)  # fmt: skip
+"""Kinds in which a row's values rest on the images of that row alone: runs on lists of which one is
+longer can be compared on the rows that both have. In other kinds, other people of the list have a
+part in a row: as a gallery, as nonmates, or as further images of the person."""
+
+OTHER_PEOPLE = frozenset({"contrast", "gallery"})
+"""What an explainer may need of other people of the list: its maps depend on who else is on it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,24 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Match:
+    """The cell of an earlier run that asked the same.
+
+    Attributes:
+        record: Where the cell is; None if no record is of the suite.
+        cell: The cell; None if there is none of the same kind and subjects.
+        reason: In what it asked something else; "" if it did not.
+        lists_differ: Whether its pairs are others, but each row's values rest on that row alone;
+            then the rows that both have can be compared.
+    """
+
+    record: Record | None
+    cell: CellResult | None
+    reason: str
+    lists_differ: bool = False
+
+
+@dataclass(frozen=True)
 class Paired:
     """The explainer's values in an earlier run.
 
@@ -82,31 +112,55 @@ class EarlierRun:
 
     Args:
         name: Under which limits compare with it: ``baseline`` or ``base``.
-        path: Folder of the run, or a record in it.
-
-    Raises:
-        StoreError: If it is no run, or damaged.
+        run: The run.
     """
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, run: StoredRun) -> None:
         self.name = name
-        try:
-            run = read_run(path)
-        except StoreError as error:
-            raise StoreError(f"--fx-{name} {path}: {error}") from error
         self._records, self._rows = [*run.records.values()], run.by_cell()
 
-    def paired(self, asked: Question) -> Paired:
-        """Return the explainer's values in the same cell of the earlier run."""
+    @classmethod
+    def read(cls, name: str, path: Path) -> Self:
+        """Return the run in a folder, or that of one record, given by ``--fx-<name>``.
+
+        Raises:
+            StoreError: If it is no run, or damaged.
+        """
+        try:
+            return cls(name, read_run(path))
+        except StoreError as error:
+            raise StoreError(f"--fx-{name} {path}: {error}") from error
+
+    def matched(self, asked: Question) -> Match:
+        """Return the cell that asked the same, or the reason why none did."""
         record = next((one for one in self._records if one.suite.name == asked.suite), None)
         if record is None:
             names = ", ".join(sorted(one.suite.name for one in self._records))
-            return self._nothing(f"it is of the suite {names}, this is {asked.suite}")
+            return Match(None, None, f"it is of the suite {names}, this is {asked.suite}")
         cell = _same_cell(record, asked.plan)
         reason = _why_another(record, cell, asked)
-        if cell is None or reason:
+        if reason or cell is None:
+            return Match(record, cell, reason)
+        return Match(record, cell, "", lists_differ=bool(_why_other_pairs(record, asked)))
+
+    def rows_of(self, cell: CellResult) -> list[Row]:
+        """Return the rows that a cell of it was judged by."""
+        return self._rows.get((cell.id, cell.attempt), [])
+
+    def paired(self, asked: Question, *, needs_same_list: bool = True) -> Paired:
+        """Return the explainer's values in the same cell of the earlier run.
+
+        Args:
+            asked: What this run's cell asks.
+            needs_same_list: Whether nothing is compared if the pairs are others.
+        """
+        match = self.matched(asked)
+        record, cell, reason = match.record, match.cell, match.reason
+        if record is not None and match.lists_differ and needs_same_list:
+            reason = _why_other_pairs(record, asked)
+        if record is None or cell is None or reason:
             return self._nothing(reason, record)
-        rows = self._rows.get((cell.id, cell.attempt), [])
+        rows = self.rows_of(cell)
         if cell.refusal is not None or not rows:
             said = cell.verdict.reason if cell.refusal is not None else "it has no rows"
             return self._nothing(f"its cell has no values: {said}", record)
@@ -165,6 +219,15 @@ def _why_another(record: Record, cell: CellResult | None, asked: Question) -> st
     now = {key: asked.model[key] for key in OF_A_MODEL}
     if then != now:
         return f"model {plan.model} is another: {_differences(then, now)}"
+    other = _why_other_pairs(record, asked)
+    needs = record.subjects.explainers.get(plan.explainer)
+    is_alone = plan.kind in ROW_BY_ROW and (needs is None or not {*needs.needs} & OTHER_PEOPLE)
+    return "" if is_alone else other
+
+
+def _why_other_pairs(record: Record, asked: Question) -> str:
+    """Say in what the pairs of the earlier run are others; "" if they are not."""
+    plan = asked.plan
     pairs = record.subjects.pairs.get(plan.pairs)
     if pairs is None or pairs.digest != asked.pairs["digest"]:
         old = {"digest": pairs.digest, "n_pairs": pairs.n_pairs} if pairs is not None else {}

@@ -83,7 +83,9 @@ class Session:
             StoreError: If one is no run, or damaged.
         """
         if not self.workshop.earlier_runs:
-            self.workshop.earlier_runs = [EarlierRun(*named) for named in self._earlier.items()]
+            self.workshop.earlier_runs = [
+                EarlierRun.read(*named) for named in self._earlier.items()
+            ]
 
     def loaded(self, subject: Any) -> Any:  # noqa: ANN401  (whatever a fixture returned)
         """Return the model of a fixture; a file is read once for consecutive cells that use it.

@@ -47,7 +47,7 @@ def question_of(run, **changes):
 
 @pytest.mark.parametrize("of", ["", "evaluate.json"])
 def test_the_explainers_values_come_under_the_name_of_the_run(run, of):
-    found = EarlierRun("baseline", run / of).paired(question_of(run))
+    found = EarlierRun.read("baseline", run / of).paired(question_of(run))
     rows = read_rows(run / "rows.jsonl")
     assert found.values.keys() == {row.row for row in rows}
     for row in rows:
@@ -63,7 +63,7 @@ def test_the_explainers_values_come_under_the_name_of_the_run(run, of):
 
 
 def test_a_row_that_the_earlier_run_lacks_stays_as_it_is(run):
-    found = EarlierRun("base", run).paired(question_of(run))
+    found = EarlierRun.read("base", run).paired(question_of(run))
     row = read_rows(run / "rows.jsonl")[0].model_copy(update={"row": "another"})
     assert found.added(row) == row
 
@@ -84,14 +84,14 @@ def test_a_row_that_the_earlier_run_lacks_stays_as_it_is(run):
 def test_another_question_has_no_values_and_says_why(run, changes, reason):
     asked = question_of(run, **{k: v for k, v in changes.items() if k not in ("model", "pairs")})
     asked = replace(asked, **{k: v for k, v in changes.items() if k in ("model", "pairs")})
-    found = EarlierRun("baseline", run).paired(asked)
+    found = EarlierRun.read("baseline", run).paired(asked)
     assert not found.values
     assert found.remark.startswith("baseline: no values")
     assert reason in found.remark
 
 
 def test_decisions_at_another_threshold_are_not_compared_and_the_rest_is(run):
-    found = EarlierRun("baseline", run).paired(question_of(run, operating_threshold=0.5))
+    found = EarlierRun.read("baseline", run).paired(question_of(run, operating_threshold=0.5))
     kept = {name for one in found.values.values() for name in one[0].values}
     assert kept == {metric.name for metric in METRICS if not metric.is_decision}
     assert "no values of deletion_fraction_to_nonmatch, insertion_fraction_to_match: its " in (
@@ -102,7 +102,7 @@ def test_decisions_at_another_threshold_are_not_compared_and_the_rest_is(run):
 def test_a_cell_that_was_not_measured_has_no_values(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "rows.jsonl").write_text("")
-    found = EarlierRun("baseline", tmp_path / "run").paired(question_of(run))
+    found = EarlierRun.read("baseline", tmp_path / "run").paired(question_of(run))
     assert "its cell has no values: it has no rows" in found.remark
 
 
@@ -161,6 +161,6 @@ def test_what_is_no_run_is_refused_with_what_was_expected(run, tmp_path, make, s
     folder.mkdir()
     make(folder)
     with pytest.raises(StoreError) as caught:
-        EarlierRun("baseline", folder)
+        EarlierRun.read("baseline", folder)
     assert str(caught.value).startswith(f"--fx-baseline {folder}: ")
     assert said in str(caught.value)
