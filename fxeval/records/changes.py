@@ -99,8 +99,8 @@ class Comparison(Form):
 
     Attributes:
         suite: Name of the suite.
-        before: The earlier run.
-        after: The later one.
+        before: The earlier run; null if it has no record of the suite.
+        after: The later one; likewise.
         changes: Of all cells of the later run, worst first.
         only_before: Cells that the earlier run alone has.
         only_after: Cells that the later run alone has.
@@ -113,8 +113,8 @@ class Comparison(Form):
 
     comparison: Literal[1] = 1
     suite: str
-    before: Side
-    after: Side
+    before: Side | None
+    after: Side | None
     changes: list[Change]
     only_before: list[str]
     only_after: list[str]
