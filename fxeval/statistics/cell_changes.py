@@ -103,7 +103,8 @@ class CellPair:
         match = self.earlier.matched(asked)
         before = match.cell
         if match.reason or before is None:
-            found = self._whole(before, "not_compared", f"another question: {match.reason}")
+            why = f"the earlier run cannot answer: {match.reason}"
+            found = self._whole(before, "not_compared", why)
             return [found], None if before is None else before.id
         rows = {row.row: row for row in self.earlier.rows_of(before)}
         ended = _unmeasured(before, rows, self.cell, self.rows)

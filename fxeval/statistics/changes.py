@@ -92,7 +92,7 @@ def _comparison(
         partners.append(partner)
         limits = [one.limit for one in some if one.limit is not None and one.change.decides]
         judged.append(pair.cell.model_copy(update={"limits": limits}))
-    regressions = regressions_of(judged)
+    regressions = _in_words(regressions_of(judged))
     changes = _settled(found, regressions)
     changes.sort(key=lambda one: (not one.decides, _WORST_FIRST.index(one.outcome)))
     only_before = [c.id for c in before.cells if c.id not in partners] if before else []
@@ -154,13 +154,26 @@ def _settled(found: Sequence[Found], regressions: Regressions | None) -> list[Ch
     return changes
 
 
+def _in_words(found: Regressions | None) -> Regressions | None:
+    """Return the family of comparisons with a sentence about a comparison of two runs."""
+    if found is None:
+        return None
+    n_worse = sum(one.is_worse for one in found.tested)
+    said = (
+        f"{n_worse} of {len(found.tested)} comparisons over a population got worse after Holm's "
+        f"correction (any false alarm: {found.level:.3g}); limits of the suite that compare with "
+        "an earlier run decide by their own intervals"
+    )
+    return found.model_copy(update={"text": said})
+
+
 def _finding(changes: Sequence[Change], gone: Sequence[str]) -> tuple[Finding, str]:
     """Return what all changes that decide say together; without any, nothing can be said."""
     deciding = [one for one in changes if one.decides]
     counts = Counter(one.outcome for one in deciding)
     listed = [f"{counts[one]} {_SAID[one]}" for one in get_args(Became) if counts[one]]
-    listed += [f"{len(gone)} cells are gone"] if gone else []
-    tally = f"of {len(deciding)} comparisons, {', '.join(listed) or 'none was made'}"
+    listed += [f"{len(gone)} gone"] if gone else []
+    tally = f"of {len(deciding)} changes, {', '.join(listed) or 'none was made'}"
     if counts["worse"]:
         cells = [*dict.fromkeys(one.cell for one in deciding if one.outcome == "worse")]
         more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""

@@ -68,7 +68,7 @@ def test_a_worse_cell_is_named_among_others():
         run(cell(B, explainer="x"), cell(B, explainer="y")), run(better, worse), WITHIN
     )[0]
     assert found.outcome == "worse"
-    assert found.reason.startswith("worse in c[m-y-p]; of 2 comparisons, ")
+    assert found.reason.startswith("worse in c[m-y-p]; of 2 changes, ")
     assert [it.outcome for it in one_of.changes] == ["worse", "better"]
 
 
@@ -209,7 +209,11 @@ def test_values_of_an_earlier_run_in_the_rows_have_no_part_in_it():
 @pytest.mark.parametrize(
     ("of_before", "of_after", "said"),
     [
-        ({"digest": "e" * 64}, {}, "another question: model m is another: digest was eeeeeeeeeeee"),
+        (
+            {"digest": "e" * 64},
+            {},
+            "the earlier run cannot answer: model m is another: digest was eeeeeeeeeeee",
+        ),
         ({"seed": 4}, {}, "its suite has the seed 4, this one 0"),
         ({"suite": "b"}, {"suite": "a"}, "it is of the suite b, this is a"),
     ],
@@ -240,7 +244,7 @@ def test_cells_of_one_run_alone_are_named_and_keep_it_undecided():
     assert found.outcome == "undecided"
     [gone] = compared(run(x, y), run(y), WITHIN)
     assert (gone.outcome, gone.only_before) == ("undecided", ["c[m-x-p]"])
-    assert "1 cells are gone" in gone.reason
+    assert "1 gone" in gone.reason
 
 
 def test_a_check_under_another_name_is_the_same_cell():
