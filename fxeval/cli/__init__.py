@@ -8,6 +8,7 @@ import click
 from fxeval import __version__
 from fxeval.cli.agreement import agreement
 from fxeval.cli.check_model import check_model
+from fxeval.cli.compare import compare
 from fxeval.cli.convert import convert
 from fxeval.cli.data import data
 from fxeval.cli.listing import list_
@@ -25,5 +26,5 @@ def main() -> None:
     """
 
 
-for command in (agreement, check_model, convert, data, list_, report, schema, selfcheck):
+for command in (agreement, check_model, compare, convert, data, list_, report, schema, selfcheck):
     main.add_command(command)
