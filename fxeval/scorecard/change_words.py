@@ -31,6 +31,7 @@ FINDINGS: Mapping[Finding, str] = {
     "not_worse": "not worse", "worse": "worse", "undecided": "undecided",
 }  # fmt: skip
 
+_DIGITS = 9
 _PARTS = ("check", "explainer", "model", "pairs")
 
 READING = (
@@ -60,10 +61,10 @@ def rest(changes: Sequence[Change], shown: int) -> str:
 
 def named(changes: Sequence[Change]) -> tuple[str, list[str]]:
     """Return what all cells share, in words, and of each change a name by what they do not."""
-    shared = [key for key in _PARTS if len({getattr(one, key) for one in changes}) == 1]
-    apart = [key for key in _PARTS if key not in shared]
-    said = " · ".join(f"{key} {getattr(changes[0], key)}" for key in shared) if apart else ""
-    names = [" ".join(getattr(one, key) for key in apart) or one.cell for one in changes]
+    apart = [key for key in _PARTS if len({getattr(one, key) for one in changes}) > 1]
+    apart = apart or ["explainer"]
+    said = " · ".join(f"{key} {getattr(changes[0], key)}" for key in _PARTS if key not in apart)
+    names = [" ".join(getattr(one, key) for key in apart) for one in changes]
     return said, names
 
 
@@ -99,7 +100,10 @@ def improvement_text(change: Change) -> str:
     found = change.improvement
     if found is None:
         return ""
-    text = interval(found.model_dump(), 0.0, -_absolute(change))
+    ends = {key: getattr(found, key) for key in ("value", "low", "high")}
+    # A loss of 0.02 may come out as 0.020000000000000004, which is no more than the margin.
+    near = {key: None if end is None else round(end, _DIGITS) for key, end in ends.items()}
+    text = interval(near, 0.0, -_absolute(change))
     return f"+{text}" if found.value is not None and found.value > 0 else text
 
 

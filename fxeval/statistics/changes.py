@@ -7,7 +7,6 @@ so only what is still worse after Holm's correction is called worse.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import get_args
 
 from fxeval.errors import EvidenceError
 from fxeval.records.changes import Became, Change, Comparison, Finding, Side
@@ -171,7 +170,7 @@ def _finding(changes: Sequence[Change], gone: Sequence[str]) -> tuple[Finding, s
     """Return what all changes that decide say together; without any, nothing can be said."""
     deciding = [one for one in changes if one.decides]
     counts = Counter(one.outcome for one in deciding)
-    listed = [f"{counts[one]} {_SAID[one]}" for one in get_args(Became) if counts[one]]
+    listed = [f"{counts[one]} {_SAID[one]}" for one in _WORST_FIRST if counts[one]]
     listed += [f"{len(gone)} gone"] if gone else []
     tally = f"of {len(deciding)} changes, {', '.join(listed) or 'none was made'}"
     if counts["worse"]:
