@@ -1,6 +1,8 @@
 """Questions to git about the checkout in which a command was started."""
 
+import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from fxeval.errors import FxevalError
@@ -8,17 +10,33 @@ from fxeval.errors import FxevalError
 SECONDS = 60
 """Longest time that one question may take."""
 
+PLACES = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+)  # fmt: skip
+"""Variables that git sets for its hooks, and that name one checkout whatever folder is asked."""
+
 
 class GitError(FxevalError):
     """Git is missing, the folder is in no checkout, or git refused what it was asked."""
 
 
-def git(folder: Path, *arguments: str) -> str:
+def without_places(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which git finds the checkout of the folder that it is asked about.
+
+    >>> without_places({"GIT_DIR": "/srv/other/.git", "LANG": "C"})
+    {'LANG': 'C'}
+    """
+    return {name: value for name, value in environment.items() if name not in PLACES}
+
+
+def git(folder: Path, *arguments: str, seconds: float = SECONDS) -> str:
     """Return what git prints, without the white space around it.
 
     Args:
         folder: A folder of the checkout.
         *arguments: Of git, such as ``"rev-parse", "HEAD"``.
+        seconds: Longest time that it may take.
 
     Raises:
         GitError: If git cannot be started, takes too long, or fails; with what it said.
@@ -26,7 +44,13 @@ def git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS, check=True, errors="replace"
+            command,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=True,
+            errors="replace",
+            env=without_places(os.environ),
         )
     except subprocess.CalledProcessError as error:
         said = " ".join(error.stderr.split()) or f"exit status {error.returncode}"
@@ -63,13 +87,18 @@ def main_branch(folder: Path) -> str:
     )
 
 
-def merge_base(folder: Path, other: str) -> str:
-    """Return the commit from which HEAD and another commit went apart.
+def merge_base(folder: Path, other: str, of: str = "HEAD") -> str:
+    """Return the commit from which two commits went apart.
+
+    Args:
+        folder: A folder of the checkout.
+        other: The one.
+        of: The other one.
 
     Raises:
         GitError: If they have no commit in common, or git does not know the other one.
     """
-    return git(folder, "merge-base", "HEAD", other)
+    return git(folder, "merge-base", of, other)
 
 
 def changed_files(folder: Path, since: str) -> list[str]:
