@@ -7,6 +7,9 @@ from fxeval.versions.git import GitError, git, main_branch, merge_base
 
 SIDES = BASE, HEAD = "base", "head"
 
+SUBMODULE = "160000 "
+"""What git's list of files says of the place of a submodule."""
+
 # A stash needs an author, whom a CI machine often lacks; the object is never a part of history.
 _AUTHOR = ("-c", "user.name=fxeval", "-c", "user.email=fxeval@localhost")
 _HISTORY = (
@@ -119,7 +122,7 @@ def submodules(folder: Path) -> list[str]:
     """
     root = git(folder, "rev-parse", "--show-toplevel")
     entries = git(Path(root), "ls-files", "--stage", "-z").split("\0")
-    return [one.partition("\t")[2] for one in entries if one.startswith("160000 ")]
+    return [one.partition("\t")[2] for one in entries if one.startswith(SUBMODULE)]
 
 
 def _named(folder: Path, side: str, asked: str) -> Version:
