@@ -35,8 +35,10 @@ def both(folder, base=None, head=None):
 
 def test_by_default_the_working_tree_is_compared_with_where_it_left_the_main_branch(checkout):
     base, head = both(checkout / "package")
-    assert base.commit == run(checkout, "rev-parse", "main~1") and base.tree is None
-    assert head.commit == run(checkout, "rev-parse", "change") and head.tree is None
+    assert base.commit == run(checkout, "rev-parse", "main~1")
+    assert base.tree is None
+    assert head.commit == run(checkout, "rev-parse", "change")
+    assert head.tree is None
     assert base.title == f"{base.commit[:10]}, from which it left main"
     assert head.title == f"the working tree: {head.commit[:10]} without changes"
     assert changed_between(checkout, base, head) == ["package/b.py"]
@@ -67,7 +69,8 @@ def test_named_commits_are_taken_as_they_are_named(checkout):
     write(checkout, "a_py", "2")
     base, head = both(checkout, base="main", head="change~1")
     assert base.commit == run(checkout, "rev-parse", "main")
-    assert head.commit == run(checkout, "rev-parse", "main~1") and head.tree is None
+    assert head.commit == run(checkout, "rev-parse", "main~1")
+    assert head.tree is None
     assert base.title == f"main ({base.commit[:10]})"
 
 
@@ -92,7 +95,8 @@ def test_without_a_change_there_is_nothing_to_compare(checkout):
 
 def test_one_commit_may_be_compared_with_itself_on_demand(checkout):
     base, head = both(checkout, base="HEAD", head="HEAD")
-    assert base.commit == head.commit and changed_between(checkout, base, head) == []
+    assert base.commit == head.commit
+    assert changed_between(checkout, base, head) == []
 
 
 @pytest.mark.parametrize("asked", ["nowhere", "a.py", "--all", "main..change", "HEAD:a.py", ""])
