@@ -70,6 +70,28 @@ def settle(
     return list(dict.fromkeys(arguments)), notes
 
 
+def metrics_asked(place: Place, arguments: Sequence[str]) -> list[str]:
+    """Return the metrics on which suites have limits.
+
+    Args:
+        place: A version whose suites are settled.
+        arguments: The suites, as :func:`settle` returned them.
+
+    Raises:
+        SuiteError: If a suite cannot be read.
+    """
+    found: dict[str, None] = {}
+    for argument in arguments:
+        file = resolved(argument) if argument.startswith(SCHEME) else argument
+        path = file.partition("::")[0]
+        for check in _checks(_resolved_suite("the suite", place, path)).values():
+            limits = check.get("limits")
+            for limit in limits if isinstance(limits, list) else ():
+                if isinstance(limit, dict) and isinstance(limit.get("metric"), str):
+                    found[limit["metric"]] = None
+    return [*found]
+
+
 def _files(
     places: Mapping[str, Place], path: str, *, is_named: bool, decider: str | None
 ) -> list[str]:

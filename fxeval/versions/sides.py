@@ -181,7 +181,7 @@ def _signal(process: subprocess.Popen[str], which: signal.Signals) -> None:
 def _ended(status: int) -> str:
     """Say how pytest ended."""
     words = {
-        2: "was stopped before it measured (exit status 2)",
+        2: "met a fault before it measured, or was stopped (exit status 2)",
         3: "met an error of its own (exit status 3)",
         4: "was used wrongly (exit status 4)",
         5: "found no cell (exit status 5)",

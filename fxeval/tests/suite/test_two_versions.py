@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fxeval.errors import SuiteError
-from fxeval.suite.two_versions import Place, settle
+from fxeval.suite.two_versions import Place, metrics_asked, settle
 
 SUITE = """\
 fxeval: 1
@@ -186,3 +186,12 @@ def test_a_linked_folder_is_left_alone(places, tmp_path):
     for place in places.values():
         (place.start / "mine").symlink_to(shared)
     assert settle(places, ["mine/x.yaml"], "head") == (["mine/x.yaml"], [])
+
+
+def test_the_metrics_with_limits_are_those_of_the_suite_and_of_the_one_that_it_extends(places):
+    place = places["head"]
+    check = "{id: three, kind: sanity.two_sided, limits: [{metric: change, at_least: 0}]}"
+    text = f"fxeval: 1\nsuite: mine\nextends: small.yaml\nchecks:\n  - {check}\n"
+    write(place, "suites/mine.yaml", text)
+    assert metrics_asked(place, ["suites/mine.yaml::three"]) == ["repeat", "change"]
+    assert "deletion_auc" in metrics_asked(place, ["fxeval:quickstart"])
