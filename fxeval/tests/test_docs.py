@@ -270,7 +270,7 @@ def check_click(words):
         assert words[0] in command.commands, words[0]
         command, words = command.commands[words[0]], words[1:]
     options = {name for one in command.params for name in one.opts}
-    for word in words:
+    for word in words[: words.index("--")] if "--" in words else words:  # the rest is pytest's
         if word.startswith("-"):
             assert word.partition("=")[0] in options, word
 
