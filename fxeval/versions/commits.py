@@ -10,8 +10,6 @@ SIDES = BASE, HEAD = "base", "head"
 SUBMODULE = "160000 "
 """What git's list of files says of the place of a submodule."""
 
-# A stash needs an author, whom a CI machine often lacks; the object is never a part of history.
-_AUTHOR = ("-c", "user.name=fxeval", "-c", "user.email=fxeval@localhost")
 _HISTORY = (
     " This clone is shallow, so its history ends early: fetch all of it (git fetch --unshallow; in "
     "GitHub's actions/checkout: fetch-depth: 0)."
@@ -51,7 +49,7 @@ def head_version(folder: Path, asked: str | None) -> Version:
     if asked is not None:
         return _named(folder, HEAD, asked)
     commit = _commit(folder, "HEAD")
-    changes = git(folder, *_AUTHOR, "stash", "create") or None
+    changes = git(folder, "stash", "create") or None
     what = "with changes" if changes else "without changes"
     return Version(HEAD, commit, changes, f"the working tree: {commit[:10]} {what}")
 

@@ -87,7 +87,11 @@ def test_a_side_without_a_record_is_named(side, tmp_path, test, said):
 WAITS = """
 import os, pathlib, subprocess, sys, time
 def test_it():
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(1, flush=True)"
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"{deaf}; time.sleep(60)"], stdout=subprocess.PIPE
+    )
+    child.stdout.readline()
     pathlib.Path("pids").write_text(f"{os.getpid()} {child.pid}")
     time.sleep(60)
 """
@@ -103,8 +107,11 @@ def test_ctrl_c_ends_a_side_and_the_processes_that_it_started(side, tmp_path):
     stopper.start()
     with pytest.raises(KeyboardInterrupt):
         measured(side, tmp_path, WAITS)
-    for pid in (side.start / "pids").read_text().split():
-        assert not is_alive(int(pid))
+    pids = [int(pid) for pid in (side.start / "pids").read_text().split()]
+    end = time.monotonic() + 20  # a killed process takes a moment to be gone
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < end, pids
+        time.sleep(0.02)
 
 
 def is_alive(pid):
