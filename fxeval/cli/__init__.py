@@ -6,6 +6,7 @@ Importing this package loads no torch.
 import click
 
 from fxeval import __version__
+from fxeval.cli.ab import ab
 from fxeval.cli.agreement import agreement
 from fxeval.cli.check_model import check_model
 from fxeval.cli.compare import compare
@@ -26,5 +27,16 @@ def main() -> None:
     """
 
 
-for command in (agreement, check_model, compare, convert, data, list_, report, schema, selfcheck):
+for command in (
+    ab,
+    agreement,
+    check_model,
+    compare,
+    convert,
+    data,
+    list_,
+    report,
+    schema,
+    selfcheck,
+):
     main.add_command(command)
