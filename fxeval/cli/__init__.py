@@ -8,6 +8,7 @@ import click
 from fxeval import __version__
 from fxeval.cli.ab import ab
 from fxeval.cli.agreement import agreement
+from fxeval.cli.baseline import baseline
 from fxeval.cli.check_model import check_model
 from fxeval.cli.compare import compare
 from fxeval.cli.convert import convert
@@ -30,6 +31,7 @@ def main() -> None:
 for command in (
     ab,
     agreement,
+    baseline,
     check_model,
     compare,
     convert,

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from fxeval.errors import StoreError
+from fxeval.records.hardware import hardware_class
+from fxeval.records.judged import UsedBaseline
 from fxeval.records.schema import CellPlan, CellResult, Measured, Record, Row
 from fxeval.records.stored_run import StoredRun, read_run
 from fxeval.results import EXPLAINER
@@ -41,6 +43,7 @@ class Question:
         model: Entry of its model in the record.
         pairs: Entry of its pair list.
         operating_threshold: Of the model on these pairs; None if there is none.
+        hardware_class: On which it is asked; "" = of any.
     """
 
     suite: str
@@ -49,6 +52,7 @@ class Question:
     model: Mapping[str, Any]
     pairs: Mapping[str, Any]
     operating_threshold: float | None
+    hardware_class: str = ""
 
     @classmethod
     def of(cls, record: Record, cell: CellResult) -> Self:
@@ -96,10 +100,12 @@ class Paired:
     Attributes:
         values: By row, with the name under which limits compare with them as the map.
         remark: Which run they are of, or why there are none.
+        baseline: The named baseline that the run is of; None if it was given as a folder.
     """
 
     values: Mapping[str, list[Measured]] = field(default_factory=dict)
     remark: str = ""
+    baseline: UsedBaseline | None = None
 
     def added(self, row: Row) -> Row:
         """Return a row with the values of the earlier run; as it is if that has none."""
@@ -138,7 +144,7 @@ class EarlierRun:
             names = ", ".join(sorted(one.suite.name for one in self._records))
             return Match(None, None, f"it is of the suite {names}, this is {asked.suite}")
         cell = _same_cell(record, asked.plan)
-        reason = _why_another(record, cell, asked)
+        reason = _why_elsewhere(record, asked) or _why_another(record, cell, asked)
         if reason or cell is None:
             return Match(record, cell, reason)
         return Match(record, cell, "", lists_differ=bool(_why_other_pairs(record, asked)))
@@ -186,6 +192,14 @@ class EarlierRun:
     def _nothing(self, reason: str, record: Record | None = None) -> Paired:
         run = f" in run {record.run.id}" if record is not None else ""
         return Paired(remark=f"{self.name}: no values{run}: {reason}")
+
+
+def _why_elsewhere(record: Record, asked: Question) -> str:
+    """Say on which other hardware class the earlier run was made; "" if on the same."""
+    then = hardware_class(record.environment)
+    if asked.hardware_class in ("", then):
+        return ""
+    return f"it was made on another hardware class: '{then}', this is '{asked.hardware_class}'"
 
 
 def _same_cell(record: Record, plan: CellPlan) -> CellResult | None:

@@ -144,6 +144,25 @@ class LimitResult(LimitEntry):
     seeds: SeedSpread | None = None
 
 
+class UsedBaseline(Form):
+    """The named baseline that a cell was compared with.
+
+    Attributes:
+        name: Its name.
+        run: The run that it names.
+        set_on: Day on which it was moved to that run.
+        days: Whole days from then to this run.
+        reason: Why it was moved; may be empty.
+    """
+
+    name: str
+    run: str
+    set_on: str
+    days: int
+    hardware_class: str
+    reason: str = ""
+
+
 class SliceEntry(Form):
     """A column by whose words the results of a cell are told apart.
 
@@ -205,6 +224,8 @@ class Regression(Form):
             worse by the margin.
         adjusted: The same, corrected for the number of comparisons.
         is_worse: Whether it got worse by more than the margin, after the correction.
+        headroom: What may still get lost: the paired improvement plus the margin, in the metric's
+            unit; null in older records.
     """
 
     cell: str
@@ -214,6 +235,7 @@ class Regression(Form):
     p_value: float
     adjusted: float
     is_worse: bool
+    headroom: Figures | None = None
 
 
 class Regressions(Form):
@@ -224,9 +246,11 @@ class Regressions(Form):
         level: Probability of any false alarm that the correction allows.
         text: The finding in words, and what is not corrected.
         tested: All comparisons over a population; their number is the size of the family.
+        baselines: The named baselines that cells were compared with, each once.
     """
 
     method: str
     level: float
     text: str
     tested: list[Regression]
+    baselines: list[UsedBaseline] = []

@@ -26,6 +26,7 @@ from fxeval.records.judged import (
     MetricEntry,
     Regressions,
     SliceEntry,
+    UsedBaseline,
 )
 from fxeval.records.selection import Configuration, Selection, Selects
 from fxeval.records.self_checks import SelfCheck, Unfit
@@ -175,6 +176,7 @@ class CellFacts(Form):
             decide nothing.
         unfit: Metrics that did not tell maps of known worth apart: a limit on one that decides
             makes the cell invalid.
+        baseline: The named baseline that it is compared with; null if there is none.
     """
 
     nodeid: str | None = None
@@ -192,6 +194,7 @@ class CellFacts(Form):
     configurations: list[Configuration] = []
     inapplicable: dict[str, str] = {}
     unfit: list[Unfit] = []
+    baseline: UsedBaseline | None = None
 
 
 class CellResult(CellPlan, CellFacts):

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 import fxeval
+from fxeval.records.hardware import hardware_class
+from fxeval.records.subjects import Environment
 
 
 def describe(device: torch.device, batch_size: int, folder: Path) -> dict[str, str | int | None]:
@@ -18,6 +20,26 @@ def describe(device: torch.device, batch_size: int, folder: Path) -> dict[str, s
         batch_size: Largest number of images in one forward pass.
         folder: A folder of the checkout whose commit is recorded.
     """
+    facts = _machine(device, batch_size)
+    facts["commit"] = _git(folder, "rev-parse", "HEAD")
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    facts["dirty"] = None if changed is None else bool(changed)
+    return facts
+
+
+def class_of(device: torch.device) -> str:
+    """Return the hardware class of runs on a device of this machine."""
+    facts = {**_machine(device, 1), "commit": None, "dirty": None}
+    return hardware_class(Environment.model_validate(facts))
+
+
+def this_class() -> str:
+    """Return the hardware class of runs on the usual device of this machine."""
+    return class_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _machine(device: torch.device, batch_size: int) -> dict[str, str | int | None]:
+    """Return versions and device."""
     facts: dict[str, str | int | None] = {
         "fxeval": fxeval.__version__,
         "python": platform.python_version(),
@@ -41,9 +63,6 @@ def describe(device: torch.device, batch_size: int, folder: Path) -> dict[str, s
         facts["gpu"] = torch.cuda.get_device_name(device)
         facts["cuda"] = torch.version.cuda
         facts["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    facts["commit"] = _git(folder, "rev-parse", "HEAD")
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    facts["dirty"] = None if changed is None else bool(changed)
     return facts
 
 

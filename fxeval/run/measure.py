@@ -21,6 +21,7 @@ from fxeval.records.schema import CellFacts, CellPlan, CellResult, Row
 from fxeval.records.self_checks import Unfit
 from fxeval.redaction import without_paths
 from fxeval.results import Outcome
+from fxeval.run.environment import class_of
 from fxeval.run.guard import why_untrusted
 from fxeval.run.row_measuring import RowMeasuring
 from fxeval.run.workshop import Subjects, Workshop
@@ -129,6 +130,7 @@ def _measured(
         repeatability=prepared.engine.repeatability(cell.explainer.name),
         configurations=measuring.configurations,
         inapplicable=measuring.inapplicable,
+        baseline=next((run.baseline for run in runs if run.baseline is not None), None),
     )
     return facts, rows
 
@@ -143,6 +145,7 @@ def _question(cell: Cell, workshop: Workshop) -> Question:
         model=model,
         pairs=workshop.subjects["pairs"][cell.pairs.name],
         operating_threshold=model["verification"]["operating_threshold"]["value"],
+        hardware_class=class_of(workshop.device) if workshop.earlier_runs else "",
     )
 
 

@@ -21,9 +21,13 @@ def add_options(parser: pytest.Parser) -> None:
     )
     for name, what in (("baseline", "an earlier run"), ("base", "a run of the base version")):
         group.addoption(
-            f"--fx-{name}", metavar="DIR",
-            help=f"folder or record of {what}, for limits that compare with '{name}'",
+            f"--fx-{name}", metavar="NAME|DIR",
+            help=f"baseline, folder or record of {what}, for limits that compare with '{name}'",
         )  # fmt: skip
+    group.addoption(
+        "--fx-baselines", metavar="DIR",
+        help="folder of the named baselines (default: baselines, here or in the root directory)",
+    )  # fmt: skip
     group.addoption(
         "--fx-batch-size", type=_positive, metavar="N",
         help="most images in one forward pass (default: 16 on a CPU, 128 on a GPU)",

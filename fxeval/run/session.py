@@ -12,11 +12,11 @@ import torch
 from fxeval.contracts import ModelFile
 from fxeval.engine.forward_pool import fastest_batch_size
 from fxeval.errors import FxevalError
-from fxeval.records.earlier import EarlierRun
 from fxeval.records.schema import CellResult
 from fxeval.records.writing import RowFile
 from fxeval.results import Outcome
 from fxeval.run.assembly import asked_of, finished
+from fxeval.run.earlier_runs import baselines_folder, day_of, earlier_runs
 from fxeval.run.environment import describe
 from fxeval.run.map_maker import PREPARING, TRAINING
 from fxeval.run.self_check import SelfChecks
@@ -65,8 +65,11 @@ class Session:
         self._verdicts: dict[tuple[Path, str], list[Outcome]] = {}
         self._environments: dict[tuple[Path, torch.device], dict[str, Any]] = {}
         named = {name: config.getoption(f"--fx-{name}") for name in ("baseline", "base")}
-        start = config.invocation_params.dir
-        self._earlier = {name: start / path for name, path in named.items() if path}
+        self._earlier = {name: given for name, given in named.items() if given}
+        self._start, self._today = config.invocation_params.dir, day_of(run_id)
+        self._baselines = baselines_folder(
+            config.getoption("--fx-baselines"), self._start, config.rootpath
+        )
 
     def _another_workshop(self) -> Workshop:
         return Workshop(
@@ -80,12 +83,12 @@ class Session:
         """Read the runs that limits compare with, once.
 
         Raises:
-            StoreError: If one is no run, or damaged.
+            StoreError: If one is no run and no baseline, or damaged.
         """
         if not self.workshop.earlier_runs:
-            self.workshop.earlier_runs = [
-                EarlierRun.read(*named) for named in self._earlier.items()
-            ]
+            self.workshop.earlier_runs = earlier_runs(
+                self._earlier, self._baselines, self._start, self._today
+            )
 
     def loaded(self, subject: Any) -> Any:  # noqa: ANN401  (whatever a fixture returned)
         """Return the model of a fixture; a file is read once for consecutive cells that use it.

@@ -31,6 +31,7 @@ from fxeval.metrics import kinds
 from fxeval.metrics.kept import Kept
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Redraw, Subject, Training
 from fxeval.records.earlier import EarlierRun
+from fxeval.records.named_baseline import NamedBaseline
 from fxeval.records.schema import Explaining, Row, Taught
 from fxeval.redaction import PublicReason, public_counts
 from fxeval.run.admissions import Admissions
@@ -99,7 +100,7 @@ class Workshop:
             "models": {}, "explainers": {}, "pairs": {},
         }  # fmt: skip
         self.emit = emit
-        self.earlier_runs: Sequence[EarlierRun] = ()
+        self.earlier_runs: Sequence[EarlierRun | NamedBaseline] = ()
         self._progress = progress
         self._admissions = Admissions(worker, batch_size)
         self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from fxeval.errors import StoreError
 from fxeval.scorecard import (
+    baselines,
     conditions,
     cost_tables,
     evidence,
@@ -132,6 +133,7 @@ def render(record: Mapping[str, Any]) -> str:
         "checked": self_checks.self_checks(shown),
         "regressions": shown.get("regressions"),
         "compared": worst_first.regression_rows(shown),
+        "ages": baselines.compared_lines(shown, 0),
         "words": wording,
     }
     template = _ENVIRONMENT.get_template("page.html.j2")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fxeval.scorecard import limit_rows, self_checks, transfers, verification_rows, view
+from fxeval.scorecard.baselines import compared_lines
 from fxeval.scorecard.conditions import worst_slices
 from fxeval.scorecard.evidence import leaning, settles
 from fxeval.scorecard.refusals import refused
@@ -26,6 +27,7 @@ refuse it."""
 _ID, _SENTENCE = 160, 500  # characters of one name, and of one reason
 _LIMITS = 12  # of one cell
 _BANNERS = 10
+_ROOMS = 5
 _FEWER = (SHOWN, 15, 5, 1, 0)  # cells, until the summary is small enough
 
 # What Markdown reads as markup wherever it stands. A pipe, which ends a cell of a table even behind
@@ -180,6 +182,7 @@ def _foot(record: Json, page: str) -> list[str]:
     lines = [f"- {escaped(line)}" for line in verification_rows.lines(record)[:_BANNERS]]
     if record.get("regressions"):
         lines.append(f"- compared: {escaped(record['regressions']['text'])}")
+    lines += [f"- {escaped(line)}" for line in compared_lines(record, _ROOMS)]
     whole = f"The whole scorecard: {escaped(page, _ID)}. " if page else ""
     said = f"{whole}Value [low, high] is an estimate with its interval, which decides."
     return [*_transfers(record), *lines, *([""] if lines else []), said]

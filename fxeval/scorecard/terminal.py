@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fxeval.scorecard import limit_rows, self_checks, transfers, verification_rows, view
+from fxeval.scorecard.baselines import compared_lines
 from fxeval.scorecard.conditions import worst_slices
 from fxeval.scorecard.evidence import leaning, settles
 from fxeval.scorecard.refusals import refused
@@ -56,6 +57,7 @@ def terminal_summary(
     lines += first([line for cell in cells for line in _found(cell)], most)
     if shown.get("regressions"):
         lines.append(f"compared{_GAP}{shown['regressions']['text']}")
+    lines += [f"compared{_GAP}{line}".replace("−", "-") for line in compared_lines(shown, 1)]
     missed = [c for c in cells if c["verdict"]["outcome"] not in ("pass", "information")]
     if missed:
         lines += ["", *(_why(cell, colour) for cell in missed[:most])]

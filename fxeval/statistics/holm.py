@@ -8,7 +8,7 @@ must pass is an intersection-union test, which keeps its level.
 
 from collections.abc import Sequence
 
-from fxeval.records.judged import Regression, Regressions
+from fxeval.records.judged import Figures, LimitResult, Regression, Regressions
 from fxeval.records.schema import CellResult
 
 METHOD = "Holm, one-sided"
@@ -61,6 +61,7 @@ def regressions_of(cells: Sequence[CellResult]) -> Regressions | None:
             p_value=p,
             adjusted=one,
             is_worse=one <= level,
+            headroom=headroom_of(limit),
         )
         for (cell, limit, p), one in zip(tested, corrected, strict=True)
     ]
@@ -70,4 +71,21 @@ def regressions_of(cells: Sequence[CellResult]) -> Regressions | None:
         f"{level:.3g} one-sided). The cells are decided by their own intervals: that all must pass "
         "is an intersection-union test, which needs no correction"
     )
-    return Regressions(method=METHOD, level=level, text=said, tested=entries)
+    named = {one.baseline.model_dump_json(): one.baseline for one in cells if one.baseline}
+    return Regressions(
+        method=METHOD, level=level, text=said, tested=entries, baselines=[*named.values()]
+    )
+
+
+def headroom_of(limit: LimitResult) -> Figures | None:
+    """Return the headroom of a judged limit ``not_worse_than``; None of any other.
+
+    A limit passes when the whole interval of its headroom is at least 0.
+    """
+    least, found = limit.region[0], limit.estimate
+    if limit.not_worse_than is None or least is None or found is None:
+        return None
+    ends = {name: getattr(found, name) for name in ("value", "low", "high")}
+    return found.model_copy(
+        update={name: None if end is None else end - least for name, end in ends.items()}
+    )

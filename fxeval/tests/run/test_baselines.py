@@ -1,0 +1,176 @@
+"""Whole runs that are compared with a named baseline."""
+
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from fxeval.cli import main
+
+SUITE = """\
+fxeval: 1
+suite: small
+defaults: {seed: 7}
+models: [tiny]
+explainers: [quick]
+pairs: [{use: memory, n: 32}]
+checks:
+  - id: deletion
+    kind: faithfulness.deletion_insertion
+    steps: 2
+    fills: [mean]
+    controls: [random_blobs]
+    limits:
+      - {metric: deletion_auc, not_worse_than: baseline, within: {absolute: 0.01}}
+      - {metric: insertion_auc, at_least: -0.9}
+report: {formats: [html, json, markdown]}
+"""
+MORE = """
+
+@pytest.fixture
+def explainer_quick():
+    return Explain(lambda m, p, r, g: p[:, 0].clone())
+"""
+WORSE = MORE.replace("p[:, 0].clone()", "-(p[:, 0] - p[:, 0].mean()).abs()")
+
+
+@pytest.fixture
+def run(world):
+    """Run the suite; returns what pytest said, and the record."""
+    conftest = world.path / "conftest.py"
+    first = conftest.read_text()
+
+    def once(*args, explainer=MORE, edit=lambda text: text):
+        conftest.write_text(first + explainer)
+        for old in world.path.glob("reports/*"):
+            shutil.rmtree(old)
+        result = world("-p", "no:cacheprovider", *args, edit=lambda _: edit(SUITE))
+        found = [json.loads(path.read_text()) for path in world.path.glob("reports/*/*.json")]
+        return result, found[0] if found else None
+
+    once.world = world
+    return once
+
+
+@pytest.fixture
+def based(run):
+    """A run that is the baseline ``main``."""
+    run()
+    assert set_baseline(run.world, "main").exit_code == 0
+    return run
+
+
+def set_baseline(world, name, *more):
+    (folder,) = world.path.glob("reports/*")
+    return CliRunner().invoke(
+        main, ["baseline", "set", name, str(folder), "--allow-dirty",
+               "--baselines", str(world.path / "baselines"), *more],
+    )  # fmt: skip
+
+
+def test_a_run_is_compared_with_a_named_baseline(based):
+    result, record = based("--fx-baseline=main")
+    assert result.ret == 0, result.stdout.str()
+    (cell,) = record["cells"]
+    assert cell["verdict"]["outcome"] == "pass"
+    assert cell["baseline"]["name"] == "main"
+    assert cell["baseline"]["days"] == 0
+    (remark,) = [one for one in cell["remarks"] if one.startswith("baseline: ")]
+    assert "32 rows; baseline main, set on 20" in remark
+    assert ", 0 days before this run" in remark
+    (one,) = record["regressions"]["tested"]
+    assert one["headroom"]["value"] == pytest.approx(0.01)
+    age = f"baseline main: run {cell['baseline']['run']}, set on {cell['baseline']['set_on']}, "
+    room = "headroom 0.010 [0.010, 0.010], deletion[tiny-quick-memory]: deletion_auc not worse than"
+    result.stdout.fnmatch_lines(
+        [f"compared  {age}0 days before this run", "compared  " + glob(room) + "*"]
+    )
+    (page,), (summary,) = (run_files(based.world, name) for name in ("html", "md"))
+    for text in (page, summary.replace("\\", "")):
+        assert f"{age}0 days before this run" in text
+        assert "0.010 [0.010, 0.010]" in text
+
+
+def glob(text):
+    return text.replace("[", "[[]")
+
+
+def run_files(world, suffix):
+    return [path.read_text() for path in world.path.glob(f"reports/*/small.{suffix}")]
+
+
+def limit_of(record):
+    return next(one for one in record["cells"][0]["limits"] if one["not_worse_than"])
+
+
+def other_class(path):
+    data = json.loads(path.read_text())
+    data["pointers"] = {"abacus": data["pointers"].popitem()[1]}
+    path.write_text(json.dumps(data))
+
+
+def other_suite(path):
+    """Nothing is changed: the suite of the run is another one."""
+
+
+def damaged(path):
+    (rows,) = path.parent.glob("runs/*/rows.jsonl")
+    rows.write_text(rows.read_text()[:-1])
+
+
+def absent(path):
+    shutil.rmtree(path.parent / "runs")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (other_class, "baseline main has no run of the hardware class"),
+        (other_suite, "it is of the suite small, this is other"),
+        (damaged, "rows.jsonl: damaged: its digest is not the one that the baseline names"),
+        (absent, "small.json: expected a file, got nothing there"),
+    ],
+)
+def test_what_cannot_be_compared_is_inconclusive_with_the_reason(based, change, said):
+    change(based.world.path / "baselines" / "main.json")
+    is_other = change is other_suite
+    name = "suite: other" if is_other else "suite: small"
+    result, record = based(
+        "--fx-baseline=main", edit=lambda text: text.replace("suite: small", name)
+    )
+    assert result.ret == 1
+    assert record["cells"][0]["verdict"]["outcome"] == "inconclusive"
+    assert said in limit_of(record)["verdict"]["reason"]
+    assert str(based.world.path) not in json.dumps(record)
+
+
+def test_a_run_given_as_a_folder_is_compared_on_its_own_class_only(based):
+    (path,) = based.world.path.glob("baselines/runs/*/small.json")
+    path.write_text(path.read_text().replace('"capability": "', '"capability": "of an abacus, '))
+    _, record = based("--fx-baseline", str(path.parent))
+    assert "it was made on another hardware class: " in limit_of(record)["verdict"]["reason"]
+
+
+def test_a_name_that_does_not_exist_stops_before_anything_is_measured(based):
+    result, record = based("--fx-baseline=mian")
+    assert (result.ret, record) == (2, None)
+    result.stdout.fnmatch_lines(
+        ["*--fx-baseline mian: expected *(known: main). Set one with: fxeval baseline set mian RUN"]
+    )
+    (based.world.path / "main").mkdir()
+    result, record = based("--fx-baseline=main")
+    assert (result.ret, record) == (2, None)
+    result.stdout.fnmatch_lines(["*Write ./main for the path."])
+    (based.world.path / "baselines" / "main.json").write_text("{")
+    (based.world.path / "main").rmdir()
+    result, record = based("--fx-baseline=main")
+    assert (result.ret, record) == (2, None)
+    result.stdout.fnmatch_lines(["*main.json: not a valid baseline: *"])
+
+
+def test_the_folder_of_the_baselines_can_be_another(based):
+    (based.world.path / "baselines").rename(based.world.path / "kept")
+    result, record = based("--fx-baseline=main", "--fx-baselines=kept")
+    assert result.ret == 0
+    assert record["cells"][0]["baseline"]["name"] == "main"
