@@ -16,7 +16,7 @@ from fxeval.records.schema import CellResult
 from fxeval.records.writing import RowFile
 from fxeval.results import Outcome
 from fxeval.run.assembly import asked_of, finished
-from fxeval.run.earlier_runs import baselines_folder, day_of, earlier_runs
+from fxeval.run.earlier_runs import Places, baselines_folder, day_of, earlier_runs
 from fxeval.run.environment import describe
 from fxeval.run.map_maker import PREPARING, TRAINING
 from fxeval.run.self_check import SelfChecks
@@ -66,10 +66,9 @@ class Session:
         self._environments: dict[tuple[Path, torch.device], dict[str, Any]] = {}
         named = {name: config.getoption(f"--fx-{name}") for name in ("baseline", "base")}
         self._earlier = {name: given for name, given in named.items() if given}
-        self._start, self._today = config.invocation_params.dir, day_of(run_id)
-        self._baselines = baselines_folder(
-            config.getoption("--fx-baselines"), self._start, config.rootpath
-        )
+        start, self._today = config.invocation_params.dir, day_of(run_id)
+        kept = baselines_folder(config.getoption("--fx-baselines"), start, config.rootpath)
+        self._places = Places(kept, start, folder.parent)
 
     def _another_workshop(self) -> Workshop:
         return Workshop(
@@ -83,12 +82,10 @@ class Session:
         """Read the runs that limits compare with, once.
 
         Raises:
-            StoreError: If one is no run and no baseline, or damaged.
+            StoreError: If one is no run and no baseline, damaged, or moved together with code.
         """
         if not self.workshop.earlier_runs:
-            self.workshop.earlier_runs = earlier_runs(
-                self._earlier, self._baselines, self._start, self._today
-            )
+            self.workshop.earlier_runs = earlier_runs(self._earlier, self._places, self._today)
 
     def loaded(self, subject: Any) -> Any:  # noqa: ANN401  (whatever a fixture returned)
         """Return the model of a fixture; a file is read once for consecutive cells that use it.

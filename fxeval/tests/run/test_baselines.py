@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from fxeval.cli import main
+from fxeval.tests.versions.test_git import run as git
 
 SUITE = """\
 fxeval: 1
@@ -36,8 +37,9 @@ WORSE = MORE.replace("p[:, 0].clone()", "-(p[:, 0] - p[:, 0].mean()).abs()")
 
 
 @pytest.fixture
-def run(world):
+def run(world, monkeypatch):
     """Run the suite; returns what pytest said, and the record."""
+    monkeypatch.delenv("GITHUB_BASE_REF", raising=False)
     conftest = world.path / "conftest.py"
     first = conftest.read_text()
 
@@ -174,3 +176,66 @@ def test_the_folder_of_the_baselines_can_be_another(based):
     result, record = based("--fx-baseline=main", "--fx-baselines=kept")
     assert result.ret == 0
     assert record["cells"][0]["baseline"]["name"] == "main"
+
+
+@pytest.fixture
+def branch(based):
+    """A change that starts from a main branch with the baseline."""
+    path = based.world.path
+    (path / ".gitignore").write_text("__pycache__\n")
+    (path / "code.py").write_text("1")
+    git(path, "init", "--initial-branch", "main")
+    git(path, "add", ".", ":!reports"), git(path, "commit", "-m", "first")
+    git(path, "checkout", "-b", "change")
+    return based
+
+
+def remark_of(record):
+    (found,) = [one for one in record["cells"][0]["remarks"] if one.startswith("baseline: ")]
+    return found
+
+
+def test_a_baseline_that_is_moved_alone_is_compared_with_and_said(branch):
+    result, record = branch("--fx-baseline=main")
+    assert result.ret == 0
+    assert "change" not in remark_of(record)
+    assert set_baseline(branch.world, "main", "--reason", "again").exit_code == 0
+    result, record = branch("--fx-baseline=main")
+    assert result.ret == 0
+    assert remark_of(record).endswith(
+        "; this change moves the baseline, and nothing else, since main"
+    )
+
+
+def test_a_baseline_that_is_moved_together_with_code_stops_the_run(branch, monkeypatch):
+    assert set_baseline(branch.world, "main", "--reason", "again").exit_code == 0
+    (branch.world.path / "code.py").write_text("2")
+    result, record = branch("--fx-baseline=main")
+    assert (result.ret, record) == (2, None)
+    result.stdout.fnmatch_lines(
+        [
+            "*baseline main: this change moves the baseline that it is compared with: "
+            "baselines/main.json differs from main, and so does code.py. Move the baseline in a "
+            "change of its own, which touches nothing else."
+        ]
+    )
+    git(branch.world.path, "branch", "origin/release")  # where a server says what it merges into
+    monkeypatch.setenv("GITHUB_BASE_REF", "release")
+    result, record = branch("--fx-baseline=main")
+    assert (result.ret, record) == (2, None)
+    result.stdout.fnmatch_lines(["*baselines/main.json differs from origin/release, *"])
+
+
+def test_where_git_cannot_say_whether_a_baseline_is_moved_that_is_said(branch, monkeypatch):
+    monkeypatch.setenv("GITHUB_BASE_REF", "nowhere")
+    result, record = branch("--fx-baseline=main")
+    assert result.ret == 0
+    assert "whether this change moves the baseline was not checked: git merge-base HEAD " in (
+        remark_of(record)
+    )
+    monkeypatch.delenv("GITHUB_BASE_REF")
+    shutil.rmtree(branch.world.path / ".git")
+    _, record = branch("--fx-baseline=main")
+    assert "was not checked: git rev-parse --show-toplevel: fatal: not a git repo" in (
+        remark_of(record)
+    )
