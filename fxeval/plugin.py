@@ -132,6 +132,7 @@ class SuiteFile(pytest.Module):
             preflight.check_cards_of(cells, overridden, self.path.parent)
             preflight.check_layers_of(cells, overridden)
             preflight.check_slices_of(cells, overridden)
+            _session(self.config).read_acknowledged(loaded, cells)
         except SuiteError as error:
             raise self.CollectError(str(error)) from None
         self.obj = _module(loaded, cells, self.path)
@@ -195,7 +196,14 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
     """Measure a cell and turn its verdict into the outcome of its test."""
     from fxeval.errors import FxevalError, for_a_record
     from fxeval.hooks.processes import one_process
-    from fxeval.run.endings import STOPS, conclude, cut_short, is_shown_as_it_is, refusal_of
+    from fxeval.run.endings import (
+        STOPS,
+        conclude,
+        cut_short,
+        is_shown_as_it_is,
+        refusal_of,
+        tell_acknowledged,
+    )
     from fxeval.run.resolving import subjects_of
 
     session, told = _session(request.config), ""
@@ -219,6 +227,7 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
             request.node.stash[_RESULT] = session.result(request.node, result)
             raise
     request.node.stash[_RESULT] = session.result(request.node, result)
+    tell_acknowledged(request.node, result)
     conclude(cell, result.verdict, told, session)
 
 

@@ -1,5 +1,6 @@
 """``fxeval baseline``: moves and shows the named runs that later runs are compared with."""
 
+import math
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,33 +73,94 @@ def show(name: str | None, against: str | None, folder: Path) -> None:
     """Show baseline NAME, or all: run, age and suites of each hardware class.
 
     With --against, the headroom of a run: by how much each metric that limits compare lies above
-    what they would still accept, and whether the baseline should move there.
+    what they would still accept, and whether the baseline should move there. Acknowledged
+    regressions are listed with their state: active, expired, or unused if RUN does not show them.
 
     Exit status: 0 if all could be shown; 2 if not; 64 if the command was used wrongly.
     """
+    from fxeval.records.acknowledged import read_acknowledged, states
     from fxeval.records.baselines import names_in, read_baseline
     from fxeval.records.named_baseline import NamedBaseline
-    from fxeval.scorecard.baselines import baseline_lines, headroom_lines
-    from fxeval.statistics.headroom import headroom_against
+    from fxeval.scorecard.baselines import acknowledged_lines, baseline_lines, headroom_lines
+    from fxeval.statistics.headroom import failing, headroom_against
 
     if against is not None and name is None:
         raise WrongUsage("--against goes with the NAME of one baseline.")
+    today, failed = _today(), None
     try:
+        known = read_acknowledged(folder, today).known
         names = [name] if name is not None else names_in(folder)
         if not names:
             click.echo(f"no baseline in {folder}; set one with: fxeval baseline set main RUN")
         for one in names:
             found = read_baseline(folder, one)
-            for line in baseline_lines(found, _today()):
+            for line in baseline_lines(found, today):
                 click.echo(line)
             if against is not None:
-                earlier = NamedBaseline("baseline", folder, found, _today())
+                earlier = NamedBaseline("baseline", folder, found, today)
                 reserve = headroom_against(_read(against, folder), earlier)
                 for line in headroom_lines(reserve, one, against):
                     click.echo(line)
+                failed = failing(known, reserve)
+        for line in acknowledged_lines(states(known, today, failed)):
+            click.echo(line)
     except FxevalError as error:
         raise _cannot(error) from None
     raise SystemExit(GOOD)
+
+
+@baseline.command(cls=Command)
+@click.argument("cell")
+@click.argument("metric")
+@click.option("--suite", required=True, metavar="NAME", help="Suite of the cell.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why this is accepted.")
+@click.option("--until", required=True, metavar="YYYY-MM-DD", help="Last day, within a year.")
+@click.option("--by", default="", metavar="TEXT", help="Who accepts it.")
+@click.option(
+    "--under", multiple=True, metavar="KEY=VALUE", help="Only under this condition; repeatable."
+)
+@_FOLDER
+def ack(
+    cell: str, metric: str, suite: str, reason: str, until: str, by: str, under: tuple[str, ...],
+    folder: Path,
+) -> None:  # fmt: skip
+    """Acknowledge that METRIC of CELL got worse since the baseline, until a day.
+
+    The entry is added to acknowledged.yaml in the folder of the baselines. A limit that compares
+    METRIC with the baseline and fails then counts as a warning. Once it passes again, the cell is
+    invalid until the entry is removed.
+
+    Exit status: 0 if it was added; 2 if not; 64 if the command was used wrongly.
+    """
+    from pydantic import ValidationError
+
+    from fxeval.records.acknowledged import Entry, acknowledge
+    from fxeval.records.reading import faults_of
+
+    try:
+        entry = Entry(
+            suite=suite, cell=cell, metric=metric, reason=reason, until=until, by=by,
+            under=dict(map(_condition, under)),
+        )  # fmt: skip
+        path = acknowledge(folder, entry, _today())
+    except ValidationError as error:
+        raise WrongUsage(faults_of(error)) from None
+    except FxevalError as error:
+        raise _cannot(error) from None
+    click.echo(f"acknowledged until {until}; wrote {path}")
+    raise SystemExit(GOOD)
+
+
+def _condition(text: str) -> tuple[str, str | float]:
+    """Return an axis and its value, a number where it is one."""
+    axis, equals, value = text.partition("=")
+    if not (axis and equals and value):
+        raise WrongUsage(f"--under {text}: expected KEY=VALUE, such as fill=blur.")
+    try:
+        number = float(value)
+    except ValueError:
+        return axis, value
+    return axis, number if math.isfinite(number) else value
 
 
 @baseline.command(cls=Command)

@@ -41,6 +41,26 @@ class MetricEntry(Form):
     information_only: str = ""
 
 
+class Acknowledgement(Form):
+    """A regression that people know of and accept until a day.
+
+    Attributes:
+        metric: Of the limits that it is about.
+        under: The conditions of those limits; {} = all.
+        reason: Why it is accepted.
+        until: Last day, as YYYY-MM-DD.
+        by: Who accepts it; may be empty.
+        where: ``file:line:column`` of the entry.
+    """
+
+    metric: str
+    under: Under = {}
+    reason: str
+    until: str
+    by: str = ""
+    where: str
+
+
 class LimitEntry(Form):
     """A limit with the keys of the suite.
 
@@ -129,6 +149,7 @@ class LimitResult(LimitEntry):
         settles: What would settle an inconclusive verdict, such as "about 340 more identities".
         hangs_on_one: Whether the verdict is another one without some single identity.
         seeds: The values with differently seeded maps; null if there is one.
+        acknowledged: Why a fail is accepted: it then counts as a warning; null if it is not.
     """
 
     text: str
@@ -142,6 +163,7 @@ class LimitResult(LimitEntry):
     settles: str = ""
     hangs_on_one: bool | None = None
     seeds: SeedSpread | None = None
+    acknowledged: Acknowledgement | None = None
 
 
 class UsedBaseline(Form):

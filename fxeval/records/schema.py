@@ -18,6 +18,7 @@ from fxeval.records.explaining import Repeatability as Repeatability
 from fxeval.records.explaining import Taught as Taught
 from fxeval.records.form import Count, Form, Number, Under, VerdictEntry
 from fxeval.records.judged import (
+    Acknowledgement,
     Band,
     Difference,
     EstimateEntry,
@@ -177,6 +178,8 @@ class CellFacts(Form):
         unfit: Metrics that did not tell maps of known worth apart: a limit on one that decides
             makes the cell invalid.
         baseline: The named baseline that it is compared with; null if there is none.
+        acknowledged: Known regressions since the baseline, accepted on the day of the run.
+        expired: Those that were accepted until an earlier day; they change nothing.
     """
 
     nodeid: str | None = None
@@ -195,6 +198,8 @@ class CellFacts(Form):
     inapplicable: dict[str, str] = {}
     unfit: list[Unfit] = []
     baseline: UsedBaseline | None = None
+    acknowledged: list[Acknowledgement] = []
+    expired: list[Acknowledgement] = []
 
 
 class CellResult(CellPlan, CellFacts):

@@ -100,6 +100,20 @@ def conclude(cell: Cell, verdict: VerdictEntry, told: str, session: "Session") -
     pytest.fail(f"{outcome}: {told or reason}\n{cell.where}", pytrace=False)
 
 
+def tell_acknowledged(item: pytest.Item, result: CellResult) -> None:
+    """Warn of limits whose fail is acknowledged, and note them for JUnit.
+
+    Args:
+        item: The test of the cell.
+        result: The cell.
+    """
+    for limit in result.limits:
+        if limit.acknowledged is not None:
+            said = f"fail (acknowledged until {limit.acknowledged.until}): {limit.verdict.reason}"
+            item.user_properties.append(("fxeval", said))
+            warnings.warn(pytest.PytestWarning(f"{result.id}: {said}"), stacklevel=3)
+
+
 def in_a_line(item: pytest.Item, cell: Cell, report: pytest.TestReport) -> None:
     """Make one line of the message of a test that did not pass, and name the line of the suite.
 

@@ -24,7 +24,7 @@ from fxeval.results import Outcome
 from fxeval.run.environment import class_of
 from fxeval.run.guard import why_untrusted
 from fxeval.run.row_measuring import RowMeasuring
-from fxeval.run.workshop import Subjects, Workshop
+from fxeval.run.workshop import Accepted, Subjects, Workshop
 from fxeval.statistics.results import refused, results_of
 from fxeval.statistics.selected import Choice
 from fxeval.suite.cells import Cell
@@ -111,6 +111,7 @@ def _measured(
         workshop.emit(finished)
         rows += finished
     workshop.guard.note_threads()
+    accepted = workshop.acknowledged.get((cell.suite, cell.id), Accepted([], []))
     facts = CellFacts(
         seconds=time.perf_counter() - workshop.verifying.seconds - started,
         forwards=workshop.forwards - forwards,
@@ -131,6 +132,8 @@ def _measured(
         configurations=measuring.configurations,
         inapplicable=measuring.inapplicable,
         baseline=next((run.baseline for run in runs if run.baseline is not None), None),
+        acknowledged=accepted.active,
+        expired=accepted.expired,
     )
     return facts, rows
 

@@ -12,6 +12,7 @@ import torch
 from fxeval.contracts import ModelFile
 from fxeval.engine.forward_pool import fastest_batch_size
 from fxeval.errors import FxevalError
+from fxeval.records.acknowledged import read_acknowledged
 from fxeval.records.schema import CellResult
 from fxeval.records.writing import RowFile
 from fxeval.results import Outcome
@@ -20,8 +21,10 @@ from fxeval.run.earlier_runs import Places, baselines_folder, day_of, earlier_ru
 from fxeval.run.environment import describe
 from fxeval.run.map_maker import PREPARING, TRAINING
 from fxeval.run.self_check import SelfChecks
-from fxeval.run.workshop import Workshop
+from fxeval.run.workshop import Accepted, Workshop
 from fxeval.scorecard import SHOWN
+from fxeval.statistics.acknowledged import BASELINE
+from fxeval.suite.cells import Cell
 from fxeval.suite.plan import Suite
 
 if TYPE_CHECKING:
@@ -86,6 +89,24 @@ class Session:
         """
         if not self.workshop.earlier_runs:
             self.workshop.earlier_runs = earlier_runs(self._earlier, self._places, self._today)
+
+    def read_acknowledged(self, suite: Suite, cells: Sequence[Cell]) -> None:
+        """Read which regressions of a suite since the baseline are acknowledged.
+
+        Raises:
+            SuiteError: If the file has faults, or names a cell or a metric that is not compared.
+        """
+        compared = {
+            cell.id: {limit.metric for limit in cell.limits if BASELINE in limit.compares()}
+            for cell in cells
+        }
+        found = read_acknowledged(self._places.baselines, self._today)
+        for one in found.of(suite.name, compared):
+            accepted = self.workshop.acknowledged.setdefault(
+                (suite.name, one.cell), Accepted([], [])
+            )
+            is_active = one.is_active(self._today)
+            (accepted.active if is_active else accepted.expired).append(one.entry)
 
     def loaded(self, subject: Any) -> Any:  # noqa: ANN401  (whatever a fixture returned)
         """Return the model of a fixture; a file is read once for consecutive cells that use it.

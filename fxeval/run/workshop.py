@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -31,6 +31,7 @@ from fxeval.metrics import kinds
 from fxeval.metrics.kept import Kept
 from fxeval.metrics.protocol import Evidence, OtherExplainer, Redraw, Subject, Training
 from fxeval.records.earlier import EarlierRun
+from fxeval.records.judged import Acknowledgement
 from fxeval.records.named_baseline import NamedBaseline
 from fxeval.records.schema import Explaining, Row, Taught
 from fxeval.redaction import PublicReason, public_counts
@@ -77,6 +78,13 @@ class Subjects:
     compared: Mapping[str, Explainer | FxevalError] = field(default_factory=dict)
 
 
+class Accepted(NamedTuple):
+    """The acknowledged regressions of a cell: those that hold on the day of the run, and others."""
+
+    active: list[Acknowledgement]
+    expired: list[Acknowledgement]
+
+
 class Workshop:
     """Prepares the evidence of cell after cell, doing shared work once.
 
@@ -92,6 +100,7 @@ class Workshop:
         emit: Takes finished rows.
         guard: Finds what is changed outside of watched calls.
         earlier_runs: Runs whose values are put beside those of the same cells of this one.
+        acknowledged: Regressions that are known, by suite and cell: accepted now, or expired.
     """
 
     def __init__(self, *, batch_size: int, emit: Emit, progress: Progress, worker: int = 0) -> None:
@@ -101,6 +110,7 @@ class Workshop:
         }  # fmt: skip
         self.emit = emit
         self.earlier_runs: Sequence[EarlierRun | NamedBaseline] = ()
+        self.acknowledged: dict[tuple[str, str], Accepted] = {}
         self._progress = progress
         self._admissions = Admissions(worker, batch_size)
         self._cards: dict[tuple[Any, ...], dict[str, Any] | None] = {}

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from fxeval.records.acknowledged import Known
 from fxeval.records.baseline_moves import Move
 from fxeval.records.baselines import Baseline, Pointer, days_between
 from fxeval.records.schema import Record
@@ -108,6 +109,19 @@ def _advice(found: Sequence[Headroom], name: str, run: str) -> str:
 def _reserve(one: Headroom) -> float:
     low = one.room.low if one.room is not None else None
     return float("-inf") if low is None else low
+
+
+def acknowledged_lines(found: Sequence[tuple[Known, str]]) -> list[str]:
+    """Return the acknowledged regressions with their states."""
+    return [
+        visible(
+            f"acknowledged, {state}: {one.suite}: {one.cell}: {one.entry.metric}"
+            f"{condition(one.entry.under)}, until {one.entry.until}"
+            f"{f' by {one.entry.by}' if one.entry.by else ''}: {one.entry.reason} "
+            f"({one.entry.where})"
+        )
+        for one, state in found
+    ]
 
 
 def move_lines(move: Move, before: Mapping[str, Record], after: Mapping[str, Record]) -> list[str]:

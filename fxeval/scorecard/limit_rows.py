@@ -68,7 +68,7 @@ def shown(limits: Sequence[Json]) -> list[Json]:
 def ruling(cell: Json) -> str:
     """Return why a cell has its verdict; of the reasons of very many limits the worst."""
     outcome, reason = cell["verdict"]["outcome"], str(cell["verdict"]["reason"])
-    critical = [one for one in cell.get("limits", ()) if one["severity"] == "critical"]
+    critical = [one for one in cell.get("limits", ()) if decides(one)]
     alike = sorted((o for o in critical if o["verdict"]["outcome"] == outcome), key=_badness)
     if len(alike) <= _REASONS or alike[0]["verdict"]["reason"] not in reason:
         return reason
@@ -126,9 +126,20 @@ def _meant(limit: Json) -> Limit:
     return limit_of(LimitEntry(**{key: limit[key] for key in LimitEntry.model_fields}))
 
 
+def decides(limit: Json) -> bool:
+    """Say whether a limit has a part in the verdict of its cell."""
+    return bool(limit["severity"] == "critical" and not limit.get("acknowledged"))
+
+
+def acknowledged(limit: Json) -> str:
+    """Return the word for a fail that is acknowledged; "" for any other limit."""
+    known = limit.get("acknowledged")
+    return f"fail (acknowledged until {known['until']})" if known else ""
+
+
 def missed(cell: Json) -> Iterator[Missed]:
     """Yield the critical limits of a cell that were not passed; of one with many results a few."""
-    limits = [one for one in cell.get("limits", ()) if one["severity"] == "critical"]
+    limits = [one for one in cell.get("limits", ()) if decides(one)]
     for one in judged([limit for limit in limits if limit["verdict"]["outcome"] not in _NO_MATTER]):
         for limit in one.shown:
             verdict = limit["verdict"]

@@ -142,6 +142,13 @@ def _cells(record: Json, most: int) -> list[str]:
         *_table(("cell", "verdict", "because", "value [low, high]", "method"), limits),
         *([f"{begun(hidden)}.\n"] if hidden else []),
         *(f"- {escaped(c['id'], _ID)}: {escaped(leaning(c))}" for c in cells[:most] if leaning(c)),
+        *(
+            f"- **{limit_rows.acknowledged(limit)}** {escaped(cell['id'], _ID)}: "
+            f"{escaped(limit['verdict']['reason'])}"
+            for cell in cells[:most]
+            for limit in limit_rows.shown(cell["limits"])
+            if limit_rows.acknowledged(limit)
+        ),
         *_choices(cells[:most]),
     ]
 
@@ -149,7 +156,7 @@ def _cells(record: Json, most: int) -> list[str]:
 def _limits(cell: Json) -> list[list[str]]:
     """Return rows on the critical limits of a cell that were not passed, or on its reason."""
     name = f"{escaped(cell['id'], _ID)}<br>{escaped(cell['where'], _ID)}"
-    critical = [limit for limit in cell["limits"] if limit["severity"] == "critical"]
+    critical = [limit for limit in cell["limits"] if limit_rows.decides(limit)]
     missed = [limit for limit in critical if limit["verdict"]["outcome"] != "pass"]
     own = cell["verdict"]["reason"]
     for limit in missed:

@@ -151,7 +151,7 @@ def _found(cell: Mapping[str, Any]) -> list[str]:
 
 def _why(cell: Mapping[str, Any], colour: bool) -> str:
     verdict = cell["verdict"]
-    critical = [limit for limit in cell["limits"] if limit["severity"] == "critical"]
+    critical = [limit for limit in cell["limits"] if limit_rows.decides(limit)]
     needed = dict.fromkeys(settles(limit) for limit in limit_rows.shown(critical))
     told = "; ".join([limit_rows.ruling(cell), *filter(None, needed)])
     return f"{_word(verdict['outcome'], colour)}{_GAP}{cell['id']}: {told}"
@@ -166,9 +166,16 @@ def _warnings(cell: Mapping[str, Any]) -> list[str]:
         *([cell["same_map"]] if cell["same_map"] else []),
         *([leans] if leans else []),
         *(
+            f"{limit_rows.acknowledged(limit)}: {limit['verdict']['reason']}"
+            for limit in cell["limits"]
+            if limit_rows.acknowledged(limit)
+        ),
+        *(
             limit["verdict"]["reason"]
             for limit in cell["limits"]
-            if limit["severity"] == "warning" and limit["verdict"]["outcome"] != "pass"
+            if limit["severity"] == "warning"
+            and not limit_rows.acknowledged(limit)
+            and limit["verdict"]["outcome"] != "pass"
         ),
     ]
 

@@ -34,6 +34,7 @@ from fxeval.scorecard.limit_rows import (
     Judged,
     Missed,
     bounds,
+    decides,
     judged,
     limit_lines,
     limit_text,
@@ -162,7 +163,7 @@ def deciding(cell: Json) -> Json | None:
     Of one that is judged under very many conditions, the worst result.
     """
     outcome = cell["verdict"]["outcome"]
-    critical = [limit for limit in cell.get("limits", ()) if limit["severity"] == "critical"]
+    critical = [limit for limit in cell.get("limits", ()) if decides(limit)]
     return next(
         (limit for limit in shown(critical) if limit["verdict"]["outcome"] == outcome), None
     )
@@ -291,7 +292,7 @@ def _cell_view(cell: Json, anchor: str, unfit: tuple[Unfit, ...]) -> CellView:
 
 def _only_warns(limit: Json) -> bool:
     """Say whether a limit was not passed and decides nothing."""
-    return bool(limit["severity"] != "critical" and limit["verdict"]["outcome"] != "pass")
+    return not decides(limit) and bool(limit["verdict"]["outcome"] != "pass")
 
 
 def _grouped(rows: Sequence[Json], key: str) -> dict[tuple[str, str], list[Json]]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from fxeval.records.acknowledged import Known
 from fxeval.records.earlier import EarlierRun, Paired, Question
 from fxeval.records.form import Under, VerdictEntry
 from fxeval.records.hardware import hardware_class
@@ -10,6 +11,8 @@ from fxeval.records.judged import Difference, Figures, LimitResult
 from fxeval.records.named_baseline import NamedBaseline
 from fxeval.records.schema import CellFacts, CellPlan, CellResult, Row
 from fxeval.records.stored_run import StoredRun
+from fxeval.results import Outcome
+from fxeval.statistics.acknowledged import is_within
 from fxeval.statistics.holm import headroom_of
 from fxeval.statistics.results import results_of
 
@@ -83,6 +86,20 @@ def headroom_against(run: StoredRun, earlier: EarlierRun | NamedBaseline) -> lis
                 if _other(limit) == earlier.name
             ]
     return found
+
+
+def failing(known: Sequence[Known], found: Sequence[Headroom]) -> list[Known]:
+    """Return the acknowledged regressions that a run shows."""
+    failed = [one for one in found if one.verdict.outcome is Outcome.FAIL]
+    return [
+        one
+        for one in known
+        if any(
+            (limit.suite, limit.cell, limit.metric) == (one.suite, one.cell, one.entry.metric)
+            and is_within(one.entry.under, limit.under)
+            for limit in failed
+        )
+    ]
 
 
 def _other(limit: object) -> str | None:

@@ -66,10 +66,15 @@ def regressions_of(cells: Sequence[CellResult]) -> Regressions | None:
         for (cell, limit, p), one in zip(tested, corrected, strict=True)
     ]
     n_worse = sum(entry.is_worse for entry in entries)
+    n_known = sum(
+        entry.is_worse and limit.acknowledged is not None
+        for entry, (_, limit, _) in zip(entries, tested, strict=True)
+    )
+    known = f"; {n_known} of them acknowledged" if n_known else ""
     said = (
         f"{n_worse} of {len(entries)} comparisons with an earlier run got worse (Holm, "
-        f"{level:.3g} one-sided). The cells are decided by their own intervals: that all must pass "
-        "is an intersection-union test, which needs no correction"
+        f"{level:.3g} one-sided{known}). The cells are decided by their own intervals: that all "
+        "must pass is an intersection-union test, which needs no correction"
     )
     named = {one.baseline.model_dump_json(): one.baseline for one in cells if one.baseline}
     return Regressions(

@@ -30,6 +30,11 @@ from fxeval.results import (
     Severity,
     Verdict,
 )
+from fxeval.statistics.acknowledged import (
+    acknowledged_notes,
+    passing_again,
+    with_acknowledged,
+)
 from fxeval.statistics.bands import bands_of
 from fxeval.statistics.entries import plain
 from fxeval.statistics.fitness import fitness_notes, with_unfit
@@ -115,6 +120,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
             *facts.remarks,
             *table.unfit(),
             *fitness_notes(limits, plan, facts.unfit),
+            *acknowledged_notes(limits, facts),
             *_unseen(limits),
             *filter(None, [ties_of(rows), identity_note(differences, columns)]),
         ],
@@ -132,7 +138,7 @@ def _limits(plan: CellPlan, facts: CellFacts, table: Table) -> list[LimitResult]
     limits = with_refusals(limits, facts.configurations)
     limits = with_absences(with_reason(limits, facts.no_decision), facts.remarks)
     limits = with_unfit(limits, plan, facts.unfit)
-    return with_inapplicable(limits, facts.inapplicable)
+    return with_acknowledged(with_inapplicable(limits, facts.inapplicable), facts)
 
 
 def rederived(record: Record, rows: Sequence[Row]) -> Record:
@@ -193,11 +199,15 @@ def _verdict(
     known = {one.name for one in plan.metrics if one.information_only}
     verdicts: list[tuple[Verdict, Severity]] = [
         (
-            Verdict(limit.verdict.outcome, limit.verdict.reason),
+            # An acknowledged fail stops nothing; its reason says that it is one.
+            Verdict(
+                Outcome.PASS if limit.acknowledged else limit.verdict.outcome, limit.verdict.reason
+            ),
             "info" if limit.metric in known else limit.severity,
         )
         for limit in limits
     ]
+    verdicts += [(one, "critical") for one in passing_again(limits, facts)]
     allowed = [one.constant_allowed for one in plan.metrics if one.constant_allowed is not None]
     states = Counter(row.state for row in rows)
     no_maps = _unsteady(plan, facts) or _bad_maps(rows, states, min(allowed, default=None))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner
@@ -31,9 +32,9 @@ MORE = """
 
 @pytest.fixture
 def explainer_quick():
-    return Explain(lambda m, p, r, g: p[:, 0].clone())
+    return Explain(lambda m, p, r, g: occlusion(m, p, r, g, 8))
 """
-WORSE = MORE.replace("p[:, 0].clone()", "-(p[:, 0] - p[:, 0].mean()).abs()")
+WORSE = MORE.replace("g: occl", "g: -occl")
 
 
 @pytest.fixture
@@ -239,3 +240,91 @@ def test_where_git_cannot_say_whether_a_baseline_is_moved_that_is_said(branch, m
     assert "was not checked: git rev-parse --show-toplevel: fatal: not a git repo" in (
         remark_of(record)
     )
+
+
+# Acknowledged regressions
+
+CELL = "deletion[tiny-quick-memory]"
+
+
+def acknowledge(world, *more, cell=CELL, days=30):
+    until = (datetime.now(UTC) + timedelta(days=days)).date().isoformat()
+    result = CliRunner().invoke(
+        main, ["baseline", "ack", cell, "deletion_auc", "--suite", "small", "--until", until,
+               "--reason", "it *blurs* more", "--baselines", str(world.path / "baselines"), *more],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return until
+
+
+def edit_entries(world, old, new):
+    path = world.path / "baselines" / "acknowledged.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_a_regression_fails_and_an_acknowledged_one_passes_and_every_view_says_so(based):
+    result, record = based("--fx-baseline=main", explainer=WORSE)
+    assert result.ret == 1
+    assert limit_of(record)["verdict"]["outcome"] == "fail"
+    until = acknowledge(based.world, "--by", "Ann")
+    result, record = based(
+        "--fx-baseline=main", "--junitxml=junit.xml", "-W", "default", explainer=WORSE
+    )
+    assert result.ret == 0, result.stdout.str()
+    (cell,) = record["cells"]
+    assert (cell["verdict"]["outcome"], limit_of(record)["verdict"]["outcome"]) == ("pass", "fail")
+    why = f"acknowledged until {until} by Ann: it *blurs* more"
+    assert why in cell["verdict"]["reason"]
+    assert "1 of them acknowledged" in record["regressions"]["text"]
+    word = f"fail (acknowledged until {until})"
+    result.stdout.fnmatch_lines([f"*PytestWarning: {glob(CELL)}: {word}: *{why}"])
+    result.stdout.fnmatch_lines([f"warning  {glob(CELL)}: {word}: *{why}"])
+    (page,), (summary,) = (run_files(based.world, name) for name in ("html", "md"))
+    assert f"(acknowledged until {until}) critical: " in page
+    assert f"- **{word}** " in summary
+    assert "it \\*blurs\\* more" in summary
+    assert f"{word}: " in (based.world.path / "junit.xml").read_text()
+    (folder,) = based.world.path.glob("reports/*")
+    again = CliRunner().invoke(main, ["report", str(folder), "--out", str(folder / "again")])
+    assert again.exit_code == 0, again.output
+    (before, after) = (one / "small.json" for one in (folder, folder / "again"))
+    assert before.read_text() == after.read_text()
+    shown = CliRunner().invoke(
+        main, ["baseline", "show", "main", "--against", str(folder), "--baselines",
+               str(based.world.path / "baselines")],
+    )  # fmt: skip
+    assert f"acknowledged, active: small: {CELL}: deletion_auc, until {until} by Ann" in (
+        shown.output
+    )
+
+
+def test_an_acknowledged_regression_that_passes_again_makes_the_cell_invalid(based):
+    acknowledge(based.world)
+    result, record = based("--fx-baseline=main")
+    assert result.ret == 1
+    assert record["cells"][0]["verdict"]["outcome"] == "invalid"
+    result.stdout.fnmatch_lines(
+        ["*acknowledged regression passes again: deletion_auc: remove it from *"
+         "acknowledged.yaml:4:5*"]
+    )  # fmt: skip
+
+
+def test_an_acknowledgement_that_names_nothing_stops_the_suite_and_another_suite_is_let_be(based):
+    acknowledge(based.world, cell="deletion[tiny-quick-people]")
+    result, record = based("--fx-baseline=main")
+    assert (result.ret, record) == (2, None)
+    result.stdout.fnmatch_lines(
+        ["*acknowledged.yaml:5:11: error: suite 'small' has no cell 'deletion?tiny-quick-people?'"]
+    )
+    edit_entries(based.world, 'suite: "small"', 'suite: "other"')
+    assert based("--fx-baseline=main")[0].ret == 0
+
+
+def test_an_expired_acknowledgement_lets_nothing_pass_and_is_named(based):
+    until = acknowledge(based.world)
+    edit_entries(based.world, until, "2026-01-31")
+    result, record = based("--fx-baseline=main", explainer=WORSE)
+    assert result.ret == 1
+    assert "its acknowledgement expired on 2026-01-31 (" in limit_of(record)["verdict"]["reason"]
+    assert any("expired on 2026-01-31: remove it" in one for one in record["cells"][0]["notes"])
