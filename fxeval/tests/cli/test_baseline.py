@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,67 @@ def test_the_command_needs_no_torch(here):
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Acknowledged regressions
+
+CELL = "check[a-Occlusion-people]"
+
+
+def day(days):
+    return (datetime.now(UTC) + timedelta(days=days)).date().isoformat()
+
+
+def acknowledged(*more, metric="deletion_auc", until=30, reason="it blurs"):
+    return called(
+        "ack", CELL, metric, "--suite", "evaluate", "--reason", reason, "--until", day(until), *more
+    )
+
+
+def test_an_acknowledgement_is_written_and_shown_with_its_state(here):
+    status, said = acknowledged("--by", "Ann", "--under", "fill=mean", "--under", "fraction=0.5")
+    assert (status, said) == (
+        0, f"acknowledged until {day(30)}; wrote baselines/acknowledged.yaml\n",
+    )  # fmt: skip
+    assert acknowledged("--under", "fill=mean")[0] == 0
+    called("set", "main", "reports/coarse")
+    line = f"acknowledged, active: evaluate: {CELL}: deletion_auc, fill mean"
+    _, said = called("show", "main")
+    assert f"{line}, fraction 0.5, until {day(30)} by Ann: it blurs (" in said
+    assert f"{line}, until {day(30)}: it blurs (baselines/acknowledged.yaml:" in said
+    _, said = called("show", "main", "--against", "reports/fine")
+    assert said.count("acknowledged, unused: ") == 2
+    path = here / "baselines" / "acknowledged.yaml"
+    path.write_text(path.read_text().replace(day(30), "2026-01-31"))
+    assert called("show")[1].count("acknowledged, expired: ") == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "said"),
+    [
+        ({"until": -1}, 2, "expected a day that is not past, got one"),
+        ({"until": 800}, 2, "expected a day at most one year after"),
+        ({"reason": " "}, 64, "reason: Value error, expected a reason"),
+    ],
+)
+def test_an_unfit_acknowledgement_is_not_written(here, given, status, said):
+    found = acknowledged(**given)
+    assert found[0] == status
+    assert said in found[1]
+    assert not (here / "baselines" / "acknowledged.yaml").exists()
+
+
+def test_a_wrong_day_or_condition_is_a_wrong_usage(here):
+    status, said = acknowledged("--under", "fill")
+    assert (status, "expected KEY=VALUE, such as fill=blur" in said) == (64, True)
+    status, said = acknowledged("--until", "tomorrow")
+    assert (status, "until: Value error, expected a day as YYYY-MM-DD" in said) == (64, True)
+    assert acknowledged("--under", "a=inf")[0] == 0
+    (here / "baselines" / "acknowledged.yaml").write_text("acknowledged: 1\nregressions: 3\n")
+    status, said = called("show")
+    assert (status, "acknowledged.yaml:2:14: error: 'regressions' must be a list" in said) == (
+        2, True,
+    )  # fmt: skip
 
 
 # Where a command wants a run

@@ -24,7 +24,7 @@ checks:
     fills: [mean]
     controls: [random_blobs]
     limits:
-      - {metric: deletion_auc, not_worse_than: baseline, within: {absolute: 0.01}}
+      - {metric: deletion_auc, not_worse_than: baseline, within: {absolute: 0.0001}}
       - {metric: insertion_auc, at_least: -0.9}
 report: {formats: [html, json, markdown]}
 """
@@ -83,16 +83,16 @@ def test_a_run_is_compared_with_a_named_baseline(based):
     assert "32 rows; baseline main, set on 20" in remark
     assert ", 0 days before this run" in remark
     (one,) = record["regressions"]["tested"]
-    assert one["headroom"]["value"] == pytest.approx(0.01)
+    assert one["headroom"]["value"] == pytest.approx(0.0001)
     age = f"baseline main: run {cell['baseline']['run']}, set on {cell['baseline']['set_on']}, "
-    room = "headroom 0.010 [0.010, 0.010], deletion[tiny-quick-memory]: deletion_auc not worse than"
+    room = "headroom 1.0e-04 [1.0e-04, 1.0e-04], deletion[tiny-quick-memory]: deletion_auc not "
     result.stdout.fnmatch_lines(
         [f"compared  {age}0 days before this run", "compared  " + glob(room) + "*"]
     )
     (page,), (summary,) = (run_files(based.world, name) for name in ("html", "md"))
     for text in (page, summary.replace("\\", "")):
         assert f"{age}0 days before this run" in text
-        assert "0.010 [0.010, 0.010]" in text
+        assert "1.0e−04 [1.0e−04, 1.0e−04]" in text
 
 
 def glob(text):
