@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from fxeval.errors import StoreError
 from fxeval.results import Better, Condition, Outcome
 
 
@@ -60,3 +61,40 @@ class Series:
     better: Better
     under: Condition
     points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which values over many runs are asked for; None = all.
+
+    Attributes:
+        suite: Name of the suite.
+        check: Id of the check.
+        metric: Name of the metric.
+        model: Name of the model in the suite.
+        explainer: Name of the explainer in the suite.
+        hardware_class: See :func:`fxeval.records.hardware.hardware_class`.
+        last: The largest number of points of each series, >= 1; the latest are kept.
+
+    Example:
+        >>> Wanted(metric="deletion_auc", last=20).named()
+        {'metric': 'deletion_auc'}
+    """
+
+    suite: str | None = None
+    check: str | None = None
+    metric: str | None = None
+    model: str | None = None
+    explainer: str | None = None
+    hardware_class: str | None = None
+    last: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.last is not None and self.last < 1:
+            raise StoreError(f"last: expected a number of runs of at least 1, got {self.last}.")
+
+    def named(self) -> dict[str, str]:
+        """Return what is asked for by name, without what may be anything."""
+        names = ("suite", "check", "metric", "model", "explainer", "hardware_class")
+        found = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
