@@ -1,8 +1,12 @@
 """The values of one quantity over many runs, in the order in which these started."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 from fxeval.errors import StoreError
+from fxeval.records.earlier import OF_A_MODEL
+from fxeval.records.schema import CellResult, Record
 from fxeval.results import Better, Condition, Outcome
 
 
@@ -21,6 +25,7 @@ class Point:
         high: Upper end, likewise.
         n_identities: People that it rests on.
         outcome: Of the cell.
+        question: See :func:`question_of`; values of two questions are no trend.
     """
 
     run: str
@@ -33,6 +38,7 @@ class Point:
     high: float
     n_identities: int
     outcome: Outcome
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,3 +104,24 @@ class Wanted:
         names = ("suite", "check", "metric", "model", "explainer", "hardware_class")
         found = {name: getattr(self, name) for name in names}
         return {name: value for name, value in found.items() if value is not None}
+
+
+def question_of(record: Record, cell: CellResult) -> str:
+    """Return a digest of what a cell measured, beside the version of the explainer.
+
+    It is of the seed of the suite, the kind and the parameters of the check, the model and the
+    images: what an earlier run must share to be compared with. "" if the record does not describe
+    the model and the pairs, as when they could not be loaded.
+    """
+    model = record.subjects.models.get(cell.model)
+    pairs = record.subjects.pairs.get(cell.pairs)
+    if model is None or pairs is None:
+        return ""
+    parts = {
+        "seed": record.suite.seed,
+        "kind": cell.kind,
+        "parameters": cell.parameters,
+        "model": {key: getattr(model, key) for key in OF_A_MODEL},
+        "pairs": [pairs.digest, pairs.n_pairs, pairs.n_identities],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

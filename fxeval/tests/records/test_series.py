@@ -1,9 +1,16 @@
 """What is asked for of many runs."""
 
+import copy
+import json
+from pathlib import Path
+
 import pytest
 
 from fxeval.errors import StoreError
-from fxeval.records.series import Wanted
+from fxeval.records.reading import read_record
+from fxeval.records.series import Wanted, question_of
+
+EXAMPLE = json.loads(Path(__file__).with_name("example_v2.json").read_text("utf-8"))
 
 
 def test_what_is_not_named_may_be_anything():
@@ -18,3 +25,48 @@ def test_what_is_not_named_may_be_anything():
 def test_at_least_one_run_is_asked_for(last):
     with pytest.raises(StoreError, match="at least 1, got"):
         Wanted(last=last)
+
+
+def asked(change=lambda data: None):
+    data = copy.deepcopy(EXAMPLE)
+    change(data)
+    record = read_record(data)
+    return question_of(record, record.cells[0])
+
+
+def parts(data):
+    """The parts of a record that the first cell's question is about."""
+    cell = data["cells"][0]
+    return cell, data["subjects"]["models"][cell["model"]], data["subjects"]["pairs"][cell["pairs"]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["suite"].update(seed=99),
+        lambda data: parts(data)[0]["parameters"].update(steps=7),
+        lambda data: parts(data)[1].update(digest="0" * 64),
+        lambda data: parts(data)[2].update(digest="0" * 64),
+        lambda data: parts(data)[2].update(n_pairs=7),
+    ],
+    ids=["seed", "parameters", "model", "images", "pairs"],
+)
+def test_a_question_is_another_one_with_another_part(change):
+    assert asked(change) != asked()
+    assert len(asked()) == 16
+
+
+def test_a_question_is_the_same_with_other_versions_and_values():
+    def change(data):
+        data["environment"] |= {"fxeval": "9.9", "commit": "0" * 12, "platform": "another"}
+        data["run"] |= {"id": "another", "started": "2027-01-01T00:00:00Z"}
+        data["suite"] |= {"digest": "0" * 64, "title": "another"}
+        cell = data["cells"][0]
+        data["subjects"]["explainers"][cell["explainer"]]["params"] = {"other": 1}
+        cell["estimates"][0]["value"] = 0.9
+
+    assert asked(change) == asked()
+
+
+def test_a_question_without_a_model_is_not_known():
+    assert asked(lambda data: data["subjects"]["models"].clear()) == ""
