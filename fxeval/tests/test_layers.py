@@ -42,6 +42,7 @@ HOMES = {
     "pytest": {"plugin", "hookspec", "run"},
     "cv2": {"datasets", "functional"},
     "scipy": set[str](),
+    "ruptures": {"statistics"},
     "sqlalchemy": {"store"},
 }
 WITHOUT_TORCH = ("records", "statistics", "scorecard", "store", "versions")
