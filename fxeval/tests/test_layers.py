@@ -44,6 +44,7 @@ HOMES = {
     "scipy": set[str](),
     "ruptures": {"statistics"},
     "sqlalchemy": {"store"},
+    "mlflow": {"store"},
 }
 WITHOUT_TORCH = ("records", "statistics", "scorecard", "store", "versions")
 FILES = [path for path in sorted(ROOT.rglob("*.py")) if not {"tests", "fixtures"} & {*path.parts}]

@@ -1,0 +1,181 @@
+"""Questions to the index that are answered from it alone, each with one statement."""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, func, select
+
+from fxeval.records.series import Point, Series, Wanted
+from fxeval.results import EXPLAINER, Outcome
+from fxeval.store.entries import plain_text
+from fxeval.store.tables import CELL, ESTIMATE, RUN
+
+_OF_CELL = ("suite", "check", "model", "explainer", "hardware_class")
+
+
+@dataclass(frozen=True)
+class IndexedRun:
+    """A run of one suite, as the index has it.
+
+    Attributes:
+        id: Of the run.
+        record: Name of the record without its suffix.
+        suite: Name of the suite.
+        started: In ISO 8601.
+        commit: Of the code under test; None if it is not known.
+        fxeval: Its version.
+        hardware_class: See :func:`fxeval.records.hardware.hardware_class`.
+        outcome: Of the suite.
+        n_cells: Cells that were measured.
+        folder: As stored: beside an index in SQLite if it lies there, else absolute.
+    """
+
+    id: str
+    record: str
+    suite: str
+    started: str
+    commit: str | None
+    fxeval: str
+    hardware_class: str
+    outcome: Outcome
+    n_cells: int
+    folder: str
+
+
+def indexed_runs(connection: Connection, wanted: Wanted) -> list[IndexedRun]:
+    """Return the runs that have a cell that is wanted, the latest ``wanted.last`` of them.
+
+    They come in the order of their start.
+    """
+    n_cells = select(func.count()).where(CELL.c.run == RUN.c.key).correlate(RUN).scalar_subquery()
+    names = ("id", "record", "suite", "started", "commit", "fxeval", "hardware_class", "outcome")
+    statement = (
+        select(*(RUN.c[name] for name in names), n_cells.label("n_cells"), RUN.c.folder)
+        .order_by(RUN.c.started.desc(), RUN.c.id.desc(), RUN.c.record.desc())
+        .limit(wanted.last)
+    )
+    conditions = _of_cells(wanted)
+    if wanted.metric is not None:
+        conditions.append(_of_metric(wanted.metric))
+        chosen = select(CELL.c.run).join(ESTIMATE, _is_of_cell()).where(*conditions)
+    else:
+        chosen = select(CELL.c.run).where(*conditions)
+    if conditions:
+        statement = statement.where(RUN.c.key.in_(chosen))
+    rows = connection.execute(statement).mappings()
+    return [IndexedRun(**{**row, "outcome": Outcome(row["outcome"])}) for row in rows][::-1]
+
+
+def series_in(connection: Connection, wanted: Wanted) -> list[Series]:
+    """Return the explainers' estimates over many runs, by suite, cell, metric and condition.
+
+    A run whose cell has no such estimate has a point without a value. It is the answer that the
+    records themselves give (``fxeval.statistics.series.series_of``).
+    """
+    gathered = _Gathered()
+    for row in connection.execute(_points(wanted)).mappings():
+        gathered.add(row)
+    return gathered.series(wanted.last)
+
+
+def _points(wanted: Wanted) -> Select[Any]:
+    """Return the statement that finds the explainers' estimates in all cells that are wanted.
+
+    A cell without such an estimate has a row with nulls. With a metric, the cells are those that
+    have an estimate of it in some run: few, which an index finds.
+    """
+    own = [_is_of_cell(), ESTIMATE.c.map == EXPLAINER]
+    if wanted.metric is not None:
+        own.append(_of_metric(wanted.metric))
+    statement = (
+        select(
+            RUN.c.id.label("run"), RUN.c.started, RUN.c.commit, RUN.c.fxeval, RUN.c.hardware_class,
+            CELL.c.outcome, CELL.c.question, CELL.c.n_identities.label("in_cell"),
+            CELL.c.suite, CELL.c.id.label("cell"), CELL.c.check, CELL.c.kind, CELL.c.model,
+            CELL.c.explainer, CELL.c.pairs,
+            ESTIMATE.c.value, ESTIMATE.c.low, ESTIMATE.c.high, ESTIMATE.c.n_identities,
+            ESTIMATE.c.metric, ESTIMATE.c.title, ESTIMATE.c.unit, ESTIMATE.c.better,
+            ESTIMATE.c.under,
+        )
+        .select_from(CELL)
+        .join(RUN, RUN.c.key == CELL.c.run)
+        .outerjoin(ESTIMATE, and_(*own))
+        .where(*_of_cells(wanted))
+        .order_by(RUN.c.started, RUN.c.id, RUN.c.record, CELL.c.number, ESTIMATE.c.number)
+    )  # fmt: skip
+    if wanted.metric is None:
+        return statement
+    some = (
+        select(CELL.c.suite, CELL.c.id)
+        .join(ESTIMATE, and_(*own))
+        .where(*_of_cells(wanted))
+        .distinct()
+        .subquery()
+    )
+    return statement.join(some, and_(some.c.suite == CELL.c.suite, some.c.id == CELL.c.id))
+
+
+class _Gathered:
+    """The points of many runs, which come in the order of their start, by series."""
+
+    def __init__(self) -> None:
+        self._visits: dict[tuple[str, str], dict[str, Point]] = {}
+        self._points: dict[tuple[str, str, str, str], dict[str, Point]] = {}
+        self._latest: dict[tuple[str, str, str, str], Series] = {}
+
+    def add(self, row: RowMapping) -> None:
+        """Take a row of :func:`_points`."""
+        nothing = _empty_point(row)
+        self._visits.setdefault((row["suite"], row["cell"]), {})[row["run"]] = nothing
+        if row["metric"] is None:
+            return
+        key = row["suite"], row["cell"], row["metric"], row["under"]
+        point = replace(
+            nothing, value=_or_nan(row["value"]), low=_or_nan(row["low"]),
+            high=_or_nan(row["high"]), n_identities=row["n_identities"],
+        )  # fmt: skip
+        self._points.setdefault(key, {})[row["run"]] = point
+        names = (
+            "suite", "cell", "check", "kind", "model", "explainer", "pairs", "metric", "title",
+            "unit", "better",
+        )  # fmt: skip
+        words = {name: row[name] for name in names}
+        self._latest[key] = Series(**words, under=json.loads(row["under"]), points=())
+
+    def series(self, last: int | None) -> list[Series]:
+        """Return all series, with at most the ``last`` points of each."""
+        found = []
+        for key in sorted(self._points):
+            values = self._points[key]
+            points = [values.get(run, point) for run, point in self._visits[key[:2]].items()]
+            kept = points if last is None else points[-last:]
+            found.append(replace(self._latest[key], points=tuple(kept)))
+        return found
+
+
+def _empty_point(row: RowMapping) -> Point:
+    """Return the point of a cell, without a value."""
+    return Point(
+        run=row["run"], started=row["started"], commit=row["commit"], fxeval=row["fxeval"],
+        hardware_class=row["hardware_class"], value=math.nan, low=math.nan, high=math.nan,
+        n_identities=row["in_cell"], outcome=Outcome(row["outcome"]), question=row["question"],
+    )  # fmt: skip
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _of_cells(wanted: Wanted) -> list[ColumnElement[bool]]:
+    named = wanted.named()
+    return [CELL.c[name] == plain_text(named[name]) for name in _OF_CELL if name in named]
+
+
+def _of_metric(name: str) -> ColumnElement[bool]:
+    return ESTIMATE.c.metric == plain_text(name)
+
+
+def _is_of_cell() -> ColumnElement[bool]:
+    return and_(ESTIMATE.c.run == CELL.c.run, ESTIMATE.c.cell == CELL.c.number)
