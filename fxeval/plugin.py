@@ -116,6 +116,7 @@ class SuiteFile(pytest.Module):
         try:
             take_additions(self.config)
             self._check_reports()
+            self._check_store()
             _session(self.config).read_earlier_runs()
         except FxevalError as error:
             raise self.CollectError(str(error)) from None
@@ -158,6 +159,14 @@ class SuiteFile(pytest.Module):
             check_writable(_reports(self.config))
         except StoreError as error:
             raise StoreError(f"{error} Name another folder with --fx-reports.") from None
+
+    def _check_store(self) -> None:
+        """Refuse, before the first cell is measured, an index that could not take the run."""
+        address = self.config.getoption("--fx-store")
+        if address:
+            from fxeval.store.database import Database
+
+            Database(address)
 
     def _shown_path(self) -> Path:
         shown = Path(os.path.relpath(self.path, self.config.invocation_params.dir))
@@ -297,8 +306,10 @@ def _reports(config: pytest.Config) -> Path:
 
 
 def _portable(argument: object) -> str:
-    """Return an argument of the command line without the machine's own paths."""
-    option, equals, value = str(argument).rpartition("=")
+    """Return an argument of the command line without the machine's own paths and passwords."""
+    from fxeval.redaction import without_credentials
+
+    option, equals, value = without_credentials(str(argument)).rpartition("=")
     return option + equals + (Path(value).name if Path(value).is_absolute() else value)
 
 

@@ -101,3 +101,14 @@ def in_one_line(text: str) -> str:
     """
     lines = (line for line in text.splitlines() if not _EXCERPT.match(line))
     return " ".join(without_paths(line.strip()) for line in lines)
+
+
+def without_credentials(text: str) -> str:
+    """Return an argument of a command line; of an address in it only the kind is left.
+
+    >>> without_credentials("--fx-store=postgresql+pg8000://ann:secret@db.example/runs")
+    '--fx-store=postgresql+pg8000://***'
+    >>> without_credentials("suites/mine.yaml")
+    'suites/mine.yaml'
+    """
+    return re.sub(r"://.*", "://***", text, flags=re.DOTALL)

@@ -17,6 +17,7 @@ from fxeval.cli.listing import list_
 from fxeval.cli.report import report
 from fxeval.cli.schema import schema
 from fxeval.cli.selfcheck import selfcheck
+from fxeval.cli.store import store
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
@@ -40,5 +41,6 @@ for command in (
     report,
     schema,
     selfcheck,
+    store,
 ):
     main.add_command(command)

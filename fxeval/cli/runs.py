@@ -1,5 +1,6 @@
 """What a user may write where a command wants a run."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,13 +9,18 @@ from fxeval.errors import StoreError
 if TYPE_CHECKING:
     from fxeval.records.baselines import Baseline, Pointer
 
+STORE_VARIABLE = "FXEVAL_STORE"
+"""Variable of the environment that names the index over many runs."""
 
-def run_path(text: str, *, baselines: Path = Path("baselines")) -> Path:
+
+def run_path(text: str, *, baselines: Path = Path("baselines"), store: str | None = None) -> Path:
     """Return the folder of a run, or its record, that a user named.
 
     Args:
-        text: A path, or the name of a baseline: its only run, or that of this hardware class.
+        text: A path; the name of a baseline: its only run, or that of this hardware class; or the
+            id of a run that an index has.
         baselines: Folder of the baselines.
+        store: Address of that index; None = what ``FXEVAL_STORE`` names, if it is set.
 
     Raises:
         StoreError: If nothing is there, if a baseline and a path have this name, or if the files of
@@ -34,6 +40,11 @@ def run_path(text: str, *, baselines: Path = Path("baselines")) -> Path:
         return checked_folder(baselines, _only(found))
     if path.exists():
         return path
+    address = store or os.environ.get(STORE_VARIABLE)
+    if address and "/" not in text:
+        from fxeval.store.index import Store
+
+        return Store(address).path_of(text)
     known = ", ".join(names_in(baselines))
     raise StoreError(
         f"{text}: expected the folder of a run, a record in it, or the name of a baseline"

@@ -80,6 +80,7 @@ class Gatherer:
         command: The command that started the run.
 
     Attributes:
+        folder: Folder of this run.
         results: Results that the processes sent, in order of arrival.
         written: Files written so far.
         told: Messages of user code, and the cells in which they came up. They are printed for the
@@ -94,7 +95,7 @@ class Gatherer:
         self.told: dict[str, list[str]] = {}
         self.is_cut = False
         self.sections: dict[str, list[Section]] = {}
-        self._folder = folder
+        self.folder = folder
         self._run_id = run_id
         self._started = started
         self._command = command
@@ -164,7 +165,7 @@ class Gatherer:
 
     def row_files(self) -> list[Path]:
         """Return the files of rows that the processes of this run have written."""
-        return sorted(self._folder.glob("rows*.jsonl"))
+        return sorted(self.folder.glob("rows*.jsonl"))
 
     def records(self) -> list[Record]:
         """Return one record per suite file, cells in the suite's order.
@@ -219,8 +220,8 @@ class Gatherer:
     def _write(self, name: str, text: str) -> None:
         from fxeval.records.writing import write
 
-        write(self._folder / name, text)
-        self.written.append(self._folder / name)
+        write(self.folder / name, text)
+        self.written.append(self.folder / name)
 
     def _of(self, path: str) -> list[dict[str, Any]]:
         return [result for result in self.results if result["suite"]["path"] == path]

@@ -40,6 +40,10 @@ def add_options(parser: pytest.Parser) -> None:
         "--fx-markdown", metavar="FILE",
         help="where a summary in Markdown goes, such as $GITHUB_STEP_SUMMARY",
     )  # fmt: skip
+    group.addoption(
+        "--fx-store", metavar="URL",
+        help="index over many runs that the finished run is added to (fxeval store)",
+    )  # fmt: skip
     parser.addini(
         "fx_suites",
         "which YAML files are suites",

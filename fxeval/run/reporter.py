@@ -22,6 +22,8 @@ class Reporter:
     def __init__(self, gatherer: Gatherer) -> None:
         self._gatherer = gatherer
         self._error = ""
+        self._indexed = ""
+        self._unindexed = ""
         self._is_brief = False
         self._ends: dict[Any, str] = {}
 
@@ -73,11 +75,31 @@ class Reporter:
             self._gatherer.write(folder / asked if asked else None)
         except StoreError as error:
             self._fail(session, str(error))
+        else:
+            self._add_to_store(session.config.getoption("--fx-store"))
         terminal = session.config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None and session.config.get_verbosity() < 1:
             from fxeval.run.brief_sections import make_brief
 
             self._is_brief = make_brief(terminal)
+
+    def _add_to_store(self, address: str | None) -> None:
+        """Add the finished run to an index over many runs; the run is whole without it."""
+        if not address:
+            return
+        from fxeval.errors import StoreError
+        from fxeval.store.index import Store
+
+        try:
+            store = Store(address)
+            store.add(self._gatherer.folder)
+            self._indexed = f"added to {store.shown}"
+        except StoreError as error:
+            folder = os.path.relpath(self._gatherer.folder)
+            self._unindexed = (
+                f"warning: the run is not in the index: {error} Its own files are whole; add it "
+                f"later: fxeval store add {folder}"
+            )
 
     def _add_sections(self, session: pytest.Session) -> None:
         """Ask plug-ins for sections; a plug-in that fails loses its sections and nothing else."""
@@ -129,8 +151,7 @@ class Reporter:
                 f"error: check '{check}' measured nothing: all its cells are unsupported",
                 red=True,
             )
-        for path in self._gatherer.written:
-            writer.write_line(f"wrote {os.path.relpath(path)}")
+        self._show_files(writer)
         if any(not record.run.complete for record in records):
             self._show_rows(writer)
         if self._error:
@@ -153,6 +174,15 @@ class Reporter:
             writer.section(f"fxeval: {title}{place}")
             for line in terminal_summary(dumped(record), width, colour=colour, most=most):
                 writer.write_line(line)
+
+    def _show_files(self, writer: pytest.TerminalReporter) -> None:
+        """Say which files were written, and whether the index has the run."""
+        for path in self._gatherer.written:
+            writer.write_line(f"wrote {os.path.relpath(path)}")
+        if self._indexed:
+            writer.write_line(self._indexed)
+        if self._unindexed:
+            writer.write_line(self._unindexed, yellow=True)
 
     def _show_rows(self, writer: pytest.TerminalReporter) -> None:
         """Say where the rows of a run are that did not come to its end."""

@@ -56,9 +56,9 @@ def indexed_runs(connection: Connection, wanted: Wanted) -> list[IndexedRun]:
         .order_by(RUN.c.started.desc(), RUN.c.id.desc(), RUN.c.record.desc())
         .limit(wanted.last)
     )
-    conditions = _of_cells(wanted)
+    conditions = of_cells(wanted)
     if wanted.metric is not None:
-        conditions.append(_of_metric(wanted.metric))
+        conditions.append(of_metric(wanted.metric))
         chosen = select(CELL.c.run).join(ESTIMATE, _is_of_cell()).where(*conditions)
     else:
         chosen = select(CELL.c.run).where(*conditions)
@@ -88,7 +88,7 @@ def _points(wanted: Wanted) -> Select[Any]:
     """
     own = [_is_of_cell(), ESTIMATE.c.map == EXPLAINER]
     if wanted.metric is not None:
-        own.append(_of_metric(wanted.metric))
+        own.append(of_metric(wanted.metric))
     statement = (
         select(
             RUN.c.id.label("run"), RUN.c.started, RUN.c.commit, RUN.c.fxeval, RUN.c.hardware_class,
@@ -102,7 +102,7 @@ def _points(wanted: Wanted) -> Select[Any]:
         .select_from(CELL)
         .join(RUN, RUN.c.key == CELL.c.run)
         .outerjoin(ESTIMATE, and_(*own))
-        .where(*_of_cells(wanted))
+        .where(*of_cells(wanted))
         .order_by(RUN.c.started, RUN.c.id, RUN.c.record, CELL.c.number, ESTIMATE.c.number)
     )  # fmt: skip
     if wanted.metric is None:
@@ -110,7 +110,7 @@ def _points(wanted: Wanted) -> Select[Any]:
     some = (
         select(CELL.c.suite, CELL.c.id)
         .join(ESTIMATE, and_(*own))
-        .where(*_of_cells(wanted))
+        .where(*of_cells(wanted))
         .distinct()
         .subquery()
     )
@@ -168,12 +168,14 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _of_cells(wanted: Wanted) -> list[ColumnElement[bool]]:
+def of_cells(wanted: Wanted) -> list[ColumnElement[bool]]:
+    """Return the conditions on cells, without that on the metric."""
     named = wanted.named()
     return [CELL.c[name] == plain_text(named[name]) for name in _OF_CELL if name in named]
 
 
-def _of_metric(name: str) -> ColumnElement[bool]:
+def of_metric(name: str) -> ColumnElement[bool]:
+    """Return the condition on estimates."""
     return ESTIMATE.c.metric == plain_text(name)
 
 
