@@ -23,6 +23,9 @@ FEWEST = 3
 FACTOR = 4.0
 """Standard deviations of a difference of two medians that a step must exceed."""
 
+FIT = 0.8
+"""The deviations from two levels must be less than this share of those from a line."""
+
 FEWEST_FOR_DRIFT, DRIFT_OVER = 10, 200
 """Fewest and most runs that a drift is looked for in."""
 
@@ -115,10 +118,11 @@ def steps_of(values: FloatArray, least: float = 0.0) -> list[Step]:
         max(4 s sqrt(v_m + v_k), least, 1e-7 of the largest value),
 
     with s of :func:`noise_of` and v_k the variance of the median of k standard normal values (v_5 =
-    0.287, so that the first term is 3.03 s for whole windows), and no value of one side lies among
-    those of the other. Of such places the one farthest beyond is taken and moved to where the
-    absolute deviations from the two medians are least; then both parts are looked at in the same
-    way.
+    0.287, so that the first term is 3.03 s for whole windows), if no value of one side lies among
+    those of the other, and if the sum of absolute deviations from the two medians is less than 0.8
+    of that from a straight line through both sides: a drift has no step. Of such places the one
+    farthest beyond is taken and moved to where the deviations from the two medians are least; then
+    both parts are looked at in the same way.
 
     Args:
         values: (n,) finite values.
@@ -153,9 +157,9 @@ def steps_of(values: FloatArray, least: float = 0.0) -> list[Step]:
 def departure_of(values: FloatArray, least: float = 0.0) -> int:
     """Return how many of the last values, 1 or 2, left the level before them; 0 if none did.
 
-    They lie on one side of all of the 5 values before them, and farther than
-    max(4 s sqrt(1 + v_5), least) from the median of these. Whether that is a step, more runs must
-    tell.
+    They lie on one side of all of the 5 values before them, and farther from the median of these
+    than max(4 s sqrt(1 + v_5), least) and than twice what their slope gives. Whether that is a
+    step, more runs must tell.
 
     >>> departure_of(np.array([1.0] * 6 + [1.5]))
     1
@@ -169,7 +173,9 @@ def departure_of(values: FloatArray, least: float = 0.0) -> int:
         level = float(np.median(before))
         away = float(min(abs(last - level)))
         is_beyond = bool(last.min() > before.max() or last.max() < before.min())
-        if is_beyond and away > max(floor, _needed(WINDOW, 1, scale)):
+        towards = float(np.sign(last[0] - level) * _slopes(before[None])[0])
+        drifted = 2.0 * max(0.0, towards) * (WINDOW + 1) / 2
+        if is_beyond and away > max(floor, drifted, _needed(WINDOW, 1, scale)):
             return count
     return 0
 
@@ -232,10 +238,31 @@ def _step_in(values: FloatArray, scale: float, floor: float) -> int | None:
 
 def _beyond(before: FloatArray, after: FloatArray, scale: float, floor: float) -> FloatArray:
     """Return by how much each pair of windows differs more than it must; -inf where they mix."""
-    change = np.abs(np.median(after, axis=1) - np.median(before, axis=1))
-    needed = max(floor, _needed(before.shape[1], after.shape[1], scale))
+    change = np.median(after, axis=1) - np.median(before, axis=1)
+    m, k = before.shape[1], after.shape[1]
+    needed = max(floor, _needed(m, k, scale))
     is_apart = (before.max(axis=1) < after.min(axis=1)) | (before.min(axis=1) > after.max(axis=1))
-    return np.where(is_apart, change - needed, -np.inf)
+    levels = sum(
+        np.abs(side - np.median(side, axis=1, keepdims=True)).sum(axis=1)
+        for side in (before, after)
+    )
+    is_step = levels < FIT * _about_a_line(np.concatenate([before, after], axis=1))
+    return np.where(is_apart & is_step, np.abs(change) - needed, -np.inf)
+
+
+def _about_a_line(windows: FloatArray) -> FloatArray:
+    """Return the sum of absolute deviations of each window from its least-squares line."""
+    places = np.arange(windows.shape[1]) - (windows.shape[1] - 1) / 2
+    lines = _slopes(windows)[:, None] * places + windows.mean(axis=1, keepdims=True)
+    deviations: FloatArray = np.abs(windows - lines).sum(axis=1)
+    return deviations
+
+
+def _slopes(windows: FloatArray) -> FloatArray:
+    """Return the least-squares slope of each window, (windows, values)."""
+    places = np.arange(windows.shape[1]) - (windows.shape[1] - 1) / 2
+    slopes: FloatArray = windows @ (places / (places**2).sum())
+    return slopes
 
 
 def _moved(values: FloatArray, at: int, floor: float) -> int:

@@ -130,8 +130,8 @@ class Trend:
         return self.series.points[-1]
 
 
-def _placed(movement: Movement) -> tuple[int, str]:
-    return movement.at, movement.kind
+def _placed(movement: Movement) -> tuple[int, int]:
+    return movement.at, ("step", "departure", "drift").index(movement.kind)
 
 
 def urgency(movement: Movement | None) -> int:
