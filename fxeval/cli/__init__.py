@@ -18,6 +18,7 @@ from fxeval.cli.report import report
 from fxeval.cli.schema import schema
 from fxeval.cli.selfcheck import selfcheck
 from fxeval.cli.store import store
+from fxeval.cli.trend import trend
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
@@ -42,5 +43,6 @@ for command in (
     schema,
     selfcheck,
     store,
+    trend,
 ):
     main.add_command(command)

@@ -45,7 +45,8 @@ class Movement:
             ``departure``: the last run or two left the level, which may become a step;
             ``drift``: slowly, in one direction.
         at: Index of the point where the new level begins, or where the drift was looked for from.
-        change: In the unit of the metric, with its sign.
+        before: The level before it; of a drift, that from which it came.
+        after: The level since; of a departure, the last value.
         effect: Whether that is worse or better.
         is_small: Whether it is smaller than the half-width of the intervals: real for these people,
             and no more than other people could make.
@@ -55,10 +56,16 @@ class Movement:
 
     kind: Kind
     at: int
-    change: float
+    before: float
+    after: float
     effect: Effect
     is_small: bool
     adjusted: float = math.nan
+
+    @property
+    def change(self) -> float:
+        """What is added to the level before, in the unit of the metric."""
+        return self.after - self.before
 
 
 @dataclass(frozen=True)
@@ -253,11 +260,13 @@ class _Part:
             changes: Whether PELT is asked.
         """
         first, noise = self.series.points[self._places[0]], noise_of(self._values)
-        movements = [self._movement("step", one.at, one.change) for one in self._steps]
+        medians = rolling_median(self._values)
+        movements = [self._movement("step", one.at, one.before, one.after) for one in self._steps]
         movements += self._departure()
         drift = self.drift
         if drift is not None and p_value <= LEVEL and abs(drift.change) > self._least:
-            movements.append(self._movement("drift", drift.start, drift.change, p_value))
+            ends = float(medians[-1]) - drift.change, float(medians[-1])
+            movements.append(self._movement("drift", drift.start, *ends, p_value))
         points = None
         if changes:
             scale = max(noise, self._least)
@@ -267,7 +276,7 @@ class _Part:
             question=first.question,
             points=self._places,
             used=tuple(self._used),
-            medians=tuple(rolling_median(self._values).tolist()),
+            medians=tuple(medians.tolist()),
             noise=noise,
             half_width=self._half_width,
             movements=tuple(sorted(movements, key=_placed)),
@@ -280,15 +289,18 @@ class _Part:
             return []
         level = float(np.median(self._values[-count - 5 : -count]))
         start = len(self._values) - count
-        return [self._movement("departure", start, float(self._values[-1]) - level)]
+        return [self._movement("departure", start, level, float(self._values[-1]))]
 
-    def _movement(self, kind: Kind, at: int, change: float, p_value: float = math.nan) -> Movement:
-        is_better = (change > 0) == (self.series.better == "higher")
+    def _movement(
+        self, kind: Kind, at: int, before: float, after: float, p_value: float = math.nan
+    ) -> Movement:
+        is_better = (after > before) == (self.series.better == "higher")
         return Movement(
             kind=kind,
             at=self._used[at],
-            change=change,
+            before=before,
+            after=after,
             effect="better" if is_better else "worse",
-            is_small=bool(abs(change) < self._half_width),
+            is_small=bool(abs(after - before) < self._half_width),
             adjusted=p_value,
         )

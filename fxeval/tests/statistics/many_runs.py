@@ -20,7 +20,8 @@ def point(at, value, **more):
     """Return the point of run number ``at``; its interval is 0.02 to either side."""
     keys = {
         "run": f"run-{at:04}", "started": f"2026-{1 + at // 672:02}-{1 + at // 24 % 28:02}T"
-        f"{at % 24:02}:00:00Z", "commit": f"{at:012x}", "fxeval": "0.1.0", "hardware_class": CPU,
+        f"{at % 24:02}:00:00Z", "commit": f"{at:04x}e2d04c71", "fxeval": "0.1.0",
+        "hardware_class": CPU,
         "value": value, "low": value - 0.02, "high": value + 0.02, "n_identities": 60,
         "outcome": Outcome.PASS, "question": "q",
     }  # fmt: skip

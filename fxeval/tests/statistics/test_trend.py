@@ -49,7 +49,7 @@ def test_a_series_holds_the_estimate_of_each_run_in_the_order_of_their_start():
     assert [one.run for one in found.points] == ["run-0000", "run-0001", "run-0002"]
     first = found.points[0]
     assert (first.low, first.high) == (pytest.approx(0.28), pytest.approx(0.32))
-    assert (first.commit, first.fxeval) == ("000000000000", "0.1.0")
+    assert (first.commit, first.fxeval) == ("0000e2d04c71", "0.1.0")
     assert first.hardware_class.startswith("Linux x86_64")
     assert (found.check, found.kind) == ("deletion-insertion", "faithfulness.deletion_insertion")
     assert (found.model, found.explainer, found.pairs) == ("mini_resnet", "gradcam", "rendered")
