@@ -85,12 +85,12 @@ def _show(trends: Sequence[Any], remarks: Sequence[str], options: Mapping[str, A
         most=None if options["verbose"] else SHOWN,
         is_plain=not _knows_blocks(),
     )
+    for name, view in (("markdown", views.markdown), ("html", views.page)):
+        if options[name] is not None:  # first, as the reader of a pipe may go away
+            write(options[name], view(trends, remarks=remarks))
+            lines.append(f"wrote {options[name]}")
     for line in lines:
         click.echo(line)
-    for name, view in (("markdown", views.markdown), ("html", views.page)):
-        if options[name] is not None:
-            write(options[name], view(trends, remarks=remarks))
-            click.echo(f"wrote {options[name]}")
 
 
 def _from_store(url: str, wanted: "Wanted") -> "tuple[list[Series], list[str]]":
@@ -122,16 +122,17 @@ def _records(path: Path, remarks: list[str]) -> "Iterator[Record]":
     from fxeval.records.stored_run import record_files
     from fxeval.store.folders import runs_below
 
-    if path.is_file() or record_files(path):
-        for file in [path] if path.is_file() else record_files(path):
+    folders = [] if path.is_file() else runs_below([path])
+    if folders in ([], [path.absolute()]):  # it is a record or a run itself
+        files = [path] if path.is_file() else record_files(path)
+        if not files:
+            raise StoreError(f"{path}: expected a run or a folder that holds runs, got none in it.")
+        for file in files:
             try:
                 yield load_record(file)
             except StoreError as error:
                 raise StoreError(f"{file.parent}: {error}") from None
         return
-    folders = runs_below([path])
-    if not folders:
-        raise StoreError(f"{path}: expected a run or a folder that holds runs, got none in it.")
     for folder in folders:
         files = record_files(folder)
         if not files:
