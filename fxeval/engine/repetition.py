@@ -57,23 +57,26 @@ def repeated(explain: Explain, asked: Comparison, maps: SaliencyMaps, seed: int)
 
     Args:
         explain: Asks the explainer.
-        asked: N comparisons, explained with seed 0.
-        maps: Their maps.
+        asked: Comparisons, explained with seed 0.
+        maps: The maps of those that were asked for.
         seed: The suite's seed, which chooses the pairs.
 
     Returns:
         The findings; ``n_rows`` is 0 if no map has an order.
     """
-    rows = rows_again(asked, maps, seed)
+    places = rows_again(asked, maps, seed)
+    rows = asked.order[places]
     if not len(rows):
         return Repeatability(n_rows=0, repeats=True, depends_on_seed=False, change=0.0)
-    before = taken(maps, rows)
+    before = taken(maps, places)
     try:
         again = explain(replace(asked, rows=rows))
         found = _change(before, again)
         reason = _why_not(found, "explained again with the same seed")
         if reason and not found.is_raised:
-            reason += _OF_THE_GROUP if _is_of_the_group(explain, asked, maps, rows) else _OWN_DRAWS
+            reason += (
+                _OF_THE_GROUP if _is_of_the_group(explain, asked, maps, places) else _OWN_DRAWS
+            )
         seeded = _change(again, explain(replace(asked, rows=rows, seed=1)))
     except ExplainerContractError as error:
         found, seeded = _Change(state=for_a_record(error)), _Change()
@@ -88,11 +91,15 @@ def repeated(explain: Explain, asked: Comparison, maps: SaliencyMaps, seed: int)
 
 
 def rows_again(asked: Comparison, maps: SaliencyMaps, seed: int) -> Tensor:
-    """Choose a few pairs whose maps have an order by the suite's seed, the last first."""
-    able = usable(maps.states)
+    """Choose a few pairs whose maps have an order by the suite's seed, the last first.
+
+    Returns:
+        Their places among those that were asked for.
+    """
+    able, order = usable(maps.states), asked.order.tolist()
     drawn = sorted(
         (row for row in range(len(asked)) if able[row]),
-        key=lambda row: seed_of(seed, "again", asked.id[row]),
+        key=lambda row: seed_of(seed, "again", asked.id[order[row]]),
     )
     return torch.tensor(sorted(drawn[:ROWS_AGAIN], reverse=True), dtype=torch.int64)
 
@@ -116,11 +123,14 @@ def together(several: list[Repeatability]) -> Repeatability | None:
     )
 
 
-def _is_of_the_group(explain: Explain, asked: Comparison, maps: SaliencyMaps, rows: Tensor) -> bool:
+def _is_of_the_group(
+    explain: Explain, asked: Comparison, maps: SaliencyMaps, places: Tensor
+) -> bool:
     """Say whether the maps of a whole group repeat, so that the pairs beside a pair matter."""
-    first = int(rows[0]) // ROWS_AT_ONCE * ROWS_AT_ONCE
+    first = int(places[0]) // ROWS_AT_ONCE * ROWS_AT_ONCE
     group = torch.arange(first, min(first + ROWS_AT_ONCE, len(asked)))
-    return not _why_not(_change(taken(maps, group), explain(replace(asked, rows=group))), "")
+    again = explain(replace(asked, rows=asked.order[group]))
+    return not _why_not(_change(taken(maps, group), again), "")
 
 
 def _why_not(found: _Change, when: str) -> str:

@@ -91,6 +91,7 @@ class _Against:
 
     def _of(self, rows: Rows, maps: SaliencyMaps) -> SaliencyMaps:
         where = ~rows.is_mated if self.nonmated_only else torch.ones_like(rows.is_mated)
+        where = where if rows.only is None else where[rows.only]
         key = "turned maps", self.by, self.nonmated_only, id(maps)
         return self.kept.get(key, lambda: _Turned(maps, turned(maps, self.by, where))).maps
 

@@ -21,6 +21,7 @@ from fxeval.contracts import (
 )
 from fxeval.functional.ranking import tied_shares
 from fxeval.metrics.kept import Kept
+from fxeval.metrics.looked_at import Looked
 from fxeval.metrics.map_sets import averaged as averaged
 from fxeval.metrics.map_sets import one_by_one as one_by_one
 from fxeval.metrics.map_sets import signed as signed
@@ -94,6 +95,7 @@ class Evidence:
         versions: The same rows with other versions of their images perturbed, by ``Rows.side``.
         kept: Orders of controls, which are the same for every explainer.
         of_cell: What was computed of all rows of this cell, for its next groups.
+        looked: The looks at the rows; the group is of one of them.
     """
 
     rows: Rows
@@ -106,6 +108,7 @@ class Evidence:
     versions: Mapping[Side, Rows] = field(default_factory=dict)
     kept: Kept = field(default_factory=Kept)
     of_cell: Kept = field(default_factory=Kept)
+    looked: Looked = field(default_factory=Looked)
     _places: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def explain(
@@ -119,7 +122,11 @@ class Evidence:
             draw: Which draws of the explainer: 0 are those that every check has, and each other
                 number is another seed, of which the values of no other check know.
         """
-        return taken(self.engine.maps(self.everyone, subject, explainer, draw), self._places)
+        return self.looked.explained(
+            self.everyone,
+            self._places,
+            lambda rows: self.engine.maps(rows, subject, explainer, draw),
+        )
 
     def refusal(self) -> str:
         """Return why the explainer has no answer to what the rows ask; "" if it has."""
@@ -127,7 +134,7 @@ class Evidence:
 
     def cost(self, subject: Subject) -> MapCost:
         """Return what the maps of all rows of the cell on a subject cost when they were made."""
-        return self.engine.cost(self.everyone, subject)
+        return self.looked.cost(self.everyone, lambda rows: self.engine.cost(rows, subject))
 
     def explain_each(self, subject: Subject) -> tuple[SaliencyMaps, ...]:
         """Return the maps of the group's sources one by one, and not their means.
@@ -157,7 +164,9 @@ class Evidence:
 
     def reference_maps(self, subject: Subject, *, draw: int = 0) -> tuple[SaliencyMaps, list[int]]:
         """Return the explainer's maps of all rows of the cell, and the identity of each."""
-        maps = self.engine.maps(self.everyone, subject, None, draw)
+        maps = self.looked.reference(
+            self.everyone, lambda rows: self.engine.maps(rows, subject, None, draw)
+        )
         return maps, self.everyone.identities[:, 0].tolist()
 
     def places(self) -> Tensor:

@@ -151,6 +151,8 @@ class Rows:
         slices: The word of each row in each column that the check has slices of; () = none.
         is_discriminative: Whether a row asks why the image is the mate rather than the nonmate:
             then explainers that take a contrast get ``contrast``.
+        only: (M,) positions of the rows whose maps are asked for; None = all.
+        look: Which look they are of, from 0.
     """
 
     kind: RowKind
@@ -169,6 +171,13 @@ class Rows:
     draws: str = ""
     slices: tuple[Mapping[str, str], ...] = ()
     is_discriminative: bool = False
+    only: Tensor | None = None
+    look: int = 0
+
+    @property
+    def set_name(self) -> str:
+        """What the maps that are asked for are called where costs are shown."""
+        return f"{self.side}, look {self.look + 1}" if self.look else self.side
 
     def __len__(self) -> int:
         return len(self.image)

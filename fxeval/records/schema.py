@@ -29,6 +29,7 @@ from fxeval.records.judged import (
     SliceEntry,
     UsedBaseline,
 )
+from fxeval.records.looks import Looking, Looks
 from fxeval.records.selection import Configuration, Selection, Selects
 from fxeval.records.self_checks import SelfCheck, Unfit
 from fxeval.records.subjects import Environment, Subjects, VerificationEntry
@@ -128,6 +129,7 @@ class CellPlan(Form):
         selects: What is chosen on one half of the people and reported on the other; null = nothing.
         draws_itself: Whether the check itself compares the maps with those of another seed: then
             one seed decides.
+        looks: How often an undecided cell is looked at, if it is extended; null = once.
     """
 
     id: str
@@ -140,7 +142,7 @@ class CellPlan(Form):
     pairs: str
     parameters: dict[str, JsonValue]
     confidence: float
-    on_inconclusive: Literal["fail", "warn"]
+    on_inconclusive: Literal["fail", "warn", "extend"]
     metrics: list[MetricEntry]
     asked: list[LimitEntry]
     seeds: Annotated[int, Field(ge=1)] = 1
@@ -148,6 +150,7 @@ class CellPlan(Form):
     slices: list[SliceEntry] = []
     selects: Selects | None = None
     draws_itself: bool = False
+    looks: Looking | None = None
 
     @model_validator(mode="after")
     def _knows_its_metrics(self) -> Self:
@@ -180,6 +183,7 @@ class CellFacts(Form):
         baseline: The named baseline that it is compared with; null if there is none.
         acknowledged: Known regressions since the baseline, accepted on the day of the run.
         expired: Those that were accepted until an earlier day; they change nothing.
+        looks_taken: The looks of a cell that is extended; null = all its rows were judged once.
     """
 
     nodeid: str | None = None
@@ -200,6 +204,7 @@ class CellFacts(Form):
     baseline: UsedBaseline | None = None
     acknowledged: list[Acknowledgement] = []
     expired: list[Acknowledgement] = []
+    looks_taken: Looks | None = None
 
 
 class CellResult(CellPlan, CellFacts):

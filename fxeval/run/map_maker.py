@@ -212,7 +212,8 @@ def _key(cell: Cell, wanted: Wanted, device: torch.device) -> tuple[Any, ...]:
         faces.identity[loaded].numpy().tobytes(),
         tuple(faces.images.shape[1:]),
     )
-    asked = wanted.name, wanted.asked.id, cell.seed, wanted.asked.seed, wanted.asked.draws
+    rows = None if wanted.asked.rows is None else tuple(wanted.asked.rows.tolist())
+    asked = wanted.name, wanted.asked.id, rows, cell.seed, wanted.asked.seed, wanted.asked.draws
     # Names of rows leave out nonmates that a list names, and need not name every reference.
     gives_contrast = wanted.asked.gives_contrast(wanted.by.explainer)
     contrast = wanted.asked.contrast if gives_contrast else None

@@ -6,14 +6,16 @@ workshop's and the forward pool's.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
 from fxeval.engine.maps import ROWS_AT_ONCE
 from fxeval.errors import EvidenceError, ModelContractError
 from fxeval.metrics import draws_itself, kinds
+from fxeval.metrics.looked_at import Looked
 from fxeval.records.earlier import Paired, Question
 from fxeval.records.form import VerdictEntry
 from fxeval.records.judged import LimitEntry, MetricEntry, SliceEntry
@@ -23,8 +25,10 @@ from fxeval.redaction import without_paths
 from fxeval.results import Outcome
 from fxeval.run.environment import class_of
 from fxeval.run.guard import why_untrusted
+from fxeval.run.prepared import Prepared
 from fxeval.run.row_measuring import RowMeasuring
 from fxeval.run.workshop import Accepted, Subjects, Workshop
+from fxeval.statistics.extended import LookPlan, plan_of_looks
 from fxeval.statistics.results import refused, results_of
 from fxeval.statistics.selected import Choice
 from fxeval.suite.cells import Cell
@@ -34,6 +38,9 @@ GROUP_BYTES = 256 << 20
 
 BYTES_PER_PIXEL = 128
 """Memory of a row: its map and those of the controls, their ranks and sorting keys, its images."""
+
+DECIDED = frozenset({Outcome.PASS, Outcome.FAIL, Outcome.INVALID})
+"""What ends a cell that is extended while it is undecided."""
 
 
 def measure_cell(
@@ -64,9 +71,15 @@ def measure_cell(
         EvidenceError: If an earlier cell left the process in a state that can't be undone.
     """
     with workshop.guard.cell() as faults:
-        facts, rows = _measured(cell, subjects, workshop, earlier)
-        found = {"unfit": [*unfit], "remarks": [*facts.remarks, *remarks]}
-        result = results_of(plan_of(cell), facts.model_copy(update=found), rows)
+
+        def judged(facts: CellFacts, rows: Sequence[Row]) -> CellResult:
+            found = {"unfit": [*unfit], "remarks": [*facts.remarks, *remarks]}
+            return results_of(plan_of(cell), facts.model_copy(update=found), rows)
+
+        for facts, rows in _measured(cell, subjects, workshop, earlier):
+            result = judged(facts, rows)
+            if result.verdict.outcome in DECIDED:
+                break
     if not faults:
         return result
     return refused(result, without_paths(why_untrusted(faults)))
@@ -80,7 +93,7 @@ def measure_rows(cell: Cell, subjects: Subjects, workshop: Workshop) -> list[Row
         EvidenceError: Likewise, and if something was changed behind the cell's back.
     """
     with workshop.guard.cell() as faults:
-        facts, rows = _measured(cell, subjects, workshop, ())
+        *_, (facts, rows) = _measured(replace(cell, looks=None), subjects, workshop, ())
     if facts.refusal is not None:
         raise ModelContractError(facts.refusal.reason, public=facts.refusal.reason)
     if faults:
@@ -90,52 +103,74 @@ def measure_rows(cell: Cell, subjects: Subjects, workshop: Workshop) -> list[Row
 
 def _measured(
     cell: Cell, subjects: Subjects, workshop: Workshop, earlier: Sequence[Outcome]
-) -> tuple[CellFacts, list[Row]]:
-    """Return the facts of a cell and its rows; without rows if it must not be judged."""
+) -> Iterator[tuple[CellFacts, list[Row]]]:
+    """Yield the facts of a cell and its rows so far, after each look.
+
+    There is one look at all rows unless the cell is extended while it is undecided. Without rows,
+    the cell must not be judged.
+    """
     started, forwards = time.perf_counter() - workshop.verifying.seconds, workshop.forwards
     prepared = workshop.prepare(cell, subjects)
     if prepared.objection is not None:
-        return CellFacts(refusal=_refusal(prepared.objection)), []
+        yield CellFacts(refusal=_refusal(prepared.objection)), []
+        return
+    prepared, plan = _looked_at(cell, prepared)
     rows: list[Row] = []
+    notes: list[str] = []
     measuring = RowMeasuring(cell, prepared)
     asked = _question(cell, workshop)
     runs = [run.paired(asked) for run in workshop.earlier_runs]
-    places = torch.arange(len(prepared.evidence.everyone))
-    for group in torch.split(places, rows_at_once(prepared.evidence.subject.size)):
-        finished = [
-            row.model_copy(
-                update={"reason": without_paths(row.reason), "attempt": len(earlier) + 1}
-            )
-            for row in _beside(runs, measuring.rows(group))
-        ]
-        workshop.emit(finished)
-        rows += finished
-    workshop.guard.note_threads()
     accepted = workshop.acknowledged.get((cell.suite, cell.id), Accepted([], []))
-    facts = CellFacts(
-        seconds=time.perf_counter() - workshop.verifying.seconds - started,
-        forwards=workshop.forwards - forwards,
-        explaining=prepared.explaining,
-        networks=measuring.networks,
-        taught=measuring.taught,
-        no_decision=prepared.evidence.subject.no_decision,
-        remarks=[
-            *prepared.remarks,
-            *measuring.remarks,
-            *prepared.engine.remarks(),
-            *(run.remark for run in runs),
-            *workshop.take_notes(),
-        ],
-        attempt=len(earlier) + 1,
-        earlier=[*earlier],
-        repeatability=prepared.engine.repeatability(cell.explainer.name),
-        configurations=measuring.configurations,
-        inapplicable=measuring.inapplicable,
-        baseline=next((run.baseline for run in runs if run.baseline is not None), None),
-        acknowledged=accepted.active,
-        expired=accepted.expired,
-    )
-    return facts, rows
+    everyone = torch.arange(len(prepared.evidence.everyone))
+    for number, places in enumerate(prepared.evidence.looked.looks or [everyone], start=1):
+        for group in torch.split(places, rows_at_once(prepared.evidence.subject.size)):
+            finished = [
+                row.model_copy(
+                    update={"reason": without_paths(row.reason), "attempt": len(earlier) + 1}
+                )
+                for row in _beside(runs, measuring.rows(group))
+            ]
+            workshop.emit(finished)
+            rows += finished
+        workshop.guard.note_threads()
+        notes += workshop.take_notes()
+        facts = CellFacts(
+            seconds=time.perf_counter() - workshop.verifying.seconds - started,
+            forwards=workshop.forwards - forwards,
+            attempt=len(earlier) + 1,
+            earlier=[*earlier],
+            looks_taken=None if plan is None else plan.at(number, cell.confidence),
+            baseline=next((run.baseline for run in runs if run.baseline is not None), None),
+            acknowledged=accepted.active,
+            expired=accepted.expired,
+            **_found(prepared, measuring, [*(run.remark for run in runs), *notes]),
+        )
+        yield facts, rows
+
+
+def _found(prepared: Prepared, measuring: RowMeasuring, more: Sequence[str]) -> dict[str, Any]:
+    """Return what was found out while rows were measured, as fields of the facts."""
+    engine = prepared.engine
+    return {
+        "explaining": [*prepared.explaining],
+        "networks": [*measuring.networks],
+        "taught": [*measuring.taught],
+        "no_decision": prepared.evidence.subject.no_decision,
+        "remarks": [*prepared.remarks, *measuring.remarks, *engine.remarks(), *more],
+        "repeatability": engine.repeatability(engine.own.name),
+        "configurations": [*measuring.configurations],
+        "inapplicable": dict(measuring.inapplicable),
+    }
+
+
+def _looked_at(cell: Cell, prepared: Prepared) -> tuple[Prepared, LookPlan | None]:
+    """Return the evidence with the looks at its rows; None = it is looked at once."""
+    if cell.looks is None:
+        return prepared, None
+    everyone = prepared.evidence.everyone
+    plan = plan_of_looks(cell.looks, cell.seed, everyone.id, everyone.identities.tolist())
+    looks = tuple(torch.tensor(places, dtype=torch.int64) for places in plan.rows)
+    return replace(prepared, evidence=replace(prepared.evidence, looked=Looked(looks))), plan
 
 
 def _question(cell: Cell, workshop: Workshop) -> Question:
@@ -215,4 +250,5 @@ def plan_of(cell: Cell) -> CellPlan:
         slices=[SliceEntry(column=one.column, edges=[*one.edges]) for one in cell.slices],
         selects=None if choice is None else choice.of(cell.parameters),
         draws_itself=draws_itself(cell.kind),
+        looks=cell.looks,
     )

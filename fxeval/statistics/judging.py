@@ -27,6 +27,7 @@ from fxeval.results import (
     RowState,
     Verdict,
 )
+from fxeval.statistics.betting import BETTING
 from fxeval.statistics.decisions import RANDOM_ORDERS, against_random_orders
 from fxeval.statistics.distributions import t_quantile
 from fxeval.statistics.entries import figures, plain
@@ -361,7 +362,9 @@ def _explained(
     result: LimitResult, case: _Case, place: int, estimate: Estimate, is_open: bool
 ) -> LimitResult:
     """Add how sure the verdict is, and what would settle it if the interval leaves it open."""
-    if case.limit.over == "list" or not math.isfinite(estimate.value) or not case.limit.is_number():
+    is_bet = estimate.method.startswith(BETTING)  # which has neither a p-value nor a power
+    is_known = math.isfinite(estimate.value) and case.limit.is_number()
+    if case.limit.over == "list" or is_bet or not is_known:
         return result
     if case.is_equal[place] and case.limit.of_equal_rows(estimate) is not None:
         return result.model_copy(update={"p_opposite": 1.0})  # nothing got worse

@@ -28,8 +28,6 @@ from fxeval.statistics.verdict import MIN_IDENTITIES
 
 FloatArray = NDArray[np.float64]
 
-MOST_LOOKS = 10
-
 _NODES = 160  # of the quadrature between two looks
 _FARTHEST = 40.0  # standard deviations beyond which no probability is left in float64
 _LOWEST = 9.0  # standard deviations below which no path matters

@@ -37,6 +37,7 @@ from fxeval.statistics.acknowledged import (
 )
 from fxeval.statistics.bands import bands_of
 from fxeval.statistics.entries import plain
+from fxeval.statistics.extended import table_of, with_looks
 from fxeval.statistics.fitness import fitness_notes, with_unfit
 from fxeval.statistics.holm import regressions_of
 from fxeval.statistics.intervals import SKEW_T, rarest_seen
@@ -92,7 +93,7 @@ def results_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> CellRes
         nothing = Verdict(Outcome.INVALID, "no row takes part")
         return _result(plan, facts, n_pairs=n_pairs, n_identities=0, verdict=plain(nothing))
     rows = choice.rows
-    table = Table(plan, rows)
+    table = table_of(plan, facts, rows)
     limits = _limits(plan, facts, table)
     states = Counter(row.state for row in rows)
     differences, columns = table.differences(), [one.column for one in plan.slices]
@@ -137,6 +138,7 @@ def _limits(plan: CellPlan, facts: CellFacts, table: Table) -> list[LimitResult]
     )
     limits = with_refusals(limits, facts.configurations)
     limits = with_absences(with_reason(limits, facts.no_decision), facts.remarks)
+    limits = with_looks(limits, plan, facts.looks_taken)
     limits = with_unfit(limits, plan, facts.unfit)
     return with_acknowledged(with_inapplicable(limits, facts.inapplicable), facts)
 

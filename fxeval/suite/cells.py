@@ -53,7 +53,8 @@ class Cell:
         limits: The limits that must hold.
         seed: The suite's seed.
         confidence: Two-sided confidence of the intervals.
-        on_inconclusive: Effect of an undecided interval on the test: ``fail`` or ``warn``.
+        on_inconclusive: Effect of an undecided interval on the test: ``fail`` or ``warn``; or
+            ``extend``: it fails if all rows leave it open.
         on_unsupported: Effect on the test if the explainer cannot explain this kind of model:
             ``fail`` or ``skip``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -67,6 +68,7 @@ class Cell:
         demands: The suite's demands on each of these models, by name.
         slices: The columns by whose words its results are told apart.
         self_check: Whether its metrics are checked on maps of known worth before they judge.
+        looks: Number of planned looks at a cell that is extended, or ``open``; None = one.
     """
 
     id: str
@@ -82,7 +84,7 @@ class Cell:
     limits: tuple[Limit, ...]
     seed: int
     confidence: float
-    on_inconclusive: Literal["fail", "warn"]
+    on_inconclusive: Literal["fail", "warn", "extend"]
     on_unsupported: Literal["fail", "skip"]
     device: str
     where: str
@@ -95,6 +97,7 @@ class Cell:
     demands: Mapping[str, Verification] = field(default_factory=dict)
     slices: tuple[Slice, ...] = ()
     self_check: bool = False
+    looks: int | Literal["open"] | None = None
 
     @property
     def models(self) -> tuple[Use, ...]:

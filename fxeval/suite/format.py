@@ -25,7 +25,7 @@ from fxeval.results import Judge, Over, Severity
 from fxeval.statistics.limits import FORMS, MARGINS
 from fxeval.strict.forms import Strict, branch, once, one_of
 from fxeval.suite import words
-from fxeval.suite.plan import DEFAULT_SEEDS
+from fxeval.suite.plan import DEFAULT_LOOKS, DEFAULT_SEEDS
 from fxeval.suite.slices import ASlice
 from fxeval.verification.figures import QUANTITIES, THRESHOLDS
 
@@ -49,6 +49,8 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 _Seeds = Annotated[int, Field(ge=1, le=20)]
 _Pinned = Annotated[Any, AfterValidator(words.pinned), _schema(type=["string", "number"])]
 _OneOrMore = Field(min_length=1)
+_OnInconclusive = Literal["fail", "warn", "extend"]
+_Looks = Annotated[Any, AfterValidator(words.looks), _schema(oneOf=[*words.LOOKS])]
 
 _ModelId = Annotated[_Name, _schema(**{ROLE: "model"})]
 _ExplainerId = Annotated[_Name, _schema(**{ROLE: "explainer"})]
@@ -193,6 +195,8 @@ class Check(Strict):
         marks: Names of pytest marks.
         slices: Columns of the pair list, or attributes of its images, by whose words every metric
             has values of its own.
+        on_inconclusive: Effect of an undecided interval on the test; that of defaults unless given.
+        looks: Looks at a cell that is extended; those of defaults unless given.
     """
 
     id: Annotated[_Name, AfterValidator(words.check_id)]
@@ -213,6 +217,8 @@ class Check(Strict):
         _schema(uniqueItems=True),
     ] = []
     slices: Annotated[list[ASlice], _OneOrMore] | None = None
+    on_inconclusive: _OnInconclusive | None = None
+    looks: _Looks | None = None
 
 
 class CheckOfNoKind(Check):
@@ -266,7 +272,10 @@ class Defaults(Strict):
         seeds: Number of differently seeded maps of explainers that depend on a seed. Limits over a
             population need 3.
         confidence: Two-sided confidence of the intervals.
-        on_inconclusive: Effect of an undecided interval on the test.
+        on_inconclusive: Effect of an undecided interval on the test; extend: measure a share of
+            the rows, judge them at a stricter level, and go on while that leaves the cell open.
+        looks: How often a cell that is extended is judged, the last time on all rows; open: after
+            every group of rows, by an interval that holds at all of them at once.
         on_unsupported: Effect on the test if the explainer cannot explain this kind of model.
     """
 
@@ -274,7 +283,8 @@ class Defaults(Strict):
     device: Annotated[str, AfterValidator(words.device), _schema(pattern=words.DEVICE)] = "auto"
     seeds: _Seeds = DEFAULT_SEEDS
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    on_inconclusive: Literal["fail", "warn"] = "fail"
+    on_inconclusive: _OnInconclusive = "fail"
+    looks: _Looks = DEFAULT_LOOKS
     on_unsupported: Literal["fail", "skip"] = "fail"
 
 

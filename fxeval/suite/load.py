@@ -23,7 +23,7 @@ from fxeval.strict.yaml_file import Document, Loc
 from fxeval.suite import format as forms
 from fxeval.suite.extending import read_suite
 from fxeval.suite.limit_rules import Explained, fixture_id
-from fxeval.suite.plan import DEFAULT_SEEDS, Check, Suite
+from fxeval.suite.plan import DEFAULT_LOOKS, DEFAULT_SEEDS, Check, Suite
 from fxeval.suite.rules import (
     CheckParams,
     KnownIds,
@@ -161,6 +161,8 @@ class _Planned:
             ),
             further=self.further[number],
             slices=tuple(slice_of(entry) for entry in form.slices or ()),
+            on_inconclusive=form.on_inconclusive,
+            looks=form.looks,
         )
 
     def _line(self, loc: Loc) -> int:
@@ -236,8 +238,15 @@ def _one_line(text: str) -> str:
 _PLACES = {"where", "n_where", "path", "digest", "line", "folder"}
 
 _LATER: Mapping[type, Mapping[str, object]] = {
-    Suite: {"verification": None, "self_check": False},
-    Check: {"seeds": DEFAULT_SEEDS, "others": (), "further": {}, "slices": ()},
+    Suite: {"verification": None, "self_check": False, "looks": DEFAULT_LOOKS},
+    Check: {
+        "seeds": DEFAULT_SEEDS,
+        "others": (),
+        "further": {},
+        "slices": (),
+        "on_inconclusive": None,
+        "looks": None,
+    },
     Limit: {"over": "population", "judge": "each", "slice": ""},
     Verification: {"floor": "checked"},
 }

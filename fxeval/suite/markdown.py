@@ -43,7 +43,7 @@ title: Two explainers, two models, every night
 defaults:
   seed: 20260101              # of everything that is drawn: masks, controls, ties, re-drawn weights
   device: auto                # CUDA if there is a GPU
-  on_inconclusive: fail       # an undecided interval fails the test; or warn
+  on_inconclusive: fail       # an undecided interval fails the test; or warn, or extend
   on_unsupported: skip        # an explainer that cannot explain a model: skip the cell and list it
 
 models:
@@ -174,6 +174,7 @@ _PARTS = (
 )
 _CHECK_KEYS = (
     "id", "kind", "why", "limits", "models", "explainers", "pairs", "seeds", "marks", "slices",
+    "on_inconclusive", "looks",
 )  # fmt: skip
 _ENTRIES = {
     "ModelId": "id of a model",
@@ -254,7 +255,10 @@ def _kind(value: _Schema) -> str:
             return "list of: " + " or ".join(kinds)
         return f"list of: {_kind(items)}"
     if "oneOf" in value:
-        return "a name" if all("const" in one for one in value["oneOf"]) else "mapping"
+        named = ["const" in one for one in value["oneOf"]]
+        if any(named) and not all(named):
+            return " or ".join(map(_kind, value["oneOf"]))
+        return "a name" if all(named) else "mapping"
     if value.get("type") == "object":
         return "mapping"
     return _bounded(_TYPES.get(value.get("type", ""), "number"), value)

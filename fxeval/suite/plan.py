@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from fxeval.errors import SuiteError
 from fxeval.slices import Slice
@@ -16,6 +16,12 @@ from fxeval.verification.demands import Verification
 MAX_CELLS = 10_000
 DEFAULT_SEEDS = 3
 """Differently seeded maps of an explainer that depends on a seed: the fewest that may decide."""
+
+DEFAULT_LOOKS = 5
+"""Planned looks at a cell that is extended."""
+
+OnInconclusive: TypeAlias = Literal["fail", "warn", "extend"]
+Looking: TypeAlias = int | Literal["open"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Check:
         others: The explainers that its limits compare with.
         further: Further models that parameters of the kind name, by parameter.
         slices: The columns by whose words its results are told apart.
+        on_inconclusive: Effect of an undecided interval on the test; None = the suite's.
+        looks: Number of planned looks if it is extended, or ``open``; None = the suite's.
     """
 
     id: str
@@ -72,6 +80,8 @@ class Check:
     others: tuple[Subject, ...] = ()
     further: Mapping[str, tuple[Subject, ...]] = field(default_factory=dict)
     slices: tuple[Slice, ...] = ()
+    on_inconclusive: OnInconclusive | None = None
+    looks: Looking | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,7 @@ class Suite:
             files that differ only in layout or comments have one digest.
         verification: Demands on the models before they are explained; None = no demand.
         self_check: Whether metrics are checked on maps of known worth before they judge.
+        looks: Number of planned looks at a cell that is extended, or ``open``.
     """
 
     path: Path
@@ -101,13 +112,14 @@ class Suite:
     seed: int
     device: str
     confidence: float
-    on_inconclusive: Literal["fail", "warn"]
+    on_inconclusive: OnInconclusive
     on_unsupported: Literal["fail", "skip"]
     checks: tuple[Check, ...]
     formats: tuple[str, ...]
     digest: str
     verification: Verification | None = None
     self_check: bool = False
+    looks: Looking = DEFAULT_LOOKS
 
 
 def cells(suite: Suite) -> tuple[Cell, ...]:
@@ -160,7 +172,7 @@ def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs:
         limits=check.limits,
         seed=suite.seed,
         confidence=suite.confidence,
-        on_inconclusive=suite.on_inconclusive,
+        on_inconclusive=check.on_inconclusive or suite.on_inconclusive,
         on_unsupported=suite.on_unsupported,
         device=suite.device,
         where=check.where,
@@ -172,7 +184,15 @@ def _cell(suite: Suite, check: Check, model: Subject, explainer: Subject, pairs:
         further={parameter: tuple(map(_named, named)) for parameter, named in further.items()},
         demands={one.name: _demanded(suite, one) for named in further.values() for one in named},
         self_check=suite.self_check,
+        looks=_looks(suite, check),
     )
+
+
+def _looks(suite: Suite, check: Check) -> Looking | None:
+    """Return how a cell is looked at; without a critical limit, no look could decide it."""
+    decides = any(limit.severity == "critical" for limit in check.limits)
+    is_extended = (check.on_inconclusive or suite.on_inconclusive) == "extend"
+    return (check.looks or suite.looks) if is_extended and decides else None
 
 
 def _demanded(suite: Suite, model: Subject) -> Verification:

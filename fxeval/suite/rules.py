@@ -14,6 +14,7 @@ from fxeval.strict.yaml_file import Document, Loc
 from fxeval.suite.cells import Use
 from fxeval.suite.format import CheckOfNoKind
 from fxeval.suite.limit_rules import Explained, LimitRules, MeasuredBy, fixture_id, listed
+from fxeval.suite.look_rules import LookRules
 from fxeval.suite.plan import Subject
 from fxeval.suite.slices import column_of
 from fxeval.verification.figures import QUANTITIES
@@ -191,7 +192,7 @@ class Rules:
         """
         taken = set()
         checks: Sequence[Any] = self._suite.get("checks") or ()
-        limits = LimitRules(self._document)
+        limits, looks = LimitRules(self._document), LookRules(self._document, self._suite)
         for number, check in enumerate(checks):
             if check is None:
                 continue
@@ -204,6 +205,7 @@ class Rules:
             if measured is None:
                 self._keys_of_no_kind(loc, check)
             self._slices((*loc, "slices"), check, measured)
+            looks.check(loc, check, measured)
             for limit_number, limit in enumerate(check.get("limits") or ()):
                 if limit is not None:
                     limits.check((*loc, "limits", limit_number), limit, measured)

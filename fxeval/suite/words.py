@@ -10,6 +10,10 @@ NAME = "^[A-Za-z][A-Za-z0-9_-]{0,79}$"
 """Pattern of the name of a suite, a check or a subject."""
 DEVICE = "^(auto|cpu|cuda(:[0-9]{1,3})?)$"
 """Pattern of the name of a device."""
+MOST_LOOKS = 10
+"""Most planned looks at a cell that is extended."""
+LOOKS = ({"type": "integer", "minimum": 2, "maximum": MOST_LOOKS}, {"const": "open"})
+"""What a JSON Schema says of looks."""
 
 
 def name(text: str) -> str:
@@ -65,3 +69,15 @@ def pinned(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError("expected text or a number")
     return value if isinstance(value, str) else float(value)
+
+
+def looks(value: object) -> object:
+    """Return how often a cell is looked at: a number, or ``open``.
+
+    Raises:
+        ValueError: If it is none; the message says what was expected.
+    """
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value != "open" and not (is_number and 2 <= value <= MOST_LOOKS):  # type: ignore[operator]
+        raise ValueError(f"expected 2 to {MOST_LOOKS} looks, or open")
+    return value
