@@ -13,6 +13,7 @@ from fxeval.scorecard import limit_rows, self_checks, transfers, verification_ro
 from fxeval.scorecard.baselines import compared_lines
 from fxeval.scorecard.conditions import worst_slices
 from fxeval.scorecard.evidence import leaning, settles
+from fxeval.scorecard.looks import looked_at
 from fxeval.scorecard.refusals import refused
 from fxeval.scorecard.search import chosen
 from fxeval.scorecard.wording import begun, clipped, interval, visible
@@ -203,7 +204,8 @@ def _transfers(record: Json) -> list[str]:
 
 
 def _choices(cells: Sequence[Json]) -> list[str]:
-    """Return which configurations were selected, and where the explainers do worst."""
+    """Return which configurations were selected, where explainers do worst, and looks."""
     found = [(cell["id"], chosen(cell)) for cell in cells]
     found += [(cell["id"], line) for cell in cells for line in worst_slices(cell)]
+    found += [(cell["id"], looked_at(cell)) for cell in cells]
     return [f"- {escaped(id, _ID)}: {escaped(line)}" for id, line in found if line]

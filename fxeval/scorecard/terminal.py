@@ -7,6 +7,7 @@ from fxeval.scorecard import limit_rows, self_checks, transfers, verification_ro
 from fxeval.scorecard.baselines import compared_lines
 from fxeval.scorecard.conditions import worst_slices
 from fxeval.scorecard.evidence import leaning, settles
+from fxeval.scorecard.looks import looked_at
 from fxeval.scorecard.refusals import refused
 from fxeval.scorecard.search import chosen
 from fxeval.scorecard.wording import clipped, row_names, visible
@@ -141,11 +142,12 @@ def _line(row: list[str], widths: list[int]) -> str:
 
 
 def _found(cell: Mapping[str, Any]) -> list[str]:
-    """Return which configuration was selected, and where the explainer does worst."""
+    """Return which configuration was selected, where the explainer does worst, at which look."""
     selected = chosen(cell)
     return [
         *([f"selected{_GAP}{cell['id']}: {selected}"] if selected else []),
         *(f"slices{_GAP}{cell['id']}: {line}" for line in worst_slices(cell)),
+        *([f"looks{_GAP}{cell['id']}: {looked_at(cell)}"] if looked_at(cell) else []),
     ]
 
 

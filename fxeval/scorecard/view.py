@@ -42,6 +42,7 @@ from fxeval.scorecard.limit_rows import (
     ruling,
     shown,
 )
+from fxeval.scorecard.looks import looked_at
 from fxeval.scorecard.search import Search, search
 from fxeval.scorecard.self_checks import Unfit, unfit_of
 from fxeval.scorecard.transfers import suspicious
@@ -376,4 +377,5 @@ def measured_on(cell: Json) -> str:
     """Say how many rows and identities a cell is based on."""
     if not cell.get("n_pairs"):
         return f"no {row_names(cell['kind'])[0]} measured"
-    return rows_of(cell["kind"], cell["n_pairs"], cell.get("n_identities", 0))
+    said = rows_of(cell["kind"], cell["n_pairs"], cell.get("n_identities", 0))
+    return "; ".join(filter(None, [said, looked_at(cell)]))

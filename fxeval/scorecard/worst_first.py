@@ -52,7 +52,7 @@ def rest(cells: Sequence[Json], shown: int) -> str:
 def fails_its_test(cell: Json) -> bool:
     """Say whether a cell's outcome fails its test; the suite decides it for some outcomes."""
     outcome = cell["verdict"]["outcome"]
-    undecided = outcome == "inconclusive" and cell["on_inconclusive"] == "fail"
+    undecided = outcome == "inconclusive" and cell["on_inconclusive"] != "warn"
     return outcome in ("fail", "invalid") or undecided
 
 

@@ -292,7 +292,8 @@ def _commonest(y: FloatArray) -> NDArray[np.int64]:
 def _percent(level: float) -> str:
     """Write a level, such as ``96 %``.
 
-    >>> _percent(0.96), _percent(0.992)
-    ('96 %', '99.2 %')
+    >>> _percent(0.96), _percent(0.992), _percent(1.0 - 2e-9)
+    ('96 %', '99.2 %', '99.9999998 %')
     """
-    return f"{100 * level:.6g} %"
+    text = f"{100 * level:.6g}"
+    return f"{f'{100 * level:.12g}' if text == '100' else text} %"
