@@ -73,7 +73,7 @@ class Looked:
         )
 
     def _parts(self, everyone: Rows) -> bool:
-        """Say whether maps are made look by look: not those of several sources, which are shared."""
+        """Say whether maps are made look by look: not means of several, which rows share."""
         return bool(self.looks) and everyone.source.shape[1] == 1 and everyone.against.ndim == 2
 
     def _of(self, everyone: Rows, number: int) -> Rows:

@@ -4,6 +4,7 @@ Order and looks are fixed before anything is measured: by the suite's seed, the 
 and their number.
 """
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
@@ -49,7 +50,7 @@ class Looks(Form):
                 f"{len(self.identities)}, {len(self.rows)} and {self.used}"
             )
         counted = self.rows if self.units == "rows" else self.identities
-        if any(a >= b for a, b in zip(counted, counted[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(counted)):
             raise ValueError(f"expected rising numbers of {self.units}, got {counted}")
         return self
 

@@ -186,8 +186,8 @@ class CellEngine:
         key = _set_of(rows, subject, by, seed)
         if rows.source.shape[1] == 1 and rows.against.ndim == 2 and key not in self._averaged:
             asked = Comparison(
-                faces, rows.id, rows.source[:, 0], rows.against[:, 0], rows.contrast, seed, rows.only,
-                rows.enrolled, rows.draws, rows.is_discriminative,
+                faces, rows.id, rows.source[:, 0], rows.against[:, 0], rows.contrast, seed,
+                rows.only, rows.enrolled, rows.draws, rows.is_discriminative,
             )  # fmt: skip
             wanted = Wanted(by, network, asked, rows.set_name)
             maps = self._asked(wanted, key, is_judged=is_judged and not rows.look)

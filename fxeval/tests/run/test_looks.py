@@ -1,4 +1,4 @@
-"""Cells that are extended while they are undecided: what is measured, what is judged, what is told."""
+"""Cells that are extended while they are undecided: what is measured, judged and told."""
 
 import json
 import math
@@ -34,9 +34,7 @@ def run(limits, looks, *, n=60, explainer=None, seeds=1, **parameters):
     rows = []
     workshop = Workshop(batch_size=16, emit=rows.extend, progress=lambda *_: None)
     given = Parameters(**{"steps": 4, "fills": ("black",), "controls": (), **parameters})
-    cell = replace(
-        cell_of(KIND, given, limits), looks=looks, on_inconclusive="extend", seeds=seeds
-    )
+    cell = replace(cell_of(KIND, given, limits), looks=looks, on_inconclusive="extend", seeds=seeds)
     subjects = Subjects(model(), explainer or Ramp(), People(n), {}, {})
     return measure_cell(cell, subjects, workshop), rows
 

@@ -13,6 +13,16 @@ from fxeval.tests.simulations.laws import (
     rare_group,
     rate,
 )
+from fxeval.tests.simulations.looked import (
+    EDGED,
+    PEOPLE,
+    Compared,
+    bet_on,
+    by_peeking,
+    compared,
+    drawn,
+)
+from fxeval.tests.simulations.looked import POPULATIONS as LOOKED
 from fxeval.tests.simulations.methods import (
     CROSSED,
     FIGURES,
@@ -45,6 +55,8 @@ FORM_RUNS = 2000
 DISTANCES = (0.25, 0.5, 1.0)
 NAIVE_DESIGN = Design(50, "1 to 20 rows", 0.3)
 NAIVE_RUNS = 1000
+LOOKS_RUNS = 2000
+BETTING_RUNS = 1000
 
 
 def methods_table() -> str:
@@ -181,6 +193,51 @@ def ratios_table() -> str:
     )
 
 
+def looks_table() -> str:
+    rows = [
+        (f"{population.name} ({kind})",
+         *_beside([compared(population, G, LOOKS_RUNS) for G in PEOPLE]))
+        for kind, several in LOOKED.items()
+        for population in several
+    ]  # fmt: skip
+    return _table(_LOOKS_HEAD, rows)
+
+
+def betting_table() -> str:
+    rows = [
+        (population.name, *_beside([bet_on(population, G, BETTING_RUNS) for G in PEOPLE]))
+        for population in EDGED
+    ]
+    return _table(_LOOKS_HEAD, rows)
+
+
+def peeking_table() -> str:
+    rows = []
+    for several in LOOKED.values():
+        population = several[0]
+        found = [
+            by_peeking(drawn(population, G, BETTING_RUNS, "peek"), population, population.mean)
+            for G in PEOPLE
+        ]
+        rows.append((population.name, _list(one.tally().false_pass for one in found)))
+    return _table(("values", "false passes %"), rows)
+
+
+_LOOKS_HEAD = (
+    "values", "false passes %", "fixed: false passes %", "passes %", "fixed: passes %",
+    "measured % on the line", "3.5 errors off", "7 errors off",
+)  # fmt: skip
+
+
+def _beside(found: Sequence[Compared]) -> tuple[str, ...]:
+    return (
+        _list(one.looks.false_pass for one in found),
+        _list(one.fixed.false_pass for one in found),
+        *(" / ".join(f"{100 * one.passes[k]:.0f}" for one in found) for k in range(2)),
+        *(" / ".join(f"{100 * one.shares[k]:.0f}" for one in found) for k in range(3)),
+    )
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     f"{RUNS:,} lists; standard error {standard_error(0.025, RUNS):.2%} at 2.5 %": methods_table,
     "Crossed pairs and verification figures": crossed_table,
@@ -189,6 +246,12 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "How often a limit passes that the truth keeps, G = 30 / 50 / 100": power_table,
     "What cannot be had": impossible_table,
     f"Naive methods; {NAIVE_DESIGN}": naive_table,
+    f"Five planned looks, {LOOKS_RUNS:,} lists, G = 60 / 150 / 400; standard error "
+    f"{standard_error(0.025, LOOKS_RUNS):.2%} at 2.5 %": looks_table,
+    f"Open looks by betting, {BETTING_RUNS:,} lists, G = 60 / 150 / 400": betting_table,
+    f"Looks without a plan, every 10 people, {BETTING_RUNS:,} lists, G = 60 / 150 / 400": (
+        peeking_table
+    ),
 }
 """What makes each table, by its title."""
 

@@ -134,7 +134,7 @@ def test_a_figure_of_the_list_cannot_be_extended(tmp_path):
 
 def test_a_check_that_chooses_cannot_be_extended(tmp_path):
     kind, metrics = of_kind(lambda one: getattr(one, "SELECTS", None) is not None)
-    with pytest.raises(SuiteError, match="'on_inconclusive: extend' of the defaults: .* chooses"):
+    with pytest.raises(SuiteError, match=r"'on_inconclusive: extend' of the defaults: .* chooses"):
         load(written(tmp_path, text=other(kind, metrics[0].name)), KNOWN)
     own = "    on_inconclusive: extend\n"
     with pytest.raises(SuiteError, match=r"a.yaml:11:5: .*'on_inconclusive: extend': .* chooses"):
@@ -143,9 +143,9 @@ def test_a_check_that_chooses_cannot_be_extended(tmp_path):
 
 @pytest.mark.parametrize("kind", ["nonmated pairs", "patched pairs", "false matches"])
 def test_rows_of_two_people_are_not_bet_on(tmp_path, kind):
-    kind, metrics = of_kind(lambda one: one.ROWS == kind)
+    kind, metrics = of_kind(lambda one: kind == one.ROWS)
     name = next(m.name for m in metrics if m.statistic == "mean" and not m.information_only)
-    with pytest.raises(SuiteError, match="'looks: open'.* may belong to two; expected a number"):
+    with pytest.raises(SuiteError, match=r"'looks: open'.* may belong to two; expected a number"):
         load(written(tmp_path, text=other(kind, name, "    looks: open\n")), KNOWN)
     load(written(tmp_path, text=other(kind, name)), KNOWN)
 
@@ -160,7 +160,7 @@ def test_values_without_edges_are_not_bet_on(tmp_path):
     kind, _ = of_kind(choose)
     name = unbounded(kinds()[kind])[0].name
     text = other(kind, name, "    looks: open\n")
-    with pytest.raises(SuiteError, match="bets on values between two edges, and .* lies in .*inf"):
+    with pytest.raises(SuiteError, match=r"bets on values between two edges, and .* lies in .*inf"):
         load(written(tmp_path, text=text), KNOWN)
     load(written(tmp_path, text=other(kind, name)), KNOWN)
 
@@ -172,6 +172,6 @@ def test_medians_are_not_bet_on(tmp_path):
     kind, _ = of_kind(medians)
     name = medians(kinds()[kind])[0].name
     text = other(kind, name, "    looks: open\n")
-    with pytest.raises(SuiteError, match="is a median and cannot be judged .* that is a mean"):
+    with pytest.raises(SuiteError, match=r"is a median and cannot be judged .* that is a mean"):
         load(written(tmp_path, text=text), KNOWN)
     load(written(tmp_path, text=other(kind, name)), KNOWN)
