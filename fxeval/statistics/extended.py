@@ -97,6 +97,11 @@ def taken(looks: Looks, look: int, confidence: float) -> Looks:
     return looks.model_copy(update={"used": look, "confidence": level})
 
 
+def n_planned(looks: Looks | None, measured: int) -> int:
+    """Return the number of rows that a cell has when all are measured."""
+    return measured if looks is None else max(measured, looks.rows[-1])
+
+
 def table_of(plan: CellPlan, facts: CellFacts, rows: Sequence[Row]) -> Table:
     """Return the values of a cell, with the intervals that its looks allow."""
     looks = facts.looks_taken

@@ -37,7 +37,7 @@ from fxeval.statistics.acknowledged import (
 )
 from fxeval.statistics.bands import bands_of
 from fxeval.statistics.entries import plain
-from fxeval.statistics.extended import table_of, with_looks
+from fxeval.statistics.extended import n_planned, table_of, with_looks
 from fxeval.statistics.fitness import fitness_notes, with_unfit
 from fxeval.statistics.holm import regressions_of
 from fxeval.statistics.intervals import SKEW_T, rarest_seen
@@ -212,7 +212,9 @@ def _verdict(
     verdicts += [(one, "critical") for one in passing_again(limits, facts)]
     allowed = [one.constant_allowed for one in plan.metrics if one.constant_allowed is not None]
     states = Counter(row.state for row in rows)
-    no_maps = _unsteady(plan, facts) or _bad_maps(rows, states, min(allowed, default=None))
+    no_maps = _unsteady(plan, facts) or _bad_maps(
+        rows, states, min(allowed, default=None), n_planned(facts.looks_taken, len(rows))
+    )
     objection = network_objection(
         facts.networks, rows, with_constant=not allowed
     ) or teaching_objection(facts.taught)
@@ -284,11 +286,21 @@ def _of_one_bank(plan: CellPlan, facts: CellFacts) -> str:
 
 
 def _bad_maps(
-    rows: Sequence[Row], states: Mapping[RowState, int], constant_allowed: float | None
+    rows: Sequence[Row],
+    states: Mapping[RowState, int],
+    constant_allowed: float | None,
+    planned: int,
 ) -> Verdict | None:
-    """Return what follows if too many maps are bad, with the reason of the first; else None."""
+    """Return what follows if too many maps are bad, with the reason of the first; else None.
+
+    At an early look they fail a cell only if they are too many of all planned rows; else it is
+    open, as there may be none among the others.
+    """
     verdict = state_verdict(states, len(rows), constant_allowed)
     if verdict is None:
         return None
     first = next((row.reason for row in rows if row.reason), "no reason given")
-    return Verdict(verdict.outcome, f"{verdict.reason}; first: {first}")
+    outcome = verdict.outcome
+    if state_verdict(states, planned, constant_allowed) is None:
+        outcome = Outcome.INCONCLUSIVE
+    return Verdict(outcome, f"{verdict.reason}; first: {first}")

@@ -149,7 +149,7 @@ def cell_of(kind: str, parameters: object, limits=()) -> Cell:
 
 def measured(
     kind, parameters, *, explainer=None, source=None, others=None, limits=(), batch=16, seeds=1,
-    compared=None, workshop=None, network=None, slices=(),
+    compared=None, workshop=None, network=None, slices=(), looks=None,
 ):  # fmt: skip
     """Measure one cell; return its result and its rows as they were written."""
     rows, compared = [], compared or {}
@@ -160,6 +160,7 @@ def measured(
         seeds=seeds,
         others=tuple(Use(name) for name in compared),
         slices=tuple(slices),
+        looks=looks,
     )
     subjects = Subjects(
         network or model(), explainer or Occlusion(), source or People(), others or {}, compared

@@ -10,9 +10,10 @@ import torch
 
 from fxeval.metrics import CATALOGUE, add_metrics
 from fxeval.metrics.protocol import RowKind
-from fxeval.results import RowState, Statistic
+from fxeval.results import Outcome, RowState, Statistic
 from fxeval.run import measure as measuring
 from fxeval.scorecard.curve_words import curve_words
+from fxeval.statistics import looks
 from fxeval.tests.protocols import KINDS as TOYS
 from fxeval.tests.toy_world import Occlusion, People, Ramp, Twinned, measured, model
 
@@ -230,6 +231,24 @@ def test_rows_do_not_depend_on_the_group_they_are_measured_in(kind, size, monkey
     monkeypatch.setattr(measuring, "ROWS_AT_ONCE", size)
     _, found, _ = measure(kind)
     assert found == expected  # to the last bit
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [one for one in KINDS if one != "cost.resources" and not hasattr(KINDS[one], "SELECTS")],
+)
+def test_rows_do_not_depend_on_the_look_at_which_their_cell_stops(kind, monkeypatch):
+    monkeypatch.setattr(looks, "MIN_IDENTITIES", 2)
+    _, expected, _ = measure(kind)
+    whole, found, _ = measure(kind, looks=3)
+    taken = whole.looks_taken
+    assert taken.used == len(taken.rows) > 1
+    assert found == expected  # to the last bit
+    monkeypatch.setattr(measuring, "DECIDED", frozenset(Outcome))
+    early, some, _ = measure(kind, looks=3)
+    assert early.looks_taken.used == 1
+    assert len(some) == taken.rows[0] < n_rows(kind)
+    assert some == {name: expected[name] for name in some}
 
 
 @each_repeatable

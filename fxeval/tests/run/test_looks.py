@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -237,3 +237,49 @@ def test_a_reader_is_told_of_the_look_and_reports_are_the_same_again(tmp_path):
     again = rederived(kept, stored.rows)
     assert again.cells[0].model_dump_json() == kept.cells[0].model_dump_json()
     assert math.isclose(again.cells[0].looks_taken.confidence, 0.988, abs_tol=1e-3)
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """Gives no finite map of so many of the first pairs in the order of the looks."""
+
+    names: frozenset
+
+    def explain(self, model, probes, references, *, contrast=None, generator):
+        maps = Ramp().explain(model, probes, references, generator=generator)
+        for row, probe in enumerate(probes):
+            if float(probe.double().sum()) in self.names:
+                maps[row] = math.nan
+        return maps
+
+
+def faulty(n_bad):
+    """Return an explainer without a finite map of some rows of the first look."""
+    sums = []
+
+    class Noting(Ramp):
+        def explain(self, model, probes, references, **more):
+            sums.extend(float(probe.double().sum()) for probe in probes)
+            return super().explain(model, probes, references, **more)
+
+    run([CLEAR], 3, explainer=Noting())
+    return Faulty(frozenset(sums[:n_bad]))
+
+
+def test_one_bad_map_of_an_early_look_ends_no_cell():
+    """1 of the 80 rows is more than 1 %, and 1 of all 120 is not."""
+    late, rows = run([CLEAR], 3, explainer=faulty(1))
+    assert (late.looks_taken.used, len(rows)) == (2, 120)
+    assert late.verdict.outcome is Outcome.PASS
+    plan = CellPlan(**{name: getattr(late, name) for name in CellPlan.model_fields})
+    facts = CellFacts(**{name: getattr(late, name) for name in CellFacts.model_fields})
+    first = facts.model_copy(update={"looks_taken": taken(facts.looks_taken, 1, 0.95)})
+    early = results_of(plan, first, rows[:80])
+    assert early.verdict.outcome is Outcome.INCONCLUSIVE
+    assert "1 of 80 rows have no usable saliency map" in early.verdict.reason
+
+
+def test_bad_maps_that_no_later_row_can_make_up_for_end_the_cell():
+    early, rows = run([CLEAR], 3, explainer=faulty(2))
+    assert early.verdict.outcome is Outcome.FAIL
+    assert (early.looks_taken.used, len(rows)) == (1, 80)
