@@ -267,6 +267,7 @@ def test_a_run_that_passes_no_verdict_and_fails_no_test_says_why():
     assert "only warn" in effect(record(("inconclusive", "warn"), ("pass", "warn")))
     assert "not run" in effect(record(("pass", "fail"), missing=["b[m-e-p]"]))
     assert effect(record(("inconclusive", "fail"))) == ""
+    assert effect(record(("inconclusive", "extend"))) == ""  # it fails its test, too
     assert effect(record(("inconclusive", "warn"), ("fail", "warn"))) == ""
     assert "for information" in effect(record(("information", "fail"), ("information", "warn")))
     assert effect(record(("unsupported", "fail"))) == ""  # a check that measured nothing fails

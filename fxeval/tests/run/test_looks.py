@@ -124,9 +124,13 @@ def test_p_values_agree_with_the_look_that_decides():
     assert 0.0 <= limit.p_value <= 0.025
     spent = spending(0.95, result.looks_taken.times)
     assert result.looks_taken.confidence == 1.0 - spent.level(1)
-    left, _ = run([open_limit()], 3)
-    (limit,) = left.limits
-    assert min(limit.p_value, limit.p_opposite) > spent.spent[0] + 0.1
+    near = AtLeast("deletion_auc", at_least=0.9953)
+    (left,), (once,) = (run([near], looks)[0].limits for looks in (3, None))
+    assert (left.p_value, left.p_opposite) == (
+        spent.overall(once.p_value, 2),
+        spent.overall(once.p_opposite, 2),
+    )
+    assert once.p_value < left.p_value < 0.1
 
 
 def test_open_looks_stop_where_the_capital_is_large_enough():

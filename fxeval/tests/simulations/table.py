@@ -55,8 +55,8 @@ FORM_RUNS = 2000
 DISTANCES = (0.25, 0.5, 1.0)
 NAIVE_DESIGN = Design(50, "1 to 20 rows", 0.3)
 NAIVE_RUNS = 1000
-LOOKS_RUNS = 2000
-BETTING_RUNS = 1000
+LOOKS_RUNS = 1000
+BETTING_RUNS = 500
 
 
 def methods_table() -> str:
