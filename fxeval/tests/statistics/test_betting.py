@@ -20,8 +20,8 @@ def slow_capitals(x, m, confidence):
     for t, value in enumerate(x, start=1):
         variance = squares / t
         bet = math.sqrt(2.0 * math.log(2.0 / alpha) / (variance * t * math.log(t + 1.0)))
-        up *= 1.0 + min(bet, 0.5 / m if m else math.inf) * (value - m)
-        down *= 1.0 - min(bet, 0.5 / (1.0 - m) if m < 1.0 else math.inf) * (value - m)
+        up *= 1.0 + min(bet, 0.75 / m if m else math.inf) * (value - m)
+        down *= 1.0 - min(bet, 0.75 / (1.0 - m) if m < 1.0 else math.inf) * (value - m)
         total += value
         squares += (value - total / (t + 1)) ** 2
         found.append((up, down))
