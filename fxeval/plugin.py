@@ -36,6 +36,7 @@ pytest_plugins = (
 
 _SESSION: pytest.StashKey[Session] = pytest.StashKey()
 _RESULT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+_SENT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 _RUN_ID: pytest.StashKey[str] = pytest.StashKey()
 _UNSUPPORTED: pytest.StashKey[str] = pytest.StashKey()
 _UNMARKED: pytest.StashKey[dict[str, None]] = pytest.StashKey()
@@ -223,7 +224,7 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
                 cell,
                 subjects_of(cell, request, session, unsupported=request.node.stash[_UNSUPPORTED]),
                 session.workshop,
-                earlier=session.earlier(request.node.path, cell.id),
+                earlier=session.earlier(request.node, cell.id),
             )
     except BaseException as error:  # user code may raise anything
         result, told = refusal_of(cell, error)
@@ -235,9 +236,9 @@ def _judge(cell: Cell, request: pytest.FixtureRequest) -> None:
         if is_shown_as_it_is(error):
             request.node.stash[_RESULT] = session.result(request.node, result)
             raise
-    request.node.stash[_RESULT] = session.result(request.node, result)
+    request.node.stash[_RESULT] = found = session.result(request.node, result)
     tell_acknowledged(request.node, result)
-    conclude(cell, result.verdict, told, session)
+    conclude(cell, found, told, session)
 
 
 def pytest_report_collectionfinish(
@@ -269,19 +270,26 @@ def pytest_runtest_makereport(
     report = yield
     if _CELL not in item.stash:
         return report
+    from fxeval.run.attempts import note
     from fxeval.run.endings import in_a_line, set_out
 
     if call.when == "setup":
         set_out(item, item.stash[_CELL], _session(item.config), (call, report))
-    elif call.when == "call" and _RESULT in item.stash:
-        report.fxeval = item.stash[_RESULT]  # type: ignore[attr-defined]
-        report.fxeval_told = _session(item.config).workshop.take_told()  # type: ignore[attr-defined]
-        in_a_line(item, item.stash[_CELL], report)
-    elif call.when == "teardown" and _RESULT in item.stash and call.excinfo is not None:
-        from fxeval.redaction import of_user_code
+    elif _RESULT in item.stash:
+        # A plug-in may run a test again inside of its call: then its teardown brings the result.
+        if item.stash.get(_SENT, None) is not item.stash[_RESULT]:
+            item.stash[_SENT] = report.fxeval = item.stash[_RESULT]  # type: ignore[attr-defined]
+            report.fxeval_told = _session(item.config).workshop.take_told()  # type: ignore[attr-defined]
+        if call.when == "call":
+            in_a_line(item, item.stash[_CELL], report)
+        elif call.excinfo is not None:
+            from fxeval.redaction import of_user_code
 
-        fault = of_user_code(call.excinfo.value)
-        report.fxeval_fault = f"teardown failed: {fault}"  # type: ignore[attr-defined]
+            fault = of_user_code(call.excinfo.value)
+            report.fxeval_fault = f"teardown failed: {fault}"  # type: ignore[attr-defined]
+            _session(item.config).spoil(item, item.stash[_CELL].id)
+    if hasattr(report, "fxeval"):
+        note(item, report)
     return report
 
 

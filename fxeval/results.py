@@ -1,7 +1,7 @@
 """Types of results, shared by all rooms: states, metrics, estimates, verdicts. No torch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypeAlias
@@ -188,6 +188,20 @@ class Outcome(StrEnum):
     INVALID = "invalid"
     INFORMATION = "information"
     UNSUPPORTED = "unsupported"
+
+
+def attempts(earlier: Sequence[str]) -> str:
+    """Say how often a cell was run, and how it ended before; "" if it was run once.
+
+    Args:
+        earlier: Verdicts of the attempts before the one that counts.
+
+    >>> attempts(["invalid"])
+    'run 2 times, of which the last counts; before: invalid'
+    """
+    if not earlier:
+        return ""
+    return f"run {len(earlier) + 1} times, of which the last counts; before: {', '.join(earlier)}"
 
 
 @dataclass(frozen=True)

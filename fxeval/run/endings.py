@@ -2,15 +2,15 @@
 
 import unittest
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fxeval.errors import ExplainerContractError, FxevalError, UnsupportedError, for_a_record
-from fxeval.records.form import VerdictEntry
 from fxeval.records.schema import CellResult
 from fxeval.redaction import message_of, of_user_code
-from fxeval.results import Outcome
+from fxeval.results import Outcome, attempts
 from fxeval.run.measure import invalid_cell
 from fxeval.suite.cells import Cell
 
@@ -75,16 +75,17 @@ def set_out(
         in_a_line(item, cell, report)
 
 
-def conclude(cell: Cell, verdict: VerdictEntry, told: str, session: "Session") -> None:
+def conclude(cell: Cell, result: Mapping[str, Any], told: str, session: "Session") -> None:
     """End the test of a cell as its verdict says; it returns if the test passes.
 
     Args:
         cell: The cell.
-        verdict: Its verdict.
+        result: Its result as plain data.
         told: What to tell in place of the verdict's reason; "" = the reason.
         session: Of this process.
     """
-    outcome, reason = verdict.outcome, verdict.reason
+    verdict = result["cell"]["verdict"]
+    outcome, reason = Outcome(verdict["outcome"]), verdict["reason"]
     if outcome is Outcome.PASS:
         return
     if outcome is Outcome.UNSUPPORTED:
@@ -97,7 +98,8 @@ def conclude(cell: Cell, verdict: VerdictEntry, told: str, session: "Session") -
         text = f"{cell.id}: inconclusive: {reason}" if session.may_warn() else more
         warnings.warn(pytest.PytestWarning(text), stacklevel=3)
         return
-    pytest.fail(f"{outcome}: {told or reason}\n{cell.where}", pytrace=False)
+    lines = [f"{outcome}: {told or reason}", cell.where, attempts(result["cell"]["earlier"])]
+    pytest.fail("\n".join(filter(None, lines)), pytrace=False)
 
 
 def tell_acknowledged(item: pytest.Item, result: CellResult) -> None:

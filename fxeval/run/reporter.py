@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fxeval.run.attempts import Attempts
 from fxeval.strict.text import said_of_exit
 
 if TYPE_CHECKING:
@@ -26,16 +27,19 @@ class Reporter:
         self._unindexed = ""
         self._is_brief = False
         self._ends: dict[Any, str] = {}
+        self._attempts = Attempts()
 
+    @pytest.hookimpl(tryfirst=True)  # before the report goes into JUnit
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the result of a finished cell, or the reason why there is none."""
         result, begun = (getattr(report, name, None) for name in ("fxeval", "fxeval_begun"))
+        self._attempts.mark(report)
         if begun is not None:
             self._gatherer.begin(begun)
         elif result is not None:
             self._gatherer.add(result)
             self._gatherer.tell(result["cell"]["id"], report.fxeval_told)
-        elif report.failed and report.when not in ("setup", "call", "teardown"):
+        if report.failed and report.when not in ("setup", "call", "teardown"):
             # xdist's own report of a worker that is gone
             end = self._ends.get(getattr(report, "node", None), "crashed")
             self._gatherer.lose(report.nodeid, f"the worker {end} while measuring this cell")

@@ -160,9 +160,20 @@ class Session:
         ]
         self._room = max(self._room, min(MOST_MODELS, max(at_once)))
 
-    def earlier(self, path: Path, cell: str) -> list[Outcome]:
-        """Return the verdicts of a cell so far, the first first; some plug-ins run tests again."""
-        return [*self._verdicts.get((path, cell), [])]
+    def earlier(self, node: "pytest.Item", cell: str) -> list[Outcome]:
+        """Return the verdicts of a cell so far, the first first; some plug-ins run tests again.
+
+        pytest-rerunfailures counts the runs of a test, over processes that crashed in it, too:
+        an attempt of which this process knows nothing was invalid.
+        """
+        known = self._verdicts.get((node.path, cell), [])
+        counted = getattr(node, "execution_count", 1)
+        runs = counted if isinstance(counted, int) else 1
+        return [*[Outcome.INVALID] * (runs - 1 - len(known)), *known]
+
+    def spoil(self, node: "pytest.Item", cell: str) -> None:
+        """Make the last verdict of a cell invalid, as its test failed after the cell was judged."""
+        self._verdicts[node.path, cell][-1] = Outcome.INVALID
 
     def result(
         self, node: "pytest.Item", cell: CellResult, *, is_final: bool = True
@@ -175,7 +186,7 @@ class Session:
             is_final: Whether this ends an attempt to measure it.
         """
         self._progress.clear()
-        earlier = self.earlier(node.path, cell.id)
+        earlier = self.earlier(node, cell.id)
         named = cell.model_copy(
             update={"nodeid": node.nodeid, "attempt": len(earlier) + 1, "earlier": earlier}
         )

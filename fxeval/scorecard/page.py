@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fxeval.errors import StoreError
+from fxeval.results import attempts
 from fxeval.scorecard import (
     baselines,
     conditions,
@@ -61,6 +62,7 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters |= {
+    "attempts": attempts,
     "begun": wording.begun,
     "number": wording.number,
     "interval": wording.interval,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fxeval.results import attempts
 from fxeval.scorecard import limit_rows, self_checks, transfers, verification_rows, view
 from fxeval.scorecard.baselines import compared_lines
 from fxeval.scorecard.conditions import worst_slices
@@ -161,10 +162,9 @@ def _why(cell: Mapping[str, Any], colour: bool) -> str:
 
 def _warnings(cell: Mapping[str, Any]) -> list[str]:
     """Return why limits that only warn were not passed, and what else weakens a verdict."""
-    again = f"run {cell['attempt']} times; the last counts, before: {', '.join(cell['earlier'])}"
     leans = leaning(cell)
     return [
-        *([again] if cell["attempt"] > 1 else []),
+        *filter(None, [attempts(cell["earlier"])]),
         *([cell["same_map"]] if cell["same_map"] else []),
         *([leans] if leans else []),
         *(

@@ -57,7 +57,7 @@ from fxeval.scorecard.wording import (
     rows_of,
     states_text,
 )
-from fxeval.scorecard.worst_first import NEUTRAL, OUTCOMES, effect
+from fxeval.scorecard.worst_first import NEUTRAL, OUTCOMES, effect, run_again
 
 Json = Mapping[str, Any]
 
@@ -180,8 +180,14 @@ def informing(cell: Json) -> Json | None:
 def deciding_text(cell: Json) -> str:
     """Return the value and the limit that decided a cell; else its maps' states, or the reason.
 
-    Of a cell for information, the limit that would have decided it, and how.
+    Of a cell for information, the limit that would have decided it, and how. Of a cell that was run
+    again, it begins with the number of its runs.
     """
+    runs = len(cell["earlier"]) + 1
+    return f"(run {runs} times) {_deciding_text(cell)}" if runs > 1 else _deciding_text(cell)
+
+
+def _deciding_text(cell: Json) -> str:
     limit, worst = deciding(cell), informing(cell)
     if limit is None and worst is not None:
         found = interval(worst["estimate"], *limit_lines(worst))
@@ -234,14 +240,17 @@ def matrices(views: Sequence[CellView]) -> tuple[Matrix, ...]:
 
 
 def warnings(record: Json) -> list[str]:
-    """Return the warnings that a reader must see before a verdict: banners, an incomplete run."""
+    """Return the warnings that a reader must see before a verdict.
+
+    Banners, an incomplete run, cells that were run again.
+    """
     found = list(record["banners"])
     if not record["run"].get("complete", True):
         missing = counted(len(record["run"].get("missing", ())), "cell")
         found.append(f"This run is not complete: {missing} of the suite did not run.")
     if record["environment"].get("dirty"):
         found.append("The code had changes that are not in the named commit.")
-    return [*found, *filter(None, [suspicious(record), effect(record)])]
+    return [*found, *filter(None, [run_again(record), suspicious(record), effect(record)])]
 
 
 def names(record: Json, role: str) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fxeval.scorecard.wording import condition
+from fxeval.results import attempts
+from fxeval.scorecard.wording import condition, counted
 
 Json = Mapping[str, Any]
 
@@ -17,6 +18,8 @@ NEUTRAL = ("pass", "information", "unsupported")
 OUTCOMES = ("fail", "invalid", "inconclusive", "pass", "information", "unsupported")
 """In the order in which cells are shown. ``invalid`` outranks ``fail`` as a verdict, but one unfit
 model makes thirty cells invalid, and shown first they would hide every failure."""
+
+_NAMED = 3  # cells that a warning names
 
 _COUNTED: Mapping[str, str] = {
     "fail": "failed",
@@ -76,6 +79,16 @@ def effect(record: Json) -> str:
     if record["run"]["missing"]:
         why.append("a cell that was not run fails nothing")
     return f"No test failed, and this is no pass all the same: {'; '.join(why)}." if why else ""
+
+
+def run_again(record: Json) -> str:
+    """Say which cells pytest ran more than once, worst first; "" if there are none."""
+    cells = worst_first(cell for cell in record["cells"] if cell["earlier"])
+    if not cells:
+        return ""
+    told = [f"{cell['id']} ({attempts(cell['earlier'])})" for cell in cells[:_NAMED]]
+    more = [f"and {len(cells) - _NAMED:,} more"] if len(cells) > _NAMED else []
+    return f"{counted(len(cells), 'cell')} had more than one attempt: {'; '.join([*told, *more])}."
 
 
 def regression_rows(record: Json) -> list[tuple[str, str, Json]]:

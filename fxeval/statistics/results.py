@@ -29,6 +29,7 @@ from fxeval.results import (
     RowState,
     Severity,
     Verdict,
+    attempts,
 )
 from fxeval.statistics.acknowledged import (
     acknowledged_notes,
@@ -228,8 +229,9 @@ def _verdict(
     verdict = combine(verdicts)
     if objection is not None and verdict.outcome is Outcome.INFORMATION:
         verdict = Verdict(verdict.outcome, f"{verdict.reason}; {objection.reason}")
-    if verdict.outcome is Outcome.PASS and (note := black_box_note(facts.networks)):
-        verdict = Verdict(verdict.outcome, f"{verdict.reason}; {note}")
+    if verdict.outcome is Outcome.PASS:
+        notes = [black_box_note(facts.networks), attempts(facts.earlier)]
+        verdict = Verdict(verdict.outcome, "; ".join([verdict.reason, *filter(None, notes)]))
     left_out = [one for one in plan.asked if not limit_of(one).applies_to(plan.explainer)]
     if left_out and not any(limit.severity == "critical" for limit in limits):
         why = f"limits that compare with explainer {plan.explainer!r} do not apply to it"

@@ -253,7 +253,9 @@ def overall(cells: Sequence[CellResult], missing: Sequence[str]) -> Verdict:
         unmeasured and worst in (Outcome.PASS, Outcome.UNSUPPORTED)
     ):
         worst = Outcome.INCONCLUSIVE
-    parts = [f"{counts[one]} {_WORDS[one]}" for one in _WORST_FIRST if counts[one]]
+    again = sum(cell.verdict.outcome is Outcome.PASS and bool(cell.earlier) for cell in cells)
+    words = {**_WORDS, Outcome.PASS: f"passed ({again} when run again)"} if again else _WORDS
+    parts = [f"{counts[one]} {words[one]}" for one in _WORST_FIRST if counts[one]]
     if missing:
         parts.append(f"{len(missing)} not run")
         worst = Outcome.INCONCLUSIVE if worst is Outcome.PASS else worst
