@@ -8,14 +8,30 @@ replaces the tables between the markers of that page.
 import inspect
 import re
 import sys
+from collections.abc import Iterator
+from functools import reduce
+from operator import or_
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
 from fxeval.records import judged, schema, self_checks, subjects, transfers
 from fxeval.records.form import Form
 
-PARTS: tuple[type[Form], ...] = (
+
+def _within(annotation: object) -> Iterator[type[Form]]:
+    """Yield the forms that a type names, and those that they hold, each before what it holds."""
+    if isinstance(annotation, type) and issubclass(annotation, Form):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from _within(field.annotation)
+    for part in get_args(annotation):
+        yield from _within(part)
+
+
+_FIRST: tuple[type[Form], ...] = (
     schema.Row,
     schema.Measured,
     schema.Record,
@@ -53,6 +69,9 @@ PARTS: tuple[type[Form], ...] = (
     subjects.VerificationEntry,
     subjects.Environment,
 )
+PARTS = tuple(dict.fromkeys([*_FIRST, *_within(schema.Row), *_within(schema.Record)]))
+"""All forms of a row and a record, in the order of the page."""
+
 _PLACE = re.compile(r"(<!-- begin: generated -->\n).*?(<!-- end: generated -->)", re.DOTALL)
 
 
@@ -87,15 +106,30 @@ def _table(part: type[Form]) -> str:
 
 def _kind(annotation: object) -> str:
     """Write a type as people read it."""
+    annotation = _bare(annotation)
     # A plain class by its name; list[int] is a type too, but must keep its parameters.
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     if isinstance(annotation, type) and "[" in str(annotation):
         text = str(annotation)
-    # Annotated[X, ...] is written X, and names lose their modules.
-    text = re.sub(r"Annotated\[([^,\]]+)(?:, [^\]]*\([^)]*\))*\]", r"\1", text)
+    # Names lose their modules.
     text = re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", text).replace("typing.", "")
     text = re.sub(r"Optional\[(Literal\[[^\]]*\])\]", r"\1 | None", text)
     return text.replace("|", "or").replace("NoneType", "null").replace("None", "null")
+
+
+def _bare(annotation: Any) -> Any:  # noqa: ANN401  (types of types)
+    """Return a type without what is annotated to it, at every depth.
+
+    >>> _bare(dict[str, Annotated[int, "at least 0"]])
+    dict[str, int]
+    """
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _bare(args[0])
+    if origin is Literal or not args:
+        return annotation
+    bare = tuple(map(_bare, args))
+    return reduce(or_, bare) if origin in (Union, UnionType) else origin[bare]
 
 
 def _meanings(part: type[Form]) -> dict[str, str]:
