@@ -17,7 +17,7 @@ from fxeval.scorecard.looks import looked_at
 from fxeval.scorecard.refusals import refused
 from fxeval.scorecard.search import chosen
 from fxeval.scorecard.wording import begun, clipped, interval, visible
-from fxeval.scorecard.worst_first import NEUTRAL, SHOWN, counts, rest, worst_first
+from fxeval.scorecard.worst_first import NEUTRAL, SHOWN, counts, rest, worse_lines, worst_first
 
 Json = Mapping[str, Any]
 
@@ -65,7 +65,9 @@ def markdown_summary(record: Json, *, page: str = "", most_bytes: int = SIZE) ->
     shown = visible(view.checked(record))
     text = ""
     for most in _FEWER:
-        text = "\n".join([*_head(shown, most), *_cells(shown, most), *_foot(shown, page)]) + "\n"
+        text = (
+            "\n".join([*_head(shown, most), *_cells(shown, most), *_foot(shown, page, most)]) + "\n"
+        )
         if len(text.encode()) <= most_bytes:
             break
     return text
@@ -186,10 +188,13 @@ def _limits(cell: Json) -> list[list[str]]:
     return rows
 
 
-def _foot(record: Json, page: str) -> list[str]:
+def _foot(record: Json, page: str, most: int) -> list[str]:
     lines = [f"- {escaped(line)}" for line in verification_rows.lines(record)[:_BANNERS]]
     if record.get("regressions"):
+        worse = worse_lines(record)
+        more = [f"- and {len(worse) - most:,} more that got worse"] if len(worse) > most else []
         lines.append(f"- compared: {escaped(record['regressions']['text'])}")
+        lines += [*(f"- **got worse**: {escaped(line)}" for line in worse[:most]), *more]
     lines += [f"- {escaped(line)}" for line in compared_lines(record, _ROOMS)]
     whole = f"The whole scorecard: {escaped(page, _ID)}. " if page else ""
     said = f"{whole}Value [low, high] is an estimate with its interval, which decides."

@@ -12,7 +12,7 @@ from fxeval.scorecard.looks import looked_at
 from fxeval.scorecard.refusals import refused
 from fxeval.scorecard.search import chosen
 from fxeval.scorecard.wording import clipped, row_names, visible
-from fxeval.scorecard.worst_first import SHOWN, rest, worst_first
+from fxeval.scorecard.worst_first import SHOWN, rest, worse_lines, worst_first
 
 _COLOURS: Mapping[str, str] = {
     "pass": "32",
@@ -59,6 +59,9 @@ def terminal_summary(
     lines += first([line for cell in cells for line in _found(cell)], most)
     if shown.get("regressions"):
         lines.append(f"compared{_GAP}{shown['regressions']['text']}")
+        lines += first(
+            [f"worse{_GAP}{line.replace('−', '-')}" for line in worse_lines(shown)], most
+        )
     lines += [f"compared{_GAP}{line}".replace("−", "-") for line in compared_lines(shown, 1)]
     missed = [c for c in cells if c["verdict"]["outcome"] not in ("pass", "information")]
     if missed:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fxeval.results import attempts
-from fxeval.scorecard.wording import condition, counted
+from fxeval.scorecard.wording import condition, counted, number
 
 Json = Mapping[str, Any]
 
@@ -89,6 +89,15 @@ def run_again(record: Json) -> str:
     told = [f"{cell['id']} ({attempts(cell['earlier'])})" for cell in cells[:_NAMED]]
     more = [f"and {len(cells) - _NAMED:,} more"] if len(cells) > _NAMED else []
     return f"{counted(len(cells), 'cell')} had more than one attempt: {'; '.join([*told, *more])}."
+
+
+def worse_lines(record: Json) -> list[str]:
+    """Return what got worse since an earlier run, worst first, with its corrected probability."""
+    return [
+        f"{cell}: {limit} (corrected probability of a chance finding {number(one['adjusted'])})"
+        for cell, limit, one in regression_rows(record)
+        if one["is_worse"]
+    ]
 
 
 def regression_rows(record: Json) -> list[tuple[str, str, Json]]:

@@ -117,3 +117,24 @@ def test_no_text_begins_a_block_of_its_own(text):
 def test_a_suite_without_cells_has_a_summary():
     record = {**EXAMPLE, "cells": []}
     assert "Cells: none." in markdown_summary(record)
+
+
+def test_what_got_worse_is_named_and_counted_where_it_is_much():
+    record = grid(1, 0, 0, 1)
+    entry = {"metric": "m", "under": {}, "text": "m not worse than baseline", "p_value": 0.001}
+    tested = [
+        {**entry, "cell": f"cell-{i}", "adjusted": 0.002 + i / 1000, "is_worse": i < SHOWN + 4}
+        for i in range(SHOWN + 6)
+    ]
+    record["regressions"] = {"method": "Holm", "level": 0.025, "text": "so", "tested": tested}
+    found = [line for line in terminal_summary(record, 160) if line.startswith(("worse", "and 4"))]
+    assert found[0] == (
+        "worse  cell-0: m not worse than baseline (corrected probability of a chance finding 0.002)"
+    )
+    assert len(found) == SHOWN + 1
+    assert found[-1] == "and 4 more; -v shows all"
+    listed = re.findall(r"^- .*(?:got worse).*", markdown_summary(record), re.M)
+    assert listed[0].startswith("- **got worse**: cell-0: m not worse than baseline")
+    assert listed[SHOWN:] == ["- and 4 more that got worse"]
+    record["regressions"] = None
+    assert not [line for line in terminal_summary(record, 160) if line.startswith("worse")]
