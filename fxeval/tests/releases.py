@@ -1,8 +1,8 @@
 """Releases of one explainer whose quality is a number in a file beside it.
 
 The model looks at a window of the picture, so the truth is known: what each pixel of the window
-adds to the similarity. A release gives a share of the pixels a value that knows nothing; ``noise.txt``
-holds that share, from 0 (the truth) to 1 (nothing is known).
+adds to the similarity. A release gives a share of the pixels a value that knows nothing;
+``noise.txt`` holds that share, from 0 (the truth) to 1 (nothing is known).
 """
 
 from fxeval.tests.world import CONFTEST

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from fxeval.cli import main
 from fxeval.scorecard import SHOWN
+from fxeval.tests.reruns import EXPLAINERS, RERUN
 from fxeval.tests.world import CONFTEST
 
 ENDINGS = """
@@ -105,6 +106,15 @@ ENDS = {
         ("passes", "tiny"): ("pass", None),
         ("interrupted", "tiny"): ("invalid", "failure"),
     },
+    "again": {
+        ("passes", "tiny"): ("pass", None),
+        ("saved", "tiny"): ("pass", None),
+    },
+    "again-in-vain": {
+        ("saved", "tiny"): ("pass", None),
+        ("fails", "tiny"): ("fail", "failure"),
+        ("undecided", "tiny"): ("inconclusive", "failure"),
+    },
 }
 SUITES = {
     "strict": suite(
@@ -135,13 +145,22 @@ SUITES = {
         "stopped", STRICT, check("passes"), check("interrupted", explainer="stops"),
         check("never-begun"),
     ),
+    "again": suite("again", STRICT, check("passes"), check("saved", explainer="moody")),
+    "again-in-vain": suite(
+        "again-in-vain", STRICT, check("saved", explainer="moody"), check("fails", limit=BAD),
+        check("undecided", n=20),
+    ),
 }  # fmt: skip
 RUNS = {  # suite -> arguments, verdict of the suite, exit status, counts of pytest
     "strict": (("-n", "1"), "invalid", 1, {"passed": 2, "failed": 7, "errors": 1}),
     "lenient": ((), "inconclusive", 0, {"passed": 3, "skipped": 2}),
     "informing": ((), "inconclusive", 1, {"skipped": 2}),
     "stopped": ((), "invalid", 2, {"passed": 1, "failed": 1}),
+    "again": ((), "pass", 0, {"passed": 2, "rerun": 1}),
+    "again-in-vain": ((), "fail", 1, {"passed": 1, "failed": 2, "rerun": 5}),
 }
+PLUG_INS = {"again": EXPLAINERS + RERUN, "again-in-vain": EXPLAINERS + RERUN}
+IN_PROCESS = ("lenient", "again", "again-in-vain")
 
 
 def table_of(lines):
@@ -199,10 +218,10 @@ def junit_of(path):
 def test_every_view_says_the_same_of_every_cell_and_of_the_run(pytester, monkeypatch, name):
     monkeypatch.setenv("COLUMNS", "160")
     arguments, verdict, status, counts = RUNS[name]
-    pytester.makeconftest(CONFTEST + ENDINGS)
+    pytester.makeconftest(CONFTEST + ENDINGS + PLUG_INS.get(name, ""))
     (pytester.path / "suite.yaml").write_text(SUITES[name])
     # A process that ends, or hears Ctrl-C, must not be this one.
-    start = pytester.runpytest_inprocess if name == "lenient" else pytester.runpytest_subprocess
+    start = pytester.runpytest_inprocess if name in IN_PROCESS else pytester.runpytest_subprocess
     result = start(
         "suite.yaml", "--fx-threads=1", "--junitxml=junit.xml", "--fx-markdown=all.md",
         "-W", "default", *arguments,
