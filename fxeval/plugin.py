@@ -140,6 +140,14 @@ class SuiteFile(pytest.Module):
         self.obj = _module(loaded, cells, self.path)
         items = list(super().collect())
         by_id = {cell.id: cell for cell in cells}
+        strange = [item.name for item in items if item.name not in by_id]
+        if strange:
+            raise self.CollectError(
+                f"{self._shown_path()}: expected one test a cell, got {len(strange)} tests "
+                f"that are none, such as {strange[0]}. A parametrised fixture with "
+                "autouse=True, or a plug-in that repeats tests, multiplies them; keep both away "
+                "from suites."
+            )
         order = {id: position for position, id in enumerate(by_id)}
         items.sort(key=lambda item: order.get(item.name, -1))
         known_reasons = dict(preflight.unsupported(cells, overridden, self.path.parent))

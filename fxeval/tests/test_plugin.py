@@ -588,6 +588,25 @@ def test_a_cell_that_is_run_again_says_so_and_its_rows_are_told_apart(world):
     assert "Run 3 times, of which the last counts; before: fail, fail." in page
 
 
+TWICE = """
+
+@pytest.fixture(autouse=True, params=[1, 2])
+def twice(request):
+    return request.param
+"""
+
+
+def test_what_makes_two_tests_of_a_cell_is_an_error_that_says_so(world):
+    (world.path / "conftest.py").write_text(CONFTEST + TWICE)
+    result = world("-k", "sanity")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "suites/small.yaml: expected one test a cell, got 4 tests*such as sanity[[]1-tiny*autouse*"
+        ]
+    )
+
+
 def test_suites_of_one_title_are_told_apart_on_the_terminal(world):
     shutil.copytree(world.path / "suites", world.path / "more")
     text = SUITE.replace("EXPLAINERS", "occlusion")
