@@ -601,9 +601,7 @@ def test_what_makes_two_tests_of_a_cell_is_an_error_that_says_so(world):
     result = world("-k", "sanity")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
-        [
-            "suites/small.yaml: expected one test a cell, got 4 tests*such as sanity[[]1-tiny*autouse*"
-        ]
+        ["suites/small.yaml: expected one test a cell, got 4 tests*sanity[[]1-tiny*autouse*"]
     )
 
 
