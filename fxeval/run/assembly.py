@@ -101,15 +101,17 @@ class Gatherer:
         self._command = command
         self._finished: datetime | None = None
         self._begun: dict[str, dict[str, Any]] = {}
+        self._attempts: dict[str, set[int]] = {}
         self._doubled: set[str] = set()  # begun twice as the same attempt
 
     def begin(self, result: dict[str, Any]) -> None:
         """Take a cell that is about to be measured, as it is recorded if nothing more is heard."""
-        cell = result["cell"]
-        lost = self._begun.get(cell["nodeid"])
-        if lost is not None and lost["cell"]["attempt"] == cell["attempt"]:
-            self._doubled.add(cell["nodeid"])
-        self._begun[cell["nodeid"]] = result
+        nodeid, attempt = result["cell"]["nodeid"], result["cell"]["attempt"]
+        # xdist gives some tests that took a worker along to another one, which knows nothing of it.
+        if attempt in self._attempts.setdefault(nodeid, set()):
+            self._doubled.add(nodeid)
+        self._attempts[nodeid].add(attempt)
+        self._begun[nodeid] = result
 
     def add(self, result: dict[str, Any]) -> None:
         """Take a finished cell with the suite, subjects and environment of its process."""
@@ -117,7 +119,9 @@ class Gatherer:
         self._begun.pop(nodeid, None)
         self.results.append(result)
         if nodeid in self._doubled:
-            self.spoil(nodeid, "two processes measured this cell; their rows cannot be told apart")
+            self.spoil(
+                nodeid, "two processes measured it as one attempt; their rows cannot be told apart"
+            )
 
     def stop(self, result: dict[str, Any]) -> None:
         """Take a cell of which pytest reports nothing, as the run or its process ended."""

@@ -156,6 +156,27 @@ def test_a_cell_that_took_its_worker_along_is_no_clean_pass_in_the_next_one(pyte
     assert CliRunner().invoke(main, ["report", str(folder)]).exit_code == 0
 
 
+GROUPED = """
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("all"))
+"""
+
+
+def test_a_cell_that_xdist_itself_gives_to_another_worker_after_a_crash_does_not_pass(pytester):
+    cells = {"mortal": "mortal", "steady": "steady"}
+    args = ("-n", "2", "--dist=loadgroup")
+    result, folder = start(pytester, GROUPED, *args, explainers=cells, run="apart")
+    mortal, steady = record_of(folder)["cells"]
+    assert mortal["verdict"]["outcome"] == "invalid"
+    assert steady["verdict"]["outcome"] == "pass"
+    assert {cell["nodeid"] for cell in (mortal, steady)} == {
+        f"suite.yaml::{cell['id']}" for cell in (mortal, steady)
+    }
+    assert result.ret == 1
+
+
 def test_the_plug_in_itself_marks_the_same(pytester):
     pytest.importorskip("pytest_rerunfailures", reason="pytest-rerunfailures is not installed")
     (pytester.path / "suite.yaml").write_text(suite(**CELLS, mortal="mortal"))
