@@ -52,7 +52,7 @@ def cell(
         asked: Limits; of the metric m if they name none. Without any, one that all values pass.
         of: The metrics.
         more: ``check``, ``kind``, ``explainer``, ``model``, ``parameters``; ``people``, ``states``,
-            ``slices`` and ``first`` (number of the first row), ``facts``.
+            ``slices``, ``mated`` and ``first`` (number of the first row), ``facts``, ``selects``.
     """
     metrics = [of] if isinstance(of, MetricEntry) else [*(of or [metric()])]
     by_metric = _by_metric(values, metrics)
@@ -64,7 +64,7 @@ def cell(
         parameters=more.get("parameters", {}), on_inconclusive="fail", metrics=metrics,
         asked=[LimitEntry(**{"metric": "m", **one}) for one in asked or [FAR]],
         slices=[SliceEntry(column=one) for one in dict.fromkeys(c for row in slices for c in row)],
-        seeds=more.get("seeds", 1),
+        seeds=more.get("seeds", 1), selects=more.get("selects"),
     )  # fmt: skip
     n = len(next(iter(next(iter(by_metric.values())).values())))
     keys = dict.fromkeys(key for columns in by_metric.values() for key in columns)
@@ -75,6 +75,7 @@ def cell(
             cell=plan.id, row=f"r{place + first:04}", state=states[place],
             identities=[more["people"][place] if "people" in more else place + first],
             slices=slices[place] if slices else {},
+            is_mated=more["mated"][place] if "mated" in more else None,
             measured=[_measured(key, by_metric, place) for key in keys],
         )
         for place in range(n)

@@ -450,3 +450,77 @@ def test_every_outcome_is_ordered_worst_first():
         [found] = compared(old, new, WITHIN)
         assert [it.outcome for it in found.changes] == [*became]
         assert [it.explainer for it in found.changes] == [*became]
+
+
+# --- metrics of every kind
+
+
+def test_a_ratio_is_the_same_or_not_compared():
+    of = [metric("r", statistic="ratio", denominator="d"), metric("d", range=(0.0, 1.0))]
+    asked = {**FAR, "metric": "r"}
+
+    def both(numerator, denominator):
+        return cell({"r": {BLUR: numerator}, "d": {BLUR: denominator}}, asked, of=of)
+
+    equal = change(both(B, B), both(B, B))
+    assert (equal.outcome, equal.before.value, equal.after.value) == ("same", 1.0, 1.0)
+    for after in (both(B + NOISE, B), both(B, B + NOISE)):
+        found = change(both(B, B), after)
+        assert found.outcome == "not_compared"
+        assert "ratio of two means" in found.reason
+
+
+def test_events_that_are_equal_are_the_same_and_more_of_them_are_worse():
+    of = metric(kind="rate", better="lower", range=(0.0, 1.0))
+    few, many = np.repeat([1.0, 0.0], [6, 54]), np.repeat([1.0, 0.0], [40, 20])
+    found = [change(cell(few, of=of), cell(after, of=of)).outcome for after in (few, many)]
+    assert found == ["same", "worse"]
+
+
+def test_a_figure_of_the_whole_list_takes_an_absolute_margin_alone():
+    of, rng = metric(statistic="auc"), np.random.default_rng(3)
+    mated = [place % 2 == 0 for place in range(120)]
+
+    def listed(gap):
+        values = np.where(mated, gap, 0.0) + rng.normal(0, 0.1, 120)
+        return cell(values.clip(-1, 1), {"at_least": 0.5}, of=of, mated=mated)
+
+    good, bad = listed(0.5), listed(0.05)
+    assert change(good, good).outcome == "same"
+    found = change(good, bad)
+    assert (found.outcome, found.before.value > 0.99, found.after.value < 0.8) == (
+        "worse", True, True,
+    )  # fmt: skip
+    relative = change(good, bad, Margins({"": {"relative": 0.05}}))
+    assert (relative.outcome, "expected 'absolute'" in relative.reason) == ("not_compared", True)
+
+
+def test_a_decision_is_not_worse_only_where_random_orders_are():
+    of = metric(is_decision=True, better="higher")
+
+    def decided(own, random):
+        values = {("explainer", BLUR, 0): own} | {
+            (f"control.random_{name}", BLUR, 0): random for name in ("pixels", "blobs")
+        }
+        return cell(values, of=of)
+
+    after = B - 0.01 + NOISE
+    assert change(decided(B, B), decided(after, B - 0.3)).outcome == "not_worse"
+    assert change(decided(B, B), decided(after, B + NOISE)).outcome == "not_compared"
+
+
+def test_what_was_chosen_among_configurations_is_compared_on_the_report_half():
+    half = [{"half": "selection"}, {"half": "report"}]
+    selects = {"axes": ["layer"], "by": ["m"]}
+    values = {
+        (("layer", layer), ("half", of["half"])): np.where(
+            np.arange(120) % 2 == place, spread(value, 120, by=0.02, seed=place), np.nan
+        )
+        for layer, value in (("good", 0.6), ("bad", 0.1))
+        for place, of in enumerate(half)
+    }
+    worse = {key: column - 0.2 for key, column in values.items()}
+    assert change(cell(values, selects=selects), cell(values, selects=selects)).outcome == "same"
+    found = change(cell(values, selects=selects), cell(worse, selects=selects))
+    assert (found.outcome, found.under["half"], found.n_rows) == ("worse", "report", 60)
+    assert found.before.value == pytest.approx(0.6, abs=0.01)
