@@ -269,20 +269,18 @@ def _compared(runs: "Mapping[str, Path]", margins: "Margins") -> "list[Compariso
     """Pair the rows of both runs and judge them.
 
     Raises:
-        StoreError: If a run has no rows.
-        EvidenceError: If the two runs do not answer the same question.
+        StoreError: If a run is damaged.
+        EvidenceError: If a run has no rows, or the two do not answer the same question.
     """
     from fxeval.records.comparable import why_not_comparable
     from fxeval.records.stored_run import read_run
     from fxeval.statistics.changes import compared
     from fxeval.versions.commits import BASE, HEAD
 
-    stored = {}
-    for name, folder in runs.items():
-        try:
-            stored[name] = read_run(folder)
-        except StoreError as error:
-            raise StoreError(f"{name}: {error}") from error
+    stored = {name: read_run(folder, needs_rows=False) for name, folder in runs.items()}
+    for name, run in stored.items():
+        if not run.rows:
+            raise EvidenceError(f"{name}: no cell was measured; its output stands above.")
     reasons = why_not_comparable(stored[BASE].records, stored[HEAD].records)
     if reasons:
         raise EvidenceError(

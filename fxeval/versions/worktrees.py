@@ -154,10 +154,24 @@ def _within(root: Path, source: Path, text: str) -> Path:
 
 
 def _show(source: Path, target: Path, what: str) -> None:
+    """Make a link at a place of a worktree.
+
+    Raises:
+        LinkError: If a file of the version's own is there.
+    """
     try:
         if target.is_dir() and not target.is_symlink():
             target.rmdir()  # the place of a submodule: a worktree has none of its files
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(source, target_is_directory=source.is_dir())
+        target.symlink_to(_pointed(source, target), target_is_directory=source.is_dir())
     except OSError as error:
         raise LinkError(f"{what} has another file at that place ({error.strerror}).") from error
+
+
+def _pointed(source: Path, target: Path) -> Path:
+    """Return what a link points at: a link to a tracked place means that place of each version."""
+    if source.is_symlink():
+        own = source.readlink()
+        if not own.is_absolute() and (target.parent / own).exists():
+            return own
+    return source

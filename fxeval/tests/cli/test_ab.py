@@ -193,7 +193,7 @@ def test_a_run_without_rows_is_named_with_its_side(worse, monkeypatch):
         status, output = measured_before(worse, monkeypatch)
     shutil.rmtree(made.folder.parent / "copies")
     assert status == 2
-    assert "CANNOT SAY: head: expected the folder of one run" in output
+    assert "CANNOT SAY: head: no cell was measured; its output stands above." in output
 
 
 def _record_alone(source, target):

@@ -206,3 +206,12 @@ def test_a_link_of_the_users_own_is_shown_as_it_is(checkout, tmp_path):
     with worktrees(checkout, versions(checkout)) as roots:
         link(roots, linked(checkout, ["far"]))
         assert (Path(roots["base"]) / "far/y.csv").read_text() == "y"
+
+
+def test_a_link_to_a_tracked_place_means_that_place_of_each_version(checkout):
+    (checkout / "part/also_a.py").symlink_to("../a.py"), (checkout / "y").symlink_to("own.txt")
+    with worktrees(checkout, versions(checkout)) as roots:
+        link(roots, linked(checkout, ["part/also_a.py", "y"]))
+        assert (roots["base"] / "part/also_a.py").read_text() == "1"
+        assert (roots["head"] / "part/also_a.py").read_text() == "2"
+        assert (roots["base"] / "y").read_text() == "mine"
