@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -27,6 +28,7 @@ from fxeval.functional.controls import CONTROLS
 from fxeval.metrics import CATALOGUE
 from fxeval.models import ARCHITECTURES, cards
 from fxeval.models.cards import read_card
+from fxeval.records.acknowledged import read_acknowledged
 from fxeval.suite import markdown as suite_page
 from fxeval.suite import metric_table, preflight
 from fxeval.suite.load import KnownIds, load
@@ -208,6 +210,9 @@ def test_a_block_of_yaml_has_no_fault(block, tmp_path):
         assert card.architecture in ARCHITECTURES
     elif block.text.startswith("0: background"):
         assert not read_classes(file).unknown
+    elif block.text.startswith("acknowledged: 1"):
+        file.rename(tmp_path / "acknowledged.yaml")
+        assert read_acknowledged(tmp_path, date(2026, 12, 1)).known
     elif "jobs:" in block.text:
         jobs = yaml.safe_load(block.text)["jobs"]
         assert all(job["steps"] for job in jobs.values())
