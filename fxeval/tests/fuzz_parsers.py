@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from fxeval.tests import fuzz_data, fuzz_models
+from fxeval.tests import fuzz_baselines, fuzz_data, fuzz_models
 from fxeval.tests.fuzzing import Parser
 
 
 def parsers(data: Path | None) -> list[Parser]:
-    return [*fuzz_data.parsers(data), *fuzz_models.parsers(data)]
+    found = fuzz_data.parsers(data), fuzz_models.parsers(data), fuzz_baselines.parsers(data)
+    return [parser for some in found for parser in some]
