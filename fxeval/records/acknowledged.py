@@ -17,6 +17,7 @@ from fxeval.errors import SuiteError
 from fxeval.records.baselines import locked
 from fxeval.records.judged import Acknowledgement
 from fxeval.records.writing import write
+from fxeval.redaction import without_paths
 from fxeval.strict.document import Document, Kind
 from fxeval.strict.forms import Strict, matching
 from fxeval.strict.forms import read as read_form
@@ -154,7 +155,7 @@ def _read(raw: bytes, path: Path, today: date) -> Acknowledged:
         loc = ("regressions", number)
         entry = Acknowledgement(
             metric=one.metric, under=one.under, reason=" ".join(one.reason.split()),
-            until=one.until, by=one.by, where=document.where(loc),
+            until=one.until, by=one.by, where=without_paths(document.where(loc)),
         )  # fmt: skip
         known.append(Known(one.suite, one.cell, entry))
         if (date.fromisoformat(one.until) - today).days > MOST_DAYS:

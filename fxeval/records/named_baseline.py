@@ -9,6 +9,7 @@ from fxeval.records.baselines import Baseline, checked_folder, days_between, poi
 from fxeval.records.earlier import EarlierRun, Paired, Question
 from fxeval.records.judged import UsedBaseline
 from fxeval.records.stored_run import read_run
+from fxeval.redaction import without_paths
 
 
 class NamedBaseline:
@@ -42,7 +43,8 @@ class NamedBaseline:
             self._runs[own] = self._run(own)
         run = self._runs[own]
         if isinstance(run, StoreError):
-            return Paired(remark=f"{self.name}: no values: {run}{self._remark}")
+            said = without_paths(str(run))  # a file that was tampered with may name any folder
+            return Paired(remark=f"{self.name}: no values: {said}{self._remark}")
         found, used = run.paired(asked), self._used(own)
         age = f"{used.days} day{'s' * (used.days != 1)} before this run"
         said = f"{found.remark}; baseline {used.name}, set on {used.set_on}, {age}{self._remark}"

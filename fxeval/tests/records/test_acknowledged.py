@@ -52,6 +52,13 @@ def test_an_entry_is_read_with_its_place(read):
     )  # fmt: skip
 
 
+def test_no_path_of_the_machine_stands_in_an_entry(read, tmp_path_factory, monkeypatch):
+    read(GOOD)
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    (one,) = read_acknowledged(read.folder, TODAY).known
+    assert one.entry.where == "acknowledged.yaml:3:5"
+
+
 def test_no_file_and_an_empty_list_acknowledge_nothing(read):
     assert read_acknowledged(read.folder, TODAY).known == ()
     assert read("acknowledged: 1\nregressions: []\n").known == ()

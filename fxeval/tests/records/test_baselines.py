@@ -418,6 +418,14 @@ def test_another_class_another_suite_and_damaged_files_have_no_values(folder, ru
     )
 
 
+def test_a_folder_of_the_machine_that_a_baseline_names_does_not_reach_a_record(folder, run):
+    path = moved(folder, run).path
+    path.write_text(with_pointer(folder="/home/ann/secret")(path.read_text()))
+    found = named(folder).paired(question(run))
+    assert found.remark.startswith("baseline: no values: secret: expected a place in the folder")
+    assert "/home" not in found.remark
+
+
 def test_a_folder_given_directly_is_compared_on_its_own_class_only(run):
     found = EarlierRun.read("base", run).paired(question(run, hardware_class="abacus"))
     assert not found.values
