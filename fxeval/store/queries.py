@@ -75,12 +75,12 @@ def series_in(connection: Connection, wanted: Wanted) -> list[Series]:
     records themselves give (``fxeval.statistics.series.series_of``).
     """
     gathered = _Gathered()
-    for row in connection.execute(_points(wanted)).mappings():
+    for row in connection.execute(points_statement(wanted)).mappings():
         gathered.add(row)
     return gathered.series(wanted.last)
 
 
-def _points(wanted: Wanted) -> Select[Any]:
+def points_statement(wanted: Wanted) -> Select[Any]:
     """Return the statement that finds the explainers' estimates in all cells that are wanted.
 
     A cell without such an estimate has a row with nulls. With a metric, the cells are those that
@@ -126,7 +126,7 @@ class _Gathered:
         self._latest: dict[tuple[str, str, str, str], Series] = {}
 
     def add(self, row: RowMapping) -> None:
-        """Take a row of :func:`_points`."""
+        """Take a row of :func:`points_statement`."""
         nothing = _empty_point(row)
         self._visits.setdefault((row["suite"], row["cell"]), {})[row["run"]] = nothing
         if row["metric"] is None:

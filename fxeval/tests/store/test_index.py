@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, select, update
+from sqlalchemy.dialects import sqlite
 
 from fxeval.errors import StoreError
 from fxeval.records.reading import load_record
 from fxeval.records.series import Wanted
 from fxeval.statistics.series import series_of
 from fxeval.store.index import Rebuilt, Store
+from fxeval.store.queries import points_statement
 from fxeval.store.tables import METADATA, RUN, STORE
 from fxeval.tests.store.stored_runs import write_run
 
@@ -119,6 +122,23 @@ def test_a_cell_without_estimates_is_a_point_without_a_value(filled):
     assert [point.run for point in one.points] == ["run-1", "run-2", "run-4", "run-5"]
     assert [point.value == point.value for point in one.points] == [True, True, True, False]
     assert one.points[-1].outcome == "invalid"
+
+
+@pytest.mark.parametrize(
+    "wanted", [one for one in WANTED if one.named()], ids=lambda one: ",".join(one.named())
+)
+def test_a_trend_is_found_by_indices_and_never_by_looking_at_all_runs(wanted, runs, tmp_path):
+    store = Store(f"sqlite:///{tmp_path}/index.sqlite")
+    store.add(runs[0])
+    asked = points_statement(wanted).compile(dialect=sqlite.dialect())
+    with store.reading() as connection:
+        plan = connection.exec_driver_sql(
+            f"EXPLAIN QUERY PLAN {asked}", tuple(asked.params[name] for name in asked.positiontup)
+        ).all()
+    steps = [row[-1] for row in plan]
+    assert any("USING INDEX" in step or "USING COVERING INDEX" in step for step in steps)
+    scanned = [step for step in steps if re.match(r"SCAN (cell|estimate|run)\b", step)]
+    assert scanned == [], steps
 
 
 def test_both_databases_answer_alike(runs, tmp_path, server):
