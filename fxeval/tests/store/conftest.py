@@ -31,6 +31,16 @@ def binaries() -> Path | None:
     return found[-1].parent if found else None
 
 
+def needed(found: Path | None) -> Path:
+    """The folder of the binaries; absent ones are a skip here and a failure in CI."""
+    if found is None:
+        reason = "PostgreSQL's server is absent: apt-get install postgresql"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
 def owner() -> pwd.struct_passwd:
     """The user that runs the server, which refuses to run as root."""
     if os.geteuid() != 0:
@@ -116,11 +126,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """A server on a loopback port; absent binaries are a skip here and a failure in CI."""
-    found = binaries()
-    if found is None:
-        reason = "PostgreSQL's server is absent: apt-get install postgresql"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    """A server on a loopback port."""
+    found = needed(binaries())
     folder = Path(tempfile.mkdtemp(prefix="fxeval-postgresql-"))
     started = None
     try:
