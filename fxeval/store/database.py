@@ -1,5 +1,6 @@
 """The connection to a database: its address, its transactions, and errors in plain words."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,9 @@ _LOCK = 4_081_985
 """Number of the lock that writers of one PostgreSQL database take in turn."""
 
 _SQLITE, _POSTGRESQL = "sqlite", "postgresql+pg8000"
+_ENCRYPTED = ("sslmode", "verify-full")
+"""The option of an address that asks for TLS, with a server whose certificate is checked."""
+
 _EXPECTED = (
     f"expected the address of an index, sqlite:///FILE or {_POSTGRESQL}://USER@HOST/DATABASE"
 )
@@ -42,7 +46,7 @@ class Database:
         StoreError: If it is no such address, or the driver is not installed.
 
     Example:
-        >>> Database("postgresql+pg8000://ann:secret@db.example/fx?ssl_context=x").shown
+        >>> Database("postgresql+pg8000://ann:secret@db.example/fx").shown
         'postgresql+pg8000://ann:***@db.example/fx'
     """
 
@@ -50,7 +54,7 @@ class Database:
         url = _url(address)
         self.shown = _shown(url)
         self.file = Path(str(url.database)) if url.drivername == _SQLITE else None
-        self._secrets = [part for part in (url.password, *_values(url)) if part]
+        self._password = url.password
         self._engine = _engine(url, self.shown)
         self._is_ready = False
 
@@ -150,8 +154,8 @@ class Database:
         if isinstance(told, dict):  # PostgreSQL's fields: M is the message
             told = told.get("M", told)
         line = " ".join(str(told).split())
-        for secret in self._secrets:
-            line = line.replace(secret, "***")
+        if self._password:
+            line = line.replace(str(self._password), "***")
         if "locked" in line or "lock timeout" in line:
             line += f" for {PATIENCE} s by another process that writes; try again later"
         elif "not a database" in line:
@@ -174,13 +178,13 @@ def _url(address: str) -> URL:
         raise StoreError(f"{_EXPECTED}, got one with a host or options. A path begins after ///.")
     if url.drivername == _POSTGRESQL and not url.database:
         raise StoreError(f"{_EXPECTED}, got one without a database.")
+    strange = [name for name, value in url.query.items() if (name, value) != _ENCRYPTED]
+    if strange:
+        option = "=".join(_ENCRYPTED)
+        raise StoreError(
+            f"{_EXPECTED}, expected no option but {option}, got one named '{strange[0]:.40}'."
+        )
     return url
-
-
-def _values(url: URL) -> list[str]:
-    return [
-        one for many in url.query.values() for one in ((many,) if isinstance(many, str) else many)
-    ]
 
 
 def _shown(url: URL) -> str:
@@ -189,9 +193,11 @@ def _shown(url: URL) -> str:
 
 def _engine(url: URL, shown: str) -> Engine:
     is_file = url.drivername == _SQLITE
-    arguments = {"timeout": PATIENCE if is_file else 2 * PATIENCE}
+    arguments: dict[str, Any] = {"timeout": PATIENCE if is_file else 2 * PATIENCE}
+    if url.query:
+        arguments["ssl_context"] = ssl.create_default_context()
     try:
-        engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
+        engine = create_engine(url.set(query={}), poolclass=NullPool, connect_args=arguments)
     except (ImportError, NoSuchModuleError) as error:
         raise StoreError(f'{shown}: needs pg8000: pip install "fxeval[store]".') from error
     if is_file:

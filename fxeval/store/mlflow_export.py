@@ -63,7 +63,7 @@ def export_mlflow(store: Store, uri: str, wanted: Wanted) -> tuple[int, int]:
             client.set_tag(run, _MARK, _quoted(name))  # last: what was cut short is written again
             client.set_terminated(run, "FINISHED", end_time=_milliseconds(record.run.finished))
             n_written += 1
-    except said as error:
+    except (said, OSError) as error:
         line = " ".join(str(error).split())[:400]
         raise StoreError(f"MLflow refused: {line}.") from error
     return n_written, n_there

@@ -277,7 +277,7 @@ def test_a_wrong_address_stops_before_anything_is_measured_and_shows_no_password
 
 
 def test_a_record_never_holds_a_password(world):
-    address = "postgresql+pg8000://ann:top-secret@127.0.0.1:1/x?password=top-secret"
+    address = "postgresql+pg8000://ann:top-secret@127.0.0.1:1/x"
     done = world("--fx-store", address, alone=True)
     assert "warning: the run is not in the index" in done.stdout.str()
     assert "top-secret" not in done.stdout.str()

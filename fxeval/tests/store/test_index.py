@@ -455,6 +455,8 @@ def test_a_killed_process_leaves_nothing_half(url, tmp_path, is_there):
         ("sqlite://host/file", "got one with a host or options"),
         ("postgresql+pg8000://ann:top-secret@db", "got one without a database"),
         ("postgresql+pg8000://ann:top-secret@db:port/x", "got something else"),
+        ("postgresql://ann@db/x?password=top-secret", "got one named 'password'"),
+        ("postgresql://ann@db/x?sslmode=prefer", "expected no option but sslmode=verify-full"),
     ],
 )
 def test_a_wrong_address_is_refused_without_its_password(address, message):
@@ -483,6 +485,12 @@ def test_a_server_that_is_not_there_is_an_error_of_ours():
     with pytest.raises(StoreError, match="the database says") as caught:
         store.runs()
     assert "top-secret" not in str(caught.value)
+
+
+def test_a_server_without_the_encryption_that_is_asked_for_is_not_used(server, tmp_path):
+    store = Store(f"{server.database()}?sslmode=verify-full")
+    with pytest.raises(StoreError, match=r"the database says: .*(SSL|ssl)"):
+        store.add(write_run(tmp_path))
 
 
 def test_a_file_that_is_no_index_is_an_error_of_ours(tmp_path):
