@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, func, select
@@ -118,49 +119,54 @@ def points_statement(wanted: Wanted) -> Select[Any]:
 
 
 class _Gathered:
-    """The points of many runs, which come in the order of their start, by series."""
+    """The rows of many runs, which come in the order of their start, by series."""
 
     def __init__(self) -> None:
-        self._visits: dict[tuple[str, str], dict[str, Point]] = {}
-        self._points: dict[tuple[str, str, str, str], dict[str, Point]] = {}
-        self._latest: dict[tuple[str, str, str, str], Series] = {}
+        self._visits: dict[tuple[str, str], dict[str, RowMapping]] = {}
+        self._values: dict[tuple[str, str, str, str], dict[str, RowMapping]] = {}
 
     def add(self, row: RowMapping) -> None:
         """Take a row of :func:`points_statement`."""
-        nothing = _empty_point(row)
-        self._visits.setdefault((row["suite"], row["cell"]), {})[row["run"]] = nothing
-        if row["metric"] is None:
-            return
-        key = row["suite"], row["cell"], row["metric"], row["under"]
-        point = replace(
-            nothing, value=_or_nan(row["value"]), low=_or_nan(row["low"]),
-            high=_or_nan(row["high"]), n_identities=row["n_identities"],
-        )  # fmt: skip
-        self._points.setdefault(key, {})[row["run"]] = point
-        names = (
-            "suite", "cell", "check", "kind", "model", "explainer", "pairs", "metric", "title",
-            "unit", "better",
-        )  # fmt: skip
-        words = {name: row[name] for name in names}
-        self._latest[key] = Series(**words, under=json.loads(row["under"]), points=())
+        suite, cell, run, metric = row["suite"], row["cell"], row["run"], row["metric"]
+        self._visits.setdefault((suite, cell), {})[run] = row
+        if metric is not None:
+            self._values.setdefault((suite, cell, metric, row["under"]), {})[run] = row
 
     def series(self, last: int | None) -> list[Series]:
         """Return all series, with at most the ``last`` points of each."""
-        found = []
-        for key in sorted(self._points):
-            values = self._points[key]
-            points = [values.get(run, point) for run, point in self._visits[key[:2]].items()]
-            kept = points if last is None else points[-last:]
-            found.append(replace(self._latest[key], points=tuple(kept)))
-        return found
+        kept = slice(None if last is None else -last, None)
+        return [
+            _series(values, [*self._visits[key[:2]].items()][kept])
+            for key, values in sorted(self._values.items())
+        ]
 
 
-def _empty_point(row: RowMapping) -> Point:
-    """Return the point of a cell, without a value."""
+def _series(values: Mapping[str, RowMapping], visits: Sequence[tuple[str, RowMapping]]) -> Series:
+    """Return a series in the words of the latest run that has a value.
+
+    Args:
+        values: By run, in the order of their start.
+        visits: All runs of the cell, likewise; those without a value are points without one.
+    """
+    points = [_point(values.get(run), row) for run, row in visits]
+    latest = next(reversed(values.values()))
+    names = (
+        "suite", "cell", "check", "kind", "model", "explainer", "pairs", "metric", "title", "unit",
+        "better",
+    )  # fmt: skip
+    words = {name: latest[name] for name in names}
+    return Series(**words, under=json.loads(latest["under"]), points=tuple(points))
+
+
+def _point(value: RowMapping | None, row: RowMapping) -> Point:
+    """Return the point of a cell."""
     return Point(
         run=row["run"], started=row["started"], commit=row["commit"], fxeval=row["fxeval"],
-        hardware_class=row["hardware_class"], value=math.nan, low=math.nan, high=math.nan,
-        n_identities=row["in_cell"], outcome=Outcome(row["outcome"]), question=row["question"],
+        hardware_class=row["hardware_class"],
+        value=_or_nan(value and value["value"]), low=_or_nan(value and value["low"]),
+        high=_or_nan(value and value["high"]),
+        n_identities=row["in_cell"] if value is None else value["n_identities"],
+        outcome=Outcome(row["outcome"]), question=row["question"],
     )  # fmt: skip
 
 
