@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fxeval.cli.runs import run_path
+from fxeval.cli.runs import STORE_VARIABLE, run_path
 from fxeval.cli.usage import CANNOT_SAY, GOOD, Command, WrongUsage
 from fxeval.errors import FxevalError, StoreError
 
@@ -25,7 +25,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.argument("runs", metavar="RUN...", nargs=-1)
 @click.option(
     "--store", metavar="URL",
-    help="Ask this index instead of reading records. Default without a RUN: $FXEVAL_STORE.",
+    help="Ask this index instead of reading records. Default without a RUN: "
+    f"${STORE_VARIABLE}.",
 )  # fmt: skip
 @click.option("--suite", metavar="NAME", help="Only this suite.")
 @click.option("--check", metavar="ID", help="Only this check.")
@@ -55,7 +56,7 @@ def trend(runs: tuple[str, ...], store: str | None, **options: Any) -> None:  # 
     from fxeval.records.series import Wanted
     from fxeval.statistics.trend import trends_of
 
-    url = store or (None if runs else os.environ.get("FXEVAL_STORE"))
+    url = store or (None if runs else os.environ.get(STORE_VARIABLE))
     if bool(runs) == bool(url):
         raise WrongUsage("expected RUN... or --store URL, got " + ("both." if runs else "neither."))
     try:
@@ -119,8 +120,8 @@ def _from_records(texts: Sequence[str], wanted: "Wanted") -> "tuple[list[Series]
 def _records(path: Path, remarks: list[str]) -> "Iterator[Record]":
     """Read one record after another, of a run or of all runs in a folder; rows are not read."""
     from fxeval.records.reading import load_record
+    from fxeval.records.run_folders import runs_below
     from fxeval.records.stored_run import record_files
-    from fxeval.store.folders import runs_below
 
     folders = [] if path.is_file() else runs_below([path])
     if folders in ([], [path.absolute()]):  # it is a record or a run itself

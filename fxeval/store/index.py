@@ -10,10 +10,10 @@ from typing import Literal, TypeAlias
 from sqlalchemy import Connection, delete, insert, select, update
 
 from fxeval.errors import StoreError
+from fxeval.records.run_folders import runs_below
 from fxeval.records.series import Series, Wanted
 from fxeval.store.database import DEFAULT, Database
 from fxeval.store.entries import RecordEntries, RunEntries, digest_of, plain_text, run_entries
-from fxeval.store.folders import runs_below
 from fxeval.store.queries import IndexedRun, indexed_runs, series_in
 from fxeval.store.tables import ARTEFACT, METADATA, RUN
 from fxeval.strict.text import printable, suggestion
