@@ -34,7 +34,7 @@ def change_points(values: FloatArray, scale: float) -> list[int]:
         [6]
     """
     try:
-        from ruptures import Pelt
+        from ruptures import KernelCPD
     except ImportError:
         raise StoreError(
             'change points need the library ruptures. Install it with: pip install "fxeval[trend]"'
@@ -45,6 +45,7 @@ def change_points(values: FloatArray, scale: float) -> list[int]:
         return []
     unit = max(scale, 1e-7 * float(np.abs(part).max()))
     scaled = (part - np.median(part)) / unit
-    fitted = Pelt(model="l2", min_size=FEWEST, jump=1).fit(scaled[:, None])
+    # With the linear kernel, the cost is that of squared deviations from the mean.
+    fitted = KernelCPD(kernel="linear", min_size=FEWEST, jump=1).fit(scaled[:, None])
     ends = fitted.predict(pen=PENALTY * float(np.log(len(part))))
     return [start + int(end) for end in ends[:-1]]

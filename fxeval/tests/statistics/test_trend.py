@@ -14,6 +14,7 @@ from fxeval.errors import StoreError
 from fxeval.records.reading import read_record
 from fxeval.records.series import Wanted
 from fxeval.results import Outcome
+from fxeval.statistics.change_points import change_points
 from fxeval.statistics.trend import series_of, trends_of, urgency
 from fxeval.tests.statistics.many_runs import (
     CPU,
@@ -322,6 +323,21 @@ def test_pelt_finds_the_levels_if_asked():
     for values in ([], [0.4], [0.4] * 20):
         found = trends_of([series([missing(0), *values])], changes=True)[0]
         assert found.strands[0].change_points == ()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_change_points_are_those_of_the_best_partition(seed):
+    pytest.importorskip("ruptures")
+    rng = np.random.default_rng(seed)
+    values = np.repeat(rng.normal(0, 3, 4), 10) + rng.normal(size=40)
+    penalty, cost = 3 * math.log(40), {0: (-3 * math.log(40), [])}
+    for end in range(3, 41):  # all partitions, by dynamic programming
+        cost[end] = min(
+            (cost[start][0] + values[start:end].var() * (end - start) + penalty,
+             [*cost[start][1], start])
+            for start in cost if end - start >= 3
+        )  # fmt: skip
+    assert change_points(values, 1.0) == cost[40][1][1:]
 
 
 def test_without_the_library_the_error_names_the_extra(monkeypatch):
