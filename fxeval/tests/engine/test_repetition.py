@@ -1,5 +1,7 @@
 """Every shipped explainer repeats its maps, and only those that draw depend on their seed."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -52,6 +54,29 @@ def test_the_pairs_that_are_asked_again_are_chosen_by_the_seed_among_maps_that_h
     kept = rows_again(asked, maps_of(states), 0).tolist()
     assert not {*chosen[0][:3]} & {*kept}
     assert rows_again(asked, maps_of([RowState.NAN_MAP] * N), 0).tolist() == []
+
+
+def test_of_some_pairs_only_those_are_asked_again():
+    """A look asks for some of all pairs: places among these, and names of these."""
+    rows = torch.tensor([17, 3, 11, 5, 8, 2, 14])
+    asked = replace(comparison(make_pairs(N)), rows=rows)
+    chosen = rows_again(asked, maps_of([RowState.OK] * len(rows)), 0)
+    drawn = sorted(rows.tolist(), key=lambda row: seed_of(0, "again", asked.id[row]))
+    assert sorted(rows[chosen].tolist()) == sorted(drawn[:ROWS_AGAIN])
+
+
+def test_some_of_all_pairs_repeat_as_all_do():
+    explainer, rows = few("srise"), torch.tensor([17, 3, 11, 5, 8, 2, 14])
+    asked = replace(comparison(make_pairs(N)), rows=rows)
+    model = PooledModel(small(by=network_of("srise")), ForwardPool(batch_size=16), "key")
+
+    def again(asked):
+        return explain(explainer, model, asked, seed=3, progress=lambda *_: None)
+
+    maps = again(asked)
+    assert len(maps.states) == len(rows)
+    found = repeated(again, asked, maps, 3)
+    assert (found.n_rows, found.repeats, found.depends_on_seed) == (ROWS_AGAIN, True, True)
 
 
 def test_findings_about_several_sets_of_maps_are_those_of_the_worst():

@@ -185,6 +185,8 @@ def test_rows_of_a_self_check_are_measured_at_once():
     cell = replace(cell_of(KIND, given), looks=3)
     found = measure_rows(cell, Subjects(model(), Ramp(), People(60), {}, {}), workshop)
     assert len(found) == len(rows) == 120
+    _, in_order = run([CLEAR], None)
+    assert [row.row for row in found] == [row.row for row in in_order]
 
 
 def ids(n, each=2):

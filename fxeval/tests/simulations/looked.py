@@ -12,9 +12,10 @@ import numpy as np
 from fxeval.seeding import generator_of
 from fxeval.statistics.betting import betting_tails
 from fxeval.statistics.extended import OPEN_STEP
-from fxeval.statistics.intervals import clears
+from fxeval.statistics.intervals import clears, crossed
 from fxeval.statistics.looks import confidence_at, planned
 from fxeval.statistics.verdict import MIN_IDENTITIES
+from fxeval.tests.simulations.crossed import CrossedPopulation, draw_pairs
 from fxeval.tests.simulations.laws import (
     FloatArray,
     Population,
@@ -37,6 +38,8 @@ POPULATIONS: dict[str, tuple[Population, ...]] = {
     "rate": (rate(0.05), rate(0.2), rate(0.95), beta(1.96, 0.04, "rate")),
     "paired outcomes": (paired_outcomes(0.1, 0.02), paired_outcomes(0.2, 0.2)),
 }
+_LISTS = 20  # different lists of pairs in one simulation
+
 EDGED = (beta(3, 9, "light"), rate(0.05), rate(0.2), beta(1.96, 0.04, "rate"))
 """Populations that can be bet on."""
 
@@ -87,6 +90,31 @@ def by_betting(y: FloatArray, population: Population, line: float) -> Stopped:
         above, below = np.array(tails).T
         found.append((above <= side, below <= side))
     return _stopped(found, steps)
+
+
+def crossed_by_plan(
+    population: CrossedPopulation, people: int, rows_each: int, runs: int, looks: int = LOOKS
+) -> Stopped:
+    """Stop lists of rows of two people, which are drawn one by one, at planned looks."""
+    rng = generator_of("simulations", "looks", population.name, people, rows_each)
+    found = []
+    for _ in range(_LISTS):
+        first, second = draw_pairs(rng, people, people * rows_each // 2)
+        values = population.draw(rng, runs // _LISTS, people, first, second)
+        steps, _ = planned(
+            len(first), looks, lambda n, of=(first, second): len(np.unique([x[:n] for x in of]))
+        )
+        verdicts = []
+        for k, n in enumerate(steps, start=1):
+            level = confidence_at(CONFIDENCE, [one / len(first) for one in steps], k)
+            z = crossed(values[:, :n], first[:n], second[:n])
+            edges = (-math.inf, math.inf)
+            verdicts.append(clears(z, population.kind, edges, population.mean, level))
+        found.append(_stopped(verdicts, steps))
+    return Stopped(
+        *(np.concatenate([getattr(one, name) for one in found])
+          for name in ("above", "below", "share"))
+    )  # fmt: skip
 
 
 def drawn(population: Population, people: int, runs: int, purpose: str) -> FloatArray:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fxeval.tests.simulations.crossed import CROSSED_EXPONENTIAL, CROSSED_NORMAL
 from fxeval.tests.simulations.laws import beta, exponential, lognormal, normal, rate
 from fxeval.tests.simulations.looked import (
     EDGED,
@@ -12,6 +13,7 @@ from fxeval.tests.simulations.looked import (
     by_peeking,
     by_plan,
     compared,
+    crossed_by_plan,
     drawn,
 )
 
@@ -40,6 +42,13 @@ def test_open_looks_keep_their_promise(population):
     found = bet_on(population, 150, 200)
     assert not found.looks.exceeds(0.025), found
     assert found.shares[2] < 1.0
+
+
+@pytest.mark.parametrize("population", [CROSSED_NORMAL, CROSSED_EXPONENTIAL], ids=named)
+def test_looks_at_rows_of_two_people_keep_their_promise(population):
+    found = crossed_by_plan(population, 60, 20, 400)
+    assert not found.tally().exceeds(0.03), found.tally()
+    assert found.share.max() == 1.0
 
 
 def test_looking_without_a_plan_breaks_the_promise():
