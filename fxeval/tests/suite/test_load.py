@@ -79,7 +79,7 @@ MISTAKES = [
     ("confidence: 0.9", "confidence: 0.1", "4:46", "must be at least 0.5, got 0.1", ""),
     ("confidence: 0.9", "confidence: .nan", "4:46", "expected a finite number, got .nan", ""),
     ("confidence: 0.9", "confidence: 1e999", "4:46", "expected a finite number", ""),
-    ("warn}", "warning}", "4:68", "must be 'fail' or 'warn', got 'warning'", "warn"),
+    ("warn}", "warning}", "4:68", "must be 'fail', 'warn' or 'extend', got 'warning'", "warn"),
     # subjects
     ("models: [net]", "models: net", "5:9", "'models' must be a list, got 'net'", ""),
     ("models: [net]", "models: []", "5:9", "'models' needs 1 or more entries, got an empty", ""),
