@@ -12,8 +12,11 @@ from fxeval.truth.behaviours import BEHAVIOURS
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a table in Markdown; returns the exit code, 64 for wrong usage."""
+    """Print a table in Markdown, or what there is; returns the exit code, 64 for wrong usage."""
     which, *names = arguments or ["planted"]
+    if which in ("-h", "--help") and not names:
+        sys.stdout.write(f"{__doc__}\nBehaviours: {', '.join(BEHAVIOURS)}.\n")
+        return 0
     if which == "planted" and not names:
         sys.stdout.write(table.as_markdown(table.planted_table()))
         return 0

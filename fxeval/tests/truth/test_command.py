@@ -33,6 +33,15 @@ def test_the_planted_table_is_printed_unless_another_is_named(monkeypatch, capsy
         assert capsys.readouterr().out.startswith("| maps | Spearman with the truth |")
 
 
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_says_which_tables_and_behaviours_there_are(word, capsys):
+    assert command.main([word]) == 0
+    said = capsys.readouterr().out
+    assert "planted" in said
+    assert all(name in said for name in command.BEHAVIOURS)
+    assert command.main(["planted", word]) == 64
+
+
 @pytest.mark.parametrize("arguments", [["behaviour"], ["behaviours", "xor"], ["planted", "both"]])
 def test_anything_else_is_wrong_usage(arguments, capsys):
     assert command.main(arguments) == 64
