@@ -181,7 +181,8 @@ def test_the_plug_in_itself_marks_the_same(pytester):
     pytest.importorskip("pytest_rerunfailures", reason="pytest-rerunfailures is not installed")
     (pytester.path / "suite.yaml").write_text(suite(**CELLS, mortal="mortal"))
     pytester.makeconftest(CONFTEST + EXPLAINERS)
-    pytester.runpytest_subprocess("suite.yaml", "--fx-threads=1", "--reruns=2", "-n", "1")
+    alone = "-p", "no:flaky", "-p", "no:pytest-retry"  # of several, one runs the tests
+    pytester.runpytest_subprocess("suite.yaml", "--fx-threads=1", "--reruns=2", "-n", "1", *alone)
     (folder,) = pytester.path.glob("reports/*")
     found = {cell["check"]: cell["earlier"] for cell in record_of(folder)["cells"]}
     assert found == {
