@@ -326,6 +326,8 @@ def _broken(
     if _repeats(before) is not False and _repeats(after) is False:
         why = after.repeatability.reason if after.repeatability is not None else ""
         found.append(f"explainer {after.explainer} does not repeat its maps any more: {why}")
+    if after.verdict.outcome is Outcome.INVALID and before.verdict.outcome is not Outcome.INVALID:
+        found.append(f"the cell was valid and is not any more: {after.verdict.reason}")
     then, now = (Counter(row.state for row in some) for some in (rows_before, rows))
     n, n_then, n_now = len(rows), _n_broken(then), _n_broken(now)
     allowed = [one.constant_allowed for one in after.metrics if one.constant_allowed is not None]

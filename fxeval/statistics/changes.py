@@ -8,7 +8,7 @@ so only what is still worse after Holm's correction is called worse.
 from collections import Counter
 from collections.abc import Sequence
 
-from fxeval.errors import EvidenceError
+from fxeval.errors import EvidenceError, StoreError
 from fxeval.records.changes import Became, Change, Comparison, Finding, Side
 from fxeval.records.earlier import EarlierRun
 from fxeval.records.hardware import hardware_class
@@ -50,9 +50,12 @@ def compared(
 
     Raises:
         EvidenceError: If a margin is of a metric that the later run does not have.
+        StoreError: If a run lacks rows of a cell.
     """
     _check(after, margins)
     called = names or (before.folder.resolve().name, after.folder.resolve().name)
+    for run, name in zip((before, after), called, strict=True):
+        _check_rows(run, name)
     suites = {one.suite.name: one for one in reversed([*before.records.values()])}
     earlier, rows = EarlierRun(BASE, before), after.by_cell()
     found = []
@@ -77,6 +80,18 @@ def _check(after: StoredRun, margins: Margins) -> None:
             f"within {strange[0]}: expected a metric that the later run has limits on "
             f"({', '.join(known) or 'it has none'}), got another one."
         )
+
+
+def _check_rows(run: StoredRun, name: str) -> None:
+    """Refuse a run of which a part of the rows is lost: what is left may be the better part."""
+    rows = run.by_cell()
+    for cell in (cell for record in run.records.values() for cell in record.cells):
+        n_found = len(rows.get((cell.id, cell.attempt), []))
+        if cell.refusal is None and n_found != cell.n_pairs:
+            raise StoreError(
+                f"{name}: cell {cell.id}: expected {cell.n_pairs} rows, got {n_found}. Keep all "
+                "files rows*.jsonl of a run together."
+            )
 
 
 def _comparison(

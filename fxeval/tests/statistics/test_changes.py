@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxeval.errors import EvidenceError
+from fxeval.errors import EvidenceError, StoreError
 from fxeval.records.explaining import Repeatability
 from fxeval.records.schema import CellFacts
 from fxeval.records.stored_run import StoredRun
@@ -362,6 +362,24 @@ def test_a_cell_that_is_refused_now_is_worse_and_one_that_was_is_not_compared():
     skipped = cell(B, facts=refused(outcome=Outcome.UNSUPPORTED))
     found = compared(run(skipped, cell(B, explainer="x")), run(skipped, cell(B, explainer="x")))[0]
     assert found.outcome == "not_worse"
+
+
+def test_a_cell_that_became_invalid_is_worse_and_one_that_was_is_not():
+    beyond = B.copy()
+    beyond[0] = 7.0
+    found = one(cell(B), cell(beyond))
+    assert found.outcome == "worse"
+    assert found.changes[0].reason.startswith("the cell was valid and is not any more: m: 7 in row")
+    assert one(cell(beyond), cell(beyond)).outcome == "not_worse"
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_run_that_lost_rows_is_refused(place):
+    whole = run(cell(B))
+    runs = [whole, whole]
+    runs[place] = StoredRun(whole.folder, whole.records, whole.rows[:50])
+    with pytest.raises(StoreError, match=r"c\[m-e-p\]: expected 60 rows, got 50"):
+        compared(*runs)
 
 
 def test_an_explainer_that_no_longer_repeats_is_worse():
