@@ -136,6 +136,7 @@ def render(record: Mapping[str, Any]) -> str:
         "regressions": shown.get("regressions"),
         "compared": worst_first.regression_rows(shown),
         "ages": baselines.compared_lines(shown, 0),
+        "has_acknowledged": any(map(limit_rows.acknowledged, _limits(shown))),
         "words": wording,
     }
     template = _ENVIRONMENT.get_template("page.html.j2")
@@ -145,6 +146,10 @@ def render(record: Mapping[str, Any]) -> str:
         if len(page.encode()) <= SIZE_AIM:
             break
     return page
+
+
+def _limits(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [limit for cell in record["cells"] for limit in cell["limits"]]
 
 
 def _embedded(record: Mapping[str, Any]) -> str:

@@ -282,6 +282,7 @@ def test_a_regression_fails_and_an_acknowledged_one_passes_and_every_view_says_s
     result.stdout.fnmatch_lines([f"warning  {glob(CELL)}: {word}: *{why}"])
     (page,), (summary,) = (run_files(based.world, name) for name in ("html", "md"))
     assert f"(acknowledged until {until}) critical: " in page
+    assert "holds, but for fails that are acknowledged." in page
     assert f"- **{word}** " in summary
     assert "it \\*blurs\\* more" in summary
     assert f"{word}: " in (based.world.path / "junit.xml").read_text()
