@@ -179,6 +179,12 @@ def test_one_or_two_last_runs_that_left_the_level_are_told_and_three_are_a_step(
     assert departure_of(np.array([0.4] * 4 + [0.9])) == 0
 
 
+def test_a_run_no_farther_off_than_one_before_it_is_no_departure():
+    before = [0.4] * 40 + [0.9, 0.4, 0.4]
+    assert departure_of(np.array([*before, 0.85])) == 0
+    assert departure_of(np.array([*before, 0.95])) == 1
+
+
 def test_noise_rarely_looks_like_a_departure():
     assert sum(departure_of(noisy(30, seed)) > 0 for seed in range(400)) <= 6
 
