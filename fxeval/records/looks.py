@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from fxeval.records.form import Count, Form
 
-Looking: TypeAlias = Annotated[int, Field(ge=2, le=10)] | Literal["open"]
+Looking: TypeAlias = int | Literal["open"]
 """Number of planned looks, or any number of them."""
 
 At: TypeAlias = Annotated[int, Field(ge=1)]

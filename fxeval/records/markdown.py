@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from fxeval.records import judged, schema, self_checks, subjects, transfers
+from fxeval.records import judged, looks, schema, self_checks, subjects, transfers
 from fxeval.records.form import Form
 
 
@@ -42,6 +42,7 @@ _FIRST: tuple[type[Form], ...] = (
     judged.LimitEntry,
     judged.SliceEntry,
     schema.CellFacts,
+    looks.Looks,
     schema.Repeatability,
     schema.Explaining,
     schema.Network,
