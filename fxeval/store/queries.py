@@ -163,15 +163,15 @@ def _point(value: RowMapping | None, row: RowMapping) -> Point:
     return Point(
         run=row["run"], started=row["started"], commit=row["commit"], fxeval=row["fxeval"],
         hardware_class=row["hardware_class"],
-        value=_or_nan(value and value["value"]), low=_or_nan(value and value["low"]),
-        high=_or_nan(value and value["high"]),
+        value=_number(value, "value"), low=_number(value, "low"), high=_number(value, "high"),
         n_identities=row["in_cell"] if value is None else value["n_identities"],
         outcome=Outcome(row["outcome"]), question=row["question"],
     )  # fmt: skip
 
 
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+def _number(of: RowMapping | None, name: str) -> float:
+    found: float | None = None if of is None else of[name]
+    return math.nan if found is None else found
 
 
 def of_cells(wanted: Wanted) -> list[ColumnElement[bool]]:
