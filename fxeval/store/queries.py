@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,7 +141,7 @@ class _Gathered:
         ]
 
 
-def _series(values: Mapping[str, RowMapping], visits: Sequence[tuple[str, RowMapping]]) -> Series:
+def _series(values: dict[str, RowMapping], visits: Sequence[tuple[str, RowMapping]]) -> Series:
     """Return a series in the words of the latest run that has a value.
 
     Args:
@@ -160,18 +160,18 @@ def _series(values: Mapping[str, RowMapping], visits: Sequence[tuple[str, RowMap
 
 def _point(value: RowMapping | None, row: RowMapping) -> Point:
     """Return the point of a cell."""
+    at = low = high = math.nan
+    if value is not None:
+        at, low, high = (_or_nan(value[name]) for name in ("value", "low", "high"))
     return Point(
-        run=row["run"], started=row["started"], commit=row["commit"], fxeval=row["fxeval"],
-        hardware_class=row["hardware_class"],
-        value=_number(value, "value"), low=_number(value, "low"), high=_number(value, "high"),
+        row["run"], row["started"], row["commit"], row["fxeval"], row["hardware_class"], at, low, high,
         n_identities=row["in_cell"] if value is None else value["n_identities"],
         outcome=Outcome(row["outcome"]), question=row["question"],
     )  # fmt: skip
 
 
-def _number(of: RowMapping | None, name: str) -> float:
-    found: float | None = None if of is None else of[name]
-    return math.nan if found is None else found
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def of_cells(wanted: Wanted) -> list[ColumnElement[bool]]:
