@@ -164,7 +164,8 @@ def _point(value: RowMapping | None, row: RowMapping) -> Point:
     if value is not None:
         at, low, high = (_or_nan(value[name]) for name in ("value", "low", "high"))
     return Point(
-        row["run"], row["started"], row["commit"], row["fxeval"], row["hardware_class"], at, low, high,
+        row["run"], row["started"], row["commit"], row["fxeval"], row["hardware_class"],
+        at, low, high,
         n_identities=row["in_cell"] if value is None else value["n_identities"],
         outcome=Outcome(row["outcome"]), question=row["question"],
     )  # fmt: skip
