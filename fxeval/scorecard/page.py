@@ -133,11 +133,8 @@ def render(record: Mapping[str, Any]) -> str:
         "evidence": evidence,
         "checks": self_checks,
         "checked": self_checks.self_checks(shown),
-        "regressions": shown.get("regressions"),
-        "compared": worst_first.regression_rows(shown),
-        "ages": baselines.compared_lines(shown, 0),
-        "has_acknowledged": any(map(limit_rows.acknowledged, _limits(shown))),
         "words": wording,
+        **_of_earlier_runs(shown),
     }
     template = _ENVIRONMENT.get_template("page.html.j2")
     page = ""
@@ -146,6 +143,16 @@ def render(record: Mapping[str, Any]) -> str:
         if len(page.encode()) <= SIZE_AIM:
             break
     return page
+
+
+def _of_earlier_runs(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page says of the runs that this one is compared with."""
+    return {
+        "regressions": shown.get("regressions"),
+        "compared": worst_first.regression_rows(shown),
+        "ages": baselines.compared_lines(shown, 0),
+        "has_acknowledged": any(map(limit_rows.acknowledged, _limits(shown))),
+    }
 
 
 def _limits(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
