@@ -106,6 +106,11 @@ ENDS = {
         ("passes", "tiny"): ("pass", None),
         ("interrupted", "tiny"): ("invalid", "failure"),
     },
+    "looks": {
+        ("passes", "tiny"): ("pass", None),
+        ("fails", "tiny"): ("fail", "failure"),
+        ("undecided", "tiny"): ("inconclusive", "failure"),
+    },
     "again": {
         ("passes", "tiny"): ("pass", None),
         ("saved", "tiny"): ("pass", None),
@@ -145,6 +150,10 @@ SUITES = {
         "stopped", STRICT, check("passes"), check("interrupted", explainer="stops"),
         check("never-begun"),
     ),
+    "looks": suite(
+        "looks", "{seed: 7, on_inconclusive: extend, looks: 2}",
+        check("passes", n=40), check("fails", n=40, limit=BAD), check("undecided", n=20),
+    ),
     "again": suite("again", STRICT, check("passes"), check("saved", explainer="moody")),
     "again-in-vain": suite(
         "again-in-vain", STRICT, check("saved", explainer="moody"), check("fails", limit=BAD),
@@ -156,11 +165,12 @@ RUNS = {  # suite -> arguments, verdict of the suite, exit status, counts of pyt
     "lenient": ((), "inconclusive", 0, {"passed": 3, "skipped": 2}),
     "informing": ((), "inconclusive", 1, {"skipped": 2}),
     "stopped": ((), "invalid", 2, {"passed": 1, "failed": 1}),
+    "looks": ((), "fail", 1, {"passed": 1, "failed": 2}),
     "again": ((), "pass", 0, {"passed": 2, "rerun": 1}),
     "again-in-vain": ((), "fail", 1, {"passed": 1, "failed": 2, "rerun": 5}),
 }
 PLUG_INS = {"again": EXPLAINERS + RERUN, "again-in-vain": EXPLAINERS + RERUN}
-IN_PROCESS = ("lenient", "again", "again-in-vain")
+IN_PROCESS = ("lenient", "looks", "again", "again-in-vain")
 
 
 def table_of(lines):
