@@ -4,7 +4,9 @@ import json
 import re
 
 import pytest
+from click.testing import CliRunner
 
+from fxeval.cli import main
 from fxeval.scorecard.worst_first import worse_lines
 from fxeval.tests.releases import BASELINE, SHARES, WORLD, suite
 from fxeval.tests.test_one_verdict import junit_of, markdown_of, page_of, table_of
@@ -21,12 +23,21 @@ STORY = {
 
 
 class Releases:
-    """Measures releases in a folder; ``baseline`` is the folder of the first one's run."""
+    """Measures releases in a folder; ``baseline`` is what the later ones are compared with."""
 
-    def __init__(self, pytester):
+    def __init__(self, pytester, way):
         self.path, self._start = pytester.path, pytester.runpytest_inprocess
         pytester.makeconftest(WORLD)
-        self.baseline = self.measure("first", BASELINE)[1]
+        self.first = self.measure("first", BASELINE)[1]
+        self.baseline = "main" if way == "name" else self.first
+        if way == "name":
+            self.command("baseline", "set", "main", self.first)
+
+    def command(self, *args, status=0):
+        """Run a command of fxeval; return what it says."""
+        done = CliRunner().invoke(main, [str(one) for one in args])
+        assert done.exit_code == status, done.output
+        return done.output
 
     def measure(self, name, share, *args, people=32):
         """Return the run of a release, and its folder."""
@@ -45,10 +56,10 @@ class Releases:
         return self.measure(name, share, f"--fx-baseline={self.baseline}", people=people)
 
 
-@pytest.fixture
-def releases(pytester, monkeypatch):
+@pytest.fixture(params=["folder", "name"])
+def releases(pytester, monkeypatch, request):
     monkeypatch.setenv("COLUMNS", "160")
-    return Releases(pytester)
+    return Releases(pytester, request.param)
 
 
 def test_every_release_has_its_verdict_in_every_view(releases):
