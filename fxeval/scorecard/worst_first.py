@@ -95,9 +95,21 @@ def worse_lines(record: Json) -> list[str]:
     """Return what got worse since an earlier run, worst first, with its corrected probability."""
     return [
         f"{cell}: {limit} (corrected probability of a chance finding {number(one['adjusted'])})"
+        f"{_acknowledged(record, one)}"
         for cell, limit, one in regression_rows(record)
         if one["is_worse"]
     ]
+
+
+def _acknowledged(record: Json, one: Json) -> str:
+    """Say until when what got worse is acknowledged; "" if it is not."""
+    limits = (at for cell in record["cells"] if cell["id"] == one["cell"] for at in cell["limits"])
+    days = [
+        at["acknowledged"]["until"]
+        for at in limits
+        if at.get("acknowledged") and all(at[key] == one[key] for key in ("metric", "under"))
+    ]
+    return f", acknowledged until {days[0]}" if days else ""
 
 
 def regression_rows(record: Json) -> list[tuple[str, str, Json]]:

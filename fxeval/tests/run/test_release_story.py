@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner
@@ -45,7 +46,13 @@ class Releases:
         (self.path / "gate.yaml").write_text(suite(people))
         before = {*self.path.glob("reports/*")}
         result = self._start(
-            "gate.yaml", "--fx-threads=1", "--junitxml=junit.xml", "--fx-markdown=all.md", *args
+            "gate.yaml",
+            "--fx-threads=1",
+            "--junitxml=junit.xml",
+            "--fx-markdown=all.md",
+            "-W",
+            "default",
+            *args,
         )
         (made,) = {*self.path.glob("reports/*")} - before
         return result, made.rename(self.path / "reports" / name.replace(" ", "-"))
@@ -103,3 +110,34 @@ def test_every_release_has_its_verdict_in_every_view(releases):
         if n_worse:
             assert "improvement over baseline" in cases[DELETION][1]
             assert "gate.yaml:8:5" in cases[DELETION][1]
+
+
+def test_an_acknowledged_regression_is_a_warning_until_it_passes_again(pytester, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    releases = Releases(pytester, "name")
+    day = f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%d}"
+    releases.command(
+        "baseline", "ack", "deletion[tiny-ours-memory]", "deletion_auc", "--suite", "gate",
+        "--reason", "finer maps follow", "--until", day,
+    )  # fmt: skip
+    result, folder = releases.release("worse")
+    assert result.ret == 0
+    said = f"acknowledged until {day}"
+    record, page = (folder / "gate.json").read_text(), (folder / "gate.html").read_text()
+    summary, junit = ((releases.path / one).read_text() for one in ("all.md", "junit.xml"))
+    views = record, page, summary, junit, result.stdout.str()
+    assert all(f"{said}: finer maps follow" in view for view in views)
+    assert (page_of(page), markdown_of(summary)) == (("pass", PASS), ("pass", PASS))
+    assert table_of(result.outlines) == PASS
+    (worse,) = worse_lines(json.loads(record))
+    assert worse.startswith("deletion[tiny-ours-memory]")
+    assert worse.endswith(said)
+
+    result, folder = releases.release("equal")
+    expected = {DELETION: "invalid", INSERTION: "pass"}
+    assert result.ret == 1
+    assert table_of(result.outlines) == expected
+    assert page_of((folder / "gate.html").read_text()) == ("invalid", expected)
+    summary = (releases.path / "all.md").read_text()
+    assert markdown_of(summary) == ("invalid", expected)
+    assert "acknowledged.yaml:4:5" in junit_of("junit.xml")[DELETION][1]
