@@ -19,9 +19,13 @@ from fxeval.cli.schema import schema
 from fxeval.cli.selfcheck import selfcheck
 from fxeval.cli.store import store
 from fxeval.cli.trend import trend
+from fxeval.cli.usage import Group
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+)
 @click.version_option(__version__, prog_name="fxeval")
 def main() -> None:
     """Evaluation of explanations of face-recognition models.

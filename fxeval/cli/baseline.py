@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fxeval.cli.runs import run_path
-from fxeval.cli.usage import CANNOT_SAY, GOOD, Command, WrongUsage
-from fxeval.errors import FxevalError
+from fxeval.cli.usage import CANNOT_SAY, GOOD, Command, Group, WrongUsage
+from fxeval.errors import FxevalError, StoreError
 
 if TYPE_CHECKING:
     from fxeval.records.baselines import Pointer
@@ -22,7 +22,7 @@ _FOLDER = click.option(
 )  # fmt: skip
 
 
-@click.group()
+@click.group(cls=Group)
 def baseline() -> None:
     """Name the runs that later runs are compared with.
 
@@ -65,7 +65,7 @@ def set_(name: str, run: str, reason: str, in_place: bool, allow_dirty: bool, fo
     raise SystemExit(GOOD)
 
 
-@baseline.command(cls=Command)
+@baseline.command(cls=Command, short_help="Show baseline NAME, or all.")
 @click.argument("name", required=False)
 @click.option("--against", metavar="RUN", help="Show what this run has in reserve.")
 @_FOLDER
@@ -109,7 +109,7 @@ def show(name: str | None, against: str | None, folder: Path) -> None:
     raise SystemExit(GOOD)
 
 
-@baseline.command(cls=Command)
+@baseline.command(cls=Command, short_help="Acknowledge a regression until a day.")
 @click.argument("cell")
 @click.argument("metric")
 @click.option("--suite", required=True, metavar="NAME", help="Suite of the cell.")
@@ -192,7 +192,10 @@ def _read(text: str, folder: Path) -> "StoredRun":
     from fxeval.records.stored_run import read_run
 
     path = run_path(text, baselines=folder)
-    return read_run(path.parent if path.is_file() else path)
+    try:
+        return read_run(path.parent if path.is_file() else path)
+    except StoreError as error:
+        raise StoreError(f"{text}: {error}") from None
 
 
 def _records_of(folder: Path, pointer: "Pointer | None") -> "dict[str, Record]":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fxeval.cli.runs import STORE_VARIABLE
-from fxeval.cli.usage import CANNOT_SAY, GOOD, WORSE, Command, WrongUsage
+from fxeval.cli.usage import CANNOT_SAY, GOOD, WORSE, Command, Group, WrongUsage
 from fxeval.errors import FxevalError, StoreError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _Function = Callable[..., None]
 
 
-@click.group("store")
+@click.group("store", cls=Group)
 def store() -> None:
     """Keep an index over many runs, in SQLite or PostgreSQL.
 
@@ -78,7 +78,7 @@ def add(runs: tuple[Path, ...], url: str | None) -> None:
     raise SystemExit(status)
 
 
-@store.command(cls=Command)
+@store.command(cls=Command, short_help="Make the index again from all runs in folders.")
 @click.argument(
     "folders", metavar="FOLDER...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
@@ -125,7 +125,7 @@ def remove(runs: tuple[str, ...], url: str | None) -> None:
             click.echo(f"removed {_shown(run)}")
 
 
-@store.command(cls=Command)
+@store.command(cls=Command, short_help="Compare the index with the files of its runs.")
 @_of_index
 def check(url: str | None) -> None:
     """Compare the index with the files of its runs, and name what is missing or has changed."""

@@ -22,4 +22,30 @@ class Command(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            raise WrongUsage(error.message, ctx) from None
+            raise _with_status(error) from None
+
+
+class Group(click.Group):
+    """A group of such commands; an unknown command, or none, is a wrong usage, too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what stands before the command; click's own errors get that status."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise _with_status(error) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown one gets that status."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise _with_status(error) from None
+
+
+def _with_status(error: click.UsageError) -> click.UsageError:
+    """Return click's own error, whose words name the argument, with that status."""
+    error.exit_code = WRONG_USAGE
+    return error

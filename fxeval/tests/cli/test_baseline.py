@@ -141,10 +141,25 @@ def test_a_refused_run_and_an_absent_one_say_why(here):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("set", "main"), ("show", "--against", "reports/fine"), ("set", "--colour")]
+    ("arguments", "expected"),
+    [
+        (("set", "main"), "Missing argument 'RUN'"),
+        (("show", "--against", "reports/fine"), "--against goes with the NAME"),
+        (("set", "--colour"), "No such option '--colour'"),
+        (("move", "main"), "No such command 'move'"),
+        ((), "Commands:"),
+    ],
 )
-def test_a_wrong_usage_has_a_status_of_its_own(here, arguments):
-    assert called(*arguments)[0] == 64
+def test_a_wrong_usage_has_a_status_of_its_own(here, arguments, expected):
+    status, said = called(*arguments)
+    assert (status, expected in said) == (64, True)
+
+
+def test_a_folder_of_several_runs_is_named(here):
+    status, said = called("set", "main", "reports")
+    assert status == 2
+    assert "error: reports: expected the folder of one run" in said
+    assert "It holds runs; name one of them, such as reports/" in said
 
 
 def test_an_unknown_baseline_names_those_that_there_are(here):

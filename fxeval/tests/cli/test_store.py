@@ -114,8 +114,11 @@ def test_a_run_is_named_by_its_id_wherever_a_command_wants_a_run(reports, monkey
     [
         (["list"], 2, "no index is there. Make one from records: fxeval store add RUN."),
         (["check", "--store", "mysql://a:top-secret@h/d"], 2, "got 'mysql://'"),
-        (["list", "--last", "0"], 64, "0 is not in the range"),
-        (["add"], 64, "RUN"),
+        (["list", "--last", "0"], 64, "'--last': 0 is not in the range"),
+        (["add"], 64, "Missing argument 'RUN...'"),
+        (["added"], 64, "No such command 'added'"),
+        (["--store", "sqlite:///a.sqlite", "list"], 64, "No such option '--store'"),
+        ([], 64, "Commands:"),
         (["export"], 64, "expected --csv DIR or --mlflow URI, got neither"),
     ],
 )
