@@ -28,6 +28,8 @@ RULES = (
     "A change of less than a hundredth of that half-width is none.",
 )
 
+_TOO_FEW, _NO_VALUE = "too few runs", "no value"
+
 
 def shown(trend: Trend) -> Trend:
     """Return a trend whose texts hold no control or direction characters."""
@@ -85,8 +87,8 @@ def status(trend: Trend) -> str:
         return movement_words(found)
     most = max((len(one.used) for one in trend.strands), default=0)
     if not most:
-        return "no value"
-    return "level" if most >= 2 * FEWEST else "too few runs"
+        return _NO_VALUE
+    return "level" if most >= 2 * FEWEST else _TOO_FEW
 
 
 def movement_words(movement: Movement) -> str:
@@ -202,7 +204,19 @@ def about(trends: Sequence[Trend]) -> str:
     """Say in one sentence what moved for the worse."""
     worse = [one for one in trends if one.finding is not None and one.finding.effect == "worse"]
     if not worse:
-        return f"nothing got worse in {counted(len(trends), 'series', 'series')}"
+        return _nothing_worse(trends)
     words = Counter(status(one).removesuffix(" (worse)") for one in worse)
     listed = ", ".join(f"{count:,} {word}" for word, count in words.items())
     return f"{len(worse):,} of {counted(len(trends), 'series', 'series')} got worse: {listed}"
+
+
+def _nothing_worse(trends: Sequence[Trend]) -> str:
+    """Say of how many series that is known: one with too few runs is no evidence of it."""
+    silent = [word for word in map(status, trends) if word in (_TOO_FEW, _NO_VALUE)]
+    known = len(trends) - len(silent)
+    reasons = ", ".join(dict.fromkeys(silent))
+    of = counted(len(silent), "series", "series")
+    if silent and not known:
+        return f"nothing can be said of {of}: {reasons}"
+    rest = f"; nothing can be said of {len(silent):,}: {reasons}" if silent else ""
+    return f"nothing got worse in {counted(known, 'series', 'series')}{rest}"

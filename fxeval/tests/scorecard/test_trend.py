@@ -11,7 +11,7 @@ from fxeval.results import Outcome
 from fxeval.scorecard.sparkline import BLOCKS, PLAIN, levels, sparkline
 from fxeval.scorecard.trend import SIZE, markdown, page, text_lines
 from fxeval.scorecard.trend_charts import RUNS, trend_chart
-from fxeval.scorecard.trend_words import status
+from fxeval.scorecard.trend_words import about, status
 from fxeval.statistics.trend import trends_of
 from fxeval.tests.statistics.many_runs import CPU, GPU, missing, point, series
 
@@ -60,6 +60,25 @@ def rows_of(lines):
 
 def test_every_series_has_a_word(trends):
     assert {trend.series.explainer: status(trend) for trend in trends} == STATUS
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["flat", "down"], "nothing got worse in 2 series"),
+        (["short"], "nothing can be said of 1 series: too few runs"),
+        (["short", "none"], "nothing can be said of 2 series: no value, too few runs"),
+        (
+            ["flat", "short"],
+            "nothing got worse in 1 series; nothing can be said of 1: too few runs",
+        ),
+    ],
+)
+def test_too_few_runs_are_no_evidence_that_nothing_got_worse(names, said):
+    chosen = [series(GIVEN[name], cell=f"one[m-{name}-p]", explainer=name) for name in names]
+    assert about(trends_of(chosen)) == said
+    for view in ("\n".join(text_lines(trends_of(chosen), 200)), markdown(trends_of(chosen))):
+        assert said.lower() in view.lower()
 
 
 # terminal
