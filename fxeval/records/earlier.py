@@ -68,7 +68,7 @@ class Question:
         return cls(
             suite=record.suite.name,
             seed=record.suite.seed,
-            plan=CellPlan(**{name: getattr(cell, name) for name in CellPlan.model_fields}),
+            plan=cell.parts()[0],
             model=model.model_dump(),
             pairs=pairs.model_dump(),
             operating_threshold=_threshold_of(record, cell),

@@ -235,6 +235,14 @@ class CellResult(CellPlan, CellFacts):
         _declared(self.metrics, [*self.limits, *self.estimates, *self.differences])
         return self
 
+    def parts(self) -> tuple[CellPlan, CellFacts]:
+        """Return the plan and the facts, from which the rows give everything else."""
+        plan, facts = (
+            {name: getattr(self, name) for name in form.model_fields}
+            for form in (CellPlan, CellFacts)
+        )
+        return CellPlan(**plan), CellFacts(**facts)
+
 
 def _declared(
     metrics: Sequence[MetricEntry], of: Sequence[LimitEntry | EstimateEntry | Difference]

@@ -9,10 +9,12 @@ from fxeval.errors import StoreError
 from fxeval.records.changes import Became, Change
 from fxeval.records.earlier import EarlierRun, Question
 from fxeval.records.judged import Figures, LimitEntry, LimitResult
-from fxeval.records.schema import CellFacts, CellPlan, CellResult, Record, Row
+from fxeval.records.schema import CellPlan, CellResult, Record, Row
 from fxeval.results import BROKEN_STATES, EXPLAINER, Outcome, RowState
 from fxeval.statistics.comparisons import EARLIER
 from fxeval.statistics.decisions import RANDOM_ORDERS
+from fxeval.statistics.extended import looks_of_both
+from fxeval.statistics.invalid_cells import became_invalid
 from fxeval.statistics.results import results_of
 from fxeval.statistics.shared_rows import SharedRows
 from fxeval.statistics.verdict import MAX_BAD_SHARE, MIN_IDENTITIES, state_verdict
@@ -110,6 +112,8 @@ class CellPair:
         ended = _unmeasured(before, rows, self.cell, self.rows)
         if ended is not None:
             became, why = ended
+            if match.lists_differ:  # which may be why it is not measured any more
+                became, why = "not_compared", f"its pairs are others; {why}"
             skipped = {before.verdict.outcome, self.cell.verdict.outcome} == {Outcome.UNSUPPORTED}
             return [self._whole(before, became, why, decides=not skipped)], before.id
         shared = [row for row in self.rows if row.row in rows]
@@ -117,10 +121,12 @@ class CellPair:
             return [
                 self._whole(before, "not_compared", "the runs have no row in common")
             ], before.id
+        same = [rows[row.row] for row in shared]
         blamed = [
-            self._whole(before, "worse", why)
-            for why in _broken(before, [rows[row.row] for row in shared], self.cell, shared)
+            self._whole(before, "worse", why) for why in _broken(before, same, self.cell, shared)
         ]
+        ended = became_invalid(before, same, self.cell, shared)
+        blamed += [self._whole(before, *ended)] if ended is not None else []
         return [*blamed, *self._of_metrics(asked, before, shared)], before.id
 
     def _of_metrics(
@@ -129,16 +135,16 @@ class CellPair:
         paired = self.earlier.paired(asked, needs_same_list=False)
         rows = [paired.added(_slim(row)) for row in shared]
         wanted = _limits_of(self.cell, self.margins)
-        plan = CellPlan(**_fields(self.cell, CellPlan)).model_copy(
-            update={"asked": [one.entry for one in wanted]}
-        )
+        plan, facts = self.cell.parts()
+        plan = plan.model_copy(update={"asked": [one.entry for one in wanted]})
         remarks = [
             one
             for one in self.cell.remarks
             if not one.startswith(tuple(f"{name}: " for name in EARLIER))
         ]
-        facts = CellFacts(**_fields(self.cell, CellFacts)).model_copy(
-            update={"remarks": [*remarks, paired.remark]}
+        looks = looks_of_both(before.looks_taken, facts.looks_taken, plan.confidence)
+        facts = facts.model_copy(
+            update={"remarks": [*remarks, paired.remark], "looks_taken": looks}
         )
         results = [
             (wanted[int(limit.where)], limit) for limit in results_of(plan, facts, rows).limits
@@ -196,10 +202,6 @@ class CellPair:
             "verdict_before": None if before is None else before.verdict.outcome,
             "verdict_after": cell.verdict.outcome,
         }
-
-
-def _fields(of: CellResult, form: type[CellPlan | CellFacts]) -> dict[str, Any]:
-    return {name: getattr(of, name) for name in form.model_fields}
 
 
 def _slim(row: Row) -> Row:
@@ -326,8 +328,6 @@ def _broken(
     if _repeats(before) is not False and _repeats(after) is False:
         why = after.repeatability.reason if after.repeatability is not None else ""
         found.append(f"explainer {after.explainer} does not repeat its maps any more: {why}")
-    if after.verdict.outcome is Outcome.INVALID and before.verdict.outcome is not Outcome.INVALID:
-        found.append(f"the cell was valid and is not any more: {after.verdict.reason}")
     then, now = (Counter(row.state for row in some) for some in (rows_before, rows))
     n, n_then, n_now = len(rows), _n_broken(then), _n_broken(now)
     allowed = [one.constant_allowed for one in after.metrics if one.constant_allowed is not None]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fxeval.errors import StoreError
 from fxeval.records.judged import MetricEntry
-from fxeval.records.schema import CellPlan, CellResult, Record, Row
+from fxeval.records.schema import CellResult, Record, Row
 from fxeval.results import EXPLAINER, FIGURES, Better
 from fxeval.seeding import generator_of
 from fxeval.statistics.table import Key, Table
@@ -210,7 +210,7 @@ def _values_of(
     remarks: dict[str, None],
 ) -> list[tuple[Quantity, _Values]]:  # fmt: skip
     """Return the explainer's values by quantity, each a mean over its seeds."""
-    plan = CellPlan(**{name: getattr(cell, name) for name in CellPlan.model_fields})
+    plan, _ = cell.parts()
     table, found = Table(plan, rows), []
     for metric in plan.metrics:
         conditions = table.conditions(metric.name)

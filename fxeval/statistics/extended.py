@@ -97,6 +97,17 @@ def taken(looks: Looks, look: int, confidence: float) -> Looks:
     return looks.model_copy(update={"used": look, "confidence": level})
 
 
+def looks_of_both(before: Looks | None, after: Looks | None, confidence: float) -> Looks | None:
+    """Return the looks whose level holds for the rows that two runs share; None = neither has any.
+
+    A run may have stopped because of what these rows say, so that the level of the run that stopped
+    first decides. An interval of open looks holds wherever either run stopped.
+    """
+    known = [one for one in (before, after) if one is not None]
+    some = [one for one in known if one.kind == "open"] or known
+    return max(some, key=lambda one: taken(one, one.used, confidence).confidence, default=None)
+
+
 def n_planned(looks: Looks | None, measured: int) -> int:
     """Return the number of rows that a cell has when all are measured."""
     return measured if looks is None else max(measured, looks.rows[-1])

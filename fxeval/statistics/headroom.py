@@ -9,7 +9,7 @@ from fxeval.records.form import Under, VerdictEntry
 from fxeval.records.hardware import hardware_class
 from fxeval.records.judged import Difference, Figures, LimitResult
 from fxeval.records.named_baseline import NamedBaseline
-from fxeval.records.schema import CellFacts, CellPlan, CellResult, Row
+from fxeval.records.schema import CellResult, Row
 from fxeval.records.stored_run import StoredRun
 from fxeval.results import Outcome
 from fxeval.statistics.acknowledged import is_within
@@ -109,8 +109,7 @@ def _other(limit: object) -> str | None:
 
 def _again(cell: CellResult, rows: Sequence[Row], name: str, paired: Paired) -> CellResult:
     """Judge a cell with the values of another earlier run beside its own."""
-    plan = CellPlan(**{key: getattr(cell, key) for key in CellPlan.model_fields})
-    facts = CellFacts(**{key: getattr(cell, key) for key in CellFacts.model_fields})
+    plan, facts = cell.parts()
     remarks = [one for one in facts.remarks if not one.startswith(f"{name}: ")]
     bare = [
         row.model_copy(update={"measured": [one for one in row.measured if one.map != name]})

@@ -161,8 +161,7 @@ def rederived(record: Record, rows: Sequence[Row]) -> Record:
                 f"cell {cell.id}: expected {cell.n_pairs} rows, got {len(found)}. Keep all files "
                 "rows*.jsonl of the run together; records of version 1 cannot be judged again."
             )
-        plan, facts = CellPlan(**_fields(cell, CellPlan)), CellFacts(**_fields(cell, CellFacts))
-        cells.append(results_of(plan, facts, found))
+        cells.append(results_of(*cell.parts(), found))
     verdict = overall(cells, record.run.missing)
     judged_again = {
         "cells": cells,
@@ -176,8 +175,8 @@ def rederived(record: Record, rows: Sequence[Row]) -> Record:
 def refused(cell: CellResult, reason: str) -> CellResult:
     """Return the cell as one that must not be judged; its rows stay where they are."""
     refusal = VerdictEntry(outcome=Outcome.INVALID, reason=reason)
-    facts = CellFacts(**{**_fields(cell, CellFacts), "refusal": refusal})
-    return results_of(CellPlan(**_fields(cell, CellPlan)), facts, [])
+    plan, facts = cell.parts()
+    return results_of(plan, facts.model_copy(update={"refusal": refusal}), [])
 
 
 def limit_of(entry: LimitEntry) -> Limit:

@@ -12,8 +12,9 @@ from fxeval.records.schema import CellFacts, CellPlan, Row
 from fxeval.results import EXPLAINER, Estimate, Metric
 from fxeval.statistics.entries import figures
 from fxeval.statistics.estimate import Law, Sample
+from fxeval.statistics.extended import table_of
 from fxeval.statistics.selection import chosen
-from fxeval.statistics.table import Key, Table
+from fxeval.statistics.table import Key
 
 FloatArray: TypeAlias = NDArray[np.float64]
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -54,7 +55,7 @@ class SharedRows:
 
     def __init__(self, plan: CellPlan, facts: CellFacts, rows: Sequence[Row], other: str) -> None:
         ordered = sorted(rows, key=lambda row: (row.row, row.identities))
-        self._table, self._other = Table(plan, chosen(plan, facts, ordered).rows), other
+        self._table, self._other = table_of(plan, facts, chosen(plan, facts, ordered).rows), other
         self._values: dict[str, _Values] = {}
         self._figures: dict[str, tuple[Estimate, Estimate]] = {}
 

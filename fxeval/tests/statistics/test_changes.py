@@ -8,11 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxeval.errors import EvidenceError, StoreError
-from fxeval.records.explaining import Repeatability
+from fxeval.records.explaining import Network, Repeatability
+from fxeval.records.judged import Acknowledgement
+from fxeval.records.looks import Looks
 from fxeval.records.schema import CellFacts
+from fxeval.records.self_checks import Unfit
 from fxeval.records.stored_run import StoredRun
 from fxeval.results import Outcome
+from fxeval.statistics.betting import BETTING
 from fxeval.statistics.changes import Margins, compared
+from fxeval.statistics.looks import confidence_at
 from fxeval.tests.two_runs import BLACK, BLUR, FAR, cell, metric, refused, run, spread
 
 B = spread(0.4)
@@ -373,6 +378,71 @@ def test_a_cell_that_became_invalid_is_worse_and_one_that_was_is_not():
     assert found.outcome == "worse"
     assert found.changes[0].reason.startswith("the cell was valid and is not any more: m: 7 in row")
     assert one(cell(beyond), cell(beyond)).outcome == "not_worse"
+
+
+def test_an_acknowledged_regression_that_passes_again_is_nothing_worse():
+    known = Acknowledgement(metric="m", reason="r", until="2027-01-31", where="a.yaml:3:5")
+    then, now = (CellFacts(acknowledged=some) for some in ([], [known]))
+    asked = {"not_worse_than": "baseline", "within": {"absolute": 0.01}}
+    values = {("explainer", BLUR, 0): B, ("baseline", BLUR, 0): B}
+    before, after = cell(values, asked, facts=then), cell(values, asked, facts=now)
+    assert after[0].verdict.outcome == "invalid"
+    assert after[0].verdict.reason.startswith("acknowledged regression passes again")
+    assert one(before, after).outcome == "not_worse"
+    broken = cell({**values, ("explainer", BLUR, 0): np.r_[7.0, B[1:]]}, asked, facts=now)
+    assert one(before, broken).outcome == "worse"
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"unfit": [Unfit(metric="m", reason="it tells no maps apart")]},
+        {"networks": [Network(name="re-drawn network 1", spread=0.0, redrawn_share=1.0)]},
+    ],
+)
+def test_what_is_no_fault_of_the_explainer_is_not_called_worse(facts):
+    after = cell(B, facts=CellFacts(**facts))
+    assert after[0].verdict.outcome == "invalid"
+    found = one(cell(B), after)
+    assert found.outcome == "undecided"
+    assert found.changes[0].outcome == "not_compared"
+    assert found.changes[0].reason.startswith("the cell was valid and is not any more: ")
+
+
+def test_another_list_on_which_nothing_could_be_measured_is_not_called_worse():
+    before = run(cell(B), pairs="p1")
+    after = run(cell(B, facts=refused("too few people")), name="two", pairs="p2")
+    [found] = compared(before, after, WITHIN)
+    assert found.outcome == "undecided"
+    assert found.changes[0].reason.startswith("its pairs are others; ")
+
+
+def looks(used, kind="planned"):
+    return Looks(
+        kind=kind, units="identities", identities=[30, 60], rows=[30, 60], used=used, seed=0,
+        confidence=0.5,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("then", "now"), [(1, 2), (2, 1), (1, None), (None, 1)])
+def test_the_level_of_the_run_that_stopped_first_holds(then, now):
+    def side(used, values):
+        facts = CellFacts(looks_taken=looks(used) if used else None)
+        return cell(values[: 30 if used == 1 else 60], facts=facts)
+
+    before, after = (side(used, some) for used, some in ((then, B), (now, B + NOISE)))
+    [found] = compared(run(before), run(after, name="two"), WITHIN)
+    [changed] = found.changes
+    assert changed.n_rows == 30
+    level = confidence_at(0.95, (0.5, 1.0), 1)
+    figures = (changed.improvement, changed.before, changed.after)
+    assert [one.confidence for one in figures] == [level] * 3
+
+
+def test_open_looks_hold_wherever_another_run_stopped():
+    before = cell(B[:30], facts=CellFacts(looks_taken=looks(1)))
+    after = cell(B + NOISE, facts=CellFacts(looks_taken=looks(2, "open")))
+    assert BETTING in change(before, after).improvement.method
 
 
 @pytest.mark.parametrize("place", [0, 1])
