@@ -44,6 +44,7 @@ class Question:
         pairs: Entry of its pair list.
         operating_threshold: Of the model on these pairs; None if there is none.
         hardware_class: On which it is asked; "" = of any.
+        further: Entries of further models that the kind judges by, by name.
     """
 
     suite: str
@@ -53,6 +54,7 @@ class Question:
     pairs: Mapping[str, Any]
     operating_threshold: float | None
     hardware_class: str = ""
+    further: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, record: Record, cell: CellResult) -> Self:
@@ -72,6 +74,12 @@ class Question:
             model=model.model_dump(),
             pairs=pairs.model_dump(),
             operating_threshold=_threshold_of(record, cell),
+            further={
+                name: record.subjects.models[name].model_dump()
+                for named in cell.further.values()
+                for name in named
+                if name in record.subjects.models
+            },
         )
 
 
@@ -170,6 +178,9 @@ class EarlierRun:
         if cell.refusal is not None or not rows:
             said = cell.verdict.reason if cell.refusal is not None else "it has no rows"
             return self._nothing(f"its cell has no values: {said}", record)
+        if len(rows) != cell.n_pairs:  # what is left may be the worse part
+            said = f"expected {cell.n_pairs} rows of its cell, got {len(rows)}"
+            return self._nothing(f"{said}. Keep all files rows*.jsonl of a run together", record)
         metrics, remark = _comparable(record, cell, asked)
         values = {row.row: self._of(row, metrics) for row in rows}
         which = f"{self.name}: run {record.run.id} of fxeval {record.environment.fxeval}"
@@ -226,13 +237,14 @@ def _why_another(record: Record, cell: CellResult | None, asked: Question) -> st
         )
     if cell.parameters != plan.parameters:
         return f"its check has other parameters: {_differences(cell.parameters, plan.parameters)}"
-    model = record.subjects.models.get(plan.model)
-    if model is None:
-        return f"it does not describe model {plan.model}"
-    then = {key: getattr(model, key) for key in OF_A_MODEL}
-    now = {key: asked.model[key] for key in OF_A_MODEL}
-    if then != now:
-        return f"model {plan.model} is another: {_differences(then, now)}"
+    for name, entry in {**asked.further, plan.model: asked.model}.items():
+        model = record.subjects.models.get(name)
+        if model is None:
+            return f"it does not describe model {name}"
+        then = {key: getattr(model, key) for key in OF_A_MODEL}
+        now = {key: entry[key] for key in OF_A_MODEL}
+        if then != now:
+            return f"model {name} is another: {_differences(then, now)}"
     other = _why_other_pairs(record, asked)
     needs = record.subjects.explainers.get(plan.explainer)
     is_alone = plan.kind in ROW_BY_ROW and (needs is None or not {*needs.needs} & OTHER_PEOPLE)

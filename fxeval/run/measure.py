@@ -175,15 +175,18 @@ def _looked_at(cell: Cell, prepared: Prepared) -> tuple[Prepared, LookPlan | Non
 
 def _question(cell: Cell, workshop: Workshop) -> Question:
     """Return what a cell asks, for the earlier runs that are to be compared with it."""
-    model = workshop.subjects["models"][cell.model.name]
+    models = workshop.subjects["models"]
+    model, plan = models[cell.model.name], plan_of(cell)
+    named = [name for some in plan.further.values() for name in some if name in models]
     return Question(
         suite=cell.suite,
         seed=cell.seed,
-        plan=plan_of(cell),
+        plan=plan,
         model=model,
         pairs=workshop.subjects["pairs"][cell.pairs.name],
         operating_threshold=model["verification"]["operating_threshold"]["value"],
         hardware_class=class_of(workshop.device) if workshop.earlier_runs else "",
+        further={name: models[name] for name in named},
     )
 
 

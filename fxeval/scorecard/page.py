@@ -136,6 +136,11 @@ def render(record: Mapping[str, Any]) -> str:
         "words": wording,
         **_of_earlier_runs(shown),
     }
+    return _rendered(context)
+
+
+def _rendered(context: Mapping[str, Any]) -> str:
+    """Return the page with as much detail as its size allows."""
     template = _ENVIRONMENT.get_template("page.html.j2")
     page = ""
     for detail in _DETAILS:

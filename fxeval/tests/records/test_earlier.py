@@ -11,6 +11,7 @@ from fxeval.metrics.deletion_insertion import METRICS
 from fxeval.records.earlier import OF_A_MODEL, EarlierRun, Question
 from fxeval.records.reading import load_record, read_rows
 from fxeval.records.schema import CellPlan
+from fxeval.records.stored_run import StoredRun
 from fxeval.run.evaluation import evaluate
 from fxeval.tests.toy_world import Occlusion, People, model
 
@@ -104,6 +105,43 @@ def test_a_cell_that_was_not_measured_has_no_values(run, tmp_path):
     (tmp_path / "run" / "rows.jsonl").write_text("")
     found = EarlierRun.read("baseline", tmp_path / "run").paired(question_of(run))
     assert "its cell has no values: it has no rows" in found.remark
+
+
+def test_a_further_model_that_is_another_is_not_blamed_on_the_explainer(run):
+    record = load_record(run / "evaluate.json")
+    (own,) = record.subjects.models.values()
+    judge = {key: getattr(own, key) for key in OF_A_MODEL}
+    earlier = EarlierRun.read("baseline", run)
+    assert earlier.paired(replace(question_of(run), further={own.name: judge})).values
+    unknown = earlier.paired(replace(question_of(run), further={"judge": judge}))
+    assert "it does not describe model judge" in unknown.remark
+    subjects = record.subjects.model_copy(
+        update={"models": {**record.subjects.models, "judge": own}}
+    )
+    (cell,) = record.cells
+    whole = record.model_copy(
+        update={
+            "subjects": subjects,
+            "cells": [cell.model_copy(update={"further": {"evaluators": ["judge"]}})],
+        }
+    )
+    stored = StoredRun(run, {"evaluate": whole}, read_rows(run / "rows.jsonl"))
+    (asking,) = whole.cells
+    question = Question.of(whole, asking)
+    assert EarlierRun("base", stored).paired(question).values
+    moved = replace(question, further={"judge": {**question.further["judge"], "digest": "0" * 64}})
+    found = EarlierRun("base", stored).paired(moved)
+    assert not found.values
+    assert "model judge is another: digest was 0a0000000000" in found.remark
+
+
+def test_a_run_that_lost_rows_has_no_values(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    rows = (run / "rows.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "rows.jsonl").write_text("".join(rows[:5]))
+    found = EarlierRun.read("baseline", tmp_path / "run").paired(question_of(run))
+    assert not found.values
+    assert "expected 8 rows of its cell, got 5. Keep all files rows*.jsonl" in found.remark
 
 
 def nothing(folder):
