@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from fxeval.cli.compare import margins_of
-from fxeval.cli.usage import CANNOT_SAY, Command, WrongUsage
+from fxeval.cli.usage import CANNOT_SAY, Command, WrongUsage, shown
 from fxeval.errors import EvidenceError, FxevalError, StoreError
 
 if TYPE_CHECKING:
@@ -135,10 +135,10 @@ def ab(
         click.echo("CANNOT SAY: stopped before there was an outcome.", err=True)
         status = CANNOT_SAY
     except (EvidenceError, InstallError, SideError, StoreError) as error:
-        click.echo(f"CANNOT SAY: {_visible(str(error))}", err=True)
+        click.echo(f"CANNOT SAY: {shown(error)}", err=True)
         status = CANNOT_SAY
     except FxevalError as error:
-        raise WrongUsage(_visible(str(error)), ctx) from None
+        raise WrongUsage(shown(error), ctx) from None
     raise SystemExit(status)
 
 
@@ -314,13 +314,7 @@ def _shown(found: "Sequence[Comparison]", out: Path, markdown: Path | None) -> i
 
 
 def _say(line: str) -> None:
-    click.echo(_visible(line))
-
-
-def _visible(text: str) -> str:
-    from fxeval.scorecard.wording import visible
-
-    return "\n".join(str(visible(line)) for line in text.split("\n"))
+    click.echo(shown(line))
 
 
 @contextlib.contextmanager

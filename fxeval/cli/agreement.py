@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fxeval.cli.usage import CANNOT_SAY, GOOD, WRONG_USAGE, say_error
 from fxeval.errors import EvidenceError, FxevalError, StoreError
 
 if TYPE_CHECKING:
     from fxeval.records.schema import Record, Row
-
-_TOLD, _CANNOT_SAY, _WRONG_USAGE = 0, 2, 64
 
 
 @click.command()
@@ -60,12 +59,12 @@ def agreement(
             write(markdown, in_markdown(table))
             click.echo(f"wrote {markdown}")
     except (EvidenceError, StoreError) as error:
-        click.echo(f"error: {error}", err=True)
-        raise SystemExit(_CANNOT_SAY) from error
+        say_error(error)
+        raise SystemExit(CANNOT_SAY) from error
     except FxevalError as error:
-        click.echo(f"error: {error}", err=True)
-        raise SystemExit(_WRONG_USAGE) from error
-    raise SystemExit(_TOLD if table.is_told else _CANNOT_SAY)
+        say_error(error)
+        raise SystemExit(WRONG_USAGE) from error
+    raise SystemExit(GOOD if table.is_told else CANNOT_SAY)
 
 
 def _read(path: Path) -> "list[tuple[str, Record, Sequence[Row]]]":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fxeval.cli.runs import run_path
-from fxeval.cli.usage import CANNOT_SAY, GOOD, Command, Group, WrongUsage
+from fxeval.cli.usage import CANNOT_SAY, GOOD, Command, Group, WrongUsage, say_error
 from fxeval.errors import FxevalError, StoreError
 
 if TYPE_CHECKING:
@@ -213,5 +213,5 @@ def _records_of(folder: Path, pointer: "Pointer | None") -> "dict[str, Record]":
 
 
 def _cannot(error: FxevalError) -> SystemExit:
-    click.echo(f"error: {error}", err=True)
+    say_error(error)
     return SystemExit(CANNOT_SAY)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from fxeval.cli.runs import run_path
-from fxeval.cli.usage import CANNOT_SAY, Command, WrongUsage
+from fxeval.cli.usage import CANNOT_SAY, Command, WrongUsage, say_error
 from fxeval.errors import FxevalError, StoreError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def compare(
                 write(path, view(found))
                 click.echo(f"wrote {path}")
     except StoreError as error:
-        click.echo(f"error: {error}", err=True)
+        say_error(error)
         raise SystemExit(CANNOT_SAY) from None
     except FxevalError as error:
         raise WrongUsage(f"--{error}") from None

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fxeval.cli.usage import CANNOT_SAY, GOOD, WORSE, say_error, shown
 from fxeval.errors import FxevalError
 
 if TYPE_CHECKING:
     from fxeval.records.schema import Record
-
-_SAME, _DIFFERS, _CANNOT_SAY = 0, 1, 2
 
 
 @click.command()
@@ -38,15 +37,15 @@ def report(run: Path, out: Path | None, markdown: Path | None, verbose: bool) ->
     from fxeval.scorecard import SHOWN, render, summary_of_all, terminal_summary
     from fxeval.statistics.results import rederived
 
-    target, status, pages = out or run, _SAME, []
+    target, status, pages = out or run, GOOD, []
     width, most = shutil.get_terminal_size().columns, None if verbose else SHOWN
     try:
         stored = read_run(run, needs_rows=False)
         for stem, recorded in stored.records.items():
             found = rederived(recorded, stored.rows)
             for line in differences(recorded, found):
-                click.echo(f"{stem}.json: {line}")
-                status = _DIFFERS
+                click.echo(shown(f"{stem}.json: {line}"))
+                status = WORSE
             write(target / f"{stem}.json", dump(found))
             write(target / f"{stem}.html", render(dumped(found)))
             pages.append((dumped(found), f"{stem}.html"))
@@ -57,8 +56,8 @@ def report(run: Path, out: Path | None, markdown: Path | None, verbose: bool) ->
             write(markdown, summary_of_all(pages))
             click.echo(f"wrote {markdown}")
     except FxevalError as error:
-        click.echo(f"error: {run}: {error}", err=True)
-        status = _CANNOT_SAY
+        say_error(f"{run}: {error}")
+        status = CANNOT_SAY
     raise SystemExit(status)
 
 

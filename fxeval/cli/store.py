@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fxeval.cli.runs import STORE_VARIABLE
-from fxeval.cli.usage import CANNOT_SAY, GOOD, WORSE, Command, Group, WrongUsage
+from fxeval.cli.usage import CANNOT_SAY, GOOD, WORSE, Command, Group, WrongUsage, say_error
 from fxeval.errors import FxevalError, StoreError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def add(runs: tuple[Path, ...], url: str | None) -> None:
             try:
                 id, done = index.take(run)
             except StoreError as error:
-                click.echo(f"error: {error}", err=True)
+                say_error(error)
                 status = CANNOT_SAY
             else:
                 click.echo(f"{done} {_shown(id)}")
@@ -191,5 +191,5 @@ def _told() -> Iterator[None]:
     try:
         yield
     except FxevalError as error:
-        click.echo(f"error: {error}", err=True)
+        say_error(error)
         raise SystemExit(CANNOT_SAY) from error

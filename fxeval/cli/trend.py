@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fxeval.cli.runs import STORE_VARIABLE, run_path
-from fxeval.cli.usage import CANNOT_SAY, GOOD, Command, WrongUsage
+from fxeval.cli.usage import CANNOT_SAY, GOOD, Command, WrongUsage, say_error
 from fxeval.errors import FxevalError, StoreError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def trend(runs: tuple[str, ...], store: str | None, **options: Any) -> None:  # 
             raise StoreError(_nothing(wanted))
         _show(trends, remarks, options)
     except FxevalError as error:
-        click.echo(f"error: {error}", err=True)
+        say_error(error)
         raise SystemExit(CANNOT_SAY) from None
     raise SystemExit(GOOD)
 

@@ -49,3 +49,19 @@ def _with_status(error: click.UsageError) -> click.UsageError:
     """Return click's own error, whose words name the argument, with that status."""
     error.exit_code = WRONG_USAGE
     return error
+
+
+def shown(text: object) -> str:
+    r"""Return text that a terminal only shows: lines stay lines, and what would steer it is hidden.
+
+    >>> shown("a\x1b[31m\nb")
+    'a�[31m\nb'
+    """
+    from fxeval.scorecard.wording import visible
+
+    return "\n".join(str(visible(line)) for line in str(text).split("\n"))
+
+
+def say_error(error: object) -> None:
+    """Print an error; names in it come from files that anybody may have written."""
+    click.echo(f"error: {shown(error)}", err=True)

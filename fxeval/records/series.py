@@ -109,7 +109,7 @@ class Wanted:
 def question_of(record: Record, cell: CellResult) -> str:
     """Return a digest of what a cell measured, beside the version of the explainer.
 
-    It is of the seed of the suite, the kind and the parameters of the check, the model and the
+    It is of the seed of the suite, the kind and the parameters of the check, the models and the
     images: what an earlier run must share to be compared with. "" if the record does not describe
     the model and the pairs, as when they could not be loaded.
     """
@@ -124,4 +124,12 @@ def question_of(record: Record, cell: CellResult) -> str:
         "model": {key: getattr(model, key) for key in OF_A_MODEL},
         "pairs": [pairs.digest, pairs.n_pairs, pairs.n_identities],
     }
+    further = {
+        name: {key: getattr(record.subjects.models[name], key) for key in OF_A_MODEL}
+        for named in cell.further.values()
+        for name in named
+        if name in record.subjects.models
+    }
+    if further:
+        parts["further"] = further
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -121,3 +121,16 @@ def test_it_needs_no_torch(runs):
     )
     subprocess.run([sys.executable, "-c", code, runs["first"], runs["equal"]], check=True,
                    stdout=subprocess.DEVNULL)  # fmt: skip
+
+
+def test_names_of_a_file_do_not_steer_the_terminal(tmp_path):
+    made = run(cell(B, check="a\x1b[2Jb"), name="first")
+    whole = str(written(made, tmp_path / "whole"))
+    lost = written(made, tmp_path / "lost")
+    rows = (lost / "rows.jsonl").read_text().splitlines(keepends=True)
+    (lost / "rows.jsonl").write_text("".join(rows[:30]))
+    for args in (["compare", whole, str(lost)], ["report", str(lost)], ["compare", whole, whole]):
+        found = CliRunner(catch_exceptions=False).invoke(main, args)
+        assert found.exit_code == (0 if args[-1] == whole else 2)
+        assert "\x1b" not in found.output
+        assert "a\ufffd[2Jb" in found.output

@@ -56,6 +56,19 @@ def test_a_question_is_another_one_with_another_part(change):
     assert len(asked()) == 16
 
 
+def test_a_question_is_another_one_with_another_further_model():
+    def judged_by(digest):
+        def change(data):
+            cell, model, _ = parts(data)
+            cell["further"] = {"evaluators": ["judge"]}
+            data["subjects"]["models"]["judge"] = {**model, "digest": digest}
+
+        return change
+
+    assert asked(judged_by("0" * 64)) == asked(judged_by("0" * 64))
+    assert len({asked(), asked(judged_by("0" * 64)), asked(judged_by("1" * 64))}) == 3
+
+
 def test_a_question_is_the_same_with_other_versions_and_values():
     def change(data):
         data["environment"] |= {"fxeval": "9.9", "commit": "0" * 12, "platform": "another"}
