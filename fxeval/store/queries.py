@@ -149,7 +149,7 @@ def _series(values: dict[str, RowMapping], visits: Sequence[tuple[str, RowMappin
         visits: All runs of the cell, likewise; those without a value are points without one.
     """
     points = [_point(values.get(run), row) for run, row in visits]
-    latest = next(reversed(values.values()))
+    latest = [*values.values()][-1]
     names = (
         "suite", "cell", "check", "kind", "model", "explainer", "pairs", "metric", "title", "unit",
         "better",

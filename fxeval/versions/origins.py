@@ -37,9 +37,12 @@ def strangers(
     }
     by_place = {file.resolve(): file for file in elsewhere.values()}
     for path in changed:
-        if not path.endswith(".py"):
-            continue
         own = worktree / path
+        if not path.endswith(".py"):
+            file = _beside_a_package(worktree, path, elsewhere)
+            if file is not None and _content(file) != _content(own):
+                yield path, file
+            continue
         same_place = by_place.get((checkout / path).resolve())
         file = same_place or elsewhere.get(module_name(worktree, path))
         if file is not None and _content(file) != _content(own):
@@ -61,6 +64,18 @@ def module_name(root: Path, path: str) -> str:
         parts.insert(0, folder.name)
         folder = folder.parent
     return ".".join(parts)
+
+
+def _beside_a_package(root: Path, path: str, elsewhere: Mapping[str, Path]) -> Path | None:
+    """Return where a package that came from elsewhere keeps a file that is no module, if one did.
+
+    Weights and tables of a package are read from beside its code.
+    """
+    for folder in PurePosixPath(path).parents:
+        if (root / folder / "__init__.py").is_file():
+            code = elsewhere.get(module_name(root, f"{folder}/__init__.py"))
+            return None if code is None else code.parent / PurePosixPath(path).relative_to(folder)
+    return None
 
 
 def _content(file: Path) -> bytes | None:

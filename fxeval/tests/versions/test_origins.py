@@ -55,6 +55,23 @@ def test_code_that_did_not_change_does_no_harm(places):
     assert found(places, {"it.maps": places["installed"] / "it/maps.py"}, ["README.md"]) == []
 
 
+@pytest.mark.parametrize("where", ["checkout", "installed"])
+def test_weights_of_a_package_from_elsewhere_are_named(places, where):
+    package = "packages/it/src/it"
+    for name, root in places.items():
+        file = root / ("it" if name == "installed" else package) / "data/weights.npz"
+        file.parent.mkdir()
+        file.write_text(name)
+    changed = [f"{package}/data/weights.npz", "README.md", "docs/figure.png"]
+    folder = places[where] / ("it" if where == "installed" else package)
+    loaded = {"it": folder / "__init__.py"}
+    assert found(places, loaded, changed) == [(changed[0], folder / "data/weights.npz")]
+    own = {"it": places["worktree"] / package / "__init__.py"}
+    assert found(places, own, changed) == []
+    (folder / "data/weights.npz").write_text("worktree")
+    assert found(places, loaded, changed) == []
+
+
 def test_a_file_that_this_version_lacks_is_named_if_another_has_it(places):
     path = places["worktree"] / CHANGED[0]
     path.unlink()
