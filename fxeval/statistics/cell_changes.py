@@ -114,6 +114,8 @@ class CellPair:
             became, why = ended
             if match.lists_differ:  # which may be why it is not measured any more
                 became, why = "not_compared", f"its pairs are others; {why}"
+            elif became == "worse" and self._has_refused_model():
+                became, why = "not_compared", f"its model is not to be judged; {why}"
             skipped = {before.verdict.outcome, self.cell.verdict.outcome} == {Outcome.UNSUPPORTED}
             return [self._whole(before, became, why, decides=not skipped)], before.id
         shared = [row for row in self.rows if row.row in rows]
@@ -128,6 +130,12 @@ class CellPair:
         ended = became_invalid(before, same, self.cell, shared)
         blamed += [self._whole(before, *ended)] if ended is not None else []
         return [*blamed, *self._of_metrics(asked, before, shared)], before.id
+
+    def _has_refused_model(self) -> bool:
+        """Return whether the verification objects to the model on these pairs."""
+        about = self.cell.model, self.cell.pairs
+        verified = self.record.verification
+        return any(one.objections for one in verified if (one.model, one.pairs) == about)
 
     def _of_metrics(
         self, asked: Question, before: CellResult, shared: Sequence[Row]

@@ -11,6 +11,7 @@ from fxeval.errors import EvidenceError, StoreError
 from fxeval.records.explaining import Network, Repeatability
 from fxeval.records.judged import Acknowledgement
 from fxeval.records.looks import Looks
+from fxeval.records.reading import load_record
 from fxeval.records.schema import CellFacts
 from fxeval.records.self_checks import Unfit
 from fxeval.records.stored_run import StoredRun
@@ -18,10 +19,11 @@ from fxeval.results import Outcome
 from fxeval.statistics.betting import BETTING
 from fxeval.statistics.changes import Margins, compared
 from fxeval.statistics.looks import confidence_at
-from fxeval.tests.two_runs import BLACK, BLUR, FAR, cell, metric, refused, run, spread
+from fxeval.tests.two_runs import BLACK, BLUR, EXAMPLE, FAR, cell, metric, refused, run, spread
 
 B = spread(0.4)
 NOISE = spread(0.0, by=0.01, seed=1)
+EXAMPLE_RECORD = load_record(EXAMPLE)
 WITHIN = Margins({"": {"absolute": 0.02}})
 
 
@@ -415,6 +417,22 @@ def test_another_list_on_which_nothing_could_be_measured_is_not_called_worse():
     [found] = compared(before, after, WITHIN)
     assert found.outcome == "undecided"
     assert found.changes[0].reason.startswith("its pairs are others; ")
+
+
+def test_a_model_that_verification_objects_to_is_not_blamed_on_the_explainer():
+    def after(objections):
+        made = run(cell(B, facts=refused("EER 9 %, at most 5 % demanded")), name="two")
+        (record,) = made.records.values()
+        (entry, *_) = EXAMPLE_RECORD.verification
+        entry = entry.model_copy(update={"model": "m", "pairs": "p", "objections": objections})
+        record = record.model_copy(update={"verification": [entry]})
+        return StoredRun(made.folder, {"suite": record}, made.rows)
+
+    before = run(cell(B))
+    assert compared(before, after([]), WITHIN)[0].outcome == "worse"
+    [found] = compared(before, after(["EER 9 %, at most 5 % demanded"]), WITHIN)
+    assert found.outcome == "undecided"
+    assert found.changes[0].reason.startswith("its model is not to be judged; ")
 
 
 def looks(used, kind="planned"):
