@@ -23,6 +23,7 @@ from fxeval.tests.two_runs import BLACK, BLUR, EXAMPLE, FAR, cell, metric, refus
 
 B = spread(0.4)
 NOISE = spread(0.0, by=0.01, seed=1)
+MUTE = Network(name="re-drawn network 1", spread=0.0, redrawn_share=1.0)
 EXAMPLE_RECORD = load_record(EXAMPLE)
 WITHIN = Margins({"": {"absolute": 0.02}})
 
@@ -393,13 +394,15 @@ def test_an_acknowledged_regression_that_passes_again_is_nothing_worse():
     assert one(before, after).outcome == "not_worse"
     broken = cell({**values, ("explainer", BLUR, 0): np.r_[7.0, B[1:]]}, asked, facts=now)
     assert one(before, broken).outcome == "worse"
+    mute = now.model_copy(update={"networks": [MUTE]})
+    assert one(before, cell(values, asked, facts=mute)).outcome == "undecided"
 
 
 @pytest.mark.parametrize(
     "facts",
     [
         {"unfit": [Unfit(metric="m", reason="it tells no maps apart")]},
-        {"networks": [Network(name="re-drawn network 1", spread=0.0, redrawn_share=1.0)]},
+        {"networks": [MUTE]},
     ],
 )
 def test_what_is_no_fault_of_the_explainer_is_not_called_worse(facts):
