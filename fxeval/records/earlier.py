@@ -178,9 +178,12 @@ class EarlierRun:
         if cell.refusal is not None or not rows:
             said = cell.verdict.reason if cell.refusal is not None else "it has no rows"
             return self._nothing(f"its cell has no values: {said}", record)
-        if len(rows) != cell.n_pairs:  # what is left may be the worse part
-            said = f"expected {cell.n_pairs} rows of its cell, got {len(rows)}"
-            return self._nothing(f"{said}. Keep all files rows*.jsonl of a run together", record)
+        if len(rows) != cell.n_pairs:  # lost, or mixed with those of another suite of the run
+            return self._nothing(
+                f"its cell {cell.id} has {len(rows)} rows where its record counts {cell.n_pairs}: "
+                "rows are lost, or a cell of another suite of that run has the same name",
+                record,
+            )
         metrics, remark = _comparable(record, cell, asked)
         values = {row.row: self._of(row, metrics) for row in rows}
         which = f"{self.name}: run {record.run.id} of fxeval {record.environment.fxeval}"
