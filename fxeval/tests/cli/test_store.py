@@ -67,6 +67,15 @@ def test_runs_are_added_listed_checked_and_removed(reports):
     assert "did you mean 'run-2'?" in invoked("remove", "run-22", status=2)
 
 
+def test_the_sides_of_a_comparison_are_no_history_unless_named(reports):
+    sides = reports / "ab-20261130T190041Z-7a0a5c"
+    (sides / "base").mkdir(parents=True)
+    (reports / "run-3").rename(sides / "base" / "run-3")
+    assert invoked("rebuild", reports) == "2 runs, 0 left out\n"
+    assert "run-3" not in invoked("list")
+    assert invoked("rebuild", reports, sides) == "3 runs, 0 left out\n"
+
+
 def test_a_rebuild_counts_and_names_what_it_leaves_out(reports):
     assert invoked("rebuild", reports) == "3 runs, 0 left out\n"
     (reports / "run-1" / "quickstart.json").write_text('{"record": 2')
