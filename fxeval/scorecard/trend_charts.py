@@ -21,6 +21,7 @@ _WIDTH, _HEIGHT = 360, 176
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 350, 30, 142
 _MISSING = 136  # where a run without a value is marked
 _LETTER, _MIDDLE = 7.0, (_LEFT + _RIGHT) / 2
+_LETTER = 8  # width of a letter of a label, at most
 _LABELLED = 3  # most breaks whose reason stands in the chart
 
 
@@ -250,14 +251,18 @@ def _slopes(trend: Trend, plane: _Plane) -> list[Slope]:
 def _breaks(trend: Trend, plane: _Plane) -> tuple[BreakMark, ...]:
     shown = [one for one in trend.breaks if one.at > plane.start]
     is_labelled = len(shown) <= _LABELLED
-    return tuple(
-        BreakMark(
-            plane.x(one.at - 0.5),
-            _label(one.reason) if is_labelled else "",
-            f"not compared across run {trend.series.points[one.at].run}: {one.reason}",
-        )
-        for one in shown
-    )
+    marks: list[BreakMark] = []
+    end = -math.inf  # of the last label, which the next one must not cover
+    for one in shown:
+        x, label = plane.x(one.at - 0.5), _label(one.reason) if is_labelled else ""
+        half = _LETTER * len(label) / 2
+        if x - half < end:
+            label = ""
+        elif label:
+            end = x + half
+        said = f"not compared across run {trend.series.points[one.at].run}: {one.reason}"
+        marks.append(BreakMark(x, label, said))
+    return tuple(marks)
 
 
 def _label(reason: str) -> str:

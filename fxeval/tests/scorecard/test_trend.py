@@ -237,6 +237,14 @@ def test_a_page_without_series_says_so():
 # charts
 
 
+@pytest.mark.parametrize(("between", "labels"), [(1, ["hardware", ""]), (12, ["hardware"] * 2)])
+def test_the_label_of_a_break_does_not_cover_the_one_before(between, labels):
+    there = [point(8 + at, 0.45, hardware_class=GPU) for at in range(between)]
+    chart = trend_chart(one([*[0.4] * 8, *there, *[point(20 + at, 0.4) for at in range(4)]]))
+    assert [mark.label for mark in chart.breaks] == labels
+    assert all("not compared across run" in mark.text for mark in chart.breaks)
+
+
 def test_the_chart_marks_steps_breaks_and_values_that_are_missing():
     later = [point(16 + at, 0.45, hardware_class=GPU) for at in range(4)]
     trend = one([*[0.4] * 8, *[0.5] * 7, missing(15), *later])
