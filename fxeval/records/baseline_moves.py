@@ -113,7 +113,7 @@ def faults_of(record: Record, run: StoredRun) -> list[str]:
     again = [one.id for one in record.cells if one.attempt > 1 or one.earlier]
     if again:
         faults.append(f"{name} has cells that were run again: {_some(again)}")
-    found = run.by_cell()
+    found = run.by_cell(record.suite.name)
     short = [
         one.id
         for one in record.cells

@@ -131,7 +131,9 @@ class EarlierRun:
 
     def __init__(self, name: str, run: StoredRun) -> None:
         self.name = name
-        self._records, self._rows = [*run.records.values()], run.by_cell()
+        self._records = [*run.records.values()]
+        suites = {one.suite.name for one in self._records}
+        self._rows = {suite: run.by_cell(suite) for suite in suites}
 
     @classmethod
     def read(cls, name: str, path: Path) -> Self:
@@ -157,9 +159,9 @@ class EarlierRun:
             return Match(record, cell, reason)
         return Match(record, cell, "", lists_differ=bool(_why_other_pairs(record, asked)))
 
-    def rows_of(self, cell: CellResult) -> list[Row]:
-        """Return the rows that a cell of it was judged by."""
-        return self._rows.get((cell.id, cell.attempt), [])
+    def rows_of(self, suite: str, cell: CellResult) -> list[Row]:
+        """Return the rows that a cell of a suite of it was judged by."""
+        return self._rows[suite].get((cell.id, cell.attempt), [])
 
     def paired(self, asked: Question, *, needs_same_list: bool = True) -> Paired:
         """Return the explainer's values in the same cell of the earlier run.
@@ -174,7 +176,7 @@ class EarlierRun:
             reason = _why_other_pairs(record, asked)
         if record is None or cell is None or reason:
             return self._nothing(reason, record)
-        rows = self.rows_of(cell)
+        rows = self.rows_of(record.suite.name, cell)
         if cell.refusal is not None or not rows:
             said = cell.verdict.reason if cell.refusal is not None else "it has no rows"
             return self._nothing(f"its cell has no values: {said}", record)

@@ -85,6 +85,8 @@ class Row(Form):
         measured: The measurements by map and condition.
         attempt: Which measurement of the cell it belongs to: above 1 if pytest ran the cell again.
         slices: Its word in each column that the check has slices of.
+        suite: Name of the suite of the cell; several suites of one run may have a cell of one name.
+            Empty in runs of older versions.
     """
 
     cell: str
@@ -99,6 +101,11 @@ class Row(Form):
     attempt: Annotated[int, Field(ge=1)] = 1
     is_mated: bool | None = None
     slices: dict[str, str] = {}
+    suite: str = ""
+
+    def is_of(self, suite: str) -> bool:
+        """Return whether it may be of this suite; one that names none may be of any."""
+        return self.suite in ("", suite)
 
 
 class Problem(Form):

@@ -25,16 +25,18 @@ class StoredRun:
     records: Mapping[str, Record]
     rows: Sequence[Row]
 
-    def by_cell(self) -> dict[tuple[str, int], list[Row]]:
-        """Return the rows by the id of their cell and its attempt."""
+    def by_cell(self, suite: str) -> dict[tuple[str, int], list[Row]]:
+        """Return the rows of a suite by the id of their cell and its attempt."""
         found: dict[tuple[str, int], list[Row]] = {}
         for row in self.rows:
+            if not row.is_of(suite):
+                continue
             found.setdefault((row.cell, row.attempt), []).append(row)
         return found
 
-    def rows_of(self, cell: CellResult) -> list[Row]:
-        """Return the rows that a cell was judged by."""
-        return [row for row in self.rows if (row.cell, row.attempt) == (cell.id, cell.attempt)]
+    def rows_of(self, suite: str, cell: CellResult) -> list[Row]:
+        """Return the rows that a cell of a suite was judged by."""
+        return self.by_cell(suite).get((cell.id, cell.attempt), [])
 
 
 def read_run(path: Path, *, needs_rows: bool = True) -> StoredRun:

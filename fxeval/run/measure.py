@@ -124,10 +124,9 @@ def _measured(
     everyone = torch.arange(len(prepared.evidence.everyone))
     for number, places in enumerate(prepared.evidence.looked.looks or [everyone], start=1):
         for group in torch.split(places, rows_at_once(prepared.evidence.subject.size)):
+            told = {"attempt": len(earlier) + 1, "suite": cell.suite}
             finished = [
-                row.model_copy(
-                    update={"reason": without_paths(row.reason), "attempt": len(earlier) + 1}
-                )
+                row.model_copy(update={"reason": without_paths(row.reason), **told})
                 for row in _beside(runs, measuring.rows(group))
             ]
             workshop.emit(finished)

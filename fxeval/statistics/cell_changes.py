@@ -108,7 +108,7 @@ class CellPair:
             why = f"the earlier run cannot answer: {match.reason}"
             found = self._whole(before, "not_compared", why)
             return [found], None if before is None else before.id
-        rows = {row.row: row for row in self.earlier.rows_of(before)}
+        rows = {row.row: row for row in self.earlier.rows_of(asked.suite, before)}
         ended = _unmeasured(before, rows, self.cell, self.rows)
         if ended is not None:
             became, why = ended

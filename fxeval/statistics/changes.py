@@ -57,9 +57,9 @@ def compared(
     for run, name in zip((before, after), called, strict=True):
         _check_rows(run, name)
     suites = {one.suite.name: one for one in reversed([*before.records.values()])}
-    earlier, rows = EarlierRun(BASE, before), after.by_cell()
-    found = []
+    earlier, found = EarlierRun(BASE, before), []
     for record in after.records.values():
+        rows = after.by_cell(record.suite.name)
         pairs = [
             CellPair(record, cell, rows.get((cell.id, cell.attempt), []), earlier, margins)
             for cell in record.cells
@@ -84,14 +84,15 @@ def _check(after: StoredRun, margins: Margins) -> None:
 
 def _check_rows(run: StoredRun, name: str) -> None:
     """Refuse a run of which a part of the rows is lost: what is left may be the better part."""
-    rows = run.by_cell()
-    for cell in (cell for record in run.records.values() for cell in record.cells):
-        n_found = len(rows.get((cell.id, cell.attempt), []))
-        if cell.refusal is None and n_found != cell.n_pairs:
-            raise StoreError(
-                f"{name}: cell {cell.id}: expected {cell.n_pairs} rows, got {n_found}. Keep all "
-                "files rows*.jsonl of a run together."
-            )
+    for record in run.records.values():
+        rows = run.by_cell(record.suite.name)
+        for cell in record.cells:
+            n_found = len(rows.get((cell.id, cell.attempt), []))
+            if cell.refusal is None and n_found != cell.n_pairs:
+                raise StoreError(
+                    f"{name}: cell {cell.id}: expected {cell.n_pairs} rows, got {n_found}. Keep "
+                    "all files rows*.jsonl of a run together."
+                )
 
 
 def _comparison(

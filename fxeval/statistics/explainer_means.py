@@ -146,7 +146,8 @@ def means_of(
     for name, record, rows in runs:
         by_cell: dict[tuple[str, int], list[Row]] = {}
         for row in rows:
-            by_cell.setdefault((row.cell, row.attempt), []).append(row)
+            if row.is_of(record.suite.name):
+                by_cell.setdefault((row.cell, row.attempt), []).append(row)
         for cell in record.cells:
             own = by_cell.get((cell.id, cell.attempt), [])
             if not _is_ranked(name, cell, own, remarks):

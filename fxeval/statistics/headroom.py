@@ -70,7 +70,8 @@ def headroom_against(run: StoredRun, earlier: EarlierRun | NamedBaseline) -> lis
                 continue
             own = hardware_class(record.environment)
             asked = replace(Question.of(record, cell), hardware_class=own)
-            judged = _again(cell, run.rows_of(cell), earlier.name, earlier.paired(asked))
+            rows = run.rows_of(record.suite.name, cell)
+            judged = _again(cell, rows, earlier.name, earlier.paired(asked))
             found += [
                 Headroom(
                     cell=cell.id,

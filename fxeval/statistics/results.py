@@ -152,7 +152,8 @@ def rederived(record: Record, rows: Sequence[Row]) -> Record:
     """
     by_cell: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
-        by_cell.setdefault((row.cell, row.attempt), []).append(row)
+        if row.is_of(record.suite.name):
+            by_cell.setdefault((row.cell, row.attempt), []).append(row)
     cells = []
     for cell in record.cells:
         found = by_cell.get((cell.id, cell.attempt), [])

@@ -11,8 +11,11 @@ from fxeval.metrics.deletion_insertion import METRICS
 from fxeval.records.earlier import OF_A_MODEL, EarlierRun, Question
 from fxeval.records.reading import load_record, read_rows
 from fxeval.records.schema import CellPlan
-from fxeval.records.stored_run import StoredRun
+from fxeval.records.stored_run import StoredRun, read_run
+from fxeval.records.writing import RowFile
 from fxeval.run.evaluation import evaluate
+from fxeval.statistics.changes import compared
+from fxeval.statistics.results import rederived
 from fxeval.tests.toy_world import Occlusion, People, model
 
 EXAMPLE = "example_v1.json"
@@ -144,6 +147,26 @@ def test_rows_that_are_lost_or_of_two_suites_are_not_paired(run, tmp_path, n_kep
     found = EarlierRun.read("baseline", tmp_path / "run").paired(question_of(run))
     assert found.values == {}
     assert f"has {n_kept} rows where its record counts 8: rows are lost, or a" in found.remark
+
+
+def test_rows_of_another_suite_with_a_cell_of_that_name_are_not_taken(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "rows.jsonl"
+    rows = read_rows(path)
+    assert {row.suite for row in rows} == {"evaluate"}
+    own = EarlierRun.read("baseline", tmp_path / "run").paired(question_of(run))
+    others = [
+        row.model_copy(update={"suite": "another", "measured": row.measured[:1]}) for row in rows
+    ]
+    RowFile(path).append(others)
+    stored = read_run(tmp_path / "run")
+    found = EarlierRun("baseline", stored).paired(question_of(run))
+    assert (found.values, found.remark) == (own.values, own.remark)
+    (record,) = stored.records.values()
+    assert stored.rows_of("evaluate", record.cells[0]) == rows
+    assert rederived(record, stored.rows).cells == record.cells
+    (comparison,) = compared(stored, stored)  # which refuses rows that are too many
+    assert comparison.suite == "evaluate"
 
 
 def nothing(folder):
