@@ -47,8 +47,15 @@ class Group(click.Group):
 
 def _with_status(error: click.UsageError) -> click.UsageError:
     """Return click's own error, whose words name the argument, with that status."""
-    error.exit_code = WRONG_USAGE
-    return error
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and error.ctx is not None:
+        return _NoCommand(error.ctx)
+    return WrongUsage(error.format_message(), error.ctx)
+
+
+class _NoCommand(click.exceptions.NoArgsIsHelpError):
+    """No command was named: its help is shown."""
+
+    exit_code = WRONG_USAGE
 
 
 def shown(text: object) -> str:
