@@ -173,6 +173,7 @@ def _measured(asked: _Asked, out: Path) -> dict[str, Path]:
         for note in notes:
             _say(note)
         _check_metrics(asked.metrics, metrics_asked(places[HEAD], arguments))
+        _say("each side is measured by pytest; its own verdicts do not count, the comparison does")
         return _run_sides(asked, versions, places, arguments, out)
 
 

@@ -113,6 +113,16 @@ def faults_of(record: Record, run: StoredRun) -> list[str]:
     again = [one.id for one in record.cells if one.attempt > 1 or one.earlier]
     if again:
         faults.append(f"{name} has cells that were run again: {_some(again)}")
+    early = [
+        one.id
+        for one in record.cells
+        if one.looks_taken is not None and one.looks_taken.used < len(one.looks_taken.rows)
+    ]
+    if early:  # they stopped where their values were clear, so these flatter or wrong them
+        faults.append(
+            f"{name} has cells that stopped at an early look: {_some(early)} (measure it with "
+            "'on_inconclusive: fail')"
+        )
     found = run.by_cell(record.suite.name)
     short = [
         one.id

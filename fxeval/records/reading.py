@@ -99,7 +99,8 @@ def faults_of(error: ValidationError) -> str:
     """Name the first few places where data does not match its form, and what is wrong there."""
     found = error.errors(include_url=False)
     told = [
-        f"{_place(fault['loc'])}{fault['msg'][:120]}{_got(fault['input'])}"
+        f"{_place(fault['loc'])}{fault['msg'].removeprefix('Value error, ')[:120]}"
+        f"{_got(fault['input'])}"
         for fault in found[:SHOWN_FAULTS]
     ]
     more = f"; and {len(found) - SHOWN_FAULTS} more" if len(found) > SHOWN_FAULTS else ""

@@ -94,7 +94,7 @@ def run_again(record: Json) -> str:
 def worse_lines(record: Json) -> list[str]:
     """Return what got worse since an earlier run, worst first, with its corrected probability."""
     return [
-        f"{cell}: {limit} (corrected probability of a chance finding {number(one['adjusted'])})"
+        f"{cell}: {limit} (p {number(one['adjusted'])} after Holm's correction)"
         f"{_acknowledged(record, one)}"
         for cell, limit, one in regression_rows(record)
         if one["is_worse"]

@@ -188,7 +188,8 @@ def _finding(changes: Sequence[Change], gone: Sequence[str]) -> tuple[Finding, s
     counts = Counter(one.outcome for one in deciding)
     listed = [f"{counts[one]} {_SAID[one]}" for one in _WORST_FIRST if counts[one]]
     listed += [f"{len(gone)} gone"] if gone else []
-    tally = f"of {len(deciding)} changes, {', '.join(listed) or 'none was made'}"
+    n = f"{len(deciding)} change{'s' * (len(deciding) != 1)}"
+    tally = f"of {n}, {', '.join(listed) or 'none was made'}"
     if counts["worse"]:
         cells = [*dict.fromkeys(one.cell for one in deciding if one.outcome == "worse")]
         more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""

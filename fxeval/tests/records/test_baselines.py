@@ -116,6 +116,13 @@ def again(record):
     record["cells"][0]["earlier"] = ["fail"]
 
 
+def early(record):
+    record["cells"][0]["looks_taken"] = {
+        "kind": "planned", "units": "identities", "identities": [30, 60], "rows": [30, 60],
+        "left_out": 0, "used": 1, "seed": 7, "confidence": 0.99,
+    }  # fmt: skip
+
+
 def short(record):
     record["cells"][0]["n_pairs"] += 1
 
@@ -134,6 +141,7 @@ def odd_id(record):
         (invalid, r"has invalid cells: check\["),
         (incomplete, r"did not run completely \(1 cells missing\)"),
         (again, r"cells that were run again: check\["),
+        (early, r"cells that stopped at an early look: check\[.*'on_inconclusive: fail'"),
         (short, r"rows are not all there: check\["),
         (dirty, "give --allow-dirty"),
         (odd_id, r"expected a run id that can name a folder, got '\.\./\.\./etc'"),
@@ -170,6 +178,8 @@ def test_a_suite_that_a_baseline_loses_is_named(folder, run):
     record = json.loads((run / "evaluate.json").read_text())
     record["suite"]["name"] = "other"
     (run / "other.json").write_text(json.dumps(record))
+    rows = (run / "rows.jsonl").read_text()
+    (run / "rows-other.jsonl").write_text(rows.replace('"suite":"evaluate"', '"suite":"other"'))
     moved(folder, run)
     alone = changed(run, run.with_name("run-2"))
     (alone / "other.json").unlink()
@@ -242,13 +252,13 @@ def with_file(**changes):
         (damage('{"baseline": 2, "name": "main", "pointers": {}}'), "baseline: Input should be 1"),
         (damage('{"baseline": 1, "name": "other", "pointers": {}}'), "got that of 'other'"),
         (damage(" " * (MOST_BYTES + 1)), f"at most {MOST_BYTES} bytes"),
-        (with_pointer(run="../x"), "run: Value error, expected a name"),
+        (with_pointer(run="../x"), "run: expected a name"),
         (with_pointer(rows=[]), "rows: List should have at least 1 item"),
-        (with_pointer(set_on="2026-02-30"), "set_on: Value error, day is out of range"),
+        (with_pointer(set_on="2026-02-30"), "set_on: day is out of range"),
         (with_pointer(set_on="yesterday"), "set_on: "),
         (with_pointer(colour="red"), "colour: Extra inputs are not permitted"),
-        (with_file(file="../rows.jsonl"), "file: Value error, expected a name"),
-        (with_file(file="rows.jsonl\n"), "file: Value error, expected a name"),
+        (with_file(file="../rows.jsonl"), "file: expected a name"),
+        (with_file(file="rows.jsonl\n"), "file: expected a name"),
         (with_file(sha256="0"), "sha256: String should match pattern"),
         (with_file(n_bytes=-1), "n_bytes: "),
         (with_file(n_bytes="7"), "n_bytes: "),

@@ -129,7 +129,7 @@ def test_what_got_worse_is_named_and_counted_where_it_is_much():
     record["regressions"] = {"method": "Holm", "level": 0.025, "text": "so", "tested": tested}
     found = [line for line in terminal_summary(record, 160) if line.startswith(("worse", "and 4"))]
     assert found[0] == (
-        "worse  cell-0: m not worse than baseline (corrected probability of a chance finding 0.002)"
+        "worse  cell-0: m not worse than baseline (p 0.002 after Holm's correction)"
     )
     assert len(found) == SHOWN + 1
     assert found[-1] == "and 4 more; -v shows all"
