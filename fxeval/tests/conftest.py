@@ -1,6 +1,7 @@
 """Fixtures of fxeval's own tests."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,14 @@ def world(pytester):
     run.path = pytester.path
     yield run
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def hears_ctrl_c():
+    """Let Ctrl-C reach this process and those that a test starts.
+
+    A shell starts jobs in the background deaf to it, and processes inherit that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -297,6 +297,7 @@ def test_code_that_is_not_the_versions_own_decides_nothing(checkout):
 STARTED = "base | "
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_leaves_no_worktree_and_decides_nothing(checkout):
     checkout.write("src/toy/maps.py", "import time\ntime.sleep(60)\nSIGN = 1\n")
     before = state(checkout.folder)

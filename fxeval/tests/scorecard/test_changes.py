@@ -96,7 +96,7 @@ def test_what_informs_is_shown_on_demand_only():
     assert not [line for line in short if "m (blur)" in line]
     assert [line for line in long if line.startswith("(worse)")]
     assert "m (blur)" not in markdown(found)
-    assert "For information: 1 change that decide nothing" in page(found)
+    assert "For information: 1 change that decides nothing" in page(found)
 
 
 def test_remarks_name_what_else_changed():

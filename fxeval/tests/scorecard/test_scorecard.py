@@ -651,7 +651,7 @@ def test_no_template_marks_data_as_safe():
         for item in resources.files("fxeval.scorecard").iterdir()
         if item.name.endswith(".j2")
     ]
-    assert len(sources) == 6
+    assert len(sources) == 8
     assert not [text for text in sources if re.search(r"\|\s*safe\b|autoescape", text)]
 
 

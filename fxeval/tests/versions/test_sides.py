@@ -97,6 +97,7 @@ def test_it():
 """
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_ends_a_side_and_the_processes_that_it_started(side, tmp_path):
     def stop():
         while not (side.start / "pids").exists() or not (side.start / "pids").read_text():

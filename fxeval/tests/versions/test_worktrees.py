@@ -101,6 +101,7 @@ with worktrees(folder, (base_version(folder, None, head), head)):
 """
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_twice_leaves_nothing(checkout, tmp_path):
     before = state(checkout)
     (tmp_path / "stopped.py").write_text(STOPPED)
