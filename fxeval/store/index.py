@@ -127,6 +127,7 @@ class Store:
             known = set(connection.execute(select(RUN.c.id)).scalars())
             for id in sorted(known - written.keys()):
                 connection.execute(delete(RUN).where(RUN.c.id == id))
+            connection.exec_driver_sql("ANALYZE")  # plans follow from how many rows there are
         return Rebuilt(tuple(sorted(written)), tuple(left_out))
 
     def remove(self, run_id: str) -> None:

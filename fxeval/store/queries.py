@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, exists, func, select
 
 from fxeval.records.series import Point, Series, Wanted
 from fxeval.results import EXPLAINER, Outcome
@@ -108,14 +108,12 @@ def points_statement(wanted: Wanted) -> Select[Any]:
     )  # fmt: skip
     if wanted.metric is None:
         return statement
-    some = (
-        select(CELL.c.suite, CELL.c.id)
-        .join(ESTIMATE, and_(*own))
-        .where(*of_cells(wanted))
-        .distinct()
-        .subquery()
-    )
-    return statement.join(some, and_(some.c.suite == CELL.c.suite, some.c.id == CELL.c.id))
+    named = of_cells(wanted)
+    some = select(CELL.c.suite, CELL.c.id).where(*named).distinct()
+    # Where cells are named, through these: those of other suites are never looked at.
+    some = some.where(exists().where(*own)) if named else some.join(ESTIMATE, and_(*own))
+    found = some.subquery()
+    return statement.join(found, and_(found.c.suite == CELL.c.suite, found.c.id == CELL.c.id))
 
 
 class _Gathered:
