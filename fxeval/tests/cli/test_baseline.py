@@ -145,7 +145,7 @@ def test_a_refused_run_and_an_absent_one_say_why(here):
     [
         (("set", "main"), "Missing argument 'RUN'"),
         (("show", "--against", "reports/fine"), "--against goes with the NAME"),
-        (("set", "--colour"), "No such option '--colour'"),
+        (("set", "--colour"), "No such option"),
         (("move", "main"), "No such command 'move'"),
         ((), "Commands:"),
     ],
