@@ -256,9 +256,9 @@ def _check_origins(run: "SideRun", side: "Side", changed: Sequence[str]) -> None
     Raises:
         EvidenceError: If it did not.
     """
-    from fxeval.versions.origins import strangers
+    from fxeval.versions.origins import loaded_from_elsewhere
 
-    for path, file in strangers(run.loaded, side.root, side.checkout, changed):
+    for path, file in loaded_from_elsewhere(run.loaded, side.root, side.checkout, changed):
         raise EvidenceError(
             f"{side.name}: expected its own version of {path}, got that of {file}: both sides ran "
             f"the same code. Install each version with --install, or name the folder from which "

@@ -20,7 +20,8 @@ from fxeval.scorecard.change_words import (
 )
 from fxeval.scorecard.changes_page import page
 from fxeval.scorecard.summary import escaped
-from fxeval.scorecard.wording import begun, clipped, visible
+from fxeval.scorecard.terminal import aligned
+from fxeval.scorecard.wording import begun, visible
 from fxeval.scorecard.worst_first import SHOWN
 
 __all__ = ["COMMENT", "exit_status", "markdown", "page", "text_lines"]
@@ -90,20 +91,7 @@ def _table(changes: Sequence[Change], width: int) -> list[str]:
         list(_HEADS),
         *([_word(one), name, *_entries(one)] for one, name in zip(changes, names, strict=True)),
     ]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(_HEADS))]
-    room = width - len(_GAP) * (len(widths) - 1)
-    while sum(widths) > room:
-        widest = max(_NAMES, key=widths.__getitem__)
-        if widths[widest] <= _NARROWEST:
-            break
-        widths[widest] -= 1
-    lines = [
-        _GAP.join(
-            clipped(text, size).ljust(size) for text, size in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
-    return [*([shared] if shared else []), *lines]
+    return [*([shared] if shared else []), *aligned(rows, width, _NAMES, _NARROWEST)]
 
 
 def _word(change: Change) -> str:

@@ -139,6 +139,27 @@ def _widths(rows: list[list[str]], width: int) -> list[int]:
     return [*widths[:-1], max(last, room - sum(widths[:-1]))]
 
 
+def aligned(
+    rows: Sequence[Sequence[str]], width: int, names: Sequence[int], least: int
+) -> list[str]:
+    """Return a table in columns; where they do not fit, names are cut, the widest first.
+
+    Args:
+        rows: Rows of equal length, the heads first.
+        width: Of the terminal.
+        names: The columns that may be cut.
+        least: Characters that are left of a name.
+    """
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    room = width - len(_GAP) * (len(widths) - 1)
+    while sum(widths) > room:
+        widest = max(names, key=widths.__getitem__)
+        if widths[widest] <= least:
+            break
+        widths[widest] -= 1
+    return [_line([*row], widths) for row in rows]
+
+
 def _line(row: list[str], widths: list[int]) -> str:
     return _GAP.join(
         clipped(text, size).ljust(size) for text, size in zip(row, widths, strict=True)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from fxeval.scorecard import trend_words as words
 from fxeval.scorecard.sparkline import MOST, sparkline
 from fxeval.scorecard.summary import escaped
+from fxeval.scorecard.terminal import aligned
 from fxeval.scorecard.trend_page import page
-from fxeval.scorecard.wording import begun, clipped, visible
+from fxeval.scorecard.wording import begun, visible
 from fxeval.scorecard.worst_first import SHOWN
 from fxeval.statistics.trend import Trend
 
@@ -68,20 +69,7 @@ def _table(trends: Sequence[Trend], width: int, is_plain: bool) -> list[str]:
         [*_HEADS],
         *(_row(one, name, is_plain) for one, name in zip(trends, names, strict=True)),
     ]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(_HEADS))]
-    room = width - len(_GAP) * (len(widths) - 1)
-    while sum(widths) > room:
-        widest = max(_SHRINK, key=widths.__getitem__)
-        if widths[widest] <= _NARROWEST:
-            break
-        widths[widest] -= 1
-    lines = [
-        _GAP.join(
-            clipped(text, size).ljust(size) for text, size in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
-    return [*([shared] if shared else []), *lines]
+    return [*([shared] if shared else []), *aligned(rows, width, _SHRINK, _NARROWEST)]
 
 
 def _row(trend: Trend, name: str, is_plain: bool) -> list[str]:

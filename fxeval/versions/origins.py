@@ -15,7 +15,7 @@ def loaded_in(folder: Path) -> dict[str, Path]:
     return found
 
 
-def strangers(
+def loaded_from_elsewhere(
     loaded: Mapping[str, Path], worktree: Path, checkout: Path, changed: Sequence[str]
 ) -> Iterator[tuple[str, Path]]:
     """Yield files that changed, and from where a side loaded other code in their stead.

@@ -4,7 +4,7 @@ python -m fxeval.tests.simulations looks
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,23 +143,17 @@ class Compared:
 
 def compared(population: Population, people: int, runs: int) -> Compared:
     """Judge many lists with looks and without."""
-    y = drawn(population, people, runs, "planned")
-    lines = _lines(population, people)
-    found = [by_plan(y, population, line) for line in lines]
-    fixed = [by_plan(y, population, line, 1) for line in lines[:2]]
-    return Compared(
-        found[0].tally(),
-        fixed[0].tally(),
-        (_passes(found[1], lines), _passes(fixed[1], lines)),
-        (_mean(found[0]), _mean(found[1]), _mean(found[2])),
-    )
+    return _compared(drawn(population, people, runs, "planned"), population, by_plan)
 
 
 def bet_on(population: Population, people: int, runs: int) -> Compared:
     """Judge many lists by betting and by a fixed design."""
-    y = drawn(population, people, runs, "open")
-    lines = _lines(population, people)
-    found = [by_betting(y, population, line) for line in lines]
+    return _compared(drawn(population, people, runs, "open"), population, by_betting)
+
+
+def _compared(y: np.ndarray, population: Population, judge: Callable[..., Stopped]) -> Compared:
+    lines = _lines(population, y.shape[-1])
+    found = [judge(y, population, line) for line in lines]
     fixed = [by_plan(y, population, line, 1) for line in lines[:2]]
     return Compared(
         found[0].tally(),

@@ -34,6 +34,7 @@ from fxeval.tests.simulations.methods import (
     simulated_crossed,
     simulated_figure,
 )
+from fxeval.tests.simulations.moved import NOISES, mistaken, stepped
 from fxeval.tests.simulations.naive import (
     bootstrap_over_rows,
     t_over_identities,
@@ -57,6 +58,7 @@ NAIVE_DESIGN = Design(50, "1 to 20 rows", 0.3)
 NAIVE_RUNS = 1000
 LOOKS_RUNS = 2000
 BETTING_RUNS = 500
+TREND_SERIES = 1000
 
 
 def methods_table() -> str:
@@ -223,6 +225,24 @@ def peeking_table() -> str:
     return _table(("values", "false passes %"), rows)
 
 
+def trend_noise_table() -> str:
+    """Return how often noise alone is taken for a move of a trend."""
+    rows = []
+    for name, noise in NOISES.items():
+        (ten, _, _), (step, departure, drift) = (mistaken(noise, n, TREND_SERIES) for n in (10, 50))
+        rows.append((name, *(f"{100 * one:.1f}" for one in (step, ten, departure, drift))))
+    head = ("noise", "a step, 50 runs %", "a step, 10 runs %", "off level, one look at 50 runs %",
+            "a drift, 50 runs, one series %")  # fmt: skip
+    return _table(head, rows)
+
+
+def trend_steps_table() -> str:
+    """Return how often a step of a trend is found."""
+    found = [(by, *stepped(float(by), TREND_SERIES)) for by in (3, 4, 5, 6, 8)]
+    rows = [(str(by), f"{100 * share:.0f}", f"{100 * exact:.0f}") for by, share, exact in found]
+    return _table(("size, in standard deviations", "found %", "of these at its very run %"), rows)
+
+
 _LOOKS_HEAD = (
     "values", "false passes %", "fixed: false passes %", "passes %", "fixed: passes %",
     "measured % on the line", "3.5 errors off", "7 errors off",
@@ -252,6 +272,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     f"Looks without a plan, every 10 people, {BETTING_RUNS:,} lists, G = 60 / 150 / 400": (
         peeking_table
     ),
+    f"Trends: noise taken for a move, {TREND_SERIES:,} series": trend_noise_table,
+    f"Trends: a step in the middle of 50 runs, {TREND_SERIES:,} series": trend_steps_table,
 }
 """What makes each table, by its title."""
 

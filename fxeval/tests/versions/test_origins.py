@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fxeval.versions import loaded_modules
-from fxeval.versions.origins import loaded_in, module_name, strangers
+from fxeval.versions.origins import loaded_from_elsewhere, loaded_in, module_name
 
 CHANGED = ["packages/it/src/it/maps.py", "packages/it/src/it/__init__.py", "README.md"]
 
@@ -24,7 +24,7 @@ def places(tmp_path):
 
 
 def found(places, loaded, changed=CHANGED):
-    return [*strangers(loaded, places["worktree"], places["checkout"], changed)]
+    return [*loaded_from_elsewhere(loaded, places["worktree"], places["checkout"], changed)]
 
 
 def test_a_version_that_ran_its_own_code_is_fine(places):
