@@ -139,6 +139,9 @@ def test_a_trend_is_found_by_indices_and_never_by_looking_at_all_runs(wanted, ru
     assert any("USING INDEX" in step or "USING COVERING INDEX" in step for step in steps)
     scanned = [step for step in steps if re.match(r"SCAN (cell|estimate|run)\b", step)]
     assert scanned == [], steps
+    of_all = [step for step in steps if "estimate_metric" in step]
+    # Where cells are named, estimates of other suites must not be looked at.
+    assert bool(of_all) is (wanted.named().keys() == {"metric"}), steps
 
 
 def test_both_databases_answer_alike(runs, tmp_path, server):
